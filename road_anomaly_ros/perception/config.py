@@ -1,0 +1,204 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one tree of settings: built from YAML, a dict, `--set` or ROS parameters by the same code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from road_anomaly_ros.perception.drawing import DrawingOptions
+from road_anomaly_ros.perception.objects import ObjectOptions
+from road_anomaly_ros.perception.refinements import REFINEMENTS
+from road_anomaly_ros.perception.registry import (
+    Option, Registry, Room, build_options, option, options_of)
+from road_anomaly_ros.perception.scorers import SCORERS
+from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.perception.segments import SEGMENTS
+
+AUTO = 'auto'
+GROUPS: dict[str, type] = {'objects': ObjectOptions, 'drawing': DrawingOptions}
+METHODS: dict[str, Registry[Any] | Room] = {
+    'segmenter': SEGMENTERS, 'scorer': SCORERS, 'refinement': REFINEMENTS, 'segments': SEGMENTS}
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """One frozen choice of chain and options; every value has been checked.
+
+    Options of methods and groups are held in `values` under their full names, such as
+    `scorer.s2.tau` or `objects.min_area`; a name that is absent has its declared default.
+    Raises ValueError for unknown names and values out of range, TypeError for wrong kinds.
+    """
+
+    segmenter: str = option('mask2former', 'Kind of network that segments the image.', live=False)
+    model: str = option(
+        'builtin', "Model to load: 'builtin', a local directory, or a hub name.", live=False)
+    device: str = option(
+        AUTO, "Where to compute: 'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N'.", live=False)
+    precision: str = option(
+        AUTO, "Arithmetic of the network: 'auto' is float16 on CUDA and float32 on the CPU.",
+        choices=(AUTO, 'float32', 'float16', 'bfloat16'), live=False)
+    scorer: str = option(
+        AUTO, "Anomaly score; 'auto' is the one measured best for the model, else 'plain'.")
+    refinements: tuple[str, ...] = option(
+        (AUTO,), "Refinements of the score, in order; 'auto' as measured for the model, 'none' for none.")
+    segments: str = option(
+        'felzenszwalb', 'Source of class-agnostic segments for the refinements that need them.')
+    upsample: str = option(
+        'logits', "What is resized to the image: mask 'logits' (exact) or the 'semantic' map (cheap).",
+        choices=('logits', 'semantic'))
+    sanitize_inputs: bool = option(
+        True, 'Repair non-finite network outputs conservatively instead of passing them on.')
+    tta_hflip: bool = option(
+        False, 'Average the score with that of the mirrored image; doubles the cost.')
+    calibration: str = option(
+        '', "Calibration file to use instead of the model's own; empty for the model's own.")
+    values: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        for item in options_of(PipelineConfig):
+            object.__setattr__(self, item.name, item.check(getattr(self, item.name)))
+        if self.refinements == ('none',):
+            object.__setattr__(self, 'refinements', ())
+        self._check_names()
+        object.__setattr__(self, 'values', tuple(sorted(_checked_values(dict(self.values)).items())))
+
+    def _check_names(self) -> None:
+        for kind, name in (('segmenter', self.segmenter), ('segments', self.segments)):
+            _known(METHODS[kind], kind, name)
+        for kind, names in (('scorer', (self.scorer,)), ('refinement', self.refinements)):
+            for name in names:
+                if name != AUTO:
+                    _known(METHODS[kind], kind, name)
+        if AUTO in self.refinements and self.refinements != (AUTO,):
+            raise ValueError(f"refinements: 'auto' stands alone, got {list(self.refinements)}")
+
+    @classmethod
+    def from_any(cls, source: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
+                 **overrides: Any) -> PipelineConfig:
+        """Build from a YAML file, a nested or flat mapping, another config or nothing; `overrides` win."""
+        if isinstance(source, PipelineConfig):
+            return source.replace(overrides)
+        if isinstance(source, (str, Path)):
+            source = _read_yaml(Path(source))
+        return cls().replace({**flatten(source or {}), **flatten(overrides)})
+
+    def replace(self, changes: Mapping[str, Any]) -> PipelineConfig:
+        """Return a copy with full names such as `scorer` or `scorer.s2.tau` set to new values."""
+        fields = {item.name for item in options_of(PipelineConfig)}
+        top = {name: value for name, value in changes.items() if name in fields}
+        rest = {name: value for name, value in changes.items() if name not in fields}
+        values = {**dict(self.values), **rest}
+        return dataclasses.replace(self, **top, values=tuple(values.items()))
+
+    def options(self, kind: str, name: str | None = None) -> Any:
+        """Return the options dataclass of a method (`'scorer', 's2'`) or of a group (`'objects'`)."""
+        prefix = f'{kind}.' if name is None else f'{kind}.{name}.'
+        owner = GROUPS[kind] if name is None else METHODS[kind][name].options
+        mine = {key[len(prefix):]: value for key, value in self.values if key.startswith(prefix)}
+        return build_options(owner, mine, prefix)
+
+    def get(self, name: str) -> Any:
+        """Return the value of one full name, its default where it was not set."""
+        if name in {item.name for item in options_of(PipelineConfig)}:
+            return getattr(self, name)
+        stored = dict(self.values)
+        return stored[name] if name in stored else parameter(name).default
+
+    def is_set(self, name: str) -> bool:
+        """Tell whether an option of a method or group was set explicitly."""
+        return name in dict(self.values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the chosen names and all explicitly set options, flat, as plain YAML values."""
+        top = {item.name: getattr(self, item.name) for item in options_of(PipelineConfig)}
+        return {name: list(value) if isinstance(value, tuple) else value
+                for name, value in {**top, **dict(self.values)}.items()}
+
+
+def parameters(segmenter: str | None = None) -> list[Option]:
+    """Return every option under its full name; those of a segmenter only where one is named.
+
+    Files of segmenters and segment sources are imported only as far as their options are asked for.
+    """
+    found = options_of(PipelineConfig)
+    for kind in ('scorer', 'refinement'):
+        for name in METHODS[kind].names():
+            found += options_of(METHODS[kind][name].options, f'{kind}.{name}.')
+    for name in SEGMENTS.names():
+        found += options_of(SEGMENTS[name].options, f'segments.{name}.')
+    if segmenter is not None:
+        found += options_of(SEGMENTERS[segmenter].options, f'segmenter.{segmenter}.')
+    for group, owner in GROUPS.items():
+        found += options_of(owner, f'{group}.')
+    return found
+
+
+def parameter(name: str) -> Option:
+    """Return the option with this full name, or raise ValueError naming where the path breaks."""
+    parts = name.split('.')
+    if len(parts) == 2 and parts[0] in GROUPS:
+        owner, prefix = GROUPS[parts[0]], f'{parts[0]}.'
+    elif len(parts) == 3 and parts[0] in METHODS:
+        owner, prefix = METHODS[parts[0]][parts[1]].options, f'{parts[0]}.{parts[1]}.'
+    else:
+        known = [item.name for item in options_of(PipelineConfig)]
+        raise ValueError(f'unknown option {name!r}; expected one of {known}, a group such as '
+                         f'objects.min_area or a method such as scorer.s2.tau')
+    for item in options_of(owner, prefix):
+        if item.name == name:
+            return item
+    known = [item.name for item in options_of(owner, prefix)]
+    raise ValueError(f'unknown option {name!r}; choose one of {known}')
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Return nested settings under full names; inside a method's tree the key `name` is the choice itself."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        full = f'{prefix}{key}'
+        if isinstance(value, Mapping):
+            inner = dict(value)
+            if not prefix and 'name' in inner:
+                flat[full] = inner.pop('name')
+            flat.update(flatten(inner, f'{full}.'))
+        else:
+            flat[full] = value
+    return flat
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
+    """Return `['scorer.s2.tau=0.02', ...]` as a mapping; values are read in their option's type later."""
+    found = {}
+    for item in items:
+        name, sign, value = item.partition('=')
+        if not sign or not name.strip():
+            raise ValueError(f'expected NAME=VALUE, got {item!r}; for example scorer.s2.tau=0.02')
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _known(room: Registry[Any] | Room, kind: str, name: str) -> None:
+    if name not in room:
+        raise ValueError(f'unknown {kind} {name!r}; choose one of {room.names()}')
+
+
+def _checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: parameter(name).check(value) for name, value in values.items()}
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    except FileNotFoundError:
+        raise ValueError(f'expected a configuration file, found nothing at {path}') from None
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
+    if not isinstance(tree, Mapping):
+        raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
+    return tree
