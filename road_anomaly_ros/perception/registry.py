@@ -28,6 +28,7 @@ class Option:
     choices: tuple[Any, ...] = ()
     unit: str = ''
     live: bool = True
+    words: tuple[tuple[str, Any], ...] = ()         # texts that stand for a value, such as 'reject' for -1
 
     @property
     def kind(self) -> type:
@@ -57,6 +58,8 @@ class Option:
         return self._convert(kind, item)
 
     def _convert(self, kind: type, value: Any) -> Any:
+        if isinstance(value, str):
+            value = dict(self.words).get(value.strip(), value)
         if isinstance(value, str) and kind is not str:
             value = _from_text(kind, value.strip())
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -91,10 +94,12 @@ def _from_text(kind: type, text: str) -> Any:
 
 
 def option(default: Any, text: str, *, low: float | None = None, high: float | None = None,
-           choices: tuple[Any, ...] = (), unit: str = '', live: bool = True) -> Any:
+           choices: tuple[Any, ...] = (), unit: str = '', live: bool = True,
+           words: Mapping[str, Any] | None = None) -> Any:
     """Declare one knob as a dataclass field; `text` describes it, `live=False` means a change needs a reload."""
     meta = {'default': default, 'text': text, 'low': low, 'high': high,
-            'choices': tuple(choices), 'unit': unit, 'live': live}
+            'choices': tuple(choices), 'unit': unit, 'live': live,
+            'words': tuple((words or {}).items())}
     return dataclasses.field(default=default, metadata={_META: meta})
 
 

@@ -1,0 +1,120 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Anomaly scores as epilogues of the dense pass: one entry per method, chosen by name, higher is stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from road_anomaly_ros.perception import dense
+from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PixelOutput
+from road_anomaly_ros.perception.registry import build_options
+from road_anomaly_ros.perception.scorers import queries, s2, semantic
+from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
+
+__all__ = ['SCORERS', 'DenseResult', 'Scorer', 'check', 'evaluate', 'queries', 's2', 'score_map', 'semantic']
+
+
+@dataclass(frozen=True)
+class DenseResult:
+    """Labels and score of one image; `sanitized` counts repaired inputs, `extras` holds what was asked for."""
+
+    labels: Tensor                                  # [H, W] uint8 argmax_k S_k
+    score: Tensor                                   # [H, W] float32, higher is stranger
+    sanitized: Tensor                               # 0-d int64, on the device
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def evaluate(output: MaskOutput | PixelOutput, scorer: str, options: Any = None, *,
+             size: tuple[int, int] | None = None, upsample: str = 'logits', sanitize: bool = True,
+             extras: Sequence[str] = ()) -> DenseResult:
+    """Score one segmenter output at `size` (H, W), by default that of the camera image.
+
+    `options` is the scorer's options dataclass or a mapping of option names; None means the defaults.
+    `extras` names intermediate maps to be kept: `max_s` or one of those that the scorer computes. A mirrored
+    image is scored like any other; the caller mirrors the score back. Raises ValueError for unknown names
+    and for a query scorer on a pixel model.
+    """
+    entry = SCORERS[scorer]
+    options = entry.options() if options is None else options
+    if isinstance(options, Mapping):
+        options = build_options(entry.options, options, f'scorer.{scorer}.')
+    method = entry.make
+    _refuse_kind(scorer, method, 'mask' if isinstance(output, MaskOutput) else 'pixel')
+    _refuse_extras(scorer, method, extras)
+    source, vectors = _source(output, method, options, size or output.image_size, upsample, sanitize)
+
+    def epilogue(block: dense.Block) -> Mapping[str, Tensor]:
+        found = method.epilogue(block, options)
+        maps = found if isinstance(found, Mapping) else {'score': found}
+        return {**maps, 'max_s': block.max_s} if 'max_s' in extras else maps
+
+    labels, maps = dense.run(source, vectors, epilogue, ('score', *extras))
+    return DenseResult(labels, maps.pop('score'), source.sanitized, maps)
+
+
+def _source(output: MaskOutput | PixelOutput, method: Scorer, options: Any, size: tuple[int, int],
+            upsample: str, sanitize: bool) -> tuple[Any, dense.QueryVectors | None]:
+    if upsample not in dense.UPSAMPLE:
+        raise ValueError(f'upsample: expected one of {list(dense.UPSAMPLE)}, got {upsample!r}')
+    if isinstance(output, PixelOutput):
+        return dense.PlaneSource.of(output, size, sanitized=sanitize), None
+    source = dense.MaskSource(output, size, sanitized=sanitize)
+    vectors = method.prepare(source, options)
+    return (source if upsample == 'logits' else source.low_resolution(vectors)), vectors
+
+
+def check(scorer: str, options: Any, *, kind: str, labels: LabelSet) -> None:
+    """Refuse at configure time what cannot work: ValueError that names the remedy.
+
+    `kind` is the segmenter's ('mask' or 'pixel'), `labels` its known classes.
+    """
+    method = SCORERS[scorer].make
+    _refuse_kind(scorer, method, kind)
+    try:
+        method.check(options, kind, labels)
+    except ValueError as error:
+        raise ValueError(f'scorer.{scorer}.{error}') from None
+
+
+def _refuse_kind(name: str, method: Scorer, kind: str) -> None:
+    if kind not in method.kinds:
+        able = [entry.name for entry in SCORERS if kind in entry.make.kinds]
+        raise ValueError(f'scorer {name!r} needs {" or ".join(method.kinds)} outputs, but this segmenter gives '
+                         f'{kind} outputs; choose one of {sorted(able)}')
+
+
+def _refuse_extras(name: str, method: Scorer, extras: Sequence[str]) -> None:
+    known = ('max_s', *method.extras)
+    for extra in extras:
+        if extra not in known:
+            raise ValueError(f'scorer {name!r} has no map {extra!r}; choose one of {list(known)}')
+
+
+@torch.inference_mode()
+def score_map(name: str, class_logits: Any, mask_logits: Any, size: tuple[int, int] | None = None, *,
+              upsample: str = 'logits', sanitize_inputs: bool = True, **options: Any) -> Any:
+    """Return the anomaly score float32 [H,W] of one image, higher is stranger.
+
+    `class_logits` [Q,K+1] (last column: no object) and `mask_logits` [Q,h,w] are float tensors or arrays; for
+    a pixel model pass None and its logits [C,h,w]. `size` is (H, W), by default (h, w). `options` are the
+    scorer's, by name. Arrays in give an array, tensors a tensor on their device. Raises ValueError for
+    unknown names, values and shapes.
+    """
+    from_arrays = not isinstance(mask_logits, Tensor)
+    masks = torch.as_tensor(np.asarray(mask_logits)) if from_arrays else mask_logits
+    size = size or (int(masks.shape[-2]), int(masks.shape[-1]))
+    output: MaskOutput | PixelOutput
+    if class_logits is None:
+        output = PixelOutput(masks, size)
+    else:
+        classes = class_logits if isinstance(class_logits, Tensor) else torch.as_tensor(np.asarray(class_logits))
+        output = MaskOutput(classes.to(masks.device), masks, size)
+    score = evaluate(output, name, options, upsample=upsample, sanitize=sanitize_inputs).score
+    return score.numpy() if from_arrays else score

@@ -1,0 +1,55 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a scorer declares: which accumulators it needs, how it weighs queries, and its epilogue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from road_anomaly_ros.perception.contract import LabelSet
+from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
+from road_anomaly_ros.perception.registry import Registry
+
+Maps = Mapping[str, Tensor]
+ANY_KIND = ('mask', 'pixel')
+MASKS_ONLY = ('mask',)
+
+
+def semantic_vectors(source: MaskSource, options: Any) -> QueryVectors:
+    """Weigh queries by their class probabilities without 'no object': the plain semantic map."""
+    del options
+    return QueryVectors(source.probabilities()[:, :-1].float())
+
+
+def accept_all(options: Any, kind: str, labels: LabelSet) -> None:
+    """Accept every choice of options."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One anomaly score as two functions around the dense pass.
+
+    `prepare(source, options)` returns Q-sized weights (never called for pixel models); `epilogue(block,
+    options)` turns a block's accumulators into the score [r,W] or into {'score': ..., name: map}. `needs`
+    names the accumulators read, `kinds` the outputs it can score, `extras` the maps that its epilogue gives
+    besides the score. `threshold` (inf = must be calibrated) and `display` are starting values for models
+    without a calibration; obstacles lie above the threshold. `check` refuses options that cannot work.
+    """
+
+    epilogue: Callable[[Block, Any], Tensor | Maps]
+    source: str
+    prepare: Callable[[MaskSource, Any], QueryVectors] = semantic_vectors
+    needs: frozenset[str] = frozenset({'semantic'})
+    kinds: tuple[str, ...] = ANY_KIND
+    extras: tuple[str, ...] = ()
+    threshold: float = math.inf
+    display: tuple[float, float] = (0.0, 1.0)
+    check: Callable[[Any, str, LabelSet], None] = field(default=accept_all)
+
+
+SCORERS: Registry[Scorer] = Registry('scorer')
