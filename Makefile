@@ -1,0 +1,44 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+INPUT ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## make .venv and install everything into it (PYTHON=python3.12 chooses the interpreter)
+
+$(STAMP): setup.py setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "setup: expected Python >= 3.10, got $$($(PYTHON) --version 2>&1); try make setup PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "setup: $(PYTHON) cannot make environments; try: sudo apt install python3-venv" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'setup: installing into $(VENV), a few minutes the first time'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ros,dev]'
+	@touch $@
+
+demo: setup  ## watch it work, results in demo_out/ (INPUT=dashcam.mp4 for your own footage)
+	@$(BIN)/road-anomaly demo $(if $(INPUT),"$(INPUT)") -o demo_out
+
+test: lint  ## run every check
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+lint: setup  ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: setup  ## time and memory of every stage on this machine
+	@$(BIN)/road-anomaly bench
+
+clean:  ## remove what the commands above made, the environment included
+	rm -rf $(VENV) demo_out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

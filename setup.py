@@ -1,0 +1,98 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Package road_anomaly_ros, for colcon (ament_python) and for pip."""
+
+import re
+from glob import glob
+from os.path import dirname, isfile, join, relpath
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = 'road_anomaly_ros'
+
+
+def version():
+    """Return the version declared in the package, without importing it."""
+    source = Path(NAME, '__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '([^']+)'", source, re.MULTILINE).group(1)
+
+
+def files_below(folder):
+    """Return every file below `folder`, hidden ones and caches left out, sorted."""
+    found = glob(join(folder, '**'), recursive=True)
+    return sorted(path for path in found if isfile(path) and '__pycache__' not in path)
+
+
+def shared(folder):
+    """Return data_files rows that install `folder` with its subfolders under share/<package>."""
+    rows = {}
+    for path in files_below(folder):
+        rows.setdefault(join('share', NAME, dirname(path)), []).append(path)
+    return sorted(rows.items())
+
+
+# Lower bounds are the first releases with what is used here; there are no upper bounds.
+REQUIRED = [
+    'numpy>=1.26',
+    'opencv-python-headless>=4.9',
+    'PyYAML>=6.0',
+    'rosbags>=0.10',                # both storage plug-ins, type stores handed in by the caller
+    'safetensors>=0.4.3',
+    'scikit-image>=0.22',
+    'scipy>=1.11.4',                # first with wheels for NumPy 1.26 on every supported Python
+    'segment-anything>=1.0',
+    'torch>=2.4',                   # what transformers asks for since 4.56 on the way to 5
+    'torchvision>=0.19',            # the release made for torch 2.4
+    'tqdm>=4.66',
+    'transformers>=4.56',           # Mask2Former since 4.26, EoMT since 4.54, SAM 2 since 4.56
+]
+ROS = [
+    'ros-diagnostic-msgs',
+    'ros-rclpy[fastrtps]',
+    'ros-sensor-msgs',
+    'ros-std-srvs',
+]
+DEV = [
+    'colcon-common-extensions>=0.3',
+    'colcon-ros>=0.5',
+    'hypothesis>=6.100',
+    'mypy>=1.11',
+    'pytest>=8.0',
+    'pytest-xdist>=3.5',
+    'ruff>=0.6',
+    'types-PyYAML',
+]
+
+MODELS = files_below(join(NAME, 'models'))
+
+setup(
+    name=NAME,
+    version=version(),
+    description='Road anomaly segmentation for ROS 2: obstacles of no known class.',
+    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='The road_anomaly_ros authors',
+    maintainer='The road_anomaly_ros authors',
+    maintainer_email='maintainers@road-anomaly-ros.invalid',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(exclude=['test*']),
+    # Listed by hand: setuptools before 62.3 (Ubuntu 22.04) knows no '**' in package_data.
+    package_data={NAME: ['py.typed', *(relpath(path, NAME) for path in MODELS)]},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [join('resource', NAME)]),
+        (join('share', NAME), ['package.xml']),
+        *shared('config'),
+        *shared('launch'),
+        *shared('rviz'),
+    ],
+    install_requires=REQUIRED,
+    extras_require={'ros': ROS, 'dev': DEV},
+    zip_safe=False,
+    entry_points={
+        'console_scripts': [
+            'road-anomaly = road_anomaly_ros.cli:main',
+        ],
+    },
+)

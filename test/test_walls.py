@@ -1,0 +1,193 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The walls of the house: who may import whom, and the manners of every file."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import ROOT
+
+NAME = 'road_anomaly_ros'
+PACKAGE = ROOT / NAME
+SOURCES = sorted(PACKAGE.rglob('*.py'))
+ALL_PYTHON = sorted([*SOURCES, *(ROOT / 'test').rglob('*.py'), *(ROOT / 'launch').rglob('*.py'),
+                     ROOT / 'setup.py'])
+TEXTS = [*ALL_PYTHON, *(path for folder in ('config', 'rviz', '.ci') for path in
+                        sorted((ROOT / folder).rglob('*')) if path.is_file()),
+         *(ROOT / name for name in ('README.md', 'CHANGELOG.rst', 'Makefile', 'package.xml',
+                                    'setup.cfg', 'pyproject.toml')),
+         *sorted((PACKAGE / 'models').rglob('*.md')),
+         *sorted((PACKAGE / 'models').rglob('*.json'))]
+
+ROS = re.compile(r'(rclpy|launch|launch_ros|launch_testing|cv_bridge|ament_index_python'
+                 r'|.*_msgs|.*_srvs)$')
+
+# Floors that each floor must never import.
+FLOORS = {
+    'perception': {'ros', 'tools', 'training', 'evaluation', 'cli'},
+    'tools': {'ros', 'cli'},
+    'training': {'ros', 'cli'},
+    'evaluation': {'ros', 'cli'},
+    'ros': {'training', 'evaluation', 'cli'},
+}
+
+# Inside perception imports go to a lower number only; rooms of one number stay apart.
+ORDER = {
+    'contract': 0, 'registry': 1,
+    'weights': 2, 'calibration': 2, 'kernels': 2,
+    'segmenters': 3, 'segments': 3, 'dense': 3,
+    'heads': 4,
+    'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,
+    'config': 6, 'pipeline': 7, '__init__': 8,
+}
+
+
+class Import(NamedTuple):
+    path: Path
+    line: int
+    target: str                     # dotted name, absolute
+
+    def __str__(self) -> str:
+        return f'{self.path.relative_to(ROOT)}:{self.line} imports {self.target}'
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding='utf-8'), str(path))
+
+
+def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
+    """Every import of a file, also those inside functions; `from a import b` counts as `a.b`."""
+    found = []
+    package = path.relative_to(root).parts[:-1]
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            found += [Import(path, node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else ()
+            module = '.'.join([*base, *([node.module] if node.module else [])])
+            found += [Import(path, node.lineno, f'{module}.{alias.name}') for alias in node.names]
+    return found
+
+
+def room(parts: tuple[str, ...]) -> str:
+    """The room of a file or module below perception: its first name, without '.py'."""
+    return parts[0].removesuffix('.py') if parts else '__init__'
+
+
+def upward(path: Path, root: Path) -> list[Import]:
+    """Imports inside perception that do not go down."""
+    base = root / NAME / 'perception'
+    here = room(path.relative_to(base).parts)
+    wrong = []
+    for entry in imports_of(path, root):
+        parts = tuple(entry.target.split('.'))
+        if parts[:2] != (NAME, 'perception'):
+            continue
+        there = room(parts[2:]) if len(parts) > 2 and parts[2] in ORDER else '__init__'
+        if there != here and ORDER[there] >= ORDER[here]:
+            wrong.append(entry)
+    return wrong
+
+
+def across(path: Path, root: Path) -> list[Import]:
+    """Imports that break through the floor of a file."""
+    floor = path.relative_to(root / NAME).parts[0]
+    banned = FLOORS.get(floor, set())
+    wrong = []
+    for entry in imports_of(path, root):
+        parts = entry.target.split('.')
+        if ('ros' in banned and ROS.match(parts[0])) or (
+                parts[0] == NAME and len(parts) > 1 and parts[1] in banned):
+            wrong.append(entry)
+    return wrong
+
+
+def test_no_import_breaks_through_a_floor():
+    wrong = [str(entry) for path in SOURCES for entry in across(path, ROOT)]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_every_room_of_perception_has_its_place():
+    rooms = {room(path.relative_to(PACKAGE / 'perception').parts)
+             for path in (PACKAGE / 'perception').rglob('*.py')}
+    assert rooms <= set(ORDER), f'give {sorted(rooms - set(ORDER))} a place in ORDER'
+
+
+def test_imports_inside_perception_go_down():
+    wrong = [str(entry) for path in (PACKAGE / 'perception').rglob('*.py')
+             for entry in upward(path, ROOT)]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_registry_needs_the_standard_library_only():
+    outside = [str(entry) for entry in imports_of(PACKAGE / 'perception' / 'registry.py')
+               if entry.target.partition('.')[0] in ('torch', 'numpy', 'cv2', 'yaml')]
+    assert not outside
+
+
+@pytest.mark.parametrize(('file', 'line', 'check'), [
+    ('perception/scorers.py', 'from sensor_msgs.msg import Image', across),
+    ('perception/scorers.py', 'import rclpy.node', across),
+    ('perception/scorers.py', 'from ..ros import images', across),
+    ('perception/scorers.py', 'from road_anomaly_ros import tools', across),
+    ('training/head.py', 'from road_anomaly_ros.ros.node import main', across),
+    ('perception/scorers.py', 'from .pipeline import Pipeline', upward),
+    ('perception/scorers.py', 'from road_anomaly_ros.perception import refinements', upward),
+    ('perception/segmenters/a.py', 'def f():\n    from ..segments import b', upward),
+])
+def test_the_checks_see_a_breach(tmp_path, file, line, check):
+    path = tmp_path / NAME / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line + '\n')
+    assert check(path, tmp_path)
+
+
+@pytest.mark.parametrize('path', ALL_PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_manners(path):
+    lines = path.read_text(encoding='utf-8').splitlines()
+    assert lines[:2] == ['# Copyright 2026 The road_anomaly_ros authors',
+                         '# SPDX-License-Identifier: Apache-2.0'], 'no header'
+    assert len(lines) <= 500, f'{len(lines)} lines; split the file'
+    complaints = [text for node in ast.walk(parse(path)) for text in complain(node, path)]
+    assert not complaints, '\n'.join(complaints)
+
+
+def complain(node: ast.AST, path: Path) -> list[str]:
+    """What the house does not want in this node of the syntax tree."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        return [f'{node.name}: {length} lines, at most 60'] if length > 60 else []
+    if isinstance(node, ast.ImportFrom) and any(alias.name == '*' for alias in node.names):
+        return [f'line {node.lineno}: star import']
+    if isinstance(node, ast.Assert) and PACKAGE in path.parents:
+        return [f'line {node.lineno}: assert is no input validation']
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'torch.load':
+        safe = any(word.arg == 'weights_only' and ast.unparse(word.value) == 'True'
+                   for word in node.keywords)
+        return [] if safe else [f'line {node.lineno}: torch.load without weights_only=True']
+    return []
+
+
+@pytest.mark.parametrize('line', [
+    'from torch import *', 'torch.load(path)', 'torch.load(path, weights_only=False)',
+    'def f():\n' + '    x = 1\n' * 60,
+])
+def test_manners_see_a_breach(line):
+    assert any(complain(node, ROOT / 'setup.py') for node in ast.walk(ast.parse(line)))
+
+
+def test_no_machine_path_and_no_unfinished_mark():
+    folders = '|'.join(['work', 'root', 'farm'])
+    path_of_a_machine = re.compile(rf'(^|[^A-Za-z0-9_.])/({folders})/')
+    unfinished = re.compile(r'\b(' + '|'.join(['TO' + 'DO', 'FIX' + 'ME', 'X' * 3]) + r')\b')
+    wrong = [f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
+             for path in TEXTS
+             for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1)
+             if path_of_a_machine.search(line) or unfinished.search(line)]
+    assert not wrong, '\n'.join(wrong)
+    assert path_of_a_machine.search('open("/' + 'work/x")')
