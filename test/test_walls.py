@@ -39,7 +39,7 @@ FLOORS = {
 # Inside perception imports go to a lower number only; rooms of one number stay apart.
 ORDER = {
     'contract': 0, 'registry': 1,
-    'weights': 2, 'calibration': 2, 'kernels': 2,
+    'weights': 2, 'labels': 2, 'calibration': 2, 'kernels': 2,
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,
@@ -88,8 +88,8 @@ def upward(path: Path, root: Path) -> list[Import]:
         parts = tuple(entry.target.split('.'))
         if parts[:2] != (NAME, 'perception'):
             continue
-        there = room(parts[2:]) if len(parts) > 2 and parts[2] in ORDER else '__init__'
-        if there != here and ORDER[there] >= ORDER[here]:
+        there = parts[2] if len(parts) > 2 and parts[2] in ORDER else '__init__'
+        if there != here and ORDER[there] >= ORDER.get(here, 0):
             wrong.append(entry)
     return wrong
 
