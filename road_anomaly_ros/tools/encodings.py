@@ -1,0 +1,185 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Camera messages to RGB arrays: checked first, then converted; a refusal says what was wrong.
+
+Works on any object with the fields of sensor_msgs/Image or sensor_msgs/CompressedImage, whether it
+comes from rclpy or from a bag, and imports neither.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import cv2
+import numpy as np
+
+MAX_PIXELS = 1 << 26                # 8192 x 8192: beyond every camera of a vehicle
+JPEG_END = b'\xff\xd9'
+
+# Encoding -> channels and the order in which they make RGB.
+_FAST: dict[str, tuple[int, tuple[int, int, int]]] = {
+    'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), '8UC3': (3, (2, 1, 0)),
+    'rgba8': (4, (0, 1, 2)), 'bgra8': (4, (2, 1, 0)), '8UC4': (4, (2, 1, 0)),
+    'mono8': (1, (0, 0, 0)), '8UC1': (1, (0, 0, 0)),
+}
+FAST_ENCODINGS = frozenset(_FAST)
+_TO_RGB = {(3, (2, 1, 0)): cv2.COLOR_BGR2RGB, (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
+           (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB, (1, (0, 0, 0)): cv2.COLOR_GRAY2RGB}
+_PLANAR = ('nv12', 'nv21')          # colour follows the grey plane, in half as many rows
+_NUMBERS = re.compile(r'(8|16|32|64)([USF])(?:C([1-4]))?')
+
+
+class ImageRefused(ValueError):
+    """A message that holds no usable picture; `reason` is one word for counting."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Convert a message with the fields of sensor_msgs/Image to uint8 RGB [H, W, 3].
+
+    `8UC3` and `8UC4` are read as BGR(A), as cv_bridge does; alpha is dropped; 16 bit is scaled
+    to 8; float is taken as 0..255. Raises ImageRefused for what cannot be read.
+    """
+    height, width, encoding = int(message.height), int(message.width), str(message.encoding)
+    _check_dimensions(height, width, max_pixels)
+    channels, order = _FAST.get(encoding, (0, (0, 1, 2)))
+    if not channels:
+        return _decode_rare(message, height, width, encoding)
+    pixels = _rows(message, height, width * channels).reshape(height, width, channels)
+    conversion = _TO_RGB.get((channels, order))
+    return pixels.copy() if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Convert a JPEG or PNG (bytes or uint8 array) to uint8 RGB [H, W, 3].
+
+    The size is read from the header and checked before anything is decoded; `layout` is the
+    message's `format`. Orientation tags are ignored: the camera's pixels stay where they are.
+    Raises ImageRefused for what cannot be read.
+    """
+    if 'compressedDepth' in layout:
+        raise ImageRefused('encoding', f'expected a picture, got a depth image ({layout!r}); '
+                                       f'choose the topic of the colour camera')
+    raw = bytes(data)
+    height, width = peek_size(raw)
+    _check_dimensions(height, width, max_pixels)
+    if raw.startswith(b'\xff\xd8') and raw.rfind(JPEG_END) < len(raw) // 2:
+        raise ImageRefused('undecodable', f'expected a whole JPEG, got one that breaks off '
+                                          f'after {len(raw)} bytes')
+    return _imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Convert the bytes of an image file of any common format to uint8 RGB [H, W, 3], upright.
+
+    Grey becomes RGB, alpha is dropped, 16 bit is scaled to 8. Raises ImageRefused.
+    """
+    height, width = peek_size(raw)
+    _check_dimensions(height, width, max_pixels)
+    return _imdecode(raw, cv2.IMREAD_COLOR)
+
+
+def peek_size(raw: bytes) -> tuple[int, int]:
+    """Return (H, W) as an image file's header tells, without decoding it; raises ImageRefused."""
+    import PIL.Image
+    try:
+        width, height = PIL.Image.open(io.BytesIO(raw)).size
+    except PIL.Image.DecompressionBombError:
+        raise ImageRefused(
+            'dimensions', 'expected a picture, its header names an absurd size') from None
+    except Exception as error:          # Pillow's plug-ins raise all kinds on damaged headers
+        start = raw[:4].hex(' ') or 'nothing'
+        raise ImageRefused('undecodable', f'expected a JPEG or PNG, got {len(raw)} bytes that '
+                                          f'start with {start}') from error
+    return height, width
+
+
+def _check_dimensions(height: int, width: int, max_pixels: int) -> None:
+    if height < 1 or width < 1:
+        raise ImageRefused(
+            'dimensions', f'expected at least 1x1 pixel, got width {width}, height {height}')
+    if height * width > max_pixels:
+        raise ImageRefused(
+            'dimensions', f'expected at most {max_pixels} pixels, got {width}x{height}')
+
+
+def _rows(message: Any, height: int, row_bytes: int) -> np.ndarray:
+    """Return the message's bytes as uint8 [height, row_bytes], the padding of rows removed."""
+    step = int(message.step)
+    if step < row_bytes:
+        raise ImageRefused('step', f'expected a step of at least {row_bytes} bytes for '
+                                   f'{message.width} pixels {message.encoding}, got {step}')
+    data = np.frombuffer(message.data, np.uint8)
+    # The last row may end without its padding: some drivers leave it out.
+    if not step * (height - 1) + row_bytes <= data.size <= step * height:
+        raise ImageRefused('size', f'expected {step * height} bytes (step {step} x {height} '
+                                   f'rows), got {data.size}')
+    if step == row_bytes:
+        return data[:height * step].reshape(height, step)
+    return np.lib.stride_tricks.as_strided(data, (height, row_bytes), (step, 1), writeable=False)
+
+
+def _decode_rare(message: Any, height: int, width: int, encoding: str) -> np.ndarray:
+    image = _library()
+    try:
+        _, _, kind, channels = image.to_cvtype(encoding)
+    except image.ImageError:
+        raise ImageRefused('encoding', f'expected a known image encoding such as rgb8, bgr8 or '
+                                       f'mono8, got {encoding!r}') from None
+    planes = 3 if encoding in _PLANAR else 2
+    if planes == 3 and (height % 2 or width % 2):
+        raise ImageRefused('dimensions', f'expected even width and height for {encoding}, '
+                                         f'got {width}x{height}')
+    dtype = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
+    rows = _rows(message, height * planes // 2, width * channels * dtype.itemsize)
+    pixels = np.ascontiguousarray(rows).view(dtype).reshape(len(rows), width, channels)
+    pixels = np.ascontiguousarray(pixels, dtype.newbyteorder('='))
+    try:
+        return _to_rgb(image, pixels, encoding)
+    except (image.ImageError, cv2.error) as error:
+        raise ImageRefused(
+            'encoding', f'cannot turn {encoding} into RGB: {_line(error)}') from None
+
+
+def _to_rgb(image: Any, pixels: np.ndarray, encoding: str) -> np.ndarray:
+    if _NUMBERS.fullmatch(encoding):
+        pixels = _as_bytes(pixels)
+        encoding = {1: 'mono8', 3: 'bgr8', 4: 'bgra8'}.get(pixels.shape[2], encoding)
+    pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return np.ascontiguousarray(image.convert_color(pixels, encoding, 'rgb8'))
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Scale uint16 to 0..255, take any other numbers as 0..255 already; NaN becomes 0."""
+    if pixels.dtype == np.uint16:
+        return (pixels // 257).astype(np.uint8)
+    return np.nan_to_num(pixels, nan=0.0).clip(0, 255).astype(np.uint8)
+
+
+def _library() -> Any:
+    try:
+        from rosbags.image import image
+    except ImportError:
+        raise ImageRefused('encoding', f'expected one of {sorted(_FAST)}; Bayer, YUV, 16 bit and '
+                                       f"float need 'pip install rosbags-image'") from None
+    return image
+
+
+def _imdecode(raw: bytes, flags: int) -> np.ndarray:
+    try:
+        picture = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageRefused('undecodable', f'cannot decode the picture: {_line(error)}') from None
+    if picture is None:
+        raise ImageRefused(
+            'undecodable', f'cannot decode the picture ({len(raw)} bytes), it is damaged')
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _line(error: BaseException) -> str:
+    return ' '.join(str(error).split())

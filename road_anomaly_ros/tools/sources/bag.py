@@ -1,0 +1,80 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of one image topic of a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
+from road_anomaly_ros.tools.encodings import ImageRefused, decode_compressed, decode_image
+from road_anomaly_ros.tools.salvage import Record
+from road_anomaly_ros.tools.sources.base import Frame, Source
+
+KINDS = (IMAGE, COMPRESSED, 'sensor_msgs/Image', 'sensor_msgs/CompressedImage')
+_RATE_SAMPLE = 50                       # records looked at to tell the rate
+
+
+class BagSource(Source):
+    """Pictures of sensor_msgs/Image or CompressedImage with stamp and frame of their headers.
+
+    A header without a stamp takes the time of recording. Messages that hold no usable picture are
+    counted in `refused`.
+    """
+
+    def __init__(self, path: Path, topic: str | None = None) -> None:
+        self._reader = BagReader(path)
+        try:
+            self.topic = self._choose(path, topic)
+            kind = self._reader.topics(KINDS)[self.topic]
+            super().__init__(name=str(path), kind='bag', topic=self.topic, fps=self._rate(),
+                             count=self._reader.counts[self.topic, kind])
+        except BaseException:
+            self._reader.close()
+            raise
+
+    def _choose(self, path: Path, topic: str | None) -> str:
+        found = list(self._reader.topics(KINDS))
+        if not found:
+            raise ValueError(f'{path}: expected a topic with images, found only '
+                             f'{sorted({kind for _, kind in self._reader.counts})}')
+        if topic is None and len(found) > 1:
+            raise ValueError(f'{path}: expected a choice between {len(found)} image topics; '
+                             f'add --topic with one of {found}')
+        if topic is not None and topic not in found:
+            raise ValueError(f'{path}: no image topic {topic!r}; choose one of {found}')
+        return topic or found[0]
+
+    def _rate(self) -> float | None:
+        stamps = []
+        for record in self._reader.records([str(self.topic)]):
+            stamps.append(record.stamp_ns)
+            if len(stamps) == _RATE_SAMPLE:
+                break
+        span = stamps[-1] - stamps[0] if stamps else 0
+        return (len(stamps) - 1) * 1e9 / span if span > 0 else None
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, record in enumerate(self._reader.records([str(self.topic)])):
+            try:
+                yield self._frame(record, str(index))
+            except ImageRefused as refusal:
+                self.refused[refusal.reason] += 1
+            except ValueError:
+                self.refused['undecodable'] += 1
+        self.problem = self._reader.problem
+
+    def _frame(self, record: Record, name: str) -> Frame:
+        message = self._reader.decode(record)
+        if record.kind.endswith('CompressedImage'):
+            image = decode_compressed(message.data, message.format)
+        else:
+            image = decode_image(message)
+        stamp = message.header.stamp
+        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        return Frame(image, stamp_ns or record.stamp_ns, name, message.header.frame_id)
+
+    def close(self) -> None:
+        """Close the bag; safe to call twice."""
+        self._reader.close()

@@ -1,0 +1,57 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of pictures offers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture with what is known of it."""
+
+    image: np.ndarray                   # [H, W, 3] uint8 RGB
+    stamp_ns: int                       # time of the picture in the source's own clock
+    name: str                           # file name, or number within the source
+    frame_id: str = ''                  # coordinate frame of the camera, where the source knows it
+    truth: Any = None                   # ground truth, where the source renders it
+
+    @property
+    def stamp(self) -> float:
+        """Time of the picture in seconds."""
+        return self.stamp_ns * 1e-9
+
+
+@dataclass
+class Source:
+    """Pictures in their order; iterate once. Single damaged pictures are left out and counted.
+
+    Once the iteration is over `problem` says in one line why it ended early, or is None, and
+    `refused` counts the pictures left out by reason.
+    """
+
+    name: str
+    kind: str                           # 'video', 'image', 'folder', 'bag' or 'rendered'
+    fps: float | None = None            # pictures per second as recorded; None where unknown
+    count: int | None = None            # how many pictures are announced; None where nobody says
+    topic: str | None = None
+    problem: str | None = None
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of files; safe to call twice."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

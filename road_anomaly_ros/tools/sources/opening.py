@@ -1,0 +1,42 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which kind of source a path is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from road_anomaly_ros.tools.sources.base import Source
+from road_anomaly_ros.tools.sources.images import ImageSource, is_image
+from road_anomaly_ros.tools.sources.rendered import PREFIX, RenderedSource
+
+
+def open_source(path: str | Path, topic: str | None = None) -> Source:
+    """Open a video, an image, a folder of images, a bag or `rendered:SEED?name=value&...`.
+
+    `topic` chooses among the image topics of a bag and may be left out where there is one.
+    Raises ValueError, one line, for what is none of these or cannot be read.
+    """
+    if str(path).startswith(PREFIX):
+        source: Source = RenderedSource(str(path))
+    else:
+        source = _open_path(Path(path), topic)
+    if topic is not None and source.kind != 'bag':
+        source.close()
+        raise ValueError(f'a topic can be chosen in a bag only, {path} is of kind {source.kind}')
+    return source
+
+
+def _open_path(path: Path, topic: str | None) -> Source:
+    if not path.exists():
+        raise ValueError(f'expected a video, an image, a folder of images or a bag, found nothing '
+                         f'at {path}')
+    # Imported where needed: a person who opens a video should not wait for the bag library.
+    from road_anomaly_ros.tools.bags import is_bag
+    if is_bag(path):
+        from road_anomaly_ros.tools.sources.bag import BagSource
+        return BagSource(path, topic)
+    if path.is_dir() or is_image(path):
+        return ImageSource(path)
+    from road_anomaly_ros.tools.sources.video import VideoSource
+    return VideoSource(path)

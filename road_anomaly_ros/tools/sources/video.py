@@ -1,0 +1,70 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Video files through OpenCV; stamps come from the container, so a variable rate is kept."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from road_anomaly_ros.tools.encodings import MAX_PIXELS
+from road_anomaly_ros.tools.sources.base import Frame, Source
+
+# Containers round their number of frames; fewer than this share missing is no break.
+_TOLERANCE = 0.01
+
+
+class VideoSource(Source):
+    """The frames of a video file, upright; what breaks off early ends with a `problem`."""
+
+    def __init__(self, path: Path) -> None:
+        # FFmpeg writes its own lines about damaged files; ours says it once.
+        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise ValueError(f'{path}: expected a video, but it cannot be opened; it is no video, '
+                             'has an unknown codec, or was cut off before its index was written')
+        pixels = math.prod(self._read(name) for name in (
+            cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if pixels > MAX_PIXELS:
+            raise ValueError(f'{path}: expected at most {MAX_PIXELS} pixels, got {pixels:.0f}')
+        fps, count = self._read(cv2.CAP_PROP_FPS), int(self._read(cv2.CAP_PROP_FRAME_COUNT))
+        super().__init__(name=str(path), kind='video', fps=fps if 0 < fps <= 1000 else None,
+                         count=count if count > 0 else None)
+
+    def _read(self, name: int) -> float:
+        value = self._capture.get(name)
+        return value if math.isfinite(value) else 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, before = 0, -1
+        while True:
+            found, image = self._capture.read()
+            if not found:
+                break
+            before = self._stamp(index, before)
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), before, str(index))
+            index += 1
+        self._judge(index)
+
+    def _stamp(self, index: int, before: int) -> int:
+        """Return the container's time, or one counted from the rate where it tells none."""
+        stamp = round(self._read(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        if stamp > before and (index == 0 or stamp > 0):
+            return stamp
+        return before + round(1e9 / (self.fps or 25.0)) if index else 0
+
+    def _judge(self, frames: int) -> None:
+        if frames == 0:
+            raise ValueError(f'{self.name}: expected a video, found no frame that can be decoded')
+        missing = (self.count or 0) - frames
+        if missing > max(1, _TOLERANCE * frames):
+            self.problem = f'the video breaks off after {frames} of {self.count} frames'
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._capture.release()
