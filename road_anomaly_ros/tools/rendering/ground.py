@@ -23,9 +23,9 @@ _ROWS = int(_LENGTH * _SCALE)
 
 @lru_cache(maxsize=None)
 def _asphalt(variant: int) -> np.ndarray:
-    """Worn asphalt, uint8 [768, 480, 3], repeating along the road."""
+    """Worn asphalt, uint8 [768, 528, 3], repeating along the road."""
     rng = np.random.default_rng((51, variant))
-    width = 480
+    width = 528
     base = rng.uniform(86, 122)
     light = 1 + 0.045 * fractal_noise(rng, _ROWS, width, 3, 5) + 0.07 * grain(rng, _ROWS, width)
     for _ in range(int(rng.integers(2, 7))):
