@@ -52,10 +52,10 @@ class Option:
         return self._convert(kind, value)
 
     def _cast_item(self, item: Any) -> Any:
-        kind = type(self.default[0]) if self.default else type(self.choices[0]) if self.choices else None
-        if kind is None:
+        samples = self.default or self.choices or (() if self.low is None else (self.low,))
+        if not samples:
             return item.strip() if isinstance(item, str) else item
-        return self._convert(kind, item)
+        return self._convert(type(samples[0]), item)
 
     def _convert(self, kind: type, value: Any) -> Any:
         if isinstance(value, str):

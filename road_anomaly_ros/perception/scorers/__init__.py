@@ -1,6 +1,7 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Anomaly scores as epilogues of the dense pass: one entry per method, chosen by name, higher is stranger."""
+"""Anomaly scores as epilogues of the dense pass: one entry per method, chosen by name, higher is
+stranger."""
 
 from __future__ import annotations
 
@@ -15,15 +16,18 @@ from torch import Tensor
 from road_anomaly_ros.perception import dense
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PixelOutput
 from road_anomaly_ros.perception.registry import build_options
-from road_anomaly_ros.perception.scorers import queries, s2, semantic
+from road_anomaly_ros.perception.scorers import mask2anomaly, maskomaly, queries, s2, semantic
 from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 
-__all__ = ['SCORERS', 'DenseResult', 'Scorer', 'check', 'evaluate', 'queries', 's2', 'score_map', 'semantic']
+__all__ = [
+    'SCORERS', 'DenseResult', 'Scorer', 'check', 'evaluate', 'mask2anomaly', 'maskomaly', 'queries', 's2',
+    'score_map', 'semantic']
 
 
 @dataclass(frozen=True)
 class DenseResult:
-    """Labels and score of one image; `sanitized` counts repaired inputs, `extras` holds what was asked for."""
+    """Labels and score of one image; `sanitized` counts repaired inputs, `extras` holds what was
+    asked for."""
 
     labels: Tensor                                  # [H, W] uint8 argmax_k S_k
     score: Tensor                                   # [H, W] float32, higher is stranger
@@ -36,10 +40,10 @@ def evaluate(output: MaskOutput | PixelOutput, scorer: str, options: Any = None,
              extras: Sequence[str] = ()) -> DenseResult:
     """Score one segmenter output at `size` (H, W), by default that of the camera image.
 
-    `options` is the scorer's options dataclass or a mapping of option names; None means the defaults.
-    `extras` names intermediate maps to be kept: `max_s` or one of those that the scorer computes. A mirrored
-    image is scored like any other; the caller mirrors the score back. Raises ValueError for unknown names
-    and for a query scorer on a pixel model.
+    `options` is the scorer's options dataclass or a mapping of option names; None means the
+    defaults. `extras` names intermediate maps to be kept: `max_s` or one of those that the scorer
+    computes. A mirrored image is scored like any other; the caller mirrors the score back. Raises
+    ValueError for unknown names and for a query scorer on a pixel model.
     """
     entry = SCORERS[scorer]
     options = entry.options() if options is None else options
@@ -102,10 +106,10 @@ def score_map(name: str, class_logits: Any, mask_logits: Any, size: tuple[int, i
               upsample: str = 'logits', sanitize_inputs: bool = True, **options: Any) -> Any:
     """Return the anomaly score float32 [H,W] of one image, higher is stranger.
 
-    `class_logits` [Q,K+1] (last column: no object) and `mask_logits` [Q,h,w] are float tensors or arrays; for
-    a pixel model pass None and its logits [C,h,w]. `size` is (H, W), by default (h, w). `options` are the
-    scorer's, by name. Arrays in give an array, tensors a tensor on their device. Raises ValueError for
-    unknown names, values and shapes.
+    `class_logits` [Q,K+1] (last column: no object) and `mask_logits` [Q,h,w] are float tensors or
+    arrays; for a pixel model pass None and its logits [C,h,w]. `size` is (H, W), by default (h,
+    w). `options` are the scorer's, by name. Arrays in give an array, tensors a tensor on their
+    device. Raises ValueError for unknown names, values and shapes.
     """
     from_arrays = not isinstance(mask_logits, Tensor)
     masks = torch.as_tensor(np.asarray(mask_logits)) if from_arrays else mask_logits

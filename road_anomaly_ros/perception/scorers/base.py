@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception.contract import LabelSet
@@ -30,15 +31,23 @@ def accept_all(options: Any, kind: str, labels: LabelSet) -> None:
     """Accept every choice of options."""
 
 
+def chosen(ids: tuple[int, ...], length: int, device: torch.device) -> Tensor:
+    """Return bool [length], true at `ids`; built without waiting for the device."""
+    marks = torch.zeros(length, dtype=torch.bool)
+    marks[list(ids)] = True
+    return marks.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Scorer:
     """One anomaly score as two functions around the dense pass.
 
-    `prepare(source, options)` returns Q-sized weights (never called for pixel models); `epilogue(block,
-    options)` turns a block's accumulators into the score [r,W] or into {'score': ..., name: map}. `needs`
-    names the accumulators read, `kinds` the outputs it can score, `extras` the maps that its epilogue gives
-    besides the score. `threshold` (inf = must be calibrated) and `display` are starting values for models
-    without a calibration; obstacles lie above the threshold. `check` refuses options that cannot work.
+    `prepare(source, options)` returns Q-sized weights (never called for pixel models);
+    `epilogue(block, options)` turns a block's accumulators into the score [r,W] or into {'score':
+    ..., name: map}. `needs` names the accumulators read, `kinds` the outputs it can score,
+    `extras` the maps that its epilogue gives besides the score. `threshold` (inf = must be
+    calibrated) and `display` are starting values for models without a calibration; obstacles lie
+    above the threshold. `check` refuses options that cannot work.
     """
 
     epilogue: Callable[[Block, Any], Tensor | Maps]

@@ -38,7 +38,8 @@ def s2_reject(block: Block, options: NoOptions) -> Tensor:
 
 
 def eam_vectors(source: MaskSource, options: EamOptions) -> QueryVectors:
-    """Weigh queries by their best known class, minus the outlier class in the negative-objectness form."""
+    """Weigh queries by their best known class, minus the outlier class in the negative-objectness
+    form."""
     known = source.probabilities()[:, :-1].float()
     if not options.negative_objectness:
         return QueryVectors(known, sums={'mass': known.amax(1)})
@@ -46,7 +47,8 @@ def eam_vectors(source: MaskSource, options: EamOptions) -> QueryVectors:
 
 
 def eam(block: Block, options: EamOptions) -> Tensor:
-    """1 - sum_q m_q max_k p_q(k); range (1-Q, 1]; without the 1 in the negative-objectness form."""
+    """1 - sum_q m_q max_k p_q(k); range (1-Q, 1]; without the 1 in the negative-objectness
+    form."""
     score = -block['mass'] if options.negative_objectness else 1 - block['mass']
     return score.clamp_(0, 1) if options.clip_unit else score
 

@@ -43,7 +43,8 @@ class S2Options:
 
 @dataclass(frozen=True)
 class QueryUncertainty:
-    """What the selection stage knows of each query, float64 [Q]; `selected` bool [Q] takes part in it."""
+    """What the selection stage knows of each query, float64 [Q]; `selected` bool [Q] takes part in
+    it."""
 
     p_fg: Tensor                                    # [Q, K] class distribution without no-object, eq. 2
     s_init: Tensor                                  # normalised entropy in [0, 1], eq. 3

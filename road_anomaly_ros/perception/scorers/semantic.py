@@ -65,7 +65,8 @@ class RbaS1Options(UnitOptions):
 
 
 def tempered_vectors(source: MaskSource, options: SoftmaxOptions) -> QueryVectors:
-    """Weigh queries by softmax(C/T) where the temperature belongs to the class logits, else by softmax(C)."""
+    """Weigh queries by softmax(C/T) where the temperature belongs to the class logits, else by
+    softmax(C)."""
     scale = options.temperature if options.temperature_target == 'class_logits' else 1.0
     return QueryVectors(source.probabilities(scale)[:, :-1].float())
 
