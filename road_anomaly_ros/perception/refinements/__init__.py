@@ -1,0 +1,60 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Refinements: a score and what is known of its image in, a better score out; chained by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from road_anomaly_ros.perception.contract import LabelSet, Segments
+from road_anomaly_ros.perception.refinements import filters, segmentwise
+from road_anomaly_ros.perception.refinements.base import REFINEMENTS, RefineContext, Refinement
+from road_anomaly_ros.perception.registry import build_options
+
+__all__ = ['REFINEMENTS', 'RefineContext', 'Refinement', 'check', 'filters', 'refine', 'segmentwise']
+
+Map = torch.Tensor | np.ndarray
+
+
+def check(name: str, label_set: LabelSet) -> None:
+    """Raise ValueError where refinement `name` cannot work with the classes of a model."""
+    if REFINEMENTS[name].make.needs_labels and not label_set.drivable:
+        raise ValueError(f'refinement {name!r} expects drivable classes, the model has none; '
+                         f'leave it out of refinements')
+
+
+def refine(name: str, score: Map, masks: Map | Segments | None = None, *, labels: Map | None = None,
+           drivable: Sequence[int] = (), **options: Any) -> Map:
+    """Refine one score map by the refinement `name`; higher stays stranger.
+
+    `score` [H, W] float; `masks` [N, h, w] bool (may overlap), [h, w] int (a partition, -1 in none) or
+    Segments, at any resolution over the same image; `labels` [H, W] uint8 and `drivable` class ids for
+    `road_prior`. Tensors give a tensor on the score's device, arrays an array, in the score's dtype (half
+    precision becomes float32). Options by name, such as `refine('oasc', score, masks, order='smallest_wins')`.
+
+    Raises ValueError for unknown names, options out of range, wrong shapes and missing masks or labels.
+    """
+    entry = REFINEMENTS[name]
+    chosen = build_options(entry.options, options, f'refinement.{name}.')
+    values = torch.as_tensor(score)
+    context = RefineContext(image=values, source=None if masks is None else lambda _: _segments(
+        masks, values.device))
+    if labels is not None:
+        context.labels = torch.as_tensor(labels, device=values.device)
+        count = max(drivable, default=-1) + 1
+        context.label_set = LabelSet(('',) * count, ((0, 0, 0),) * count, tuple(drivable))
+    refined = entry.make(values, context, chosen)
+    return refined if isinstance(score, torch.Tensor) else refined.numpy()
+
+
+def _segments(masks: Map | Segments, device: torch.device) -> Segments:
+    if isinstance(masks, Segments):
+        return masks
+    given = torch.as_tensor(masks, device=device)
+    if given.ndim == 2 and given.dtype != torch.bool and not given.is_floating_point():
+        return Segments(index=given)
+    return Segments(masks=given)

@@ -1,0 +1,65 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a refinement is, what it may ask for, and the registry of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from road_anomaly_ros.perception.contract import LabelSet, Segments
+from road_anomaly_ros.perception.registry import NoOptions, Registry
+
+
+@dataclass
+class RefineContext:
+    """What is known of the image of a score; segments are made when first asked for, once per frame."""
+
+    image: torch.Tensor | None = None               # [3, H, W] uint8 RGB
+    labels: torch.Tensor | None = None              # [H, W] uint8, 255 = unlabelled
+    label_set: LabelSet | None = None
+    source: Callable[[torch.Tensor], Segments] | None = None
+    _made: Segments | None = field(default=None, init=False, repr=False)
+
+    def segments(self) -> Segments:
+        """Return the class-agnostic segments of this image, or raise ValueError without a source."""
+        if self._made is None:
+            if self.source is None or self.image is None:
+                raise ValueError('expected class-agnostic segments, got none; choose a segment source '
+                                 'or hand in masks')
+            self._made = self.source(self.image)
+        return self._made
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One refinement: score [H, W] float and context in, score of the same shape and dtype out.
+
+    `needs_segments` tells whether it asks for segments, `needs_labels` for labels and drivable classes.
+    """
+
+    function: Callable[[torch.Tensor, RefineContext, Any], torch.Tensor]
+    needs_segments: bool = False
+    needs_labels: bool = False
+
+    def __call__(self, score: torch.Tensor, context: RefineContext, options: Any) -> torch.Tensor:
+        """Return the refined score; half precision is computed and returned as float32."""
+        if score.ndim != 2 or min(score.shape) < 1:
+            raise ValueError(f'expected a score [H,W], got {tuple(score.shape)}')
+        if score.dtype not in (torch.float32, torch.float64):
+            score = score.float()
+        return self.function(score, context, options)
+
+
+REFINEMENTS: Registry[Refinement] = Registry('refinement')
+
+
+def refinement(name: str, options: type = NoOptions, *, needs_segments: bool = False,
+               needs_labels: bool = False) -> Callable[[Callable[..., torch.Tensor]], Refinement]:
+    """Return a decorator that registers a function (score, context, options) -> score under `name`."""
+    def announce(function: Callable[..., torch.Tensor]) -> Refinement:
+        return REFINEMENTS.register(name, options)(Refinement(function, needs_segments, needs_labels))
+    return announce
