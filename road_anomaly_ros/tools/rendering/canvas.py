@@ -33,6 +33,8 @@ class Canvas:
         self.color = np.zeros((height, width, 3), np.uint8)
         self.codes = np.zeros((height, width), np.int32)
         self.depth = np.full((height, width), np.inf, np.float32)
+        self._columns = np.arange(width, dtype=np.float32)
+        self._rows = np.arange(height, dtype=np.float32)
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> tuple[int, int, int, int] | None:
         """Pixels between two corners, cut to the frame: left, top, right, bottom."""
@@ -41,25 +43,20 @@ class Canvas:
         bottom = min(self.height, int(np.ceil(high[1])) + 1)
         return (left, top, right, bottom) if right > left and bottom > top else None
 
-    def quad(self, texture: Texture, corners: np.ndarray, inverse_depth: np.ndarray, code: int,
-             shade: float, span: tuple[float, float] = (0.0, 1.0)) -> None:
+    def quad(self, texture: Texture, corners: np.ndarray, scale: tuple[float, float],
+             plane: np.ndarray, code: int, shade: float, span: tuple[float, float]) -> None:
         """Paint a texture on a plane seen in perspective.
 
-        corners: pixels [4, 2] of top left, top right, bottom right, bottom left;
-        inverse_depth: 1/Z at the first three or four corners; span: part of the texture's width.
+        corners: pixels [4, 2] of top left, top right, bottom right, bottom left; scale: mean
+        width and height in pixels; plane: (a, b, c) with 1/Z = a u + b v + c; span: the part
+        of the texture's width that is seen, in [0, 1].
         """
         window = self._window(corners.min(0), corners.max(0))
         if window is None:
             return
         left, top, right, bottom = window
-        edges = np.roll(corners, -1, 0) - corners
-        lengths = np.sqrt((edges ** 2).sum(1))
-        if min(lengths[0] + lengths[2], lengths[1] + lengths[3]) < 0.6:
-            return
-        share = span[1] - span[0]
-        pixels = texture.level_for(
-            2 * texture.width * share / max(lengths[0] + lengths[2], 0.1),
-            2 * texture.height / max(lengths[1] + lengths[3], 0.1))
+        pixels = texture.level_for(texture.width * (span[1] - span[0]) / scale[0],
+                                   texture.height / scale[1])
         rows, columns = pixels.shape[:2]
         first, last = span[0] * columns - 0.5, span[1] * columns - 0.5
         target = np.array([[first, -0.5], [last, -0.5], [last, rows - 0.5], [first, rows - 0.5]],
@@ -67,7 +64,10 @@ class Canvas:
         source = (corners - (left, top)).astype(np.float32)
         transform = cv2.getPerspectiveTransform(source, target)
         layer = cv2.warpPerspective(pixels, transform, (right - left, bottom - top), flags=_FLAGS)
-        self._blend(window, layer, _plane_depth(corners, inverse_depth, window), code, shade)
+        inverse = (self._columns[left:right] * plane[0]
+                   + (self._rows[top:bottom, None] * plane[1] + plane[2]))
+        np.reciprocal(np.maximum(inverse, 1e-4, out=inverse), out=inverse)
+        self._blend(window, layer, inverse, code, shade)
 
     def board(self, texture: Texture, low: np.ndarray, high: np.ndarray, depth: np.ndarray,
               code: int, shade: float) -> None:
@@ -102,13 +102,3 @@ class Canvas:
         np.copyto(self.codes[top:bottom, left:right], code, where=covered)
         np.copyto(self.depth[top:bottom, left:right], depth, where=covered)
 
-
-def _plane_depth(corners: np.ndarray, inverse_depth: np.ndarray,
-                 window: tuple[int, int, int, int]) -> np.ndarray:
-    """Depth of a plane over a window, float32 [h, w]: 1/Z is affine in the pixel position."""
-    system = np.column_stack([corners, np.ones(4)])
-    along_u, along_v, base = np.linalg.lstsq(system, inverse_depth, rcond=None)[0]
-    left, top, right, bottom = window
-    inverse = (along_u * np.arange(left, right, dtype=np.float32)
-               + (along_v * np.arange(top, bottom, dtype=np.float32)[:, None] + base))
-    return 1.0 / np.clip(inverse, inverse_depth.min(), inverse_depth.max()).astype(np.float32)

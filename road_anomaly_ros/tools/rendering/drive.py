@@ -15,8 +15,8 @@ from road_anomaly_ros.tools.rendering.atmosphere import Sensor, Sky
 from road_anomaly_ros.tools.rendering.camera import Camera
 from road_anomaly_ros.tools.rendering.canvas import Canvas
 from road_anomaly_ros.tools.rendering.ground import Ground
+from road_anomaly_ros.tools.rendering.painter import paint_shadows, paint_things
 from road_anomaly_ros.tools.rendering.style import sample_style
-from road_anomaly_ros.tools.rendering.things import Thing, paint_shadows
 from road_anomaly_ros.tools.rendering.world import World
 
 
@@ -135,10 +135,5 @@ class Drive:
         self._sky.paint(canvas, camera, float(self._center(camera.station)[1]))
         shade = paint_shadows(things, canvas, camera, light, 70.0)
         self._ground.paint(canvas, camera, shade)
-        for thing in sorted(things, key=_painting_order):
-            thing.paint(canvas, camera, light)
+        paint_things(things, canvas, camera)
         return canvas, camera
-
-
-def _painting_order(thing: Thing) -> tuple[int, float]:
-    return -thing.layer, -thing.s

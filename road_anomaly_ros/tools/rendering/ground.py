@@ -27,7 +27,7 @@ def _asphalt(variant: int) -> np.ndarray:
     rng = np.random.default_rng((51, variant))
     width = 528
     base = rng.uniform(86, 122)
-    light = 1 + 0.045 * fractal_noise(rng, _ROWS, width, 3, 5) + 0.07 * grain(rng, _ROWS, width)
+    light = 1 + 0.025 * fractal_noise(rng, _ROWS, width, 3, 5) + 0.055 * grain(rng, _ROWS, width)
     for _ in range(int(rng.integers(2, 7))):
         x, y = rng.integers(0, width), rng.integers(40, _ROWS - 160)
         w, h = rng.integers(20, 90), rng.integers(20, 120)
@@ -73,7 +73,7 @@ def _grass(variant: int) -> np.ndarray:
 def _grit() -> np.ndarray:
     """Fine mineral grain around 128 for the nearest metres, uint8 [512, 512]."""
     rng = np.random.default_rng(54)
-    noise = 13 * grain(rng, 512, 512, 0.8) + 7 * fractal_noise(rng, 512, 512, 16, 4)
+    noise = 10 * grain(rng, 512, 512, 0.7) + 2.5 * fractal_noise(rng, 512, 512, 16, 4)
     return np.clip(128 + noise, 0, 255).astype(np.uint8)
 
 
@@ -155,18 +155,17 @@ class Ground:
         stride = np.abs(np.gradient(rows.distance)) if len(along) > 1 else step
         levels_x = np.clip(np.log2(step * _SCALE) + 0.5, 0, 4).astype(int)
         levels_y = np.clip(np.log2(stride * _SCALE) + 0.2, 0, 7).astype(int)
-        folded = np.where(np.abs(across) > _HALF, _HALF - np.abs(
-            np.abs(across) % (2 * _HALF) - _HALF) * 0.3, across) + _HALF
+        inside = np.clip(across, 0.1 - _HALF, _HALF - 0.1) + np.float32(_HALF)
         phase = along % _LENGTH
         keys = levels_x * 16 + levels_y
         cuts = np.flatnonzero(np.diff(keys)) + 1
         for begin, end in zip([0, *cuts], [*cuts, len(keys)]):
             level_x, level_y = int(levels_x[begin]), int(levels_y[begin])
             source = self._level(level_x, level_y)
-            map_x = folded[begin:end] * (_SCALE / 2 ** level_x) - 0.5
+            map_x = inside[begin:end] * np.float32(_SCALE / 2 ** level_x) - np.float32(0.5)
             map_y = np.repeat((phase[begin:end] * (_SCALE / 2 ** level_y) - 0.5).astype(
                 np.float32)[:, None], color.shape[1], 1)
-            color[begin:end] = cv2.remap(source, map_x.astype(np.float32, copy=False), map_y,
+            color[begin:end] = cv2.remap(source, map_x, map_y,
                                          cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
     def _codes(self, canvas: Canvas, rows: GroundRows, step: np.ndarray,
@@ -187,11 +186,10 @@ class Ground:
         begin = int(np.searchsorted(-rows.distance, -16.0))
         if begin >= len(along):
             return
-        map_x = across[begin:] * 150
-        map_y = np.repeat(((along[begin:] % 51.2) * 150).astype(np.float32)[:, None],
+        map_x = across[begin:] * np.float32(160)
+        map_y = np.repeat(((along[begin:] % 51.2) * 160).astype(np.float32)[:, None],
                           color.shape[1], 1)
-        grit = cv2.remap(_grit(), np.mod(map_x, 512), np.mod(map_y, 512), cv2.INTER_LINEAR,
-                         borderMode=cv2.BORDER_WRAP)
+        grit = cv2.remap(_grit(), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         near = color[begin:]
         cv2.multiply(near, cv2.cvtColor(grit, cv2.COLOR_GRAY2RGB), dst=near, scale=1 / 128)
 

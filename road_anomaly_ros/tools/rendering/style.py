@@ -21,6 +21,13 @@ class Light:
     sun: float
     ambient: float
 
+    @property
+    def shadow(self) -> int:
+        """Brightness of level ground in shadow, 255 = in the open."""
+        if self.sun < 0.3:
+            return 205
+        return max(95, int(255 * self.ambient / (self.ambient + self.sun * self.direction[1])))
+
     def on_face(self, normal: np.ndarray) -> np.ndarray:
         """Brightness of faces with unit normals [..., 3]; 1 is level ground in the open."""
         facing = np.clip(normal @ np.array(self.direction), 0, None)

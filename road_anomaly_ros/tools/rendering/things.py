@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Things in the world: upright pictures and solids made of faces, and how they are painted."""
+"""Things in the world: upright pictures, solids made of faces, and the shadows they cast."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import Canvas, surface_code
 from road_anomaly_ros.tools.rendering.style import Light
 from road_anomaly_ros.tools.rendering.textures import Texture
-
-NEAR = 0.6
 
 
 @dataclass(frozen=True)
@@ -36,23 +32,6 @@ class Board:
     layer: int = 0
     radius: float = 0.0
     shade: float = 1.0
-
-    def paint(self, canvas: Canvas, camera: Camera, light: Light) -> None:
-        """Draw as an upright rectangle."""
-        ahead = self.s - camera.station
-        if ahead < NEAR:
-            return
-        foot = camera.to_camera(np.array([[self.x, self.y, self.s],
-                                          [self.x, self.y + self.height, self.s]]))
-        pixels = camera.to_pixels(foot)
-        half = self.width / 2 * camera.focal / foot[:, 2].mean()
-        middle = pixels[:, 0].mean()
-        if middle + half < 0 or middle - half > canvas.width:
-            return
-        depth = camera.upright_depth(ahead, np.arange(canvas.height))
-        canvas.board(self.texture, np.array([middle - half, pixels[1, 1]]) + 0.0,
-                     np.array([middle + half, pixels[0, 1]]), depth,
-                     surface_code(self.label, self.instance), self.shade)
 
     def shadow(self, light: Light) -> list[np.ndarray]:
         """Ground polygons [n, 2] of (x, s): the cast shadow and the foot."""
@@ -81,42 +60,6 @@ class Solid:
     layer: int = 0
     footprint: np.ndarray | None = None
     height: float = 0.0
-
-    def paint(self, canvas: Canvas, camera: Camera, light: Light) -> None:
-        """Draw the faces turned to the camera, far ones first."""
-        points = camera.to_camera(self.points)
-        depth = points[..., 2]
-        if depth.max() < NEAR:
-            return
-        side = np.cross(points[:, 1] - points[:, 0], points[:, 3] - points[:, 0])
-        facing = (side * points[:, 0]).sum(-1) > 0
-        order = np.argsort(-depth.mean(1))
-        code = surface_code(self.label, self.instance)
-        for face in order[facing[order]]:
-            self._paint_face(canvas, camera, points[face], int(face), code)
-
-    def _paint_face(self, canvas: Canvas, camera: Camera, points: np.ndarray, face: int,
-                    code: int) -> None:
-        """Cut one face at the near plane along its width and paint it."""
-        begin, end = 0.0, 1.0
-        left, right = points[[0, 3], 2].min(), points[[1, 2], 2].min()
-        if max(left, right) < NEAR:
-            return
-        if left < NEAR:
-            begin = (NEAR - left) / (right - left)
-        elif right < NEAR:
-            end = (NEAR - left) / (right - left)
-        if begin or end < 1.0:
-            top, low = points[1] - points[0], points[2] - points[3]
-            points = np.stack([points[0] + begin * top, points[0] + end * top,
-                               points[3] + end * low, points[3] + begin * low])
-            points[:, 2] = np.maximum(points[:, 2], NEAR * 0.99)
-        pixels = camera.to_pixels(points)
-        if (pixels[:, 0].max() < 0 or pixels[:, 0].min() > canvas.width
-                or pixels[:, 1].max() < 0 or pixels[:, 1].min() > canvas.height):
-            return
-        canvas.quad(self.textures[face], pixels, 1.0 / points[:, 2], code,
-                    float(self.shades[face]), (begin, end))
 
     def shadow(self, light: Light) -> list[np.ndarray]:
         """Ground polygons [n, 2] of (x, s)."""
@@ -163,28 +106,3 @@ def solid(faces: tuple, x: float, s: float, yaw: float, size: tuple[float, float
     turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
     return Solid(textures, points + (x, 0.0, s), shades, s, label, instance, layer,
                  corners @ turn + (x, s), size[1])
-
-
-def paint_shadows(things: list[Thing], canvas: Canvas, camera: Camera, light: Light,
-                  reach: float) -> np.ndarray:
-    """Brightness of the ground under shadows, uint8 [H, W], 255 = lit."""
-    shade = np.full((canvas.height, canvas.width), 255, np.uint8)
-    dark = int(255 * (light.ambient / (light.ambient + light.sun * light.direction[1])))
-    for thing in things:
-        if thing.s - camera.station > reach:
-            continue
-        for polygon in thing.shadow(light):
-            _fill(shade, polygon, camera, max(dark, 90) if light.sun > 0.3 else 200)
-    return cv2.blur(shade, (5, 3))
-
-
-def _fill(shade: np.ndarray, polygon: np.ndarray, camera: Camera, value: int) -> None:
-    """Fill one ground polygon, cut at the near plane."""
-    points = np.column_stack([polygon[:, 0], np.zeros(len(polygon)), polygon[:, 1]])
-    points[:, 2] = np.maximum(points[:, 2], camera.station + 1.5)
-    if np.ptp(points[:, 2]) < 0.05:
-        return
-    pixels = camera.project(points)
-    limit = 4 * max(shade.shape)
-    cv2.fillPoly(shade, [(np.clip(pixels, -limit, limit) * 16).astype(np.int32)], value,
-                 cv2.LINE_8, 4)
