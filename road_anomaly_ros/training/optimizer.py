@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two optimisers for one network: orthogonalised momentum for the 3x3 convolutions, AdamW for the rest."""
+"""Two optimisers for one network: Muon for the 3x3 convolutions, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every update is a nearly orthogonal matrix (Jordan et al., 2024), kernels as [out, in*k*k].
+    """Momentum whose every update is a nearly orthogonal matrix (Jordan et al., 2024).
 
-    The update is scaled by 0.2 sqrt(max(out, in*k*k)), which gives it the size of an AdamW update (Liu et al.,
-    2025), so that both optimisers follow one schedule.
+    Kernels count as matrices [out, in*k*k]. The update is scaled by 0.2 sqrt(max(out, in*k*k)),
+    which gives it the size of an AdamW update (Liu et al., 2025), so that both optimisers follow
+    one schedule.
     """
 
-    def __init__(self, params, *, lr: float, momentum: float = .95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params, *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {'lr': lr, 'momentum': momentum, 'weight_decay': weight_decay})
 
     @torch.no_grad()
@@ -34,11 +37,11 @@ class Muon(torch.optim.Optimizer):
         matrix = gradient.lerp(state['momentum'], group['momentum']).flatten(1)
         update = orthogonalise(matrix).reshape(weight.shape)
         weight.mul_(1 - group['lr'] * group['weight_decay'])
-        weight.add_(update, alpha=-group['lr'] * .2 * max(matrix.shape) ** .5)
+        weight.add_(update, alpha=-group['lr'] * 0.2 * max(matrix.shape) ** 0.5)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Return [m,n] with all singular values near 1 by five quintic Newton-Schulz steps, in bfloat16."""
+    """Return [m,n] with all singular values near 1: five Newton-Schulz steps in bfloat16."""
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.T.bfloat16()
     wide = wide / (wide.norm() + 1e-7)
@@ -55,9 +58,16 @@ def make_optimizers(model: nn.Module, *, rate: float, decay: float) -> list[torc
         if weight.ndim == 4 and weight.shape[-1] == 3:
             kernels.append(weight)
         else:
-            (matrices if weight.ndim > 1 and 'embed' not in name and 'queries' not in name else rest).append(weight)
+            (
+                matrices
+                if weight.ndim > 1 and 'embed' not in name and 'queries' not in name
+                else rest
+            ).append(weight)
     groups = [{'params': matrices, 'weight_decay': decay}, {'params': rest, 'weight_decay': 0.0}]
-    return [Muon(kernels, lr=2 * rate, weight_decay=decay), torch.optim.AdamW(groups, lr=rate, betas=(.9, .99))]
+    return [
+        Muon(kernels, lr=2 * rate, weight_decay=decay),
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99)),
+    ]
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:

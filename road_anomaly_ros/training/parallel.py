@@ -1,9 +1,9 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes on one machine share a training run: on a CPU, N of one thread beat one of N threads.
+"""Several processes on one machine share a training run.
 
-An intra-operator thread pool waits for its slowest member after every operator, hundreds of times per step;
-processes wait for each other once per step.
+On a CPU, N processes of one thread beat one process of N threads: a thread pool waits for its
+slowest member after every operator, hundreds of times per step, processes once per step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ def launch(work: Callable[[int], None], processes: int) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.start_processes(
-            _member, (work, processes, f'file://{folder}/group'), nprocs=processes, start_method='fork')
+            _member,
+            (work, processes, f'file://{folder}/group'),
+            nprocs=processes,
+            start_method='fork',
+        )
 
 
 def _member(rank: int, work: Callable[[int], None], processes: int, address: str) -> None:
@@ -47,7 +51,7 @@ def world() -> tuple[int, int]:
 
 @torch.no_grad()
 def share_step(model: nn.Module) -> None:
-    """Replace gradients and running statistics by their mean over the group, so that all members stay equal."""
+    """Average gradients and running statistics over the group: all members stay equal."""
     count = world()[1]
     if count == 1:
         return
@@ -56,7 +60,8 @@ def share_step(model: nn.Module) -> None:
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
     flat /= count
-    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view(tensor.shape))
 
 

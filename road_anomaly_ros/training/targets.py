@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the segmenter is taught: query k is class k, and says "nothing" where the class is absent.
 
-Mask2Former matches queries to segments anew in every step (Cheng et al., CVPR 2022, section 3.2.1). A small model
-from scratch spends most of its training on that. With semantic targets there is one segment per class, so the
-assignment can be fixed: queries become one-vs-all classifiers, which is also what rejection scores (RbA, EAM) need.
+Mask2Former matches queries to segments anew in every step (Cheng et al., CVPR 2022, section
+3.2.1). A small model from scratch spends most of its training on that. With semantic targets
+there is one segment per class, so the assignment can be fixed: queries become one-vs-all
+classifiers, which is also what rejection scores (RbA, EAM) need.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from road_anomaly_ros.training.data import IGNORE
 
-TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': .3, 'auxiliary': .4}
+TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': 0.3, 'auxiliary': 0.4}
 
 
-def class_weights(frequency: Sequence[float] | Tensor, *, power: float = .35) -> Tensor:
-    """Return float32 [K] proportional to frequency^-power, scaled so that the mean over pixels is 1."""
+def class_weights(frequency: Sequence[float] | Tensor, *, power: float = 0.35) -> Tensor:
+    """Return float32 [K] proportional to frequency^-power; their mean over pixels is 1."""
     share = torch.as_tensor(frequency, dtype=torch.float64).clamp_min(1e-4)
-    weights = share ** -power
+    weights = share**-power
     return (weights / (weights * share).sum() * share.sum()).float()
 
 
@@ -31,12 +32,13 @@ def present_classes(labels: Tensor, classes: int, *, least: int = 4) -> Tensor:
     """Return bool [B,K]: the class covers at least `least` pixels of labels [B,h,w]."""
     flat = labels.flatten(1).long()
     counts = torch.zeros(len(flat), 256, device=labels.device).scatter_add_(
-        1, flat, torch.ones_like(flat, dtype=torch.float32))
+        1, flat, torch.ones_like(flat, dtype=torch.float32)
+    )
     return counts[:, :classes] >= least
 
 
 def presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
-    """Cross-entropy of class_logits [B,K,K+1] towards class k where present, else "no object" (the last)."""
+    """Cross-entropy of class_logits [B,K,K+1]: class k where present, else the last, "nothing"."""
     count = present.shape[1]
     own = torch.arange(count, device=present.device).expand_as(present)
     target = torch.where(present, own, torch.full_like(own, count))
@@ -46,12 +48,13 @@ def presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
 def mask_losses(logits: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Return the pixel-wise terms of logits [B,K,h,w] against labels [B,h,w] (255 counts nowhere).
 
-    `pixel`: class-weighted cross-entropy of the K-way softmax, which is what mIoU looks at. `binary`: one-vs-all
-    logistic loss summed over classes, which keeps masks low on what no class claims. `dice`: soft Dice per class over
-    the whole batch, mean over the classes present (Milletari et al., 2016, with p + t as the denominator).
+    `pixel`: class-weighted cross-entropy of the K-way softmax, which is what mIoU looks at.
+    `binary`: one-vs-all logistic loss summed over classes, which keeps masks low on what no class
+    claims. `dice`: soft Dice per class over the whole batch, mean over the classes present
+    (Milletari et al., 2016, with p + t as the denominator).
     """
     target = labels.long()
-    valid = (target != IGNORE)
+    valid = target != IGNORE
     pixels = valid.sum().clamp_min(1)
     pixel = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction='sum')
     scale = (weights[target.clamp_max(len(weights) - 1)] * valid).sum().clamp_min(1e-6)
@@ -62,28 +65,44 @@ def mask_losses(logits: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Te
     overlap, total = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
     there = truth.sum((0, 2, 3)) > 0
     dice = (1 - (2 * overlap + 1) / (total + 1))[there]
-    return {'pixel': pixel / scale, 'binary': (binary * valid[:, None]).sum() / pixels,
-            'dice': dice.sum() / there.sum().clamp_min(1)}
+    return {
+        'pixel': pixel / scale,
+        'binary': (binary * valid[:, None]).sum() / pixels,
+        'dice': dice.sum() / there.sum().clamp_min(1),
+    }
 
 
-def segmentation_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor, weights: Tensor, *,
-                      auxiliary: Sequence[Mapping[str, Tensor]] = ()) -> Tensor:
+def segmentation_loss(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    auxiliary: Sequence[Mapping[str, Tensor]] = (),
+) -> Tensor:
     """Return the scalar loss of one batch.
 
-    class_logits [B,K,K+1], mask_logits [B,K,h,w], labels uint8 [B,H,W] (any multiple of h, w), weights [K];
-    `auxiliary`: the earlier layers' outputs as transformers names them, judged at their own resolution.
+    class_logits [B,K,K+1], mask_logits [B,K,h,w], labels uint8 [B,H,W] (any multiple of h, w),
+    weights [K]; `auxiliary`: the earlier layers' outputs as transformers names them, judged at
+    their own resolution.
     """
     present = present_classes(labels, mask_logits.shape[1])
-    full = F.interpolate(mask_logits.float(), size=labels.shape[-2:], mode='bilinear', align_corners=False)
+    full = F.interpolate(
+        mask_logits.float(), size=labels.shape[-2:], mode='bilinear', align_corners=False
+    )
     parts = mask_losses(full, labels, weights)
     parts['presence'] = presence_loss(class_logits.float(), present)
     if auxiliary:
         coarse = F.interpolate(labels[:, None].float(), size=mask_logits.shape[-2:])[:, 0]
-        parts['auxiliary'] = sum(_layer_loss(layer, coarse, present, weights) for layer in auxiliary) / len(auxiliary)
+        parts['auxiliary'] = sum(
+            _layer_loss(layer, coarse, present, weights) for layer in auxiliary
+        ) / len(auxiliary)
     return sum(TERMS[name] * value for name, value in parts.items())
 
 
-def _layer_loss(layer: Mapping[str, Tensor], labels: Tensor, present: Tensor, weights: Tensor) -> Tensor:
+def _layer_loss(
+    layer: Mapping[str, Tensor], labels: Tensor, present: Tensor, weights: Tensor
+) -> Tensor:
     parts = mask_losses(layer['masks_queries_logits'].float(), labels, weights)
     presence = presence_loss(layer['class_queries_logits'].float(), present)
     return parts['pixel'] + parts['binary'] + TERMS['presence'] * presence
