@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,9 +155,10 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
         config = model_class.config_class.from_pretrained(directory, local_files_only=True)
         if getattr(config, 'use_pretrained_backbone', False):
             config.use_pretrained_backbone = False      # else looked for on the hub
-        model, info = model_class.from_pretrained(
-            directory, config=config, local_files_only=True, weights_only=True,
-            ignore_mismatched_sizes=True, output_loading_info=True)
+        with _quiet():
+            model, info = model_class.from_pretrained(
+                directory, config=config, local_files_only=True, weights_only=True,
+                ignore_mismatched_sizes=True, output_loading_info=True)
     except Exception as error:          # readers of JSON, zip, ... raise their own types
         raise PipelineError(f'{directory} could not be loaded as {model_class.__name__}: '
                             f'{reason(error)}') from None
@@ -165,6 +167,21 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
                       mismatched=[_mismatch(item) for item in info['mismatched_keys']],
                       ignore=ignore)
     return model.float().eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and remarks on weights off: what matters of them becomes an error."""
+    from transformers.utils import logging
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _require_weights(directory: Path) -> None:
