@@ -1,0 +1,58 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The options by which every offline command chooses a chain."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from road_anomaly_ros.perception.config import PipelineConfig
+
+
+def add_chain_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --scorer, --device, --config and --set."""
+    chain = parser.add_argument_group('chain')
+    chain.add_argument('--model', help="model: 'builtin', a directory, or a hub name")
+    chain.add_argument('--scorer', help='anomaly score, such as eam, rba or s2')
+    chain.add_argument('--device', help="'auto', 'cpu', 'cuda' or 'cuda:N'")
+    chain.add_argument('--config', metavar='FILE', help='YAML file with options of the chain')
+    chain.add_argument('--set', metavar='NAME=VALUE', action='append', default=[],
+                       help='one option by its full name, such as scorer.s2.tau=0.02; may be '
+                            'given several times and wins over the file')
+
+
+def chain_config(arguments: argparse.Namespace) -> PipelineConfig:
+    """Return the checked settings that the arguments ask for, over those of the file.
+
+    Raises ValueError or TypeError, one line, for unknown names and values out of range.
+    """
+    from road_anomaly_ros.perception.config import PipelineConfig, parse_assignments
+    named = {name: getattr(arguments, name) for name in ('model', 'scorer', 'device')
+             if getattr(arguments, name) is not None}
+    config = PipelineConfig.from_any(arguments.config)
+    return config.replace({**named, **parse_assignments(arguments.set)})
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read 'WIDTHxHEIGHT' as (W, H); for argparse's `type`."""
+    try:
+        width, height = (int(part) for part in text.lower().split('x'))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'expected WIDTHxHEIGHT such as 480x360, got {text!r}') from None
+    if min(width, height) < 1:
+        raise argparse.ArgumentTypeError(f'expected at least 1x1, got {text!r}')
+    return width, height
+
+
+def positive(text: str) -> int:
+    """Read an int of at least 1; for argparse's `type`."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text!r}')
+    return value

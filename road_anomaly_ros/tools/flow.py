@@ -1,0 +1,130 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Stations that work at the same time: read ahead, write behind, stop when asked."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar('T')
+
+_END = object()
+_POLL = 0.1                             # seconds between looks whether to stop
+
+
+class Timed(NamedTuple, Generic[T]):
+    """One item and the milliseconds it took to make it."""
+
+    item: T
+    spent: float
+
+
+class ReadAhead(Generic[T]):
+    """Iterates over `items` in a thread, at most `depth` items ahead; errors arrive in order."""
+
+    def __init__(self, items: Iterable[T], depth: int = 4) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(items,), name='read', daemon=True)
+        self._thread.start()
+
+    def _read(self, items: Iterable[T]) -> None:
+        try:
+            iterator, begin = iter(items), time.perf_counter()
+            for item in iterator:
+                if not self._put(Timed(item, (time.perf_counter() - begin) * 1e3)):
+                    return
+                begin = time.perf_counter()
+            self._put(_END)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Timed[T]]:
+        while (item := self._queue.get()) is not _END:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Stop reading and wait for the thread."""
+        self._stop.set()
+        self._thread.join()
+
+
+class WriteBehind(Generic[T]):
+    """Hands items to `write` in a thread, in order; `put` waits while `depth` items are pending.
+
+    After an error in `write` the rest is dropped, and every `put` and `close` raises that error.
+    """
+
+    def __init__(self, write: Callable[[T], None], depth: int = 4) -> None:
+        self._write = write
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name='write', daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not _END:
+            if self._error is None:
+                try:
+                    self._write(item)
+                except BaseException as error:
+                    self._error = error
+
+    def put(self, item: T) -> None:
+        """Queue one item; raises the error of an earlier one."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(item)
+
+    def close(self) -> None:
+        """Wait until everything is written; raises the first error."""
+        self.stop()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Wait for the thread, whatever became of it; safe to call twice."""
+        if self._thread.is_alive():
+            self._queue.put(_END)
+            self._thread.join()
+
+
+class StopOnSignal:
+    """While entered, SIGINT and SIGTERM only set `signal`; the second one interrupts as usual."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note)
+                            for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

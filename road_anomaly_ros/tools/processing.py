@@ -1,0 +1,129 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a source through the pipeline into sinks: reading, perception and writing overlap."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from road_anomaly_ros.tools.environment import by_stage
+from road_anomaly_ros.tools.flow import ReadAhead, StopOnSignal, WriteBehind
+from road_anomaly_ros.tools.sinks import STAGES, Done, Sink
+from road_anomaly_ros.tools.sources import Frame, Source
+
+if TYPE_CHECKING:
+    from road_anomaly_ros.perception.contract import FrameResult
+    from road_anomaly_ros.perception.pipeline import Pipeline
+
+# Tables and the summary must still find room when a video has filled the disk.
+RESERVE_BYTES = 32 << 20
+
+
+@dataclass
+class Outcome:
+    """What came of processing a source."""
+
+    frames: int = 0
+    seconds: float = 0.0                # from the first frame to the last one written
+    objects: int = 0
+    frames_with_objects: int = 0
+    times: list[dict[str, float]] = field(default_factory=list)     # milliseconds per stage
+    signal: int | None = None           # the signal that ended it, if one did
+    error: Exception | None = None      # what ended it early; what was done before is kept
+
+    def figures(self) -> dict[str, Any]:
+        """Return the outcome as it stands in summary.json."""
+        stages = by_stage(self.times)
+        return {
+            'frames': self.frames, 'seconds': round(self.seconds, 3),
+            'fps': round(self.frames / self.seconds, 2) if self.seconds > 0 else None,
+            'objects': self.objects, 'frames_with_objects': self.frames_with_objects,
+            'stages_ms': {name: stages[name] for name in STAGES if name in stages},
+            'interrupted': self.signal is not None}
+
+
+def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
+            draw: Callable[[FrameResult], np.ndarray], limit: int | None = None,
+            size: tuple[int, int] | None = None, stop: StopOnSignal | None = None,
+            advance: Callable[[], Any] = lambda: None) -> Outcome:
+    """Run every frame (the first `limit`, resized to `size` (W, H) if given) through all sinks.
+
+    Never raises for what happens on the way: the error, or the signal that stopped it, stands in
+    the outcome, and everything finished before has been handed to the sinks.
+    """
+    outcome = Outcome()
+    writer = WriteBehind(lambda done: _write(done, sinks, outcome))
+    reader = ReadAhead(_prepared(source, limit, size))
+    begin = time.perf_counter()
+    try:
+        for index, (frame, decode) in enumerate(reader):
+            if index == 0 and source.count != 1:
+                pipeline.warm_up(frame.image.shape[:2])
+                begin = time.perf_counter()
+            result = pipeline(frame.image, frame.stamp)
+            writer.put(Done(index, frame, result, draw, {'decode': decode, **result.timings}))
+            advance()
+            if stop is not None and stop.signal is not None:
+                outcome.signal = stop.signal
+                break
+        writer.close()
+    except Exception as error:          # kept for the caller, who first saves what is done
+        outcome.error = error
+    finally:
+        reader.close()
+        writer.stop()
+    outcome.seconds = time.perf_counter() - begin
+    return outcome
+
+
+def _prepared(source: Source, limit: int | None, size: tuple[int, int] | None) -> Iterator[Frame]:
+    for index, frame in enumerate(source):
+        if size is not None and frame.image.shape[1::-1] != size:
+            image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+            frame = replace(frame, image=image)
+        yield frame
+        if index + 1 == limit:
+            break
+
+
+def _write(done: Done, sinks: Sequence[Sink], outcome: Outcome) -> None:
+    begin = time.perf_counter()
+    for sink in sinks:
+        done.times['write'] = (time.perf_counter() - begin) * 1e3 - done.times.get('draw', 0.0)
+        sink.write(done)
+    if sinks and shutil.disk_usage(sinks[0].path.parent).free < RESERVE_BYTES:
+        raise OSError(errno.ENOSPC, f'the disk is full, stopped after frame {done.index}',
+                      str(sinks[0].path.parent.parent))
+    outcome.frames += 1
+    outcome.objects += len(done.result.objects)
+    outcome.frames_with_objects += bool(done.result.objects)
+    outcome.times.append(done.times)
+
+
+def finish(sinks: Sequence[Sink], outcome: Outcome) -> list[str]:
+    """Complete all sinks and return the names of those that came out whole.
+
+    The first failure becomes the outcome's error; a broken output makes room for the others.
+    """
+    names = []
+    for sink in sinks:
+        try:
+            sink.finish()
+        except OSError as error:
+            outcome.error = outcome.error or error
+            if sink.path.is_dir():
+                shutil.rmtree(sink.path, ignore_errors=True)
+            else:
+                sink.path.unlink(missing_ok=True)
+            continue
+        if sink.path.exists():
+            names.append(sink.name)
+    return names

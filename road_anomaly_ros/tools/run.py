@@ -1,0 +1,180 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Process a video, an image, a folder of images or a bag; no frame is dropped.
+
+OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json, all at once when the
+work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the
+break. An earlier run's results in OUT are replaced, other files there are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
+
+if TYPE_CHECKING:
+    from road_anomaly_ros.perception.config import PipelineConfig
+    from road_anomaly_ros.perception.pipeline import Pipeline
+    from road_anomaly_ros.tools.processing import Outcome
+    from road_anomaly_ros.tools.sinks import Sink
+    from road_anomaly_ros.tools.sources import Source
+    from road_anomaly_ros.tools.staging import Staging
+
+EXAMPLES = """
+examples:
+  road-anomaly run dashcam.mp4 -o results
+  road-anomaly run photos/ -o results --scorer rba --save-scores png
+  road-anomaly run drive_bag/ -o results --topic /camera/image_raw --bag
+  road-anomaly run dashcam.mp4 -o results --resize 960x540 --set objects.min_area=200
+  road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
+"""
+BAG, SCORES = 'bag', 'scores'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('input', metavar='INPUT', help='video, image, folder of images, rosbag2 '
+                        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive")
+    parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
+                        help='folder for the results')
+    parser.add_argument('--topic', help='image topic of a bag that has several')
+    parser.add_argument('--max-frames', metavar='N', type=positive, help='stop after N frames')
+    parser.add_argument('--resize', metavar='WxH', type=size,
+                        help='resize every frame before anything else')
+    parser.add_argument('--no-video', action='store_true', help='write no overlay.mp4')
+    parser.add_argument('--save-scores', choices=('png', 'npz'),
+                        help='also write the score maps, as 16-bit PNG or exact float32')
+    parser.add_argument('--bag', choices=('mcap', 'sqlite3'), nargs='?', const='mcap',
+                        help='also write a rosbag2 with the results as image topics')
+    add_chain_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; returns 0, or 128 + the signal that stopped it."""
+    from road_anomaly_ros.tools.sources import open_source
+    from road_anomaly_ros.tools.staging import Staging
+    config = chain_config(arguments)
+    with open_source(arguments.input, arguments.topic) as source:
+        staging = Staging(arguments.out, planned(arguments))
+        try:
+            return execute(source, config, staging, arguments)
+        finally:
+            staging.discard()
+
+
+def execute(source: Source, config: PipelineConfig, staging: Staging,
+            arguments: argparse.Namespace) -> int:
+    """Process the source, publish the results, say what was found; returns the exit code."""
+    from road_anomaly_ros.perception.pipeline import Pipeline
+    from road_anomaly_ros.tools.flow import StopOnSignal
+    from road_anomaly_ros.tools.processing import finish, process
+    pipeline = Pipeline.from_config(config)
+    sinks = make_sinks(source, staging, arguments)
+    with StopOnSignal() as stop:
+        with progress_bar(source, arguments.max_frames) as advance:
+            outcome = process(source, pipeline, sinks, draw=painter(pipeline), advance=advance,
+                              limit=arguments.max_frames, size=arguments.resize, stop=stop)
+        if outcome.frames == 0:
+            return _nothing_done(source, outcome)
+        names = finish(sinks, outcome)
+        summary = summarize(source, pipeline, outcome, arguments)
+        staging.publish(names, summary)
+    report(summary, staging.out, names)
+    if outcome.error is not None:
+        raise outcome.error
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def planned(arguments: argparse.Namespace) -> list[str]:
+    """Return the names that the run may write."""
+    names = ['overlay.mp4'] if not arguments.no_video else []
+    names += [SCORES] if arguments.save_scores else []
+    names += [BAG] if arguments.bag else []
+    return [*names, 'snapshots', 'objects.csv', 'frames.csv']
+
+
+def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) -> list[Sink]:
+    """Return the outputs asked for; one image makes no video.
+
+    The frame table comes last, so that it holds what the others took.
+    """
+    from road_anomaly_ros.tools import sinks
+    from road_anomaly_ros.tools.sources.images import FOLDER_FPS
+    found: list[Sink] = []
+    if not arguments.no_video and source.kind != 'image':
+        found.append(sinks.VideoSink(staging.path('overlay.mp4'), source.fps or FOLDER_FPS))
+    if arguments.save_scores:
+        found.append(sinks.ScoreSink(staging.path(SCORES), arguments.save_scores))
+    if arguments.bag:
+        found.append(sinks.BagSink(staging.path(BAG), arguments.bag))
+    return [*found, sinks.SnapshotSink(staging.path('snapshots')),
+            sinks.ObjectTable(staging.path('objects.csv')),
+            sinks.FrameTable(staging.path('frames.csv'))]
+
+
+def painter(pipeline: Pipeline) -> Any:
+    """Return the function that draws the overlay of a result with the pipeline's options."""
+    from road_anomaly_ros.perception import drawing
+    return functools.partial(drawing.overlay, options=pipeline.chain.options('drawing'))
+
+
+@contextlib.contextmanager
+def progress_bar(source: Source, limit: int | None) -> Iterator[Any]:
+    """Show the progress on a terminal; yields the function to call after each frame."""
+    import tqdm
+    total = min(filter(None, (source.count, limit)), default=None)
+    with tqdm.tqdm(total=total, unit='frame', disable=None, dynamic_ncols=True) as bar:
+        yield bar.update
+
+
+def _nothing_done(source: Source, outcome: Outcome) -> int:
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.signal is not None:
+        print('interrupted before the first frame was done, nothing was written', file=sys.stderr)
+        return 128 + outcome.signal
+    reasons = ', '.join(f'{count} {reason}' for reason, count in source.refused.items())
+    raise ValueError(f'{source.name}: no frame could be read '
+                     f'({reasons or source.problem or "it is empty"})')
+
+
+def summarize(source: Source, pipeline: Pipeline, outcome: Outcome,
+              arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what stands in summary.json."""
+    from road_anomaly_ros.tools import environment
+    from road_anomaly_ros.tools.staging import plain
+    chain = pipeline.chain
+    error = ' '.join(str(outcome.error).split()) if outcome.error is not None else None
+    return plain({
+        'input': {'path': source.name, 'kind': source.kind, 'topic': source.topic,
+                  'fps': source.fps, 'count': source.count, 'resize': arguments.resize},
+        **outcome.figures(),
+        'problem': error or source.problem, 'refused': source.refused,
+        'segmenter': chain.segmenter, 'model': chain.model, 'scorer': chain.scorer,
+        'refinements': chain.refinements, 'device': str(pipeline.device),
+        'options': chain.as_dict(), 'machine': environment.machine(pipeline.device),
+        'peak_memory_mb': round(environment.peak_memory_mb(), 1),
+        'versions': environment.versions()})
+
+
+def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
+    """Print what was found and where to look; what went wrong goes to stderr."""
+    fps = f' ({summary["fps"]:g} frames/s)' if summary['fps'] else ''
+    print(f'{summary["frames"]} frames in {summary["seconds"]:.1f} s{fps}, scorer '
+          f'{summary["scorer"]}: {summary["objects"]} obstacles in '
+          f'{summary["frames_with_objects"]} frames')
+    print(f'results in {out}: {", ".join([*names, "summary.json"])}')
+    for reason, count in summary['refused'].items():
+        print(f'warning: {count} pictures left out ({reason})', file=sys.stderr)
+    if summary['problem']:
+        print(f'warning: {summary["problem"]}', file=sys.stderr)
+    if summary['interrupted']:
+        print(f'interrupted: the first {summary["frames"]} frames are done and kept',
+              file=sys.stderr)

@@ -1,0 +1,315 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a processed frame: video, pictures, tables, score maps, a bag."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from road_anomaly_ros.tools.sources import Frame
+
+if TYPE_CHECKING:
+    from road_anomaly_ros.perception.contract import FrameResult
+
+FRAME_COLUMNS = ('frame', 'name', 'stamp', 'width', 'height', 'objects', 'max_score')
+STAGES = ('decode', 'upload', 'segment', 'score', 'refine', 'objects', 'total', 'draw', 'write')
+OBJECT_COLUMNS = ('frame', 'id', 'x', 'y', 'w', 'h', 'area', 'score', 'score_max', 'score_p95',
+                  'center_x', 'center_y', 'label')
+NODE = '/anomaly_node'                  # the bag's topics are those that the live node publishes
+
+
+@dataclass
+class Done:
+    """One processed frame; arrays come to the host, and the overlay is drawn, when asked for."""
+
+    index: int
+    frame: Frame
+    result: FrameResult
+    draw: Callable[[FrameResult], np.ndarray]
+    times: dict[str, float] = field(default_factory=dict)     # milliseconds per stage
+
+    @cached_property
+    def overlay(self) -> np.ndarray:
+        """The annotated picture, uint8 RGB [H, W, 3]."""
+        begin = time.perf_counter()
+        picture = self.draw(self.result)
+        self.times['draw'] = (time.perf_counter() - begin) * 1e3
+        return picture
+
+    @cached_property
+    def score(self) -> np.ndarray:
+        """The anomaly score, float32 [H, W]."""
+        return self.result.score.cpu().numpy()
+
+    @cached_property
+    def max_score(self) -> float:
+        """The highest score of the frame, NaN left out."""
+        return float(np.nanmax(self.score)) if not np.isnan(self.score).all() else float('nan')
+
+    @property
+    def strength(self) -> float:
+        """How much obstacle there is: area times height above the threshold, summed."""
+        threshold = self.result.threshold
+        return sum(item.area * (item.score - threshold) for item in self.result.objects)
+
+
+class Sink:
+    """One output, made at `path`; complete once `finish` returned."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Final name of the file or folder."""
+        return self.path.name
+
+    def write(self, done: Done) -> None:
+        """Take one frame; raises OSError when it cannot be stored."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Complete the output; raises OSError when that fails."""
+
+
+class VideoSink(Sink):
+    """The overlays as MPEG-4 video (H.264 has no encoder in the wheels of OpenCV).
+
+    The first frame gives the size; frames of other sizes are fitted into it with black borders.
+    Nothing is left where no frame was written.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        super().__init__(path)
+        self._fps = min(max(fps, 0.1), 240.0)
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._frames = 0
+
+    def write(self, done: Done) -> None:
+        """Append the overlay."""
+        if self._writer is None:
+            height, width = done.overlay.shape[:2]
+            # The codec stores colours for 2x2 pixels and wants blocks of 16.
+            self._size = max(16, width + width % 2), max(16, height + height % 2)
+            code = cv2.VideoWriter.fourcc(*'mp4v')
+            self._writer = cv2.VideoWriter(str(self.path), code, self._fps, self._size)
+            if not self._writer.isOpened():
+                raise OSError(errno.EIO, 'this OpenCV cannot write MPEG-4 video', self.name)
+        picture = cv2.cvtColor(fit(done.overlay, self._size), cv2.COLOR_RGB2BGR)
+        self._writer.write(picture)
+        self._frames += 1
+
+    def finish(self) -> None:
+        """Close the file and read its index back: OpenCV does not tell when the disk was full."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        reader = cv2.VideoCapture(str(self.path))
+        stored = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+        reader.release()
+        if stored != self._frames:
+            raise OSError(errno.ENOSPC, f'only {stored} of {self._frames} frames could be stored, '
+                                        f'is the disk full?', self.name)
+
+
+def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an RGB picture scaled down to fit into `size` (W, H) and centred on black."""
+    width, height = size
+    rows, columns = picture.shape[:2]
+    if (columns, rows) == size:
+        return picture
+    factor = min(width / columns, height / rows)
+    if factor < 1:
+        rows, columns = max(1, round(rows * factor)), max(1, round(columns * factor))
+        picture = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    canvas[top:top + rows, left:left + columns] = picture
+    return canvas
+
+
+class SnapshotSink(Sink):
+    """A folder of PNGs: the overlay of the first frame and of those with most obstacle."""
+
+    def __init__(self, path: Path, keep: int = 4, apart: int = 10) -> None:
+        super().__init__(path)
+        self._keep, self._apart = keep, apart
+        self._first: tuple[int, np.ndarray] | None = None
+        self._best: list[tuple[float, int, np.ndarray]] = []
+        path.mkdir()
+
+    def write(self, done: Done) -> None:
+        """Remember the overlay if it is among the strongest so far."""
+        if self._first is None:
+            self._first = done.index, done.overlay
+        if done.result.objects:
+            self._consider(done)
+
+    def _consider(self, done: Done) -> None:
+        near = [item for item in self._best if abs(item[1] - done.index) < self._apart]
+        if any(strength >= done.strength for strength, _, _ in near):
+            return
+        if len(self._best) - len(near) >= self._keep and self._best[-1][0] >= done.strength:
+            return
+        far = [item for item in self._best if abs(item[1] - done.index) >= self._apart]
+        self._best = sorted([*far, (done.strength, done.index, done.overlay)],
+                            key=lambda item: -item[0])[:self._keep]
+
+    def finish(self) -> None:
+        """Write the pictures."""
+        chosen = {index: picture for _, index, picture in self._best}
+        chosen.update([self._first] if self._first else [])
+        for index, picture in sorted(chosen.items()):
+            save_png(self.path / f'frame_{index:06d}.png', picture)
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Write RGB uint8 [H, W, 3] or grey uint8/uint16 [H, W]; raises OSError."""
+    picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    path.write_bytes(cv2.imencode('.png', picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1])
+
+
+class _Table(Sink):
+    """A CSV file whose rows are on disk as soon as they are written."""
+
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = path.open('w', newline='', encoding='utf-8', buffering=1)
+        self._rows = csv.DictWriter(self._file, self.columns, restval='')
+        self._rows.writeheader()
+
+    def finish(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class FrameTable(_Table):
+    """One row per frame: stamp, objects, highest score, milliseconds per stage, remarks."""
+
+    columns = (*FRAME_COLUMNS, *(f'{stage}_ms' for stage in STAGES), 'sanitized', 'notes')
+
+    def write(self, done: Done) -> None:
+        """Append the row."""
+        height, width = done.frame.image.shape[:2]
+        times = {f'{stage}_ms': round(done.times[stage], 3) for stage in STAGES
+                 if stage in done.times}
+        self._rows.writerow({
+            'frame': done.index, 'name': done.frame.name, 'width': width, 'height': height,
+            'stamp': seconds(done.frame.stamp_ns), 'objects': len(done.result.objects),
+            'max_score': f'{done.max_score:.6g}', 'sanitized': done.result.sanitized,
+            'notes': '; '.join(done.result.notes), **times})
+
+
+def seconds(stamp_ns: int) -> str:
+    """Return a time in seconds with all nine decimals, which a float would lose."""
+    return f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
+
+
+class ObjectTable(_Table):
+    """One row per obstacle: frame, id, box and centre in pixels, area, scores, class around it."""
+
+    columns = OBJECT_COLUMNS
+
+    def write(self, done: Done) -> None:
+        """Append the frame's obstacles."""
+        names = done.result.label_set.names
+        for item in done.result.objects:
+            x, y, w, h = item.box
+            self._rows.writerow({
+                'frame': done.index, 'id': item.id, 'x': x, 'y': y, 'w': w, 'h': h,
+                'area': item.area, 'score': f'{item.score:.6g}',
+                'score_max': f'{item.score_max:.6g}', 'score_p95': f'{item.score_p95:.6g}',
+                'center_x': f'{item.centroid[0]:.2f}', 'center_y': f'{item.centroid[1]:.2f}',
+                'label': names[item.label] if item.label < len(names) else ''})
+
+
+class ScoreSink(Sink):
+    """A folder of score maps, one per frame: 16-bit PNG with scale.json, or exact float32 npz."""
+
+    def __init__(self, path: Path, layout: str) -> None:
+        super().__init__(path)
+        self._layout = layout
+        self._ranges: dict[str, Mapping[str, float]] = {}
+        path.mkdir()
+
+    def write(self, done: Done) -> None:
+        """Write one map."""
+        name = f'{done.index:06d}.{self._layout}'
+        if self._layout == 'npz':
+            np.savez(self.path / name, score=done.score, stamp=done.frame.stamp)
+            return
+        pixels, low, high = quantize(done.score)
+        save_png(self.path / name, pixels)
+        self._ranges[name] = {'low': low, 'high': high}
+
+    def finish(self) -> None:
+        """Write the scale beside the PNGs."""
+        if self._layout == 'png':
+            text = json.dumps({
+                'formula': 'score = low + (pixel - 1) / 65534 * (high - low); pixel 0: no score',
+                'maps': self._ranges}, indent=1)
+            (self.path / 'scale.json').write_text(text + '\n', encoding='utf-8')
+
+
+def quantize(score: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return a score map as uint16 1..65535 with the scores of both ends; NaN and inf become 0."""
+    finite = np.isfinite(score)
+    if not finite.any():
+        return np.zeros(score.shape, np.uint16), 0.0, 0.0
+    low, high = float(score[finite].min()), float(score[finite].max())
+    unit = (score - low) / ((high - low) or 1.0)
+    return np.where(finite, 1 + np.rint(np.where(finite, unit, 0) * 65534), 0).astype(np.uint16), \
+        low, high
+
+
+class BagSink(Sink):
+    """A rosbag2 with the results on the live node's topics, stamps and frames as in the input."""
+
+    def __init__(self, path: Path, storage: str) -> None:
+        super().__init__(path)
+        from road_anomaly_ros.tools.bags import BagWriter
+        self._bag = BagWriter(path, storage)
+
+    def write(self, done: Done) -> None:
+        """Append the frame's messages."""
+        result = done.result
+        self._image(done, 'semantic/labels', result.labels.cpu().numpy(), 'mono8')
+        self._image(done, 'anomaly/score', done.score, '32FC1')
+        mask = result.mask.cpu().numpy().astype(np.uint8) * 255
+        self._image(done, 'obstacle/mask', mask, 'mono8')
+        instances = result.instances.cpu().numpy().astype(np.uint16)
+        self._image(done, 'obstacle/instances', instances, '16UC1')
+        self._overlay(done)
+
+    def _image(self, done: Done, topic: str, array: np.ndarray, encoding: str) -> None:
+        from road_anomaly_ros.tools.bags import IMAGE, image_message
+        stamp = done.frame.stamp_ns
+        message = image_message(array, encoding, stamp_ns=stamp, frame_id=done.frame.frame_id)
+        self._bag.write(f'{NODE}/{topic}', IMAGE, message, stamp)
+
+    def _overlay(self, done: Done) -> None:
+        from road_anomaly_ros.tools.bags import COMPRESSED, compressed_message
+        stamp = done.frame.stamp_ns
+        picture = cv2.cvtColor(done.overlay, cv2.COLOR_RGB2BGR)
+        data: Any = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].reshape(-1)
+        message = compressed_message(data, 'rgb8; jpeg compressed bgr8', stamp_ns=stamp,
+                                     frame_id=done.frame.frame_id)
+        self._bag.write(f'{NODE}/overlay/compressed', COMPRESSED, message, stamp)
+
+    def finish(self) -> None:
+        """Write index and metadata."""
+        self._bag.close()
