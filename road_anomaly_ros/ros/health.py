@@ -1,0 +1,211 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the node knows of its condition, as counters, throttled warnings and /diagnostics."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+TOPIC = '/diagnostics'
+PERIOD_S = 1.0
+RECENT_S = 5.0                      # how long a fault stays visible after it last happened
+_WINDOW = 300                       # frames behind rates and percentiles
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Throttle:
+    """Lets a complaint through once per period and kind."""
+
+    def __init__(self, period: float = RECENT_S) -> None:
+        self._period = period
+        self._last: dict[Any, float] = {}
+
+    def ready(self, key: Any) -> bool:
+        """Tell whether the complaint `key` may be made now."""
+        now = time.monotonic()
+        if now - self._last.get(key, -1e9) < self._period:
+            return False
+        self._last[key] = now
+        return True
+
+
+class Window:
+    """Durations of the last frames, with the moments at which they ended."""
+
+    def __init__(self) -> None:
+        self._values: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
+
+    def add(self, value: float) -> None:
+        """Note a value that became known now."""
+        self._values.append((time.monotonic(), value))
+
+    def percentiles(self) -> tuple[float, float, float]:
+        """Return p50, p99 and the maximum; NaN when nothing was noted."""
+        values = [value for _, value in list(self._values)]
+        if not values:
+            return float('nan'), float('nan'), float('nan')
+        low, high, top = np.percentile(values, (50, 99, 100))
+        return float(low), float(high), float(top)
+
+    def rate(self) -> float:
+        """Return values per second over the last seconds."""
+        horizon = time.monotonic() - RECENT_S
+        return sum(moment > horizon for moment, _ in list(self._values)) / RECENT_S
+
+    def age(self) -> float:
+        """Return the seconds since the last value, infinite when there was none."""
+        return time.monotonic() - self._values[-1][0] if self._values else float('inf')
+
+
+@dataclass
+class CameraStats:
+    """Counts of one camera; received = processed + dropped + failed + refused + in flight.
+
+    `refused` also counts camera_info messages, under the reason camera_info.
+    """
+
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0                    # replaced by a newer frame before their turn
+    failed: int = 0                     # the chain raised an error
+    backwards: int = 0                  # stamps earlier than the one before
+    sanitized: int = 0                  # non-finite network outputs repaired
+    refused: Counter[str] = field(default_factory=Counter)
+    arrivals: Window = field(default_factory=Window)
+    latency: Window = field(default_factory=Window)         # ms from arrival to published
+    stamp_age: Window = field(default_factory=Window)       # ms from the stamp to published
+    size: tuple[int, int] | None = None                     # (H, W) of the last picture
+    info_size: tuple[int, int] | None = None                # (H, W) as camera_info says
+    complaints: dict[str, tuple[float, str]] = field(default_factory=dict)
+
+    def complain(self, kind: str, text: str) -> None:
+        """Remember what went wrong, for as long as it is recent."""
+        self.complaints[kind] = (time.monotonic(), text)
+
+    def recent(self) -> list[str]:
+        """Return the complaints of the last seconds."""
+        horizon = time.monotonic() - RECENT_S
+        return [text for moment, text in list(self.complaints.values()) if moment > horizon]
+
+
+def camera_status(stats: CameraStats, *, active: bool, silent: str,
+                  waiting: float) -> tuple[bytes, str]:
+    """Return level and message of a camera.
+
+    `silent` explains a silence longer than allowed, else it is empty; `waiting` is the age of the
+    oldest accepted frame without a result in seconds.
+    """
+    if not active:
+        return OK, 'inactive'
+    if silent:
+        return ERROR, silent
+    if stats.size and stats.info_size and stats.size != stats.info_size:
+        (height, width), (info_height, info_width) = stats.size, stats.info_size
+        return WARN, (f'camera_info is for {info_width}x{info_height}, images are '
+                      f'{width}x{height}: remap camera_info to that of this camera')
+    recent = stats.recent()
+    if recent:
+        return WARN, '; '.join(recent)
+    if waiting > RECENT_S:
+        return ERROR, (f'no result for {waiting:.0f} s although images arrive: '
+                       f'the device is overloaded')
+    return OK, 'processing' if stats.processed else 'waiting for the first image'
+
+
+def camera_values(stats: CameraStats) -> dict[str, str]:
+    """Return the counters of a camera as texts."""
+    p50, p99, top = stats.latency.percentiles()
+    age50, age99, _ = stats.stamp_age.percentiles()
+    values = {
+        'input_rate_hz': f'{stats.arrivals.rate():.2f}',
+        'rate_hz': f'{stats.latency.rate():.2f}',
+        'input_age_s': f'{stats.arrivals.age():.3f}',
+        'result_age_s': f'{stats.latency.age():.3f}',
+        'latency_p50_ms': f'{p50:.1f}',
+        'latency_p99_ms': f'{p99:.1f}',
+        'latency_max_ms': f'{top:.1f}',
+        'stamp_age_p50_ms': f'{age50:.1f}',
+        'stamp_age_p99_ms': f'{age99:.1f}',
+        'received': str(stats.received),
+        'processed': str(stats.processed),
+        'dropped': str(stats.dropped),
+        'failed': str(stats.failed),
+        'refused': str(sum(stats.refused.values())),
+        'time_backwards': str(stats.backwards),
+        'sanitized': str(stats.sanitized),
+    }
+    refused = sorted(stats.refused.items())
+    return {**values, **{f'refused_{reason}': str(count) for reason, count in refused}}
+
+
+class StageTimes:
+    """Milliseconds of each stage of the chain over the last frames, and what was switched off."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Window] = {}
+        self._notes: dict[str, tuple[float, int]] = {}
+
+    def add(self, timings: Mapping[str, float], notes: Iterable[str]) -> None:
+        """Note one frame."""
+        for stage, spent in timings.items():
+            self._stages.setdefault(stage, Window()).add(spent)
+        for note in notes:
+            self._notes[note] = (time.monotonic(), self._notes.get(note, (0.0, 0))[1] + 1)
+
+    def notes(self) -> list[str]:
+        """Return what was skipped in the last seconds."""
+        horizon = time.monotonic() - RECENT_S
+        return [note for note, (moment, _) in list(self._notes.items()) if moment > horizon]
+
+    def values(self) -> dict[str, str]:
+        """Return p50 and p99 per stage and the counts of skipped stages as texts."""
+        found = {}
+        for stage, window in list(self._stages.items()):
+            p50, p99, _ = window.percentiles()
+            found[f'{stage}_p50_ms'], found[f'{stage}_p99_ms'] = f'{p50:.2f}', f'{p99:.2f}'
+        for note, (_, count) in list(self._notes.items()):
+            found[f'skipped: {note}'] = str(count)
+        return found
+
+
+def memory_values(device: Any) -> dict[str, str]:
+    """Return resident memory and, for a CUDA `device`, what torch holds there, in MiB."""
+    found = {'resident_mib': f'{resident_bytes() / 2 ** 20:.0f}'}
+    if device is not None and device.type == 'cuda':
+        import torch
+        found['device_allocated_mib'] = f'{torch.cuda.memory_allocated(device) / 2 ** 20:.0f}'
+        found['device_reserved_mib'] = f'{torch.cuda.memory_reserved(device) / 2 ** 20:.0f}'
+    return found
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process, 0 where the system does not tell."""
+    try:
+        with open('/proc/self/statm', encoding='ascii') as source:
+            return int(source.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def status(name: str, level: bytes, message: str, values: Mapping[str, Any],
+           hardware_id: str = '') -> DiagnosticStatus:
+    """Return one row of /diagnostics."""
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        name=name, level=level, message=message, hardware_id=hardware_id, values=pairs)
+
+
+def report(stamp: Any, rows: Iterable[DiagnosticStatus]) -> DiagnosticArray:
+    """Return the rows as one message."""
+    message = DiagnosticArray(status=list(rows))
+    message.header.stamp = stamp
+    return message

@@ -1,0 +1,256 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node `anomaly_node`: camera images in, labels, anomaly score and obstacles out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.node import Node
+
+from road_anomaly_ros.perception import PipelineConfig, PipelineError
+from road_anomaly_ros.ros import health, images, outputs
+from road_anomaly_ros.ros.camera import Camera, check_names
+from road_anomaly_ros.ros.engine import Engine, OutOfMemory, is_out_of_memory
+from road_anomaly_ros.ros.parameters import NodeOptions, Parameters
+from road_anomaly_ros.ros.process import one_line
+from road_anomaly_ros.ros.worker import Frame, Worker
+
+NAME = 'anomaly_node'
+_FIXABLE = (ValueError, TypeError, PipelineError, OSError, ImportError)
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class AnomalyNode(LifecycleNode):
+    """Runs the pipeline on the newest frames of its cameras.
+
+    Parameters, transitions and diagnostics are answered while a frame is computed: subscriptions
+    only store the newest frame, and one thread of the node's own works on it. Raises ValueError
+    or TypeError when a parameter given at start is wrong.
+    """
+
+    def __init__(self, *, engine: Engine | None = None, **node_arguments: Any) -> None:
+        self._transitions = MutuallyExclusiveCallbackGroup()
+        Node.__init__(self, NAME, **node_arguments)
+        # Not LifecycleNode's own: a model that loads would block parameters and diagnostics.
+        LifecycleNodeMixin.__init__(self, callback_group=self._transitions)
+        self._images = MutuallyExclusiveCallbackGroup()
+        self._engine = engine or Engine()
+        self._cameras: dict[str, Camera] = {}
+        self._worker: Worker | None = None
+        self._phase = 'unconfigured'
+        self._fault = ''
+        self._stages = health.StageTimes()
+        self._throttle = health.Throttle()
+        self._locked = False
+        self._timers_once: list[Any] = []
+        self._settings = Parameters(
+            self, check=self._engine.check, apply=self._apply, locked=lambda: self._locked)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)      # ticks when /clock does not
+        self._health_publisher = self.create_publisher(DiagnosticArray, health.TOPIC, 10)
+        self.create_timer(health.PERIOD_S, self._report, clock=self._steady)
+        if self._settings.options.autostart:
+            self._soon(self._autostart)
+
+    @property
+    def cameras(self) -> dict[str, Camera]:
+        """The cameras by name; empty while unconfigured."""
+        return self._cameras
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        """Run `action` once, in turn with the transitions that others ask for."""
+        def run() -> None:
+            timer.cancel()
+            action()
+        timer = self.create_timer(0.0, run, callback_group=self._transitions, clock=self._steady)
+        self._timers_once = [timer]
+
+    def _autostart(self) -> None:
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def _apply(self, config: PipelineConfig, options: NodeOptions) -> None:
+        self._engine.fallback_to_cpu = options.fallback_to_cpu
+        if self._engine.loaded:
+            self._engine.reconfigure(config)
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Check the settings, load the model, run one frame; FAILURE for what one can mend."""
+        self._locked = True
+        try:
+            self._configure()
+        except _FIXABLE as error:
+            return self._refuse(one_line(error))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return self._refuse(f'the device has no memory for the model: {one_line(error)}')
+        self._phase, self._fault = 'inactive', ''
+        return super().on_configure(state)
+
+    def _configure(self) -> None:
+        config, options = self._settings.config, self._settings.options
+        check_names(options.cameras)
+        self._engine.fallback_to_cpu = options.fallback_to_cpu
+        self._engine.load(config)
+        self._stages = health.StageTimes()
+        self._cameras = {name: Camera(self, name, options.image_transport, self._images)
+                         for name in options.cameras or ('',)}
+        pipeline = self._engine.pipeline
+        self.get_logger().info(f'model {config.model} on {pipeline.device}, '
+                               f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}')
+        if outputs.vision is None:
+            self.get_logger().info(f'vision_msgs is not installed: {outputs.DETECTIONS} and '
+                                   f'{outputs.LABEL_INFO} are left out')
+
+    def _refuse(self, reason: str) -> TransitionCallbackReturn:
+        self._release()
+        self._fault = reason
+        self.get_logger().error(f'cannot configure: {reason}')
+        return FAILURE
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        """Subscribe and start to work."""
+        result = super().on_activate(state)
+        self._worker = Worker(self._process, lambda: self._settings.options.max_batch)
+        self._worker.start()
+        stamp = self.get_clock().now().to_msg()
+        for camera in self._cameras.values():
+            camera.publishers.publish_label_info(self._engine.pipeline.labels, stamp)
+            camera.subscribe(self._worker.frames)
+        self._phase = 'active'
+        return result
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        """Stop listening and wait for the frames in flight: their results are still sent."""
+        self._stop()
+        self._phase = 'inactive'
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Let go of the model, the device and all topics."""
+        result = super().on_cleanup(state)
+        self._release()
+        return result
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """Wait for the frames in flight and let go of everything."""
+        self._stop()
+        result = super().on_shutdown(state)
+        self._release()
+        self._phase = 'finalized'
+        return result
+
+    def on_error(self, state: Any) -> TransitionCallbackReturn:
+        """Let go of everything; the node can be configured again."""
+        self._release()
+        self._fault = self._fault or 'a transition failed; the log says why'
+        return SUCCESS
+
+    def close(self) -> None:
+        """End from whatever state; called when no callback runs any more."""
+        if self._phase != 'finalized':
+            self.trigger_shutdown()
+
+    def _stop(self) -> None:
+        for camera in self._cameras.values():
+            camera.unsubscribe()
+        worker, self._worker = self._worker, None
+        for frame in worker.stop() if worker else ():
+            self._cameras[frame.camera].stats.dropped += 1
+
+    def _release(self) -> None:
+        self._stop()
+        cameras, self._cameras = self._cameras, {}
+        for camera in cameras.values():
+            camera.destroy()
+        self._engine.release()
+        self._phase = 'unconfigured'
+        self._locked = False
+
+    def _process(self, frames: list[Frame]) -> None:
+        """Take the newest frames through the chain; nothing that goes wrong ends the thread."""
+        try:
+            self._compute(frames)
+        except OutOfMemory as error:
+            self._give_up(frames, one_line(error))
+        except Exception as error:
+            for frame in frames:
+                self._cameras[frame.camera].fail(one_line(error))
+
+    def _compute(self, frames: list[Frame]) -> None:
+        limit = self._settings.options.max_pixels
+        pictures = [self._cameras[frame.camera].to_array(frame.message, limit) for frame in frames]
+        usable = [(frame, picture) for frame, picture in zip(frames, pictures, strict=True)
+                  if picture is not None]
+        if not usable:
+            return
+        stamps = [images.seconds(frame.message.header.stamp) for frame, _ in usable]
+        chain, results = self._engine.run([picture for _, picture in usable], stamps)
+        drawing = chain.options('drawing')
+        for (frame, _), result in zip(usable, results, strict=True):
+            self._finish(frame, result, drawing)
+
+    def _finish(self, frame: Frame, result: Any, drawing: Any) -> None:
+        camera = self._cameras[frame.camera]
+        try:
+            if isinstance(result, Exception):
+                raise result
+            camera.publish(frame, result, drawing, self._settings.options.jpeg_quality)
+        except Exception as error:
+            camera.fail(one_line(error))
+            return
+        self._stages.add(result.timings, result.notes)
+        for note in result.notes:
+            if self._throttle.ready(note):
+                self.get_logger().warning(note)
+
+    def _give_up(self, frames: list[Frame], reason: str) -> None:
+        """Reach a clear state after a fault of the device: unconfigured, with the reason shown."""
+        for frame in frames:
+            self._cameras[frame.camera].fail(reason)
+        self.get_logger().error(reason)
+        self._fault = reason
+        self._soon(self._retire)
+
+    def _retire(self) -> None:
+        if self.trigger_deactivate() == SUCCESS:
+            self.trigger_cleanup()
+
+    def _report(self) -> None:
+        """Publish the state of the node and of every camera."""
+        name = self.get_fully_qualified_name()
+        rows = [self._node_row(name)]
+        allowed = self._settings.options.stale_after
+        for camera in list(self._cameras.values()):
+            active = self._phase == 'active'
+            silent = camera.silence(allowed) if active else ''
+            camera.warn_silence(silent)
+            level, message = health.camera_status(
+                camera.stats, active=active, silent=silent, waiting=camera.waiting())
+            rows.append(health.status(f'{name}: {camera.title}', level, message,
+                                      health.camera_values(camera.stats), camera.image_topic))
+        self._health_publisher.publish(health.report(self.get_clock().now().to_msg(), rows))
+
+    def _node_row(self, name: str) -> DiagnosticStatus:
+        pipeline = self._engine.pipeline
+        values = {'state': self._phase, 'recoveries': self._engine.recoveries}
+        if pipeline is not None:
+            chain = pipeline.chain
+            values.update(model=chain.model, device=str(pipeline.device), scorer=chain.scorer,
+                          refinements=', '.join(chain.refinements) or 'none')
+        values.update(self._stages.values())
+        values.update(health.memory_values(pipeline.device if pipeline else None))
+        level, message = self._verdict()
+        return health.status(f'{name}: chain', level, message, values, NAME)
+
+    def _verdict(self) -> tuple[bytes, str]:
+        if self._fault:
+            return health.ERROR, self._fault
+        notes = self._stages.notes() if self._phase == 'active' else []
+        return (health.WARN, '; '.join(notes)) if notes else (health.OK, self._phase)

@@ -1,0 +1,247 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Options of chain and node as described, bounded ROS parameters that change atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.parameter import Parameter
+
+from road_anomaly_ros.perception import PipelineConfig
+from road_anomaly_ros.perception.config import AUTO, METHODS, parameters
+from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
+from road_anomaly_ros.ros.engine import RELOAD_REMEDY
+from road_anomaly_ros.ros.process import one_line
+
+EMPTY = 'none'                      # ROS cannot pass an empty list, so it is written ['none']
+_NAMES = {'scorer': 'scorer', 'refinements': 'refinement', 'segments': 'segments',
+          'segmenter': 'segmenter'}
+_FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """What concerns the node and not the chain."""
+
+    autostart: bool = option(
+        True, 'Configure and activate at start; false leaves both to a lifecycle manager.',
+        live=False)
+    cameras: tuple[str, ...] = option(
+        (), "Names of the cameras, each with topics under its name; 'none' for one without.",
+        live=False)
+    image_transport: str = option(
+        'raw', "Kind of input: 'raw' reads image, 'compressed' reads image/compressed.",
+        choices=('raw', 'compressed'), live=False)
+    max_pixels: int = option(
+        1 << 26, 'Images with more pixels are refused before they are decoded.',
+        low=1, high=1 << 30)
+    max_batch: int = option(
+        8, 'Most images handed to the model at once when there are several cameras.',
+        low=1, high=64)
+    jpeg_quality: int = option(90, 'Quality of the pictures on .../compressed.', low=1, high=100)
+    stale_after: float = option(
+        3.0, 'Silence of a camera that is reported as a fault.', low=0.2, high=60.0, unit='s')
+    fallback_to_cpu: bool = option(
+        False, 'Go on with the CPU when the device runs out of memory, instead of stopping.')
+
+
+def node_parameters(segmenter: str | None = None) -> list[Option]:
+    """Return every option that the node declares, those of the node first."""
+    return options_of(NodeOptions) + parameters(segmenter)
+
+
+def to_ros(value: Any) -> Any:
+    """Return an option's value as ROS stores it."""
+    if isinstance(value, tuple):
+        return list(value) or [EMPTY]
+    return value
+
+
+def from_ros(item: Option, value: Any) -> Any:
+    """Return a parameter's value in the option's type; raises TypeError and ValueError."""
+    if item.kind is tuple and not isinstance(value, str):
+        value = [part for part in value or () if part not in ('', EMPTY)]
+    elif item.kind is tuple and value.strip() in ('', EMPTY):
+        value = ()
+    return item.check(value)
+
+
+def descriptor(item: Option) -> ParameterDescriptor:
+    """Return the text, the range and the choices of an option as ROS shows them."""
+    described = ParameterDescriptor(
+        name=item.name, description=item.text + (f' [{item.unit}]' if item.unit else ''),
+        additional_constraints='; '.join(_constraints(item)))
+    bounded = item.low is not None or item.high is not None
+    # A NaN default means 'taken from the model'; no range holds NaN, so the validator checks it.
+    if bounded and item.kind is float and not math.isnan(item.default):
+        low = _bound(item.low, -sys.float_info.max)
+        high = _bound(item.high, sys.float_info.max)
+        described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif bounded and item.kind is int:
+        low, high = int(_bound(item.low, -2 ** 63)), int(_bound(item.high, 2 ** 63 - 1))
+        described.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return described
+
+
+def _bound(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _constraints(item: Option) -> list[str]:
+    found = []
+    choices = list(item.choices)
+    if not choices and item.name in _NAMES:
+        extra = [AUTO] if AUTO in (item.default if item.kind is tuple else (item.default,)) else []
+        choices = extra + METHODS[_NAMES[item.name]].names()
+    if choices:
+        several = item.kind is tuple
+        found.append(f"any of {choices} or ['{EMPTY}']" if several else f'one of {choices}')
+    if not item.live:
+        found.append('accepted only while unconfigured')
+    return found
+
+
+class Parameters:
+    """Declares the options on a node and turns every accepted change into new frozen settings.
+
+    `check(config)` may raise ValueError or PipelineError to refuse a configuration;
+    `apply(config, options)` takes over what was accepted; `locked()` tells whether a model is
+    loaded, which shuts what is not live.
+    """
+
+    def __init__(self, node: Any, *, check: Callable[[PipelineConfig], None],
+                 apply: Callable[[PipelineConfig, NodeOptions], None],
+                 locked: Callable[[], bool]) -> None:
+        self._node = node
+        self._check = check
+        self._apply = apply
+        self._locked = locked
+        self._options: dict[str, Option] = {}
+        self._values: dict[str, Any] = {}
+        # Set at run time: wins over the calibration even where it is the default.
+        self._touched: set[str] = set()
+        self._live = False
+        self.config = PipelineConfig()
+        self.options = NodeOptions()
+        self._install()
+
+    def _install(self) -> None:
+        self._overrides = dict(getattr(self._node, '_parameter_overrides', {}))
+        # Before declaring, so that values from YAML pass it too.
+        self._node.add_on_set_parameters_callback(self._validate)
+        if hasattr(self._node, 'add_pre_set_parameters_callback'):      # since Iron
+            self._node.add_pre_set_parameters_callback(self._normalize)
+        self._declare(node_parameters())
+        self._declare(node_parameters(self._values['segmenter']))
+        # Humble has no post-set callback; there the last on-set callback takes its place.
+        self._has_post_set = hasattr(self._node, 'add_post_set_parameters_callback')
+        if self._has_post_set:
+            self._node.add_post_set_parameters_callback(self._take_over)
+        self._live = True
+        self.config, self.options = self._build(self._values)
+        self._warn_unknown()
+
+    def _declare(self, items: Iterable[Option]) -> None:
+        missing = [item for item in items if item.name not in self._options]
+        for item in missing:
+            self._options[item.name] = item
+            self._values[item.name] = self._initial(item)
+        live, self._live = self._live, False
+        for item in missing:
+            self._node.declare_parameter(
+                item.name, to_ros(self._values[item.name]), descriptor(item), ignore_override=True)
+        self._live = live
+
+    def _initial(self, item: Option) -> Any:
+        """Return the value given at start, cast: rclpy refuses the integer 1 for a double."""
+        given = self._overrides.get(item.name)
+        return item.default if given is None else from_ros(item, given.value)
+
+    def _warn_unknown(self) -> None:
+        for name in sorted(self._overrides):
+            known = name in self._options or name.startswith(_FOREIGN)
+            if known or self._is_of_other_segmenter(name):
+                continue
+            near = difflib.get_close_matches(name, self._options, n=1)
+            hint = f'; did you mean {near[0]}?' if near else ''
+            self._node.get_logger().warning(f'parameter {name} is unknown and has no effect{hint}')
+
+    def _is_of_other_segmenter(self, name: str) -> bool:
+        parts = name.split('.')
+        return len(parts) == 3 and parts[0] == 'segmenter' and parts[1] in METHODS['segmenter']
+
+    def _normalize(self, given: Sequence[Parameter]) -> list[Parameter]:
+        """Bring values into the declared type where safe: 1 for a double, 'a,b' for a list."""
+        found = []
+        for parameter in given:
+            item = self._options.get(parameter.name)
+            if item is not None:
+                # What cannot be brought there is left for the validator, which says why.
+                with contextlib.suppress(TypeError, ValueError):
+                    value = to_ros(from_ros(item, parameter.value))
+                    parameter = Parameter(parameter.name, value=value)
+            found.append(parameter)
+        return found
+
+    def _validate(self, given: Sequence[Parameter]) -> SetParametersResult:
+        try:
+            changes = self._changes(given)
+            if changes:
+                self._accept(changes)
+        except Exception as error:          # the reason of a refusal, never the end of the node
+            return SetParametersResult(successful=False, reason=one_line(error))
+        if self._live and not self._has_post_set:
+            self._take_over(given)
+        return SetParametersResult(successful=True)
+
+    def _changes(self, given: Sequence[Parameter]) -> dict[str, Any]:
+        return {parameter.name: from_ros(self._options[parameter.name], parameter.value)
+                for parameter in given if parameter.name in self._options}
+
+    def _accept(self, changes: Mapping[str, Any]) -> None:
+        for name, value in changes.items():
+            changed = not _same(value, self._values[name])
+            if changed and self._locked() and not self._options[name].live:
+                raise ValueError(f'{name} takes effect when the model is loaded: {RELOAD_REMEDY}')
+        config, _ = self._build({**self._values, **changes}, set(changes) if self._live else set())
+        if self._live:
+            self._check(config)
+
+    def _take_over(self, given: Sequence[Parameter]) -> None:
+        changes = self._changes(given) if self._live else {}
+        if not changes:
+            return
+        self._values.update(changes)
+        self._touched |= set(changes)
+        if 'segmenter' in changes:
+            self._declare(node_parameters(changes['segmenter']))
+        self.config, self.options = self._build(self._values)
+        self._apply(self.config, self.options)
+
+    def _build(self, values: Mapping[str, Any], touched: Iterable[str] = ()
+               ) -> tuple[PipelineConfig, NodeOptions]:
+        """Return frozen settings; what is left at its default stays open for the calibration."""
+        own = {field.name for field in fields(NodeOptions)}
+        touched = self._touched | set(touched)
+        chain = {name: value for name, value in values.items() if name not in own and (
+            '.' not in name or name in touched or not _same(value, self._options[name].default))}
+        return (PipelineConfig.from_any(chain),
+                build_options(NodeOptions, {name: values[name] for name in own if name in values}))
+
+
+def _same(left: Any, right: Any) -> bool:
+    both_float = isinstance(left, float) and isinstance(right, float)
+    return left == right or (both_float and math.isnan(left) and math.isnan(right))
