@@ -147,13 +147,22 @@ class Pipeline:
             results.append(self._finish(chain, image, pair, stamp, shared))
         return results
 
+    def check(self, config: PipelineConfig) -> None:
+        """Raise what `reconfigure` would raise, and change nothing."""
+        self._refuse_reload(config)
+        self._build(config)
+
     def reconfigure(self, config: PipelineConfig) -> None:
-        """Take over new live settings between two frames; ValueError when one of them needs a reload."""
-        for name in reload_names(self._config, config):
-            raise ValueError(f'{name} cannot change while the model is loaded '
-                             f'({self._config.get(name)!r} to {config.get(name)!r}); build the pipeline anew')
+        """Take over new live settings between two frames; ValueError when one needs a reload."""
+        self._refuse_reload(config)
         self._chain = self._build(config)
         self._config = config
+
+    def _refuse_reload(self, config: PipelineConfig) -> None:
+        for name in reload_names(self._config, config):
+            before, after = self._config.get(name), config.get(name)
+            raise ValueError(f'{name} cannot change while the model is loaded '
+                             f'({before!r} to {after!r}); build the pipeline anew')
 
     def _calibration(self, config: PipelineConfig) -> Calibration:
         if config.calibration:
