@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a score to obstacles: hysteresis, connected components and what is known of each of them."""
+"""From a score to obstacles: hysteresis, connected components and what is known of each."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from road_anomaly_ros.perception.registry import option
 
 OFF, TOUCHES, STANDS = 'off', 'touches', 'stands'
 Table = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class ObjectOptions:
         1024 * 2048, 'Image area to which min_area refers; 0 takes min_area as it is.',
         low=0, high=100_000_000, unit='pixel')
     max_objects: int = option(
-        100, 'Longest list of obstacles; the mask still shows those beyond it.', low=0, high=10_000)
+        100, 'Longest list of obstacles; the mask still shows those beyond it.',
+        low=0, high=10_000)
     connectivity: int = option(8, 'Neighbours that join pixels to one obstacle.', choices=(4, 8))
     opening: int = option(
         0, 'Side of the square of a morphological opening, which removes specks; 0 is none.',
@@ -64,20 +67,22 @@ def check(options: ObjectOptions, drivable: Sequence[int]) -> None:
 
 def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.nan,
          options: ObjectOptions | None = None, labels: torch.Tensor | None = None,
-         drivable: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor, tuple[AnomalyObject, ...]]:
+         drivable: Sequence[int] = (),
+         ) -> tuple[torch.Tensor, torch.Tensor, tuple[AnomalyObject, ...]]:
     """Return the obstacles of one score map: (mask bool, instances int32, objects), maps [H, W].
 
-    `score` [H, W] float, higher is stranger; `labels` [H, W] uint8 on the same device, 255 unknown.
-    An obstacle is a connected region of score > low_threshold that holds a pixel > threshold (both
-    strict); NaN scores count as anomalous, stay out of the statistics, and a region of nothing
-    else has the score NaN and comes first. The list is sorted by mean score, area (both falling),
-    top, left. `mask` holds every obstacle, `instances` and the list the first `max_objects`.
+    `score` [H, W] float, higher is stranger; `labels` [H, W] uint8 on the same device, 255
+    unknown. An obstacle is a connected region of score > low_threshold that holds a pixel >
+    threshold (both strict). NaN scores count as anomalous and stay out of the statistics; a region
+    of nothing else has the score NaN and comes first. The list is sorted by mean score and area
+    (both falling), top and left. `mask` holds every obstacle, `instances` and the list the first
+    `max_objects`.
 
     The ground under an obstacle is hidden, so `on_drivable` looks at the labels next to it: a ring
     around it ('touches') or the band below its lowest pixels ('stands'). Where no label is known
     there (the rim of the image, unlabelled ground) the obstacle is kept.
 
-    Raises ValueError for a score that is no map, a threshold that is NaN, or labels of another size.
+    Raises ValueError for a score that is no map, a threshold that is NaN, labels of another size.
     """
     options = options or ObjectOptions()
     check(options, drivable)
@@ -87,42 +92,61 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
     if regions is None:
         empty = torch.zeros_like(score, dtype=torch.int32)
         return empty.bool(), empty, ()
-    regions = _describe(regions, values, classes, options, drivable)
-    order = _order(regions)
-    listed = order[:options.max_objects]
-    ids = np.zeros(len(regions.area), np.int32)             # beyond the list: -1, dropped: 0
-    ids[order] = -1
+    scores = values.ravel()[regions.pixels]
+    regions.mean = _means(regions, scores)
+    _add_surroundings(regions, values.shape, classes, options, drivable)
+    listed = _order(regions)[:options.max_objects]
+    ids = np.zeros(len(regions.area), np.int32)
     ids[listed] = np.arange(1, len(listed) + 1)
-    marked = np.zeros(values.shape, np.int32)
-    marked.ravel()[regions.pixels] = ids[regions.owner]
-    shown = torch.from_numpy(marked).to(score.device)
-    return shown != 0, shown.clamp_min(0), tuple(
-        regions.to_object(index, number) for number, index in enumerate(listed.tolist(), start=1))
+    numbers = ids[regions.owner]
+    mask, instances = np.zeros(values.shape, bool), np.zeros(values.shape, np.int32)
+    mask.ravel()[regions.pixels] = regions.kept[regions.owner]
+    instances.ravel()[regions.pixels] = numbers
+    members = _members(numbers, scores, len(listed))
+    found = tuple(regions.to_object(index, number, members[number - 1])
+                  for number, index in enumerate(listed.tolist(), start=1))
+    return (torch.from_numpy(mask).to(score.device), torch.from_numpy(instances).to(score.device),
+            found)
 
 
-@dataclass
 class _Regions:
     """n candidate regions: their pixels with owners 0 .. n-1, and one row of each attribute."""
 
-    pixels: Table                                   # [m] flat positions
-    owner: Table                                    # [m]
-    box: Table                                      # [n, 4] x, y, width, height
-    area: Table                                     # [n]
-    centroid: NDArray[np.float64]                   # [n, 2] x, y
-    mean: NDArray[np.float64] = None                # type: ignore[assignment]
-    peak: NDArray[np.float64] = None                # type: ignore[assignment]
-    p95: NDArray[np.float64] = None                 # type: ignore[assignment]
-    label: Table = None                             # type: ignore[assignment]
-    kept: NDArray[np.bool_] = None                  # type: ignore[assignment]
+    def __init__(self, pixels: Table, owner: Table, area: Table, width: int) -> None:
+        self.pixels, self.owner, self.area = pixels, owner, area    # [m] flat places, [m], [n]
+        self.box, self.centroid = _extent(pixels, owner, area, width)
+        self.mean = np.empty(0)                                     # [n]
+        self.label = np.empty(0, np.int64)                          # [n]
+        self.kept = np.ones(len(area), bool)                        # [n]
 
-    def to_object(self, index: int, number: int) -> AnomalyObject:
-        """Return one row as the public noun."""
+    def to_object(self, index: int, number: int, scores: Floats32) -> AnomalyObject:
+        """Return one row, whose pixels have these scores, as the public noun."""
         x, y, width, height = self.box[index].tolist()
+        scores = scores[~np.isnan(scores)]
+        peak = float(scores.max()) if len(scores) else math.nan
         return AnomalyObject(
             id=number, box=(x, y, width, height), area=int(self.area[index]),
             centroid=(float(self.centroid[index, 0]), float(self.centroid[index, 1])),
-            score=float(self.mean[index]), score_max=float(self.peak[index]),
-            score_p95=float(self.p95[index]), label=int(self.label[index]))
+            score=float(self.mean[index]), score_max=peak,
+            score_p95=_quantile(scores, 0.95), label=int(self.label[index]))
+
+
+def _extent(pixels: Table, owner: Table, area: Table, width: int) -> tuple[Table, Floats]:
+    """Return boxes [n, 4] (x, y, width, height) and centroids [n, 2] from runs of pixels."""
+    count = len(area)
+    breaks = (np.diff(pixels) != 1) | (pixels[1:] % width == 0)
+    begin = np.concatenate(([0], np.flatnonzero(breaks) + 1))
+    length = np.diff(np.append(begin, len(pixels)))
+    owner = owner[begin]
+    rows, left = np.divmod(pixels[begin], width)
+    right = left + length - 1
+    low, high = np.full((2, count), np.iinfo(np.int64).max), np.full((2, count), -1)
+    for axis, (first, last) in enumerate(((left, right), (rows, rows))):
+        np.minimum.at(low[axis], owner, first)
+        np.maximum.at(high[axis], owner, last)
+    moments = [np.bincount(owner, 0.5 * length * (first + last), minlength=count)
+               for first, last in ((left, right), (rows, rows))]
+    return np.concatenate((low, high - low + 1)).T, (np.stack(moments) / area).T
 
 
 def _check_maps(score: torch.Tensor, labels: torch.Tensor | None, threshold: float,
@@ -130,15 +154,17 @@ def _check_maps(score: torch.Tensor, labels: torch.Tensor | None, threshold: flo
     if score.ndim != 2 or min(score.shape) < 1:
         raise ValueError(f'expected a score [H,W], got {tuple(score.shape)}')
     if math.isnan(threshold):
-        raise ValueError('expected a threshold, got nan; set objects.threshold or calibrate the model')
+        raise ValueError('expected a threshold, got nan; '
+                         'set objects.threshold or calibrate the model')
     if labels is None and options.on_drivable != OFF:
         raise ValueError(f'objects.on_drivable={options.on_drivable!r} expects labels, got none')
     if labels is not None and labels.shape != score.shape:
-        raise ValueError(f'expected labels {tuple(score.shape)} like the score, got {tuple(labels.shape)}')
+        raise ValueError(f'expected labels {tuple(score.shape)} like the score, '
+                         f'got {tuple(labels.shape)}')
 
 
 def _to_host(score: torch.Tensor, labels: torch.Tensor | None,
-             ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+             ) -> tuple[Floats32, NDArray[np.uint8] | None]:
     score = score.detach().float().contiguous()
     if labels is None:
         return score.cpu().numpy(), None
@@ -151,7 +177,7 @@ def _to_host(score: torch.Tensor, labels: torch.Tensor | None,
     return both[:cut].view(np.float32).reshape(shape), both[cut:].reshape(shape)
 
 
-def _regions(values: NDArray[np.float32], threshold: float, low_threshold: float,
+def _regions(values: Floats32, threshold: float, low_threshold: float,
              options: ObjectOptions) -> _Regions | None:
     low = threshold if math.isnan(low_threshold) else min(low_threshold, threshold)
     # The negated test lets NaN through: what cannot be judged counts as anomalous.
@@ -159,75 +185,62 @@ def _regions(values: NDArray[np.float32], threshold: float, low_threshold: float
     if not len(strong):
         return None
     weak = _smooth((~(values <= low)).view(np.uint8), options)
-    count, marks, stats, centroids = cv2.connectedComponentsWithStats(
+    count, marks = cv2.connectedComponents(
         weak, connectivity=options.connectivity, ltype=cv2.CV_32S)
     flat = marks.ravel()
     chosen = np.zeros(count, bool)
     chosen[flat[strong]] = True
     chosen[0] = False
-    chosen &= stats[:, cv2.CC_STAT_AREA] >= _least_area(values, options)
-    if not chosen.any():
-        return None
-    numbers = np.cumsum(chosen) - 1
     pixels = np.flatnonzero(weak.view(bool))
     owner = flat[pixels]
+    area = np.bincount(owner, minlength=count)
+    chosen &= area >= _least_area(values, options)
+    if not chosen.any():
+        return None
     inside = chosen[owner]
-    return _Regions(pixels=pixels[inside], owner=numbers[owner[inside]],
-                    box=stats[chosen, :4].astype(np.int64),
-                    area=stats[chosen, cv2.CC_STAT_AREA].astype(np.int64), centroid=centroids[chosen])
+    if not inside.all():
+        pixels, owner = pixels[inside], owner[inside]
+    return _Regions(pixels, (np.cumsum(chosen) - 1)[owner], area[chosen], values.shape[1])
 
 
 def _smooth(binary: NDArray[np.uint8], options: ObjectOptions) -> NDArray[np.uint8]:
-    for side, operation in ((options.opening, cv2.MORPH_OPEN), (options.closing, cv2.MORPH_CLOSE)):
+    for side, step in ((options.opening, cv2.MORPH_OPEN), (options.closing, cv2.MORPH_CLOSE)):
         if side > 1:
-            binary = np.asarray(cv2.morphologyEx(binary, operation, np.ones((side, side), np.uint8)),
-                                np.uint8)
+            square = np.ones((side, side), np.uint8)
+            binary = np.asarray(cv2.morphologyEx(binary, step, square), np.uint8)
     return binary
 
 
-def _least_area(values: NDArray[np.float32], options: ObjectOptions) -> float:
+def _least_area(values: Floats32, options: ObjectOptions) -> float:
     scale = values.size / options.reference_area if options.reference_area else 1.0
     return options.min_area * scale
 
 
-def _describe(regions: _Regions, values: NDArray[np.float32], classes: NDArray[np.uint8] | None,
-              options: ObjectOptions, drivable: Sequence[int]) -> _Regions:
-    _add_statistics(regions, values.ravel()[regions.pixels])
-    _add_surroundings(regions, values.shape, classes, options, drivable)
-    return regions
+def _means(regions: _Regions, scores: Floats32) -> Floats:
+    count, owner, known = len(regions.area), regions.owner, ~np.isnan(scores)
+    if not known.all():
+        owner, scores = owner[known], scores[known]
+    sums, sizes = np.bincount(owner, scores, count), np.bincount(owner, minlength=count)
+    return np.divide(sums, sizes, out=np.full(count, math.nan), where=sizes > 0)
 
 
-def _add_statistics(regions: _Regions, scores: NDArray[np.float32]) -> None:
-    count = len(regions.area)
-    known = ~np.isnan(scores)
-    owner, scores = (regions.owner, scores) if known.all() else (regions.owner[known], scores[known])
-    sizes = np.bincount(owner, minlength=count)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        regions.mean = np.bincount(owner, scores, minlength=count) / sizes
-    ordered = _sorted_by_owner(owner, scores)
-    ends = np.cumsum(sizes)
-    some = sizes > 0
-    regions.peak, regions.p95 = np.full(count, np.nan), np.full(count, np.nan)
-    regions.peak[some] = ordered[ends[some] - 1]
-    regions.p95[some] = _quantile(ordered, (ends - sizes)[some], sizes[some], 0.95)
+def _members(numbers: NDArray[np.int32], scores: Floats32, count: int) -> list[Floats32]:
+    """Return the scores of the pixels numbered 1, 2 .. count; sorting small integers is linear."""
+    kind = np.uint16 if count < 65536 else np.int32
+    grouped = scores[np.argsort(numbers.astype(kind), kind='stable')]
+    ends = np.cumsum(np.bincount(numbers, minlength=count + 1))
+    return np.split(grouped[ends[0]:], ends[1:-1] - ends[0]) if count else []
 
 
-def _sorted_by_owner(owner: Table, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scores sorted within each owner, owners one after the other, by one integer sort."""
-    bits = scores.view(np.uint32)
-    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))     # float order as integer order
-    keys = np.sort(owner.astype(np.uint64) << np.uint64(32) | rising)
-    low = keys.astype(np.uint32)
-    return np.where(low >> 31, low & np.uint32((1 << 31) - 1), ~low).view(np.float32)
-
-
-def _quantile(ordered: NDArray[np.float32], start: Table, size: Table, share: float) -> NDArray[np.float64]:
-    place = share * (size - 1)
-    below = np.floor(place).astype(np.int64)
-    above = np.minimum(below + 1, size - 1)
-    low, high = ordered[start + below].astype(np.float64), ordered[start + above].astype(np.float64)
-    with np.errstate(invalid='ignore'):
-        return np.where(low == high, low, low + (place - below) * (high - low))
+def _quantile(values: Floats32, share: float) -> float:
+    """Return the quantile, linear between neighbours; NaN of nothing."""
+    if not len(values):
+        return math.nan
+    place = share * (len(values) - 1)
+    below = int(place)
+    pair = (below, min(below + 1, len(values) - 1))
+    low, high = np.partition(values, pair)[list(pair)].tolist()
+    return low if low == high else low + (place - below) * (high - low)
 
 
 def _add_surroundings(regions: _Regions, shape: tuple[int, ...], classes: NDArray[np.uint8] | None,
@@ -244,7 +257,8 @@ def _add_surroundings(regions: _Regions, shape: tuple[int, ...], classes: NDArra
     if options.on_drivable == OFF:
         return
     if options.on_drivable == STANDS:
-        ring = _classes_around(regions, classes, np.ones((width + 1, 1), np.uint8), anchor=(0, width))
+        column = np.ones((width + 1, 1), np.uint8)
+        ring = _classes_around(regions, classes, column, anchor=(0, width))
     total = ring.sum(axis=1)
     ground = ring[:, list(drivable)].sum(axis=1)
     regions.kept = (total == 0) | ((ground > 0) & (ground >= options.contact * total))
@@ -252,14 +266,18 @@ def _add_surroundings(regions: _Regions, shape: tuple[int, ...], classes: NDArra
 
 def _classes_around(regions: _Regions, classes: NDArray[np.uint8], kernel: NDArray[np.uint8],
                     anchor: tuple[int, int] = (-1, -1)) -> Table:
-    """Count the known classes on what a dilation adds to each region, [n, 255]; the first region wins ties."""
+    """Count the known classes on what a dilation adds to each region, [n, 255].
+
+    Where it adds the same pixel to two of them, the first takes it.
+    """
     count = len(regions.area)
     marks = np.zeros(classes.shape, np.uint16 if count < 65536 else np.float32)
     marks.ravel()[regions.pixels] = count - regions.owner
     grown = cv2.dilate(marks, kernel, anchor=anchor)
     around = np.flatnonzero((grown != marks) & (marks == 0) & (classes != UNLABELLED))
     owner = count - grown.ravel()[around].astype(np.int64)
-    found = np.bincount(owner * UNLABELLED + classes.ravel()[around], minlength=count * UNLABELLED)
+    pairs = owner * UNLABELLED + classes.ravel()[around]
+    found = np.bincount(pairs, minlength=count * UNLABELLED)
     return found.reshape(count, UNLABELLED)
 
 

@@ -39,7 +39,7 @@ def refine(name: str, score: Map, masks: Map | Segments | None = None, *, labels
     Raises ValueError for unknown names, options out of range, wrong shapes and missing masks or labels.
     """
     entry = REFINEMENTS[name]
-    chosen = build_options(entry.options, options, f'refinement.{name}.')
+    chosen: Any = build_options(entry.options, options, f'refinement.{name}.')
     values = torch.as_tensor(score)
     context = RefineContext(image=values, source=None if masks is None else lambda _: _segments(
         masks, values.device))
