@@ -30,7 +30,7 @@ def test_same_seed_gives_same_bytes_in_any_order():
     backward = small_drive(frames=6, fps=2.0)
     for index in (5, 2, 0, 4, 1, 3, 3):
         assert_same(backward[index], forward[index])
-    for one, other in zip(backward, forward):
+    for one, other in zip(backward, forward, strict=True):
         assert_same(one, other)
 
 
@@ -93,7 +93,7 @@ def test_default_drive_shows_four_large_obstacles_and_an_empty_road():
     for index in range(0, len(drive), 3):
         numbers, counts = np.unique(drive[index].instances, return_counts=True)
         empty += len(numbers) == 1
-        for number, count in zip(numbers[1:], counts[1:]):
+        for number, count in zip(numbers[1:], counts[1:], strict=True):
             largest[int(number)] = max(largest.get(int(number), 0), int(count))
     assert sum(size > 600 for size in largest.values()) >= 4
     assert empty >= 4

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ _ZENITH = ((76, 126, 190), (92, 140, 200), (62, 108, 176), (110, 150, 196), (120
            (86, 120, 160))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _clouds(variant: int) -> np.ndarray:
     """Cloud density, tileable, uint8 [512, 512]."""
     rng = np.random.default_rng((71, variant))
@@ -35,17 +35,21 @@ class Sky:
         """Render a sky a little larger than the frame."""
         self._style, self._focal = style, focal
         self._margin_x, self._margin_y = int(width * 0.3) + 2, int(height * 0.06) + 2
-        self._picture = self._render(width, height)
+        size = (width + 2 * self._margin_x, height + 2 * self._margin_y)
+        self._picture = cv2.resize(self._render(*size), size, interpolation=cv2.INTER_LINEAR)
 
     def _render(self, width: int, height: int) -> np.ndarray:
-        """Gradient and clouds on a layer above the camera, uint8, horizon in the middle."""
-        style = self._style
-        rows, columns = height + 2 * self._margin_y, width + 2 * self._margin_x
-        rise = (rows / 2 - np.arange(rows, dtype=np.float32)) / self._focal
+        """Gradient and clouds on a layer above the camera, uint8, horizon in the middle.
+
+        At a third of the size that it will have: nothing in a sky is sharp.
+        """
+        style, rows, columns = self._style, -(-height // 3), -(-width // 3)
+        rise = (rows / 2 - np.arange(rows, dtype=np.float32)) * 3 / self._focal
         fade = np.clip(rise * 2.0, 0, 1)[:, None, None] ** 0.6
-        base = np.array(style.haze_color) * (1 - fade) + np.array(_ZENITH[style.sky]) * fade
+        base = (np.array(style.haze_color, np.float32) * (1 - fade)
+                + np.array(_ZENITH[style.sky], np.float32) * fade)
         layer = 1.0 / np.clip(rise, 0.02, None)
-        across = (np.arange(columns, dtype=np.float32) - columns / 2) / self._focal
+        across = (np.arange(columns, dtype=np.float32) - columns / 2) * 3 / self._focal
         map_x = across[None] * layer[:, None] * 46 + 256
         map_y = np.repeat((layer * 52)[:, None], columns, 1).astype(np.float32)
         density = cv2.remap(_clouds(style.sky), map_x.astype(np.float32), map_y,
@@ -54,7 +58,7 @@ class Sky:
         cover = np.clip((density - threshold) / 60, 0, 1)
         cover *= np.clip(rise * 9, 0, 1)[:, None]
         tone = np.clip(1.0 - (density - threshold) / 620, 0.6, 1.0)
-        white = np.array((246, 246, 246)) * (0.8 + 0.2 * (style.light.sun > 0.3))
+        white = np.full(3, 246 if style.light.sun > 0.3 else 197, np.float32)
         picture = base + cover[..., None] * (white * tone[..., None] - base)
         picture += self._glow(across, rise)
         return np.clip(picture, 0, 255).astype(np.uint8)
@@ -70,10 +74,10 @@ class Sky:
     def paint(self, canvas: Canvas, camera: Camera, heading: float) -> None:
         """Fill the frame down to the horizon; `heading` in radians turns the sky."""
         top = self._margin_y + canvas.height / 2 - camera.horizon
-        left = self._margin_x + np.clip(heading * self._focal, -1, 1) * 0
         rows, columns = self._picture.shape[:2]
         y = int(np.clip(round(top), 0, rows - canvas.height))
-        x = int(np.clip(round(left), 0, columns - canvas.width))
+        turn = round(0.5 * heading * self._focal)
+        x = int(np.clip(self._margin_x + turn, 0, columns - canvas.width))
         canvas.color[:] = self._picture[y:y + canvas.height, x:x + canvas.width]
         self._paint_horizon(canvas, camera, heading)
 
@@ -97,11 +101,10 @@ class Sensor:
     def __init__(self, style: Style, width: int, height: int, seed: int) -> None:
         """Prepare the tables."""
         self._seed, self._style = seed, style
-        y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
-        vignette = 255 * (1 - 0.13 * (x * x + y * y) ** 1.2 / 1.6)
-        self._vignette = cv2.cvtColor(vignette.astype(np.uint8), cv2.COLOR_GRAY2RGB)
+        self._vignette = _vignette(width, height)
         distance = np.arange(256) * 2.0
-        self._clear = np.clip(255 * np.exp(-distance / (style.haze * 1.6)), 0, 255).astype(np.uint8)
+        clear = 255 * np.exp(-distance / (style.haze * 1.6))
+        self._clear = np.clip(clear, 0, 255).astype(np.uint8)
         values = np.linspace(0, 1, 256)
         gains = (1 + style.warmth, 1.0, 1 - style.warmth)
         curves = [255 * np.clip(style.exposure * gain * values, 0, 1.3) ** style.gamma
@@ -137,7 +140,16 @@ class Sensor:
         return picture
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=4)
+def _vignette(width: int, height: int) -> np.ndarray:
+    """Brightness over the picture, falling to 0.86 in the corners, uint8 [H, W, 3]."""
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    fall = 255 * (1 - 0.035 * (x * x + y * y) ** 2)
+    return cv2.cvtColor(fall.astype(np.uint8), cv2.COLOR_GRAY2RGB)
+
+
+@cache
 def _noise(doubled: int) -> tuple[np.ndarray, np.ndarray]:
     """Positive and negative part of noise with deviation doubled / 2, uint8 [512, 512, 3]."""
     rng = np.random.default_rng((73, doubled))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -80,7 +80,7 @@ def _shop(wall: np.ndarray, rng: np.random.Generator, top: int) -> None:
         cv2.rectangle(wall, (x, y), (x + 4, y + int(rng.integers(3, 9))), goods, -1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def house_front(variant: int) -> Texture:
     """Front of a house, about 12 m wide; `variant` picks style, floors and colours."""
     rng = np.random.default_rng((11, variant))
@@ -118,7 +118,7 @@ def _door(wall: np.ndarray, rng: np.random.Generator, height: int) -> None:
     cv2.rectangle(wall, (x + 5, height - h + 5), (x + w - 5, height - h // 2), (52, 54, 60), -1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def gable(variant: int) -> Texture:
     """Side wall of a house without windows, in the masonry of the same variant."""
     rng = np.random.default_rng((11, variant))
@@ -133,7 +133,7 @@ def storeys(variant: int) -> int:
     return round(house_front(variant).height / int(2.9 * PIXELS_PER_METRE))
 
 
-@lru_cache(maxsize=None)
+@cache
 def roof(variant: int) -> Texture:
     """Tiled or slated roof, 12 m by 4 m."""
     rng = np.random.default_rng((12, variant))
@@ -144,7 +144,7 @@ def roof(variant: int) -> Texture:
     return Texture(modulated(color, factor))
 
 
-@lru_cache(maxsize=None)
+@cache
 def fence(variant: int) -> Texture:
     """Eight metres of fence: iron railings, boards, low brick wall, guard rail, in turn."""
     rng = np.random.default_rng((13, variant))

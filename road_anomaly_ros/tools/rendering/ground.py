@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ _HALF = 20.0
 _ROWS = int(_LENGTH * _SCALE)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _asphalt(variant: int) -> np.ndarray:
     """Worn asphalt, uint8 [768, 528, 3], repeating along the road."""
     rng = np.random.default_rng((51, variant))
@@ -42,7 +42,7 @@ def _asphalt(variant: int) -> np.ndarray:
     return modulated((base * tint).astype(np.float32), light.astype(np.float32))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _paving(variant: int) -> np.ndarray:
     """Flag stones or fine asphalt of a pavement, uint8 [768, 240, 3]."""
     rng = np.random.default_rng((52, variant))
@@ -58,7 +58,7 @@ def _paving(variant: int) -> np.ndarray:
     return modulated(color, light)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _grass(variant: int) -> np.ndarray:
     """Grass of a verge, green to straw, uint8 [768, 480, 3]."""
     rng = np.random.default_rng((53, variant))
@@ -122,9 +122,9 @@ class Ground:
         """The strip halved `x` times across and `y` times along."""
         found = self._levels.get((x, y))
         if found is None:
-            source = self._level(x, y - 1) if y else self._levels[0, 0]
-            size = ((source.shape[1], source.shape[0] // 2) if y else
-                    (source.shape[1] >> x, source.shape[0]))
+            source = self._level(x, y - 1) if y else self._level(x - 1, 0)
+            rows, columns = source.shape[:2]
+            size = (columns, rows // 2) if y else (columns // 2, rows)
             found = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
             self._levels[x, y] = found
         return found
@@ -159,7 +159,7 @@ class Ground:
         phase = along % _LENGTH
         keys = levels_x * 16 + levels_y
         cuts = np.flatnonzero(np.diff(keys)) + 1
-        for begin, end in zip([0, *cuts], [*cuts, len(keys)]):
+        for begin, end in zip([0, *cuts], [*cuts, len(keys)], strict=True):
             level_x, level_y = int(levels_x[begin]), int(levels_y[begin])
             source = self._level(level_x, level_y)
             map_x = inside[begin:end] * np.float32(_SCALE / 2 ** level_x) - np.float32(0.5)
@@ -201,7 +201,7 @@ class Ground:
             for begin, end in _dashes(camera.station + nearest, camera.station + 120, length, gap):
                 cut = np.linspace(begin, end, 2 + int((end - begin) / 12))
                 left = np.stack([np.full_like(cut, x - width / 2), 0 * cut, cut], -1)
-                right = left[::-1] + (width, 0.0, 0.0)
+                right = left[::-1] + np.array([width, 0.0, 0.0])
                 pixels = camera.project(np.concatenate([left, right]))
                 pixels[:, 1] -= rows.first
                 limit = 16 * max(canvas_limit(color), 1)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -121,7 +121,7 @@ _DRAW = {'boulder': (_boulder, 1.3, 1.0), 'barrel': (_barrel, 0.78, 1.1),
          'sacks': (_sacks, 1.5, 0.85), 'ball': (_ball, 1.0, 1.0)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def blob(kind: str, variant: int) -> tuple[Texture, float, float]:
     """Picture of a round thing with its width and height in metres."""
     draw, width, height = _DRAW[kind]
@@ -188,7 +188,7 @@ def box(texture: Texture, width: float, height: float, length: float,
     return tuple((texture, np.array(face)) for face in corners)
 
 
-@lru_cache(maxsize=None)
+@cache
 def boxes(kind: str, variant: int) -> tuple[tuple[Face, ...], tuple[float, float, float]]:
     """Faces of an angular thing and its width, height and length in metres."""
     rng = np.random.default_rng((42, KINDS.index(kind), variant))

@@ -12,7 +12,7 @@ import numpy as np
 from road_anomaly_ros.tools.rendering.camera import Camera
 from road_anomaly_ros.tools.rendering.canvas import Canvas, surface_code
 from road_anomaly_ros.tools.rendering.style import Light
-from road_anomaly_ros.tools.rendering.things import Board, Solid, Thing
+from road_anomaly_ros.tools.rendering.things import Board, Solid, Thing, cross, ground_polygons
 
 _NEAR = 0.6
 _Job = tuple[tuple[float, float, float], Callable[[], None]]
@@ -92,7 +92,7 @@ def _cut_near(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 def _planes(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     """Planes of faces as 1/Z = a u + b v + c [n, 3], and which faces look at the camera [n]."""
-    normal = np.cross(points[:, 1] - points[:, 0], points[:, 3] - points[:, 0])
+    normal = cross(points[:, 1] - points[:, 0], points[:, 3] - points[:, 0])
     offset = (normal * points[:, 0]).sum(1)
     facing = offset > 1e-9
     normal /= np.where(facing, offset, 1.0)[:, None]
@@ -112,17 +112,25 @@ def paint_shadows(things: Sequence[Thing], canvas: Canvas, camera: Camera, light
                   reach: float) -> np.ndarray:
     """Brightness of the ground under shadows, uint8 [H, W], 255 = lit."""
     shade = np.full((canvas.height, canvas.width), 255, np.uint8)
-    polygons = [polygon for thing in things if thing.s - camera.station < reach
-                for polygon in thing.shadow(light)]
+    near = [ground_polygons(t, light) for t in things if t.s - camera.station < reach]
+    cast = [polygon for shadow, _ in near for polygon in shadow]
+    feet = [polygon for _, foot in near for polygon in foot]
+    soft = max(1, canvas.width // 100) | 1
+    _fill(shade, cast, camera, light.shadow)
+    shade = cv2.blur(shade, (max(3, soft // 2 | 1), 3))
+    _fill(shade, feet, camera, light.contact)
+    return cv2.blur(shade, (soft, max(3, soft // 2 | 1)))
+
+
+def _fill(shade: np.ndarray, polygons: list[np.ndarray], camera: Camera, value: int) -> None:
+    """Fill ground polygons [n, 2] of (x, s), held in front of the camera."""
     if not polygons:
-        return shade
+        return
     spots = np.concatenate(polygons)
-    near = np.maximum(spots[:, 1], camera.station + 1.5)
-    pixels = camera.project(np.column_stack([spots[:, 0], np.zeros(len(spots)), near]))
+    ahead = np.maximum(spots[:, 1], camera.station + 1.5)
+    pixels = camera.project(np.column_stack([spots[:, 0], np.zeros(len(spots)), ahead]))
     limit = 4 * max(shade.shape)
     pixels = (np.clip(pixels, -limit, limit) * 16).astype(np.int32)
     cuts = np.cumsum([len(polygon) for polygon in polygons])[:-1]
-    value = light.shadow
     for polygon in np.split(pixels, cuts):
         cv2.fillConvexPoly(shade, polygon, value, cv2.LINE_8, 4)
-    return cv2.blur(shade, (5, 3))

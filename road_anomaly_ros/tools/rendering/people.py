@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -67,7 +67,7 @@ def _pick(rng: np.random.Generator, colors: tuple) -> tuple[int, ...]:
     return colors[rng.integers(len(colors))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def pedestrian(variant: int, phase: int) -> Texture:
     """Walking person, 0.9 m by 1.8 m; `phase` of PHASES is the step."""
     rng = np.random.default_rng((31, variant))
@@ -95,7 +95,7 @@ def pedestrian(variant: int, phase: int) -> Texture:
     return figure.texture(rng)
 
 
-@lru_cache(maxsize=None)
+@cache
 def bicyclist(variant: int, phase: int) -> Texture:
     """Person on a bicycle seen from behind (even variants) or obliquely, 1.2 m by 1.8 m."""
     rng = np.random.default_rng((32, variant))
@@ -107,8 +107,8 @@ def bicyclist(variant: int, phase: int) -> Texture:
     if side_on:
         for x in (-0.36, 0.34):
             figure.ring((x, 0.34), 0.31, 0.045, tyre)
-        for a, b in (((-.36, .34), (-.08, .36)), ((-.08, .36), (.28, .82)), ((-.2, .84), (.28, .82)),
-                     ((-.08, .36), (-.2, .88)), ((.34, .34), (.26, .95))):
+        for a, b in (((-.36, .34), (-.08, .36)), ((-.08, .36), (.28, .82)),
+                     ((-.2, .84), (.28, .82)), ((-.08, .36), (-.2, .88)), ((.34, .34), (.26, .95))):
             figure.limb(a, b, 0.04, frame)
     else:
         figure.limb((0.0, 0.06), (0.0, 0.66), 0.07, tyre)
@@ -131,7 +131,7 @@ def bicyclist(variant: int, phase: int) -> Texture:
     return figure.texture(rng)
 
 
-@lru_cache(maxsize=None)
+@cache
 def post(variant: int) -> Texture:
     """Round post or tube: grey steel, dark iron or pale concrete."""
     rng = np.random.default_rng((33, variant))
@@ -140,18 +140,19 @@ def post(variant: int) -> Texture:
     return Texture(np.clip(color * light[..., None] * 1.15, 0, 255).astype(np.uint8))
 
 
-@lru_cache(maxsize=None)
+@cache
 def lamp_arm(variant: int) -> Texture:
-    """Arm of a lamp post with its lantern, 1.6 m by 0.5 m, lantern on the left."""
+    """Arm of a lamp post with its lantern, 1.6 m by 0.5 m, lantern on the left, or right if odd."""
     color = np.full((32, 100, 3), (96, 98, 100), np.uint8)
     alpha = np.zeros((32, 100), np.uint8)
     cv2.ellipse(alpha, (98, 31), (74, 22), 0, 180, 270, 255, 4, cv2.LINE_AA)
     cv2.ellipse(alpha, (18, 24), (17, 6), 4, 0, 360, 255, -1, cv2.LINE_AA)
     color[24:] = (170, 168, 156)
-    return Texture(with_alpha(color, alpha))
+    step = -1 if variant % 2 else 1
+    return Texture(np.ascontiguousarray(with_alpha(color, alpha)[:, ::step]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def sign(variant: int) -> Texture:
     """Plate of a traffic sign, square picture with transparent corners."""
     color = np.zeros((72, 72, 3), np.uint8)
@@ -186,11 +187,12 @@ def _disc(color: np.ndarray, alpha: np.ndarray, rim: tuple, face: tuple) -> None
     cv2.rectangle(color, (38, 28), (46, 46), (30, 30, 32), 3)
 
 
-@lru_cache(maxsize=None)
+@cache
 def signal(phase: int) -> Texture:
     """Head of a traffic light showing red (0), amber (1) or green (2), 1 to 3."""
     color = np.full((108, 40, 3), (26, 28, 28), np.uint8)
-    for row, (lit, dark) in enumerate((((255, 60, 50), (70, 20, 20)), ((255, 190, 60), (70, 52, 20)),
-                                       ((60, 240, 160), (18, 60, 42)))):
+    lamps = (((255, 60, 50), (70, 20, 20)), ((255, 190, 60), (70, 52, 20)),
+             ((60, 240, 160), (18, 60, 42)))
+    for row, (lit, dark) in enumerate(lamps):
         cv2.circle(color, (20, 20 + 34 * row), 13, lit if row == phase else dark, -1, cv2.LINE_AA)
     return Texture(color)

@@ -24,9 +24,12 @@ class Light:
     @property
     def shadow(self) -> int:
         """Brightness of level ground in shadow, 255 = in the open."""
-        if self.sun < 0.3:
-            return 205
         return max(95, int(255 * self.ambient / (self.ambient + self.sun * self.direction[1])))
+
+    @property
+    def contact(self) -> int:
+        """Brightness of the ground where something stands on it, 255 = in the open."""
+        return 110 if self.sun < 0.3 else int(self.shadow * 0.6)
 
     def on_face(self, normal: np.ndarray) -> np.ndarray:
         """Brightness of faces with unit normals [..., 3]; 1 is level ground in the open."""
@@ -83,7 +86,7 @@ def _layout(rng: np.random.Generator, setting: str) -> dict:
     lane = float(rng.uniform(3.0, 3.7))
     per_side = 2 if rng.random() < 0.3 else 1
     parking = 2.2 if setting != 'country' and rng.random() < 0.55 else 0.0
-    half = lane * per_side + parking + float(rng.uniform(0.3, 1.2))
+    half = lane * per_side + parking + float(rng.uniform(0.7, 1.5))
     centers = tuple(sign * lane * (i + 0.5) for sign in (-1, 1) for i in range(per_side))
     dash, gap = ((2.0, 4.0), (3.0, 6.0), (4.0, 2.0))[rng.integers(3)]
     lines = [(0.0, 0.12, dash, gap)] if rng.random() < 0.8 else [

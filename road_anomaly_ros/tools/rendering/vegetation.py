@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -58,7 +58,7 @@ def _foliage(rng: np.random.Generator, alpha: np.ndarray, tips: list[np.ndarray]
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-@lru_cache(maxsize=None)
+@cache
 def tree(variant: int) -> Texture:
     """Tree on its trunk: summer, autumn or bare by `variant`; as high as it is drawn."""
     rng = np.random.default_rng((21, variant))
@@ -75,7 +75,7 @@ def tree(variant: int) -> Texture:
     return Texture(with_alpha(picture, alpha))
 
 
-@lru_cache(maxsize=None)
+@cache
 def bush(variant: int) -> Texture:
     """Round bush or conifer without a visible trunk."""
     rng = np.random.default_rng((22, variant))
@@ -91,7 +91,7 @@ def bush(variant: int) -> Texture:
     return Texture(with_alpha(_foliage(rng, alpha, tips, color, 1.0), alpha))
 
 
-@lru_cache(maxsize=None)
+@cache
 def hedge(variant: int) -> Texture:
     """Eight metres of clipped or rough hedge."""
     rng = np.random.default_rng((23, variant))
@@ -105,7 +105,7 @@ def hedge(variant: int) -> Texture:
     return Texture(with_alpha(np.clip(color, 0, 255).astype(np.uint8), alpha))
 
 
-@lru_cache(maxsize=None)
+@cache
 def horizon(variant: int) -> Texture:
     """Tileable band of far trees, uint8 alpha with a ragged skyline."""
     rng = np.random.default_rng((24, variant))

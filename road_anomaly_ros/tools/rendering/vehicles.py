@@ -16,7 +16,8 @@ PAINTS = ((150, 154, 160), (40, 44, 50), (190, 194, 198), (110, 22, 26), (28, 52
 SHAPES = 4
 Face = tuple[Texture, np.ndarray]
 # length, width, sill, belt, height, then nose, windscreen foot, roof start, roof end, tail top
-_FORMS = ((4.1, 1.72, 0.28, 0.92, 1.45, 0.95, 1.75, 3.55), (4.5, 1.8, 0.28, 0.95, 1.42, 1.2, 2.0, 3.3),
+_FORMS = ((4.1, 1.72, 0.28, 0.92, 1.45, 0.95, 1.75, 3.55),
+          (4.5, 1.8, 0.28, 0.95, 1.42, 1.2, 2.0, 3.3),
           (4.4, 1.78, 0.34, 1.0, 1.68, 1.0, 1.7, 4.2), (5.2, 1.95, 0.34, 1.15, 2.1, 0.6, 1.3, 5.1))
 
 
@@ -36,7 +37,8 @@ def _end(paint: np.ndarray, rear: bool) -> Texture:
     for x in (5, w - 32):
         cv2.rectangle(picture, (x, 9), (x + 26, 24), (50, 46, 46), -1)
         cv2.rectangle(picture, (x + 1, 10), (x + 25, 23), lamp, -1)
-        cv2.rectangle(picture, (x + 3, 12), (x + 12, 16), tuple(min(255, c + 60) for c in lamp), -1)
+        glint = tuple(min(255, c + 60) for c in lamp)
+        cv2.rectangle(picture, (x + 3, 12), (x + 12, 16), glint, -1)
     if not rear:
         cv2.rectangle(picture, (46, 10), (w - 46, 22), (30, 32, 34), -1)
     plate = (206, 176, 60) if rear else (216, 216, 210)
@@ -105,7 +107,7 @@ def vehicle(shape: int, paint: int) -> tuple[Face, ...]:
     Corners run top left, top right, bottom right, bottom left as seen from outside.
     """
     form = _FORMS[shape % SHAPES]
-    length, width, sill, belt, height, nose, screen, tail = form
+    length, width, _, belt, height, nose, screen, tail = form
     color = np.array(PAINTS[paint % len(PAINTS)], float)
     half, top, mid = width / 2, width / 2 - 0.2, length / 2
     low = 0.02

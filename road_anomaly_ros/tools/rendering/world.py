@@ -88,15 +88,17 @@ class World:
         variant = int(rng.integers(facades.VARIANTS))
         front = facades.house_front(variant)
         high, deep = facades.storeys(variant) * 2.9 + 0.2, 8.0
-        half, rise = length / 2, float(rng.uniform(0, 2.6))
-        a, b = -deep / 2, -deep / 2 + deep * 0.5
+        half, rise = length / 2, max(0.05, float(rng.uniform(-0.8, 3.6)))
+        a, b = -deep / 2, 0.0
         wall = ((a, high, half), (a, high, -half), (a, 0, -half), (a, 0, half))
         tiles = ((b, high + rise, half), (b, high + rise, -half), (a, high, -half),
                  (a, high, half))
         end = ((a, high, -half), (-a, high, -half), (-a, 0, -half), (a, 0, -half))
         faces = []
+        peak = ((b - 0.2, high + rise, -half), (b + 0.2, high + rise, -half), (-a, high, -half),
+                (a, high, -half))
         for texture, corners in ((front, wall), (facades.gable(variant), end),
-                                 (facades.roof(variant), tiles)):
+                                 (facades.gable(variant), peak), (facades.roof(variant), tiles)):
             corners = np.array(corners, float)
             if side < 0:
                 corners = corners * (-1, 1, 1)
@@ -161,9 +163,8 @@ class World:
         if int(begin // BLOCK) % 2 == (side > 0) and style.setting != 'country':
             s = begin + 5.0
             things.append(Board(people.post(kind), x, s, 0.16, 7.5, POLE, radius=0.1))
-            arm = people.lamp_arm(0)
-            if side > 0:
-                things.append(Board(arm, x - 0.8, s, 1.7, 0.55, POLE, y=7.3))
+            things.append(Board(people.lamp_arm(int(side < 0)), x - 0.8 * side, s, 1.7, 0.55,
+                                POLE, y=7.3))
         if rng.random() < 0.45:
             things += self._signpost(rng, x, begin + float(rng.uniform(8, 20)))
         if style.setting == 'city' and rng.random() < 0.2:
@@ -267,7 +268,8 @@ class World:
             kind = obstacles.KINDS[order[(number * 3 + place) % len(order)]]
             s = begin + place * 5.5 + float(rng.uniform(0, 1.5))
             flank = -flank
-            x = self.ego_x + flank * float(rng.uniform(1.7, 2.1))
+            limit = self._style.half_road - 0.8
+            x = float(np.clip(self.ego_x + flank * rng.uniform(1.6, 2.0), -limit, limit))
             things.append(self._obstacle(rng, kind, x, s, 1 + number * 3 + place))
         return things
 
