@@ -24,7 +24,7 @@ $(STAMP): setup.py setup.cfg
 	    { echo "setup: $(PYTHON) cannot make environments; try: sudo apt install python3-venv" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'setup: installing into $(VENV), a few minutes the first time'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ros,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[ros,dev]'
 	@touch $@
 
 demo: setup  ## watch it work, results in demo_out/ (INPUT=dashcam.mp4 for your own footage)
