@@ -87,11 +87,18 @@ def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
 def _prepared(source: Source, limit: int | None, size: tuple[int, int] | None) -> Iterator[Frame]:
     for index, frame in enumerate(source):
         if size is not None and frame.image.shape[1::-1] != size:
-            image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-            frame = replace(frame, image=image)
+            frame = _resized(frame, size)
         yield frame
         if index + 1 == limit:
             break
+
+
+def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
+    image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+    truth = frame.truth
+    if truth is not None:
+        truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
+    return replace(frame, image=image, truth=truth)
 
 
 def _write(done: Done, sinks: Sequence[Sink], outcome: Outcome) -> None:

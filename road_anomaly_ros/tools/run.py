@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive")
     parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
                         help='folder for the results')
+    add_processing_arguments(parser)
+
+
+def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` and `demo` have in common."""
     parser.add_argument('--topic', help='image topic of a bag that has several')
     parser.add_argument('--max-frames', metavar='N', type=positive, help='stop after N frames')
     parser.add_argument('--resize', metavar='WxH', type=size,
@@ -75,6 +80,7 @@ def execute(source: Source, config: PipelineConfig, staging: Staging,
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.flow import StopOnSignal
     from road_anomaly_ros.tools.processing import finish, process
+    from road_anomaly_ros.tools.staging import plain
     pipeline = Pipeline.from_config(config)
     sinks = make_sinks(source, staging, arguments)
     with StopOnSignal() as stop:
@@ -85,6 +91,8 @@ def execute(source: Source, config: PipelineConfig, staging: Staging,
             return _nothing_done(source, outcome)
         names = finish(sinks, outcome)
         summary = summarize(source, pipeline, outcome, arguments)
+        for sink in sinks:
+            summary.update(plain(sink.figures()))
         staging.publish(names, summary)
     report(summary, staging.out, names)
     if outcome.error is not None:
@@ -114,6 +122,8 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
         found.append(sinks.ScoreSink(staging.path(SCORES), arguments.save_scores))
     if arguments.bag:
         found.append(sinks.BagSink(staging.path(BAG), arguments.bag))
+    if source.kind == 'rendered':
+        found.append(sinks.TruthSink(staging.path('truth')))
     return [*found, sinks.SnapshotSink(staging.path('snapshots')),
             sinks.ObjectTable(staging.path('objects.csv')),
             sinks.FrameTable(staging.path('frames.csv'))]
@@ -170,6 +180,12 @@ def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
     print(f'{summary["frames"]} frames in {summary["seconds"]:.1f} s{fps}, scorer '
           f'{summary["scorer"]}: {summary["objects"]} obstacles in '
           f'{summary["frames_with_objects"]} frames')
+    if truth := summary.get('truth'):
+        recall = 'no obstacle was large enough' if truth['recall'] is None else (
+            f'{truth["recall"]:.0%} of {truth["appearances"]} appearances of '
+            f'{truth["obstacles"]} obstacles found')
+        print(f'against the ground truth: {recall}, '
+              f'{truth["false_alarms_per_frame"]:.2f} false alarms per frame')
     print(f'results in {out}: {", ".join([*names, "summary.json"])}')
     for reason, count in summary['refused'].items():
         print(f'warning: {count} pictures left out ({reason})', file=sys.stderr)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from road_anomaly_ros.tools.sources import Frame
+from road_anomaly_ros.tools.truth import Tally, compare
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.contract import FrameResult
@@ -81,6 +82,10 @@ class Sink:
 
     def finish(self) -> None:
         """Complete the output; raises OSError when that fails."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the sink adds to summary.json."""
+        return {}
 
 
 class VideoSink(Sink):
@@ -313,3 +318,22 @@ class BagSink(Sink):
     def finish(self) -> None:
         """Write index and metadata."""
         self._bag.close()
+
+
+class TruthSink(Sink):
+    """Compares results with the ground truth that the rendered drive brings; writes no file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._tally = Tally()
+
+    def write(self, done: Done) -> None:
+        """Compare one frame."""
+        truth = done.frame.truth
+        if truth is not None:
+            self._tally.add(compare(done.result.mask.cpu().numpy(),
+                                    done.result.instances.cpu().numpy(), truth))
+
+    def figures(self) -> dict[str, Any]:
+        """Return recall and false alarms under `truth`."""
+        return {'truth': self._tally.figures()}

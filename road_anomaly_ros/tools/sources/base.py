@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ class Frame:
     stamp_ns: int                       # time of the picture in the source's own clock
     name: str                           # file name, or number within the source
     frame_id: str = ''                  # coordinate frame of the camera, where the source knows it
-    truth: Any = None                   # ground truth, where the source renders it
+    truth: np.ndarray | None = None     # true obstacles [H, W], 0 none, where they are known
 
     @property
     def stamp(self) -> float:

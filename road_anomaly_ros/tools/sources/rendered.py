@@ -27,7 +27,7 @@ class RenderedSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         for index, view in enumerate(self._drive):
             stamp = round(index * 1e9 / self.options.fps)
-            yield Frame(view.image, stamp, str(index), 'camera', truth=view)
+            yield Frame(view.image, stamp, str(index), 'camera', truth=view.instances)
 
 
 def parse_options(text: str) -> Any:
