@@ -58,7 +58,7 @@ class Sky:
         cover = np.clip((density - threshold) / 60, 0, 1)
         cover *= np.clip(rise * 9, 0, 1)[:, None]
         tone = np.clip(1.0 - (density - threshold) / 620, 0.6, 1.0)
-        white = np.full(3, 246 if style.light.sun > 0.3 else 197, np.float32)
+        white = np.full(3, style.cloud_tone, np.float32)
         picture = base + cover[..., None] * (white * tone[..., None] - base)
         picture += self._glow(across, rise)
         return np.clip(picture, 0, 255).astype(np.uint8)

@@ -108,7 +108,8 @@ def bicyclist(variant: int, phase: int) -> Texture:
         for x in (-0.36, 0.34):
             figure.ring((x, 0.34), 0.31, 0.045, tyre)
         for a, b in (((-.36, .34), (-.08, .36)), ((-.08, .36), (.28, .82)),
-                     ((-.2, .84), (.28, .82)), ((-.08, .36), (-.2, .88)), ((.34, .34), (.26, .95))):
+                     ((-.2, .84), (.28, .82)), ((-.08, .36), (-.2, .88)),
+                     ((.34, .34), (.26, .95))):
             figure.limb(a, b, 0.04, frame)
     else:
         figure.limb((0.0, 0.06), (0.0, 0.66), 0.07, tyre)
@@ -142,7 +143,7 @@ def post(variant: int) -> Texture:
 
 @cache
 def lamp_arm(variant: int) -> Texture:
-    """Arm of a lamp post with its lantern, 1.6 m by 0.5 m, lantern on the left, or right if odd."""
+    """Arm of a lamp post, 1.6 m by 0.5 m, its lantern on the left, on the right if odd."""
     color = np.full((32, 100, 3), (96, 98, 100), np.uint8)
     alpha = np.zeros((32, 100), np.uint8)
     cv2.ellipse(alpha, (98, 31), (74, 22), 0, 180, 270, 255, 4, cv2.LINE_AA)

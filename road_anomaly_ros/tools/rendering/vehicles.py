@@ -65,8 +65,8 @@ def _glass(paint: np.ndarray, border: int) -> Texture:
     return Texture(picture)
 
 
-def _side(form: tuple[float, ...], paint: np.ndarray) -> Texture:
-    """Whole side of a vehicle with windows and wheels; nose to the right."""
+def _side(form: tuple[float, ...], paint: np.ndarray) -> np.ndarray:
+    """Whole side of a vehicle with windows and wheels, nose to the right, uint8 [h, w, 4]."""
     length, _, sill, belt, height, nose, screen, tail = form
     scale = 48
     h, w = int(height * scale), int(length * scale)
@@ -97,7 +97,7 @@ def _side(form: tuple[float, ...], paint: np.ndarray) -> Texture:
                               (0.07, (70, 70, 74))):
             cv2.circle(picture, center, int(radius * scale * 16), color, -1, cv2.LINE_AA, 4)
         cv2.circle(alpha, center, int(0.32 * scale * 16), 255, -1, cv2.LINE_AA, 4)
-    return Texture(with_alpha(picture, alpha))
+    return with_alpha(picture, alpha)
 
 
 @lru_cache(maxsize=64)
@@ -115,7 +115,8 @@ def vehicle(shape: int, paint: int) -> tuple[Face, ...]:
     def face(texture: Texture, *corners: tuple[float, float, float]) -> Face:
         return texture, np.array(corners)
 
-    left, right = _side(form, color), Texture(_mirrored(_side(form, color)))
+    side = _side(form, color)
+    right, left = Texture(side), Texture(np.ascontiguousarray(side[:, ::-1]))
     back, front = _end(color, True), _end(color, False)
     pane, bonnet = _glass(color, 8), Texture(_shaded(color, 16, 32, 1.2, 1.05))
     lid = length - 0.1
@@ -123,7 +124,7 @@ def vehicle(shape: int, paint: int) -> tuple[Face, ...]:
         face(bonnet, (top, height, mid - screen), (-top, height, mid - screen),
              (-top, height, mid - tail), (top, height, mid - tail)),
         face(bonnet, (-half, belt, mid - nose), (half, belt, mid - nose),
-             (half, belt - .18, mid - .1), (-half, belt - .18, mid - .1))[:2],
+             (half, belt - .18, mid - .1), (-half, belt - .18, mid - .1)),
         face(right, (top, height, -mid), (top, height, mid), (half, low, mid), (half, low, -mid)),
         face(left, (-top, height, mid), (-top, height, -mid), (-half, low, -mid),
              (-half, low, mid)),
@@ -136,11 +137,6 @@ def vehicle(shape: int, paint: int) -> tuple[Face, ...]:
         face(front, (half, belt - .1, mid), (-half, belt - .1, mid), (-half, low, mid),
              (half, low, mid)),
     )
-
-
-def _mirrored(texture: Texture) -> np.ndarray:
-    """Left-right mirrored straight-alpha pixels of an opaque-bodied texture."""
-    return np.ascontiguousarray(texture.level_for(1.0, 1.0)[:, ::-1])
 
 
 def size(shape: int) -> tuple[float, float, float]:

@@ -95,8 +95,9 @@ class World:
                  (a, high, half))
         end = ((a, high, -half), (-a, high, -half), (-a, 0, -half), (a, 0, -half))
         faces = []
-        peak = ((b - 0.2, high + rise, -half), (b + 0.2, high + rise, -half), (-a, high, -half),
-                (a, high, -half))
+        eaves = high - 0.12
+        peak = ((b - 0.2, high + rise, -half), (b + 0.2, high + rise, -half),
+                (-a, eaves, -half), (a, eaves, -half))
         for texture, corners in ((front, wall), (facades.gable(variant), end),
                                  (facades.gable(variant), peak), (facades.roof(variant), tiles)):
             corners = np.array(corners, float)
@@ -268,7 +269,8 @@ class World:
             kind = obstacles.KINDS[order[(number * 3 + place) % len(order)]]
             s = begin + place * 5.5 + float(rng.uniform(0, 1.5))
             flank = -flank
-            limit = self._style.half_road - 0.8
+            style = self._style
+            limit = style.half_road - (style.parking + 0.6 if style.parking else 0.8)
             x = float(np.clip(self.ego_x + flank * rng.uniform(1.6, 2.0), -limit, limit))
             things.append(self._obstacle(rng, kind, x, s, 1 + number * 3 + place))
         return things
