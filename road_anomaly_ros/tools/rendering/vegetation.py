@@ -62,17 +62,18 @@ def _foliage(rng: np.random.Generator, alpha: np.ndarray, tips: list[np.ndarray]
 def tree(variant: int) -> Texture:
     """Tree on its trunk: summer, autumn or bare by `variant`; as high as it is drawn."""
     rng = np.random.default_rng((21, variant))
-    height, width = 256, 208
+    height, width = 272, 304
     alpha = np.zeros((height, width), np.uint8)
     tips: list[np.ndarray] = []
     _branch(alpha, rng, np.array([width / 2, height - 1.0]), rng.uniform(-0.06, 0.06),
-            rng.uniform(40, 54), tips)
+            rng.uniform(36, 50), tips)
     season = variant % 4
     palette = _AUTUMN if season == 2 else _GREENS
     color = palette[rng.integers(len(palette))]
     density = (0.9, 0.75, 0.5, 0.04)[season]
-    picture = _foliage(rng, alpha, tips[3:], color, density)
-    return Texture(with_alpha(picture, alpha))
+    picture = with_alpha(_foliage(rng, alpha, tips[3:], color, density), alpha)
+    columns, rows = np.flatnonzero(alpha.max(0)), np.flatnonzero(alpha.max(1))
+    return Texture(picture[rows[0]:, columns[0]:columns[-1] + 1])
 
 
 @cache

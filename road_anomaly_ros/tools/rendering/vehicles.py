@@ -121,10 +121,10 @@ def vehicle(shape: int, paint: int) -> tuple[Face, ...]:
     pane, bonnet = _glass(color, 8), Texture(_shaded(color, 16, 32, 1.2, 1.05))
     lid = length - 0.1
     return (
-        face(bonnet, (top, height, mid - screen), (-top, height, mid - screen),
-             (-top, height, mid - tail), (top, height, mid - tail)),
-        face(bonnet, (-half, belt, mid - nose), (half, belt, mid - nose),
-             (half, belt - .18, mid - .1), (-half, belt - .18, mid - .1)),
+        face(bonnet, (-top, height, mid - screen), (top, height, mid - screen),
+             (top, height, mid - tail), (-top, height, mid - tail)),
+        face(bonnet, (-half, belt - .18, mid - .05), (half, belt - .18, mid - .05),
+             (half, belt, mid - nose), (-half, belt, mid - nose)),
         face(right, (top, height, -mid), (top, height, mid), (half, low, mid), (half, low, -mid)),
         face(left, (-top, height, mid), (-top, height, -mid), (-half, low, -mid),
              (-half, low, mid)),
