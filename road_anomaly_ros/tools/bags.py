@@ -128,7 +128,10 @@ class BagReader:
 
 
 class BagWriter:
-    """A new rosbag2 folder, complete once `close` returned; topics appear when written to."""
+    """A new rosbag2 folder, complete once `close` returned; topics appear when written to.
+
+    With sqlite3 it must be used from one thread only.
+    """
 
     def __init__(self, folder: Path, storage: str = STORAGES[0]) -> None:
         plugin = StoragePlugin.MCAP if storage == 'mcap' else StoragePlugin.SQLITE3
@@ -149,14 +152,14 @@ class BagWriter:
                 self._connections[topic] = self._writer.add_connection(
                     topic, kind, typestore=type_store())
             self._writer.write(self._connections[topic], stamp_ns, data)
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise _as_os_error(error, self._writer.path) from error
 
     def close(self) -> None:
         """Write the index and the metadata; raises OSError when the disk is full."""
         try:
             self._writer.close()
-        except (sqlite3.Error, WriterError) as error:
+        except (sqlite3.OperationalError, WriterError) as error:
             raise _as_os_error(error, self._writer.path) from error
 
     def abort(self) -> None:

@@ -69,38 +69,38 @@ class ReadAhead(Generic[T]):
 class WriteBehind(Generic[T]):
     """Hands items to `write` in a thread, in order; `put` waits while `depth` items are pending.
 
-    After an error in `write` the rest is dropped, and every `put` and `close` raises that error.
+    After an error in `write` the rest is dropped and every `put` raises that error. `finish` runs
+    in the same thread at the end, whatever happened before.
     """
 
-    def __init__(self, write: Callable[[T], None], depth: int = 4) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[T], None], finish: Callable[[], None],
+                 depth: int = 4) -> None:
+        self._write, self._finish = write, finish
         self._queue: queue.Queue[Any] = queue.Queue(depth)
-        self._error: BaseException | None = None
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name='write', daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not _END:
-            if self._error is None:
-                try:
-                    self._write(item)
-                except BaseException as error:
-                    self._error = error
+            if self.error is None:
+                self._guard(self._write, item)
+        self._guard(self._finish)
+
+    def _guard(self, step: Callable[..., None], *items: T) -> None:
+        try:
+            step(*items)
+        except Exception as error:
+            self.error = self.error or error
 
     def put(self, item: T) -> None:
         """Queue one item; raises the error of an earlier one."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         self._queue.put(item)
 
-    def close(self) -> None:
-        """Wait until everything is written; raises the first error."""
-        self.stop()
-        if self._error is not None:
-            raise self._error
-
     def stop(self) -> None:
-        """Wait for the thread, whatever became of it; safe to call twice."""
+        """Wait until everything is written; what failed then stands in `error`."""
         if self._thread.is_alive():
             self._queue.put(_END)
             self._thread.join()

@@ -38,6 +38,7 @@ class Outcome:
     times: list[dict[str, float]] = field(default_factory=list)     # milliseconds per stage
     signal: int | None = None           # the signal that ended it, if one did
     error: Exception | None = None      # what ended it early; what was done before is kept
+    outputs: list[str] = field(default_factory=list)        # names of what came out whole
 
     def figures(self) -> dict[str, Any]:
         """Return the outcome as it stands in summary.json."""
@@ -57,10 +58,11 @@ def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
     """Run every frame (the first `limit`, resized to `size` (W, H) if given) through all sinks.
 
     Never raises for what happens on the way: the error, or the signal that stopped it, stands in
-    the outcome, and everything finished before has been handed to the sinks.
+    the outcome, and everything before it is in the outputs. Sinks are used from one thread.
     """
     outcome = Outcome()
-    writer = WriteBehind(lambda done: _write(done, sinks, outcome))
+    writer = WriteBehind(lambda done: _write(done, sinks, outcome),
+                         lambda: _finish(sinks, outcome))
     reader = ReadAhead(_prepared(source, limit, size))
     begin = time.perf_counter()
     try:
@@ -74,12 +76,12 @@ def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
             if stop is not None and stop.signal is not None:
                 outcome.signal = stop.signal
                 break
-        writer.close()
     except Exception as error:          # kept for the caller, who first saves what is done
         outcome.error = error
     finally:
         reader.close()
         writer.stop()
+    outcome.error = outcome.error or writer.error
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
@@ -106,31 +108,29 @@ def _write(done: Done, sinks: Sequence[Sink], outcome: Outcome) -> None:
     for sink in sinks:
         done.times['write'] = (time.perf_counter() - begin) * 1e3 - done.times.get('draw', 0.0)
         sink.write(done)
-    if sinks and shutil.disk_usage(sinks[0].path.parent).free < RESERVE_BYTES:
-        raise OSError(errno.ENOSPC, f'the disk is full, stopped after frame {done.index}',
-                      str(sinks[0].path.parent.parent))
     outcome.frames += 1
     outcome.objects += len(done.result.objects)
     outcome.frames_with_objects += bool(done.result.objects)
     outcome.times.append(done.times)
+    if sinks and shutil.disk_usage(sinks[0].path.parent).free < RESERVE_BYTES:
+        raise OSError(errno.ENOSPC, f'the disk is full, stopped after {outcome.frames} frames',
+                      str(sinks[0].path.parent.parent))
 
 
-def finish(sinks: Sequence[Sink], outcome: Outcome) -> list[str]:
-    """Complete all sinks and return the names of those that came out whole.
-
-    The first failure becomes the outcome's error; a broken output makes room for the others.
-    """
-    names = []
+def _finish(sinks: Sequence[Sink], outcome: Outcome) -> None:
+    """Complete all sinks; a broken one is removed, which makes room for the others."""
+    broken = None
     for sink in sinks:
         try:
             sink.finish()
         except OSError as error:
-            outcome.error = outcome.error or error
+            broken = broken or error
             if sink.path.is_dir():
                 shutil.rmtree(sink.path, ignore_errors=True)
             else:
                 sink.path.unlink(missing_ok=True)
             continue
         if sink.path.exists():
-            names.append(sink.name)
-    return names
+            outcome.outputs.append(sink.name)
+    if broken is not None:
+        raise broken

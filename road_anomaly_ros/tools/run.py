@@ -79,7 +79,7 @@ def execute(source: Source, config: PipelineConfig, staging: Staging,
     """Process the source, publish the results, say what was found; returns the exit code."""
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.flow import StopOnSignal
-    from road_anomaly_ros.tools.processing import finish, process
+    from road_anomaly_ros.tools.processing import process
     from road_anomaly_ros.tools.staging import plain
     pipeline = Pipeline.from_config(config)
     sinks = make_sinks(source, staging, arguments)
@@ -89,12 +89,11 @@ def execute(source: Source, config: PipelineConfig, staging: Staging,
                               limit=arguments.max_frames, size=arguments.resize, stop=stop)
         if outcome.frames == 0:
             return _nothing_done(source, outcome)
-        names = finish(sinks, outcome)
         summary = summarize(source, pipeline, outcome, arguments)
         for sink in sinks:
             summary.update(plain(sink.figures()))
-        staging.publish(names, summary)
-    report(summary, staging.out, names)
+        staging.publish(outcome.outputs, summary)
+    report(summary, staging.out, outcome.outputs)
     if outcome.error is not None:
         raise outcome.error
     return 0 if outcome.signal is None else 128 + outcome.signal

@@ -49,7 +49,8 @@ def _salvage_mcap(path: Path) -> Iterator[Record]:
 
 def _salvage_sqlite(path: Path) -> Iterator[Record]:
     # immutable: a damaged file must not be "repaired" by writing to it, and no journal is awaited
-    source = sqlite3.connect(f'{path.resolve().as_uri()}?immutable=1', uri=True)
+    source = sqlite3.connect(f'{path.resolve().as_uri()}?immutable=1', uri=True,
+                             check_same_thread=False)
     try:
         # Else SQLite refuses a file that is shorter than its header says.
         source.execute('PRAGMA writable_schema = ON')

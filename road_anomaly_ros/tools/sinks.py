@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from road_anomaly_ros.tools.bags import (
+    COMPRESSED,
+    IMAGE,
+    BagWriter,
+    compressed_message,
+    image_message,
+)
 from road_anomaly_ros.tools.sources import Frame
 from road_anomaly_ros.tools.truth import Tally, compare
 
@@ -286,38 +293,36 @@ class BagSink(Sink):
 
     def __init__(self, path: Path, storage: str) -> None:
         super().__init__(path)
-        from road_anomaly_ros.tools.bags import BagWriter
-        self._bag = BagWriter(path, storage)
+        self._storage = storage
+        self._bag: BagWriter | None = None
 
     def write(self, done: Done) -> None:
         """Append the frame's messages."""
-        result = done.result
-        self._image(done, 'semantic/labels', result.labels.cpu().numpy(), 'mono8')
-        self._image(done, 'anomaly/score', done.score, '32FC1')
-        mask = result.mask.cpu().numpy().astype(np.uint8) * 255
-        self._image(done, 'obstacle/mask', mask, 'mono8')
-        instances = result.instances.cpu().numpy().astype(np.uint16)
-        self._image(done, 'obstacle/instances', instances, '16UC1')
-        self._overlay(done)
-
-    def _image(self, done: Done, topic: str, array: np.ndarray, encoding: str) -> None:
-        from road_anomaly_ros.tools.bags import IMAGE, image_message
-        stamp = done.frame.stamp_ns
-        message = image_message(array, encoding, stamp_ns=stamp, frame_id=done.frame.frame_id)
-        self._bag.write(f'{NODE}/{topic}', IMAGE, message, stamp)
-
-    def _overlay(self, done: Done) -> None:
-        from road_anomaly_ros.tools.bags import COMPRESSED, compressed_message
-        stamp = done.frame.stamp_ns
-        picture = cv2.cvtColor(done.overlay, cv2.COLOR_RGB2BGR)
-        data: Any = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].reshape(-1)
-        message = compressed_message(data, 'rgb8; jpeg compressed bgr8', stamp_ns=stamp,
-                                     frame_id=done.frame.frame_id)
+        if self._bag is None:           # only now: SQLite is bound to the thread that opens it
+            self._bag = BagWriter(self.path, self._storage)
+        stamp, frame_id, result = done.frame.stamp_ns, done.frame.frame_id, done.result
+        maps = {
+            'semantic/labels': (result.labels.cpu().numpy(), 'mono8'),
+            'anomaly/score': (done.score, '32FC1'),
+            'obstacle/mask': (result.mask.cpu().numpy().astype(np.uint8) * 255, 'mono8'),
+            'obstacle/instances': (result.instances.cpu().numpy().astype(np.uint16), '16UC1')}
+        for topic, (array, encoding) in maps.items():
+            message = image_message(array, encoding, stamp_ns=stamp, frame_id=frame_id)
+            self._bag.write(f'{NODE}/{topic}', IMAGE, message, stamp)
+        message = compressed_message(to_jpeg(done.overlay), 'rgb8; jpeg compressed bgr8',
+                                     stamp_ns=stamp, frame_id=frame_id)
         self._bag.write(f'{NODE}/overlay/compressed', COMPRESSED, message, stamp)
 
     def finish(self) -> None:
         """Write index and metadata."""
-        self._bag.close()
+        if self._bag is not None:
+            self._bag.close()
+
+
+def to_jpeg(picture: np.ndarray) -> np.ndarray:
+    """Return RGB uint8 [H, W, 3] as the bytes of a JPEG, uint8 [N]."""
+    picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].reshape(-1)
 
 
 class TruthSink(Sink):
