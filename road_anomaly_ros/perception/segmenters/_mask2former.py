@@ -78,7 +78,7 @@ class DeformableAttention(nn.Module):
 
         offsets, weights = layer.sampling_offsets, layer.attention_weights
         self.weight = nn.Parameter(torch.cat([planes(offsets.weight), weights.weight.detach()]))
-        self.bias = nn.Parameter(torch.cat([planes(offsets.bias), weights.bias.detach()])[:, None])
+        self.bias = nn.Parameter(torch.cat([planes(offsets.bias), weights.bias.detach()])[None, :, None])
         self.split = offsets.bias.numel()
         self.value_proj, self.output_proj = layer.value_proj, layer.output_proj
 
@@ -88,7 +88,8 @@ class DeformableAttention(nn.Module):
         batch, count, channels = tokens.shape
         values = self.value_proj(tokens).transpose(1, 2).contiguous()
         values = values.view(batch * self.heads, channels // self.heads, count)
-        planes = torch.matmul(self.weight, queries.transpose(1, 2)).add_(self.bias).float()
+        planes = torch.baddbmm(self.bias, self.weight.expand(batch, -1, -1),
+                               queries.transpose(1, 2)).float()
         offsets, weights = planes.split((self.split, planes.shape[1] - self.split), dim=1)
         offsets = offsets.reshape(batch * self.heads, _LEVELS, 2, self.points, count)
         weights = weights.reshape(batch * self.heads, 1, _LEVELS * self.points, count)

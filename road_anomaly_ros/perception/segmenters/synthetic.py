@@ -61,11 +61,11 @@ class SyntheticSegmenter:
 
     def _mask_logits(self, batch: torch.Tensor) -> torch.Tensor:
         """Return mask logits [B,Q,h,w] of a uint8 batch [B,3,H,W]."""
-        size = [math.ceil(length / self._stride) for length in batch.shape[-2:]]
-        red, green, blue = F.adaptive_avg_pool2d(batch.float() / 255, size).unbind(1)
+        height, width = (math.ceil(length / self._stride) for length in batch.shape[-2:])
+        red, green, blue = F.adaptive_avg_pool2d(batch.float() / 255, (height, width)).unbind(1)
         hue = torch.stack([red - green, blue - green], 1)
         distance = (hue[:, None] - self._hues[:, :, None, None]).norm(dim=2)
-        rows = (torch.arange(size[0], device=batch.device) + 0.5) / size[0] - _HORIZON
+        rows = (torch.arange(height, device=batch.device) + 0.5) / height - _HORIZON
         inside = rows[:, None] * self._sides[:, None, None] >= 0
         return _SHARPNESS * torch.where(inside, _RADIUS - distance, -torch.ones_like(distance))
 
