@@ -133,7 +133,7 @@ class Drive:
         camera, light = self.camera(index), self.style.light
         things = self._world.things(camera.station, index / self.options.fps)
         self._sky.paint(canvas, camera, float(self._center(camera.station)[1]))
-        shade = paint_shadows(things, canvas, camera, light, 70.0)
+        shade = paint_shadows(things, canvas, camera, light, 55.0)
         self._ground.paint(canvas, camera, shade)
         paint_things(things, canvas, camera)
         return canvas, camera

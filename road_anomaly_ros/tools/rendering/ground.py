@@ -197,25 +197,28 @@ class Ground:
         """Paint the lines of the road, worn by the grain of what lies below."""
         mask = np.zeros(color.shape[:2], np.uint8)
         nearest = max(float(rows.distance[-1]) * 0.9, 0.3)
-        for x, width, length, gap in self._style.lines:
-            for begin, end in _dashes(camera.station + nearest, camera.station + 120, length, gap):
-                cut = np.linspace(begin, end, 2 + int((end - begin) / 12))
-                left = np.stack([np.full_like(cut, x - width / 2), 0 * cut, cut], -1)
-                right = left[::-1] + np.array([width, 0.0, 0.0])
-                pixels = camera.project(np.concatenate([left, right]))
-                pixels[:, 1] -= rows.first
-                limit = 16 * max(canvas_limit(color), 1)
-                points = np.clip(pixels * 16, -limit, limit).astype(np.int32)
-                cv2.fillPoly(mask, [points], self._style.paint_strength, cv2.LINE_AA, 4)
+        outlines = _outlines(self._style.lines, camera.station + nearest, camera.station + 110)
+        pixels = camera.project(np.concatenate(outlines)) - (0, rows.first)
+        limit = 4 * max(camera.width, camera.height)
+        pixels = (np.clip(pixels, -limit, limit) * 16).astype(np.int32)
+        cuts = np.cumsum([len(outline) for outline in outlines])[:-1]
+        for points in np.split(pixels, cuts):
+            cv2.fillPoly(mask, [points], self._style.paint_strength, cv2.LINE_AA, 4)
         keep = cv2.cvtColor(cv2.bitwise_not(mask), cv2.COLOR_GRAY2RGB)
         paint = cv2.multiply(cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB), self._style.paint_color,
                              scale=1 / 255)
         cv2.add(cv2.multiply(color, keep, scale=1 / 255), paint, dst=color)
 
 
-def canvas_limit(color: np.ndarray) -> int:
-    """Largest coordinate that still matters for a polygon on this picture, in pixels."""
-    return 4 * max(color.shape[:2])
+def _outlines(lines: tuple, first: float, last: float) -> list[np.ndarray]:
+    """Outlines [n, 3] (x, 0, s) of the painted pieces between two stations."""
+    outlines = []
+    for x, width, length, gap in lines:
+        for begin, end in _dashes(first, last, length, gap):
+            cut = np.linspace(begin, end, 2 + int((end - begin) / 12))
+            left = np.stack([np.full_like(cut, x - width / 2), np.zeros_like(cut), cut], -1)
+            outlines.append(np.concatenate([left, left[::-1] + np.array([width, 0.0, 0.0])]))
+    return outlines
 
 
 def _dashes(begin: float, end: float, length: float, gap: float) -> list[tuple[float, float]]:

@@ -37,7 +37,8 @@ def _board_jobs(boards: list[Board], canvas: Canvas, camera: Camera) -> Iterator
     middle = pixels[..., 0].mean(1)
     half = np.array([b.width for b in boards]) / 2 * camera.focal / points[..., 2].mean(1)
     seen = ((points[..., 2].min(1) > _NEAR) & (middle + half > 0)
-            & (middle - half < canvas.width))
+            & (middle - half < canvas.width) & (half > 0.3)
+            & (pixels[:, 1, 1] - pixels[:, 0, 1] > 2.0))
     rows = np.arange(canvas.height)
     for i in np.flatnonzero(seen):
         board = boards[i]
@@ -64,7 +65,7 @@ def _solid_jobs(solids: list[Solid], canvas: Canvas, camera: Camera) -> Iterator
     width, height = _extents(pixels)
     low, high = pixels.min(1), pixels.max(1)
     seen = (alive & facing & (high > 0).all(1) & (low[:, 0] < canvas.width)
-            & (low[:, 1] < canvas.height) & (width > 0.4) & (height > 0.4))
+            & (low[:, 1] < canvas.height) & (width > 0.7) & (height > 0.7) & (width * height > 5))
     for i in np.flatnonzero(seen):
         thing = solids[owner[i]]
         yield ((-thing.layer, -thing.s, -float(points[i, :, 2].mean())),
@@ -131,6 +132,10 @@ def _fill(shade: np.ndarray, polygons: list[np.ndarray], camera: Camera, value: 
     pixels = camera.project(np.column_stack([spots[:, 0], np.zeros(len(spots)), ahead]))
     limit = 4 * max(shade.shape)
     pixels = (np.clip(pixels, -limit, limit) * 16).astype(np.int32)
-    cuts = np.cumsum([len(polygon) for polygon in polygons])[:-1]
-    for polygon in np.split(pixels, cuts):
-        cv2.fillConvexPoly(shade, polygon, value, cv2.LINE_8, 4)
+    starts = np.cumsum([0] + [len(polygon) for polygon in polygons[:-1]])
+    low, high = np.minimum.reduceat(pixels, starts), np.maximum.reduceat(pixels, starts)
+    inside = ((high > 0).all(1) & (low[:, 0] < 16 * shade.shape[1])
+              & (low[:, 1] < 16 * shade.shape[0]) & (high[:, 1] - low[:, 1] > 4))
+    for i in np.flatnonzero(inside):
+        cv2.fillConvexPoly(shade, pixels[starts[i]:starts[i] + len(polygons[i])], value,
+                           cv2.LINE_8, 4)

@@ -20,7 +20,7 @@ def _branch(alpha: np.ndarray, rng: np.random.Generator, start: np.ndarray, angl
             length: float, tips: list[np.ndarray]) -> None:
     """Draw a branch and its children; collect where twigs end."""
     end = start + length * np.array([np.sin(angle), -np.cos(angle)])
-    thickness = max(1, round(length * 0.12))
+    thickness = max(1, round((length - 8) * 0.13))
     points = [tuple(int(c * 16) for c in point) for point in (start, end)]
     cv2.line(alpha, points[0], points[1], 255, thickness, cv2.LINE_AA, 4)
     tips.append(end)
@@ -70,7 +70,7 @@ def tree(variant: int) -> Texture:
     season = variant % 4
     palette = _AUTUMN if season == 2 else _GREENS
     color = palette[rng.integers(len(palette))]
-    density = (0.9, 0.75, 0.5, 0.04)[season]
+    density = (0.9, 0.75, 0.6, 0.0)[season]
     picture = with_alpha(_foliage(rng, alpha, tips[3:], color, density), alpha)
     columns, rows = np.flatnonzero(alpha.max(0)), np.flatnonzero(alpha.max(1))
     return Texture(picture[rows[0]:, columns[0]:columns[-1] + 1])

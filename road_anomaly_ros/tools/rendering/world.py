@@ -36,6 +36,7 @@ class World:
         """Remember the seed; nothing is built yet."""
         self._seed, self._style, self._with_obstacles = seed, style, with_obstacles
         self._block = lru_cache(maxsize=64)(self._build_block)
+        self._draw = lru_cache(maxsize=1024)(self._draw_slot)
         self._cluster = lru_cache(maxsize=16)(self._build_cluster)
 
     @property
@@ -58,7 +59,7 @@ class World:
 
     def _build_block(self, number: int) -> list[Thing]:
         """Houses, trees, fences, poles, parked cars of one block of the street."""
-        rng = np.random.default_rng((81, self._seed, number + 1000))
+        rng = np.random.default_rng((81, self._seed, number + 1_000_000_000))
         begin, things = number * BLOCK, []
         for side in (-1, 1):
             things += self._frontage(rng, begin, side)
@@ -88,7 +89,7 @@ class World:
         variant = int(rng.integers(facades.VARIANTS))
         front = facades.house_front(variant)
         high, deep = facades.storeys(variant) * 2.9 + 0.2, 8.0
-        half, rise = length / 2, max(0.05, float(rng.uniform(-0.8, 3.6)))
+        half, rise = length / 2, float(rng.uniform(-1.2, 3.6))
         a, b = -deep / 2, 0.0
         wall = ((a, high, half), (a, high, -half), (a, 0, -half), (a, 0, half))
         tiles = ((b, high + rise, half), (b, high + rise, -half), (a, high, -half),
@@ -98,8 +99,10 @@ class World:
         eaves = high - 0.12
         peak = ((b - 0.2, high + rise, -half), (b + 0.2, high + rise, -half),
                 (-a, eaves, -half), (a, eaves, -half))
-        for texture, corners in ((front, wall), (facades.gable(variant), end),
-                                 (facades.gable(variant), peak), (facades.roof(variant), tiles)):
+        shown = [(front, wall), (facades.gable(variant), end)]
+        if rise > 0.3:
+            shown += [(facades.gable(variant), peak), (facades.roof(variant), tiles)]
+        for texture, corners in shown:
             corners = np.array(corners, float)
             if side < 0:
                 corners = corners * (-1, 1, 1)
@@ -211,14 +214,18 @@ class World:
             offset = 22.0 if x == self.ego_x else 0.0
             nearest = station + (9.0 if x == self.ego_x else -4.0)
             for slot, s in _slots(station, time, speed, 34.0, offset):
-                rng = np.random.default_rng((82, self._seed, lane, slot + 100000))
-                if rng.random() > style.traffic * 0.75:
-                    continue
-                s += float(rng.uniform(-8, 8))
-                if nearest < s < station + VIEW:
-                    things.append(self._car(int(rng.integers(4)), int(rng.integers(10)),
-                                            x + float(rng.uniform(-0.2, 0.2)), s, oncoming))
+                chance, ahead, aside, variant = self._draw(82, lane, slot)
+                s += 16 * ahead - 8
+                if chance < style.traffic * 0.75 and nearest < s < station + VIEW:
+                    things.append(self._car(variant % 4, variant // 4, x + 0.4 * aside - 0.2, s,
+                                            oncoming))
         return things
+
+    def _draw_slot(self, salt: int, lane: int, slot: int) -> tuple[float, float, float, int]:
+        """Three fixed numbers in [0, 1) and a variant in [0, 40) for a slot of a lane."""
+        rng = np.random.default_rng((salt, self._seed, lane, slot + 1_000_000_000))
+        chance, ahead, aside = rng.random(3).tolist()
+        return chance, ahead, aside, int(rng.integers(40))
 
     def _walkers(self, station: float, time: float) -> list[Thing]:
         """Pedestrians on the pavements, bicyclists at the edge of the road."""
@@ -228,14 +235,12 @@ class World:
                  (1, 4.5, 1))):
             walk = max(style.pavement, 1.0)
             for slot, s in _slots(station, time, speed, 42.0 if riding else 15.0, 7.0 * lane):
-                rng = np.random.default_rng((83, self._seed, lane, slot + 100000))
-                if rng.random() > style.people * (0.5 if riding else 0.8):
+                chance, ahead, aside, variant = self._draw(83, lane, slot)
+                s += 12 * ahead - 6
+                if (chance > style.people * (0.5 if riding else 0.8)
+                        or not station + 1 < s < station + 80):
                     continue
-                s += float(rng.uniform(-6, 6))
-                if not station + 1 < s < station + VIEW * 0.7:
-                    continue
-                variant = int(rng.integers(8)) + (8 * (side > 0) if not riding else 0)
-                x = side * (style.half_road + (rng.uniform(0.5, max(walk - 0.3, 0.6)) if not riding
+                x = side * (style.half_road + (0.5 + aside * max(walk - 0.8, 0.1) if not riding
                                                else -0.5 - style.parking))
                 rate = 7.0 if riding else 1.8
                 phase = int((time * rate * 4 + variant * 3) % people.PHASES)
