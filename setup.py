@@ -36,6 +36,7 @@ def shared(folder):
 REQUIRED = [
     'numpy>=1.26',
     'opencv-python-headless>=4.9',
+    'pillow>=10.1',                 # first with a scalable font inside
     'PyYAML>=6.0',
     'rosbags>=0.10',                # both storage plug-ins, type stores handed in by the caller
     'safetensors>=0.4.3',
