@@ -79,6 +79,8 @@ class Pipeline:
     be used, each with one line that says what to do, when it is built or reconfigured, never at a frame.
     """
 
+    stopwatch: type[Stopwatch] = Stopwatch          # a benchmark may measure more than time
+
     def __init__(self, config: PipelineConfig | None = None) -> None:
         self._config = config or PipelineConfig()
         self._device = weights.select_device(self._config.device)
@@ -133,7 +135,7 @@ class Pipeline:
               stamps: Sequence[float | None] | None = None) -> list[FrameResult]:
         """Process several images through one call of the network; results in the order of the images."""
         chain = self._chain
-        watch = Stopwatch(self._device)
+        watch = self.stopwatch(self._device)
         tensors = [self._upload(image) for image in images]
         watch.lap('upload')
         mirrored = [image.flip(-1) for image in tensors] if chain.config.tta_hflip else []
@@ -202,7 +204,7 @@ class Pipeline:
 
     def _finish(self, chain: _Chain, image: torch.Tensor, outputs: Sequence[Any], stamp: float | None,
                 shared: Mapping[str, float]) -> FrameResult:
-        watch = Stopwatch(self._device)
+        watch = self.stopwatch(self._device)
         dense = self._score(chain, outputs)
         watch.lap('score')
         score, notes = self._refine(chain, image, dense, outputs[0])
