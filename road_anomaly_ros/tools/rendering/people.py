@@ -97,12 +97,12 @@ def pedestrian(variant: int, phase: int) -> Texture:
 
 @cache
 def bicyclist(variant: int, phase: int) -> Texture:
-    """Person on a bicycle seen from behind (even variants) or obliquely, 1.2 m by 1.8 m."""
+    """Person on a bicycle seen from behind (even variants) or obliquely, 1.5 m by 1.8 m."""
     rng = np.random.default_rng((32, variant))
     coat, trousers, skin = _pick(rng, _CLOTHES), _pick(rng, _CLOTHES[:5]), _pick(rng, _SKIN)
     turn = np.sin(2 * np.pi * phase / PHASES)
     side_on = 0.0 if variant % 2 == 0 else 0.4
-    figure = _Figure(1.2, 1.8)
+    figure = _Figure(1.5, 1.8)
     tyre, frame = (24, 24, 26), _pick(rng, ((60, 62, 66), (120, 30, 30), (40, 60, 110)))
     if side_on:
         for x in (-0.36, 0.34):

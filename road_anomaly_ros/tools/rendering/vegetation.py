@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import cv2
@@ -16,22 +17,23 @@ _GREENS = ((74, 92, 44), (58, 80, 40), (92, 102, 50), (52, 70, 44), (104, 104, 5
 _AUTUMN = ((140, 100, 44), (126, 84, 40), (116, 110, 54))
 
 
-def _branch(alpha: np.ndarray, rng: np.random.Generator, start: np.ndarray, angle: float,
-            length: float, tips: list[np.ndarray]) -> None:
+def _branch(alpha: np.ndarray, rng: np.random.Generator, start: tuple[float, float],
+            angle: float, length: float, tips: list[tuple[float, float]]) -> None:
     """Draw a branch and its children; collect where twigs end."""
-    end = start + length * np.array([np.sin(angle), -np.cos(angle)])
-    thickness = max(1, round((length - 8) * 0.13))
-    points = [tuple(int(c * 16) for c in point) for point in (start, end)]
-    cv2.line(alpha, points[0], points[1], 255, thickness, cv2.LINE_AA, 4)
+    end = (start[0] + length * math.sin(angle), start[1] - length * math.cos(angle))
+    thickness = max(1, round((length - 15) * 0.15))
+    cv2.line(alpha, (int(start[0] * 16), int(start[1] * 16)), (int(end[0] * 16), int(end[1] * 16)),
+             255, thickness, cv2.LINE_AA, 4)
     tips.append(end)
     if length < 12:
         return
     count = 4 if length > 24 else 2
-    for spread in np.linspace(-0.8, 0.8, count) + rng.uniform(-0.25, 0.25, count):
-        _branch(alpha, rng, end, angle * 0.8 + spread, length * rng.uniform(0.68, 0.85), tips)
+    for child, (turn, share) in enumerate(rng.random((count, 2)).tolist()):
+        spread = 1.6 * child / (count - 1) - 0.8 + 0.5 * turn - 0.25
+        _branch(alpha, rng, end, angle * 0.8 + spread, length * (0.68 + 0.17 * share), tips)
 
 
-def _foliage(rng: np.random.Generator, alpha: np.ndarray, tips: list[np.ndarray],
+def _foliage(rng: np.random.Generator, alpha: np.ndarray, tips: list[tuple[float, float]],
              color: tuple[int, int, int], density: float) -> np.ndarray:
     """Grow clumps of leaves around the twigs; returns the colour picture, changes alpha."""
     height, width = alpha.shape
@@ -64,8 +66,8 @@ def tree(variant: int) -> Texture:
     rng = np.random.default_rng((21, variant))
     height, width = 272, 304
     alpha = np.zeros((height, width), np.uint8)
-    tips: list[np.ndarray] = []
-    _branch(alpha, rng, np.array([width / 2, height - 1.0]), rng.uniform(-0.06, 0.06),
+    tips: list[tuple[float, float]] = []
+    _branch(alpha, rng, (width / 2, height - 1.0), rng.uniform(-0.06, 0.06),
             rng.uniform(36, 50), tips)
     season = variant % 4
     palette = _AUTUMN if season == 2 else _GREENS
@@ -87,7 +89,7 @@ def bush(variant: int) -> Texture:
     for _ in range(70):
         y = rng.uniform(0.1, 1.0)
         reach = (0.12 + 0.36 * y) if tall else 0.44 * np.sqrt(max(0.0, 1 - (1.15 - y) ** 2 * 0.7))
-        tips.append(np.array([width * (0.5 + rng.uniform(-reach, reach) * 0.8), height * y]))
+        tips.append((width * (0.5 + rng.uniform(-reach, reach) * 0.8), height * y))
     color = _GREENS[rng.integers(len(_GREENS))]
     return Texture(with_alpha(_foliage(rng, alpha, tips, color, 1.0), alpha))
 

@@ -249,7 +249,7 @@ class World:
 
     def _person(self, variant: int, phase: int, x: float, s: float, riding: bool) -> Thing:
         if riding:
-            return Board(people.bicyclist(variant % people.RIDERS, phase), x, s, 1.2, 1.8,
+            return Board(people.bicyclist(variant % people.RIDERS, phase), x, s, 1.5, 1.8,
                          BICYCLIST, radius=0.25)
         high = 1.6 + 0.025 * (variant % 9)
         return Board(people.pedestrian(variant % people.WALKERS, phase), x, s, high / 2, high,
