@@ -74,12 +74,12 @@ def render_frames(
     """
     if count == 0:
         return []
-    wanted = [count, *size, first_seed]
+    wanted, seeds = [count, *size, first_seed], range(first_seed, first_seed + count)
     if cache is not None and cache.is_file():
-        with np.load(cache) as stored:
-            if stored['wanted'].tolist() == wanted:
-                return [Frame(*pair) for pair in zip(stored['images'], stored['labels'], strict=True)]
-    frames = [_render(seed, size) for seed in tqdm(range(first_seed, first_seed + count), 'render')]
+        with np.load(cache) as kept:
+            if kept['wanted'].tolist() == wanted:
+                return [Frame(*pair) for pair in zip(kept['images'], kept['labels'], strict=True)]
+    frames = [_render(seed, size) for seed in tqdm(seeds, 'render')]
     if cache is not None:
         partial = cache.with_suffix('.partial.npz')
         np.savez(partial, wanted=wanted, images=np.stack([frame.image for frame in frames]),
