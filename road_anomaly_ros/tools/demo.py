@@ -37,7 +37,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command and say where to look next; returns what `run` returns."""
     code = run.main(arguments)
     if code == 0:
-        print(f'watch {arguments.out / "overlay.mp4"}, look at {arguments.out / "snapshots"}')
+        places = [arguments.out / name for name in ('overlay.mp4', 'snapshots')]
+        print('look at', ' and '.join(str(place) for place in places if place.exists()))
         if arguments.input == DRIVE:
             print('your own footage: make demo INPUT=dashcam.mp4')
     return code
