@@ -52,6 +52,21 @@ def mask2former(folder: Path, *, backbone: str = 'resnet', preprocessing: dict |
     return model
 
 
+def eomt(folder: Path, *, masked: bool = True):
+    """Write an EoMT directory of 4 classes and 5 queries for windows of 32 pixels; return it."""
+    from transformers import EomtConfig, EomtForUniversalSegmentation
+    torch.manual_seed(0)
+    config = EomtConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=32,
+                        patch_size=8, mlp_ratio=2, num_blocks=2, num_queries=5,
+                        num_register_tokens=2, num_upscale_blocks=1, **IDS)
+    model = roughen(EomtForUniversalSegmentation(config))
+    if not masked:
+        model.attn_mask_probs.zero_()
+    save(model, folder, {'size': {'shortest_edge': 32, 'longest_edge': None},
+                         'do_split_image': True})
+    return model
+
+
 def save(model, folder: Path, preprocessing: dict | None = None, *, safe: bool = True) -> None:
     """Write model and preprocessor_config.json as save_pretrained does; pickled if not `safe`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,42 @@ class MaskOutput:
 
 
 @dataclass(frozen=True)
+class WindowedOutput:
+    """What a mask-based segmenter says about overlapping windows of a resized image.
+
+    The semantic map (and every other accumulator) of each window, at the window's own size, is
+    averaged where windows overlap; the result on `scaled_size` is resized to `image_size`.
+    """
+
+    windows: tuple[MaskOutput, ...]                 # image_size of each: (h, w) of the window
+    offsets: tuple[tuple[int, int], ...]            # (top, left) of each in the resized image
+    scaled_size: tuple[int, int]                    # (H, W) of the resized image
+    image_size: tuple[int, int]                     # (H, W) of the camera image
+
+    def __post_init__(self) -> None:
+        if not self.windows or len(self.windows) != len(self.offsets):
+            raise ValueError(f'expected one offset for each of at least one window, got '
+                             f'{len(self.windows)} windows and {len(self.offsets)} offsets')
+        for window, (top, left) in zip(self.windows, self.offsets, strict=True):
+            height, width = window.image_size
+            if min(top, left) < 0 or top + height > self.scaled_size[0] \
+                    or left + width > self.scaled_size[1]:
+                raise ValueError(f'window {window.image_size} at {(top, left)} lies outside of '
+                                 f'{self.scaled_size}')
+        _check_size(self.image_size)
+
+    @property
+    def num_queries(self) -> int:
+        """Q, the number of queries of each window."""
+        return self.windows[0].num_queries
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of known classes without 'no object'."""
+        return self.windows[0].num_classes
+
+
+@dataclass(frozen=True)
 class PixelOutput:
     """What a per-pixel segmenter says about one image."""
 

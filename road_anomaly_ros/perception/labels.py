@@ -22,6 +22,7 @@ _CITYSCAPES: dict[str, Color] = {
     'bus': (0, 60, 100), 'train': (0, 80, 100), 'motorcycle': (0, 0, 230),
     'bicycle': (119, 11, 32), 'lane marking': (255, 255, 255), 'parking': (250, 170, 160),
 }
+CITYSCAPES = tuple(_CITYSCAPES)[:19]        # the evaluated classes, in the order of their ids
 _SYNONYMS = {
     'pavement': 'sidewalk', 'tree': 'vegetation', 'nature': 'vegetation', 'sign': 'traffic sign',
     'sign symbol': 'traffic sign', 'signsymbol': 'traffic sign', 'pedestrian': 'person',
@@ -33,6 +34,13 @@ _SYNONYMS = {
 # Sidewalks and terrain can be driven on, but what stands there blocks nobody.
 _DRIVABLE = frozenset({'road', 'lane marking', 'parking'})
 _GOLDEN_RATIO = 0.618033988749895
+
+
+def names_of(count: int) -> tuple[str, ...]:
+    """Return names for `count` classes of a checkpoint that stores none: 19 are Cityscapes'."""
+    if count == len(CITYSCAPES):
+        return CITYSCAPES
+    return tuple(f'class {index}' for index in range(count))
 
 
 def label_set(names: Sequence[str] | Mapping[int, str]) -> LabelSet:

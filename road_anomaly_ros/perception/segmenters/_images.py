@@ -73,7 +73,7 @@ class Preprocessing:
             if short_side:
                 stored.update(size={'shortest_edge': short_side, 'longest_edge': 2 * short_side},
                               pad_size=None, do_resize=True)
-            return cls._from_stored(stored)
+            return cls.from_stored(stored)
         except FileNotFoundError:
             raise PipelineError(f'no preprocessor_config.json in {directory}; expected the file '
                                 'that came with the model') from None
@@ -81,7 +81,8 @@ class Preprocessing:
             raise PipelineError(f'{path} is not understood: {reason(error)}') from None
 
     @classmethod
-    def _from_stored(cls, stored: Mapping[str, Any]) -> Preprocessing:
+    def from_stored(cls, stored: Mapping[str, Any]) -> Preprocessing:
+        """Read the settings of an image processor of transformers from their names and values."""
         rescaled = stored.get('do_rescale', True)
         scale = 1.0 / stored.get('rescale_factor', 1 / 255) if rescaled else 1.0
         normal = stored.get('do_normalize', True)

@@ -78,7 +78,8 @@ class DeformableAttention(nn.Module):
 
         offsets, weights = layer.sampling_offsets, layer.attention_weights
         self.weight = nn.Parameter(torch.cat([planes(offsets.weight), weights.weight.detach()]))
-        self.bias = nn.Parameter(torch.cat([planes(offsets.bias), weights.bias.detach()])[None, :, None])
+        bias = torch.cat([planes(offsets.bias), weights.bias.detach()])
+        self.bias = nn.Parameter(bias[None, :, None])
         self.split = offsets.bias.numel()
         self.value_proj, self.output_proj = layer.value_proj, layer.output_proj
 

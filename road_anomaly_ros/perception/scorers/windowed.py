@@ -1,0 +1,45 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Accumulators of overlapping windows, averaged on the resized image before they are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from road_anomaly_ros.perception import dense
+from road_anomaly_ros.perception.contract import WindowedOutput
+from road_anomaly_ros.perception.scorers.base import Scorer
+from road_anomaly_ros.perception.windows import merge_windows
+
+
+def merged_source(output: WindowedOutput, method: Scorer, options: Any, size: tuple[int, int], *,
+                  sanitized: bool) -> tuple[dense.PlaneSource, dense.QueryVectors]:
+    """Return the mean of what the windows accumulate at their own size, to be resized to `size`.
+
+    The order is that of the original EoMT: logits are resized to the window, the semantic map is
+    formed there, windows are averaged, the mean is resized. Counts of the frame are added up.
+    """
+    sources = [dense.MaskSource(window, window.image_size, sanitized=sanitized)
+               for window in output.windows]
+    vectors = [method.prepare(source, options) for source in sources]
+    names: Sequence[str] = ()
+    maps: list[Tensor] = []
+    for source, weights in zip(sources, vectors, strict=True):
+        rows = []
+        kept = dataclasses.replace(weights, keep=True, features=None)
+        for _, block in source.blocks(kept):
+            names = list(block.maps)
+            rows.append(torch.cat(
+                [block.semantic, *(block[name].float()[None] for name in names)]))
+        maps.append(torch.cat(rows, 1))
+    merged = merge_windows(maps, output.offsets, output.scaled_size)
+    repaired = torch.stack([source.sanitized for source in sources]).sum()
+    frame = {name: torch.stack([weights.frame[name] for weights in vectors]).sum(0)
+             for name in vectors[0].frame}
+    return (dense.PlaneSource(merged, size, names, repaired),
+            dense.QueryVectors(vectors[0].semantic, frame=frame))

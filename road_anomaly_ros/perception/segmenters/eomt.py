@@ -1,0 +1,157 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""EoMT, the encoder-only mask transformer (Kerssies et al. 2025), over windows of the image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.transforms.v2 import functional as vision
+
+from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, WindowedOutput
+from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.segmenters._eomt_layout import (
+    is_original,
+    load_original,
+    pixel_statistics,
+)
+from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
+from road_anomaly_ros.perception.segmenters.mask2former import labels_of
+from road_anomaly_ros.perception.weights import (
+    load_pretrained,
+    model_directory,
+    read_state,
+    resolve_model,
+)
+from road_anomaly_ros.perception.windows import WindowPlan, plan_windows
+
+_CLASSES = {'eomt': 'EomtForUniversalSegmentation',
+            'eomt_dinov3': 'EomtDinov3ForUniversalSegmentation'}
+_MAX_WINDOWS = 32                   # of one image: a strip one pixel high would need thousands
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose about an EoMT."""
+
+    keep_aspect: bool = option(
+        True, 'Slide windows over the image; otherwise squeeze all of it into one window.',
+        live=False)
+    window_batch: int = option(
+        4, 'Windows that go through the network at once.', low=1, high=64, live=False)
+    features: str = option(
+        'none', "Features handed on for learned heads: 'none' or the patches of the 'encoder'.",
+        choices=('none', 'encoder'), live=False)
+
+
+class EomtSegmenter:
+    """Images to the outputs of their windows."""
+
+    kind = 'mask'
+
+    def __init__(self, model: Any, *, model_dir: Path | None, source: Path,
+                 preprocessing: Preprocessing, device: torch.device, precision: torch.dtype,
+                 options: Options) -> None:
+        self.labels = labels_of(model.config, source)
+        self.num_queries = int(model.config.num_queries)
+        self.model_dir = model_dir
+        self._network = _without_chance(model).to(device).requires_grad_(False)
+        self._input = (model.config.image_size, model.config.image_size)
+        self._preprocessing, self._options = preprocessing, options
+        self._device, self._precision = device, precision
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[torch.Tensor]) -> list[WindowedOutput]:
+        """Return one output per uint8 RGB image [3,H,W]; windows of one size share batches.
+
+        ValueError for an image so long and narrow that it would need more than 32 windows.
+        """
+        found: dict[int, WindowedOutput] = {}
+        for positions, batch in same_size_batches(images):
+            size = (batch.shape[-2], batch.shape[-1])
+            plan = self._plan(size)
+            pixels = vision.resize(batch.to(self._device), list(plan.scaled_size), antialias=True)
+            windows = self._windows(self._preprocessing.normalize(plan.cut(pixels)), plan)
+            for row, position in enumerate(positions):
+                found[position] = WindowedOutput(
+                    tuple(windows[row::len(positions)]), plan.offsets, plan.scaled_size, size)
+        return [found[position] for position in range(len(images))]
+
+    def _plan(self, size: tuple[int, int]) -> WindowPlan:
+        if not self._options.keep_aspect:
+            return WindowPlan(self._input, ((0, 0),), self._input)
+        if max(size) > _MAX_WINDOWS * min(size):
+            raise ValueError(f'expected an image with sides of at most 1:{_MAX_WINDOWS}, got '
+                             f'{size[0]}x{size[1]}; crop it')
+        return plan_windows(size, self._input)
+
+    def _windows(self, pixels: torch.Tensor, plan: WindowPlan) -> list[MaskOutput]:
+        mixed = self._precision != torch.float32
+        found: list[MaskOutput] = []
+        for part in pixels.split(self._options.window_batch):
+            with torch.autocast(self._device.type, self._precision, enabled=mixed):
+                raw = self._network(pixel_values=part)
+            features = self._features(raw.last_hidden_state)
+            found += [MaskOutput(raw.class_queries_logits[row], raw.masks_queries_logits[row],
+                                 plan.window, None if features is None else features[row])
+                      for row in range(len(part))]
+        return found
+
+    def _features(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Return the patch tokens as maps [B,C,gh,gw] where they were asked for."""
+        if self._options.features == 'none':
+            return None
+        patches = self._network.grid_size[0] * self._network.grid_size[1]
+        return tokens[:, -patches:].transpose(1, 2).unflatten(-1, self._network.grid_size)
+
+
+def _without_chance(model: Any) -> Any:
+    """Fix whether each last layer masks its attention: half-annealed checkpoints throw dice."""
+    model.attn_mask_probs = (model.attn_mask_probs >= 0.5).float()
+    return model
+
+
+def load(model: str, *, device: torch.device, precision: torch.dtype,
+         options: Options) -> EomtSegmenter:
+    """Load an EoMT in transformers' or the original layout; PipelineError where it cannot work."""
+    found = resolve_model(model)
+    pickle = _original_file(found)
+    if pickle is not None:
+        state = read_state(pickle)
+        if is_original(state):
+            statistics = Preprocessing.from_stored({'do_resize': False, **pixel_statistics(state)})
+            return EomtSegmenter(
+                load_original(state, pickle), model_dir=pickle.parent, source=pickle,
+                preprocessing=statistics, device=device, precision=precision, options=options)
+    directory = model_directory(model)
+    preprocessing = Preprocessing.from_directory(
+        directory, default={'size': {'shortest_edge': 640}})
+    return EomtSegmenter(
+        load_pretrained(_model_class(directory), directory), model_dir=directory, source=directory,
+        preprocessing=preprocessing, device=device, precision=precision, options=options)
+
+
+def _original_file(found: str | Path) -> Path | None:
+    """Return the pickle that may be of the original layout: a file, or that of a directory."""
+    if isinstance(found, str):
+        return None
+    if found.is_file():
+        return found
+    pickle = found / 'pytorch_model.bin'
+    return pickle if pickle.is_file() and not any(found.glob('*.safetensors')) else None
+
+
+def _model_class(directory: Path) -> Any:
+    import transformers
+    try:
+        kind = json.loads((directory / 'config.json').read_text(encoding='utf-8'))['model_type']
+        return getattr(transformers, _CLASSES[kind])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise PipelineError(f'{directory / "config.json"} describes no EoMT that this version of '
+                            f'transformers knows; expected model_type one of {sorted(_CLASSES)}'
+                            ) from None
