@@ -159,7 +159,8 @@ class Camera:
     def publish(self, frame: Frame, result: FrameResult, options: Any, quality: int) -> None:
         """Send a result under the header of its frame and note how old it is."""
         header = frame.message.header
-        self.publishers.publish(result, header, options, quality)
+        for failure in self.publishers.publish(result, header, options, quality):
+            self.complain(f'output {failure}', f'output left out: {failure}')
         stats = self.stats
         stats.processed += 1
         stats.sanitized += result.sanitized

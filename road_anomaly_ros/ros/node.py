@@ -213,7 +213,7 @@ class AnomalyNode(LifecycleNode):
     def _give_up(self, frames: list[Frame], reason: str) -> None:
         """Reach a clear state after a fault of the device: unconfigured, with the reason shown."""
         for frame in frames:
-            self._cameras[frame.camera].fail(reason)
+            self._cameras[frame.camera].stats.failed += 1
         self.get_logger().error(reason)
         self._fault = reason
         self._soon(self._retire)

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from road_anomaly_ros.perception import FrameResult, LabelSet, drawing
 from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros.process import one_line
 
 try:
     import vision_msgs.msg as vision
@@ -134,21 +135,24 @@ class Publishers:
             kind, name, qos(latched=latched), event_callbacks=self._events(name),
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
-    def publish(self, result: FrameResult, header: Any, options: Any, quality: int) -> int:
-        """Publish what is listened to, each message under `header`; returns how many were sent."""
-        sent = 0
+    def publish(self, result: FrameResult, header: Any, options: Any, quality: int) -> list[str]:
+        """Publish what is listened to, each message under `header`; returns what failed.
+
+        An output that fails costs only itself.
+        """
+        failed = []
         for output, raw, jpeg in self._rows:
             wanted = [publisher for publisher in (raw, jpeg) if _heard(publisher)]
-            picture = output.build(result, options) if wanted else None
-            for publisher in wanted:
-                message = (images.to_jpeg(picture, header, quality) if publisher is jpeg
-                           else images.to_message(picture, output.encoding, header))
-                publisher.publish(message)
-            sent += len(wanted)
+            try:
+                picture = output.build(result, options) if wanted else None
+                for publisher in wanted:
+                    publisher.publish(images.to_jpeg(picture, header, quality) if publisher is jpeg
+                                      else images.to_message(picture, output.encoding, header))
+            except Exception as error:
+                failed.append(f'{output.topic}: {one_line(error)}')
         if _heard(self._detections):
             self._detections.publish(detections(result, header))
-            sent += 1
-        return sent
+        return failed
 
     def publish_label_info(self, labels: LabelSet, stamp: Any) -> None:
         """Send the names of the classes once; late subscribers get them too."""

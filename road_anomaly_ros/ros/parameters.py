@@ -64,9 +64,9 @@ def node_parameters(segmenter: str | None = None) -> list[Option]:
 
 
 def to_ros(value: Any) -> Any:
-    """Return an option's value as ROS stores it."""
+    """Return an option's value as ROS stores it: lists of texts, which alone may hold 'none'."""
     if isinstance(value, tuple):
-        return list(value) or [EMPTY]
+        return [str(part) for part in value] or [EMPTY]
     return value
 
 
@@ -109,6 +109,8 @@ def _constraints(item: Option) -> list[str]:
     if choices:
         several = item.kind is tuple
         found.append(f"any of {choices} or ['{EMPTY}']" if several else f'one of {choices}')
+    if item.kind is tuple and item.low is not None:
+        found.append(f"numbers from {item.low:g} to {item.high:g}, or ['{EMPTY}']")
     if not item.live:
         found.append('accepted only while unconfigured')
     return found
@@ -151,7 +153,6 @@ class Parameters:
         if self._has_post_set:
             self._node.add_post_set_parameters_callback(self._take_over)
         self._live = True
-        self.config, self.options = self._build(self._values)
         self._warn_unknown()
 
     def _declare(self, items: Iterable[Option]) -> None:
@@ -159,6 +160,7 @@ class Parameters:
         for item in missing:
             self._options[item.name] = item
             self._values[item.name] = self._initial(item)
+        self.config, self.options = self._build(self._values)
         live, self._live = self._live, False
         for item in missing:
             self._node.declare_parameter(

@@ -49,8 +49,8 @@ class NewestFrames:
             if self._closed:
                 return []
             due = sorted(self._slots, key=lambda camera: self._served.get(camera, -1))[:limit]
-            self._turn += 1
             for camera in due:
+                self._turn += 1
                 self._served[camera] = self._turn
             return [self._slots.pop(camera) for camera in due]
 

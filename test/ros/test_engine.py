@@ -1,0 +1,152 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The live pipeline: changes between frames, faults of one image, a device without memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from road_anomaly_ros.perception import Pipeline, PipelineConfig
+from road_anomaly_ros.ros.engine import Engine, OutOfMemory, is_out_of_memory
+
+IMAGE = np.full((24, 32, 3), 90, np.uint8)
+
+
+def no_memory():
+    return torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+
+
+class Faulty(Pipeline):
+    """A pipeline whose next calls raise what `faults` holds; `None` lets one through."""
+
+    faults: list
+    sizes: list
+    built = 0
+
+    def __init__(self, config):
+        super().__init__(config)
+        type(self).built += 1
+
+    def batch(self, images, stamps=None):
+        self.sizes.append(len(images))
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is not None:
+            raise fault
+        return super().batch(images, stamps)
+
+
+@pytest.fixture
+def faulty():
+    return type('Case', (Faulty,), {'faults': [], 'sizes': []})
+
+
+@pytest.fixture
+def engine(faulty):
+    engine = Engine(faulty)
+    engine.load(PipelineConfig(segmenter='synthetic', device='cpu'))
+    faulty.sizes.clear()
+    return engine
+
+
+def run(engine, count=1):
+    return engine.run([IMAGE] * count, [float(number) for number in range(count)])
+
+
+def test_results_come_in_the_order_of_the_images(engine, faulty):
+    config, results = run(engine, 3)
+    assert [result.stamp for result in results] == [0.0, 1.0, 2.0]
+    assert faulty.sizes == [3]
+    assert config.scorer == results[0].scorer
+
+
+def test_a_change_is_taken_over_before_the_next_frame(engine):
+    before = engine.pipeline.chain.scorer
+    wanted = engine.pipeline.config.replace({'scorer': 'msp'})
+    engine.check(wanted)
+    engine.reconfigure(wanted)
+    assert engine.pipeline.chain.scorer == before != 'msp'
+    config, (result,) = run(engine)
+    assert result.scorer == config.scorer == 'msp'
+
+
+def test_of_several_changes_the_last_one_counts(engine):
+    for scorer in ('msp', 'rba', 'max_entropy'):
+        engine.reconfigure(engine.pipeline.config.replace({'scorer': scorer}))
+    assert run(engine)[1][0].scorer == 'max_entropy'
+
+
+def test_what_needs_a_reload_is_refused_with_the_way_to_do_it(engine):
+    with pytest.raises(ValueError, match=r'model takes effect .* clean up'):
+        engine.check(engine.pipeline.config.replace({'model': 'other'}))
+
+
+def test_an_image_that_fails_leaves_the_others_alone(engine, faulty):
+    faulty.faults[:] = [RuntimeError('in the batch'), None, RuntimeError('alone'), None]
+    _, results = run(engine, 3)
+    assert faulty.sizes == [3, 1, 1, 1]
+    assert str(results[1]) == 'alone'
+    assert [results[0].stamp, results[2].stamp] == [0.0, 2.0]
+
+
+def test_a_single_image_that_fails_is_not_tried_again(engine, faulty):
+    faulty.faults[:] = [RuntimeError('bad')]
+    assert [str(result) for result in run(engine)[1]] == ['bad']
+    assert faulty.sizes == [1]
+
+
+def test_out_of_memory_is_answered_with_one_smaller_try(engine, faulty):
+    faulty.faults[:] = [no_memory()]
+    _, results = run(engine, 2)
+    assert faulty.sizes == [2, 1, 1]
+    assert [result.stamp for result in results] == [0.0, 1.0]
+    assert engine.loaded
+
+
+def test_out_of_memory_again_releases_the_model(engine, faulty):
+    faulty.faults[:] = [no_memory(), no_memory()]
+    with pytest.raises(OutOfMemory, match="device to 'cpu'"):
+        run(engine)
+    assert not engine.loaded and faulty.sizes == [1, 1]
+    engine.load(PipelineConfig(segmenter='synthetic', device='cpu'))
+    assert run(engine)[1][0].stamp == 0.0
+
+
+def test_the_cpu_takes_over_where_that_is_allowed(engine, faulty):
+    engine.fallback_to_cpu = True
+    faulty.faults[:] = [no_memory(), no_memory()]
+    _, (result,) = run(engine)
+    assert result.stamp == 0.0 and engine.recoveries == 1
+    assert engine.pipeline.config.device == 'cpu'
+    later = PipelineConfig(segmenter='synthetic', scorer='msp')       # device 'auto', as before
+    engine.check(later)
+    engine.reconfigure(later)
+    assert run(engine)[1][0].scorer == 'msp'
+    assert engine.pipeline.config.device == 'cpu'
+
+
+def test_the_cpu_takes_over_once_and_not_for_ever(engine, faulty):
+    engine.fallback_to_cpu = True
+    faulty.faults[:] = [no_memory(), no_memory()]
+    run(engine)
+    built = faulty.built
+    faulty.faults[:] = [MemoryError(), MemoryError()]
+    with pytest.raises(OutOfMemory):
+        run(engine)
+    assert faulty.built == built
+
+
+@pytest.mark.parametrize(('error', 'expected'), [
+    (no_memory(), True), (MemoryError(), True), (RuntimeError('CUDA error: out of memory'), True),
+    (RuntimeError('shape mismatch'), False), (ValueError('out of memory'), False),
+])
+def test_is_out_of_memory(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+def test_release_twice_is_no_error(engine):
+    engine.release()
+    engine.release()
+    assert not engine.loaded
+    engine.check(PipelineConfig(segmenter='synthetic', model='other'))

@@ -1,0 +1,367 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node over real DDS: its life, its cameras, changes while it runs, what it says of itself."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='no rclpy installed')
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_graph import Graph, image_message, send_until, values, wait_for
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros.engine import Engine
+
+SCORE = 'anomaly_node/anomaly/score'
+
+
+@pytest.fixture
+def graph():
+    with Graph() as graph:
+        yield graph
+
+
+class Gate(Pipeline):
+    """A pipeline that holds a frame for as long as the test wants."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.open.set()
+
+    def batch(self, images, stamps=None):
+        self.entered.set()
+        assert self.open.wait(20)
+        return super().batch(images, stamps)
+
+
+def call(graph, kind, name, request):
+    client = graph.client.create_client(kind, f'{graph.namespace}/anomaly_node/{name}')
+    assert client.wait_for_service(10.0)
+    answer = client.call_async(request)
+    wait_for(answer.done, f'an answer of {name}')
+    return answer.result()
+
+
+def state(graph):
+    return call(graph, GetState, 'get_state', GetState.Request()).current_state.label
+
+
+def change(graph, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return call(graph, ChangeState, 'change_state', request).success
+
+
+def set_parameters(graph, **changes):
+    request = SetParametersAtomically.Request(parameters=[
+        Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
+        for name, value in changes.items()])
+    return call(graph, SetParametersAtomically, 'set_parameters_atomically', request).result
+
+
+def scores(messages):
+    return [np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
+            for message in messages]
+
+
+def obstacle_picture(left=24):
+    """Sky above grey road, and a red box on it."""
+    picture = np.full((48, 64, 3), 90, np.uint8)
+    picture[:20] = (120, 170, 220)
+    picture[30:38, left:left + 12] = (200, 30, 20)
+    return picture
+
+
+def test_it_starts_by_itself_and_finds_the_obstacle(graph):
+    graph.anomaly_node(autostart=True, state='unconfigured')
+    found = graph.collect(Image, SCORE)
+    masks = graph.collect(Image, 'anomaly_node/obstacle/mask')
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, lambda: image_message(obstacle_picture()),
+               lambda: found and masks, 'a score')
+    score = scores(found)[-1]
+    assert found[-1].encoding == '32FC1' and score.shape == (48, 64)
+    assert score[32:36, 28:34].mean() > score[42:, :20].mean() + 0.1
+    mask = np.frombuffer(masks[-1].data, np.uint8).reshape(48, 64)
+    assert mask[33, 30] == 255 and mask[45, 5] == 0
+
+
+def test_the_whole_life_over_services(graph):
+    graph.anomaly_node(state='unconfigured')
+    assert state(graph) == 'unconfigured'
+    for _ in range(2):
+        for transition, expected in (
+                (Transition.TRANSITION_CONFIGURE, 'inactive'),
+                (Transition.TRANSITION_ACTIVATE, 'active'),
+                (Transition.TRANSITION_DEACTIVATE, 'inactive'),
+                (Transition.TRANSITION_CLEANUP, 'unconfigured')):
+            assert change(graph, transition)
+            assert state(graph) == expected
+    assert graph.client.count_publishers(SCORE) == 0
+    assert change(graph, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert state(graph) == 'finalized'
+
+
+def test_nothing_is_processed_while_inactive(graph):
+    node = graph.anomaly_node(state='inactive')
+    found = graph.collect(Image, SCORE)
+    assert graph.client.count_subscribers('image') == 0
+    assert node.trigger_activate().name == 'SUCCESS'
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, image_message, lambda: found, 'a score')
+    assert node.trigger_deactivate().name == 'SUCCESS'
+    count = len(found)
+    for _ in range(20):
+        publisher.publish(image_message())
+    assert state(graph) == 'inactive'                   # a round trip later nothing has come
+    assert len(found) <= count + 1
+
+
+def test_a_missing_model_is_one_line_and_can_be_mended(graph, tmp_path, capfd):
+    node = graph.anomaly_node(state='unconfigured', segmenter='mask2former',
+                              model=str(tmp_path / 'absent'))
+    rows = graph.diagnostics()
+    assert node.trigger_configure().name == 'FAILURE'
+    assert state(graph) == 'unconfigured'
+    lines = [line for line in capfd.readouterr().err.splitlines() if 'cannot configure' in line]
+    assert len(lines) == 1 and 'absent' in lines[0]
+    row = wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR], 'a row')
+    assert 'absent' in row[-1].message
+    assert set_parameters(graph, segmenter='synthetic', model='builtin').successful
+    assert node.trigger_configure().name == 'SUCCESS'
+    rows.clear()
+    wait_for(lambda: [row for row in rows if row.name.endswith('chain')
+                      and row.level == DiagnosticStatus.OK], 'a healthy node')
+
+
+def test_an_unexpected_error_releases_everything_and_may_be_retried(graph):
+    class Broken(Pipeline):
+        fail = True
+
+        def warm_up(self, *size):
+            if Broken.fail:
+                raise RuntimeError('weights of another planet')
+    engine = Engine(Broken)
+    node = graph.anomaly_node(engine=engine, state='unconfigured')
+    assert node.trigger_configure().name == 'ERROR'
+    assert state(graph) == 'unconfigured' and not engine.loaded
+    Broken.fail = False
+    assert node.trigger_configure().name == 'SUCCESS'
+
+
+def test_deactivate_waits_for_the_frame_in_flight(graph):
+    engine = Engine(Gate)
+    node = graph.anomaly_node(engine=engine)
+    found = graph.collect(Image, SCORE)
+    publisher = graph.publisher(Image, 'image')
+    gate = engine.pipeline
+    gate.entered.clear()
+    gate.open.clear()
+    send_until(publisher, image_message, gate.entered.is_set, 'a frame in flight')
+    before = node.cameras[''].stats.processed
+    threading.Timer(0.2, gate.open.set).start()
+    assert node.trigger_deactivate().name == 'SUCCESS'
+    assert node.cameras[''].stats.processed == before + 1
+    wait_for(lambda: found, 'the result of the frame in flight')
+
+
+def test_parameters_and_diagnostics_answer_while_a_frame_is_computed(graph):
+    engine = Engine(Gate)
+    graph.anomaly_node(engine=engine)
+    publisher = graph.publisher(Image, 'image')
+    gate = engine.pipeline
+    gate.entered.clear()
+    gate.open.clear()
+    send_until(publisher, image_message, gate.entered.is_set, 'a frame in flight')
+    assert set_parameters(graph, jpeg_quality=40).successful
+    answer = call(graph, GetParameters, 'get_parameters',
+                  GetParameters.Request(names=['jpeg_quality']))
+    assert answer.values[0].integer_value == 40
+    assert state(graph) == 'active'
+    rows = graph.diagnostics()
+    wait_for(lambda: rows, 'diagnostics')
+    gate.open.set()
+
+
+def test_several_cameras_have_topics_of_their_own(graph):
+    node = graph.anomaly_node(cameras=['left', 'right'])
+    found = {name: graph.collect(Image, f'anomaly_node/{name}/anomaly/score')
+             for name in node.cameras}
+    publishers = {name: graph.publisher(Image, f'{name}/image') for name in node.cameras}
+    pictures = {'left': obstacle_picture(4), 'right': obstacle_picture(44)}
+
+    def both():
+        for name, publisher in publishers.items():
+            publisher.publish(image_message(pictures[name], frame_id=name))
+        return image_message(pictures['left'], frame_id='left')
+    send_until(publishers['left'], both, lambda: all(found.values()), 'scores of both cameras')
+    for name, messages in found.items():
+        assert {message.header.frame_id for message in messages} == {name}
+        score = scores(messages)[-1]
+        here, there = score[33, 10], score[33, 50]
+        assert (here > there) == (name == 'left')
+
+
+def test_a_camera_that_dies_is_reported_and_the_other_goes_on(graph):
+    node = graph.anomaly_node(cameras=['left', 'right'], stale_after=0.5)
+    rows = graph.diagnostics()
+    right = graph.collect(Image, 'anomaly_node/right/obstacle/mask')
+    left = graph.publisher(Image, 'left/image')
+    publisher = graph.publisher(Image, 'right/image')
+    send_until(left, image_message, lambda: node.cameras['left'].stats.processed, 'left alive')
+    graph.client.destroy_publisher(left)
+
+    def dead():
+        return [row for row in rows if row.name.endswith('left')
+                and row.level == DiagnosticStatus.ERROR]
+    send_until(publisher, image_message, dead, 'a report of the dead camera')
+    assert 'nobody publishes' in dead()[-1].message
+    count = len(right)
+    rows.clear()
+    send_until(publisher, image_message, lambda: len(right) > count + 5, 'results of the other')
+    send_until(publisher, image_message, lambda: [
+        row for row in rows if row.name.endswith('right') and row.level == DiagnosticStatus.OK],
+        'the other camera to be well')
+
+
+@pytest.mark.parametrize('names', [['a/b'], ['9lives'], ['front', 'front'], ['front view']])
+def test_camera_names_that_make_no_topics_are_refused(graph, names):
+    node = graph.anomaly_node(state='unconfigured', cameras=names)
+    assert node.trigger_configure().name == 'FAILURE'
+    assert set_parameters(graph, cameras=['front']).successful
+    assert node.trigger_configure().name == 'SUCCESS'
+
+
+def test_changes_under_load_never_mix_two_configurations(graph):
+    """Each score must be that of one whole configuration; the two differ in scorer and option."""
+    picture = obstacle_picture()
+
+    def score_of(**choice):
+        pipeline = Pipeline.from_config(segmenter='synthetic', device='cpu', **choice)
+        return pipeline(picture).score.numpy()
+    choices = ({'scorer': 'msp', 'upsample': 'logits'},
+               {'scorer': 'max_entropy', 'upsample': 'semantic'})
+    expected = [score_of(**choice) for choice in choices]
+    mixed = [score_of(scorer=choices[i]['scorer'], upsample=choices[1 - i]['upsample'])
+             for i in (0, 1)]
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in itertools.combinations(expected + mixed, 2))
+    node = graph.anomaly_node(**choices[0])
+    found = graph.collect(Image, SCORE)
+    publisher = graph.publisher(Image, 'image')
+    turns = itertools.cycle(choices)
+
+    def step():
+        parameters = [Parameter(name, value=value) for name, value in next(turns).items()]
+        assert node.set_parameters_atomically(parameters).successful
+        return image_message(picture)
+    send_until(publisher, step, lambda: len(found) >= 60, 'scores', period=0.01)
+    seen = set()
+    for score in scores(found):
+        index = min(range(2), key=lambda i: np.abs(score - expected[i]).max())
+        np.testing.assert_allclose(score, expected[index], atol=1e-5)
+        seen.add(index)
+    assert seen == {0, 1}
+    assert node.cameras[''].stats.failed == 0
+
+
+def test_every_frame_is_processed_or_counted_as_dropped(graph):
+    node = graph.anomaly_node()
+    sent = itertools.count(1)
+    found = graph.collect(Image, 'anomaly_node/obstacle/mask',
+                          QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE))
+    publisher = graph.publisher(Image, 'image')
+    stats = node.cameras[''].stats
+    send_until(publisher, lambda: image_message(seconds=next(sent)),
+               lambda: stats.received >= 150, 'frames', period=0.002)
+    wait_for(lambda: stats.processed + stats.dropped == stats.received, 'the last frame')
+    stamps = [message.header.stamp.sec for message in found]
+    assert stamps == sorted(set(stamps)) and 0 < len(stamps) <= stats.processed
+    assert stats.failed == 0 and not stats.refused
+
+
+def test_compressed_input(graph):
+    graph.anomaly_node(image_transport='compressed')
+    found = graph.collect(Image, SCORE)
+    publisher = graph.publisher(CompressedImage, 'image/compressed')
+    message = images.to_jpeg(obstacle_picture(), image_message().header, 95)
+    send_until(publisher, lambda: message, lambda: found, 'a score')
+    assert (found[-1].height, found[-1].width) == (48, 64)
+
+
+def test_topics_can_be_remapped(graph):
+    graph.anomaly_node(remap=['image:=/front/camera/image_raw'.replace('/front', graph.namespace)])
+    found = graph.collect(Image, SCORE)
+    publisher = graph.publisher(Image, 'camera/image_raw')
+    send_until(publisher, image_message, lambda: found, 'a score')
+
+
+@pytest.mark.parametrize(('publish', 'says'), [
+    (None, 'nobody publishes'), ('elsewhere', 'images are published on'),
+    ('compressed', 'choose image_transport'),
+])
+def test_a_silent_camera_is_explained(graph, publish, says):
+    if publish == 'elsewhere':
+        graph.publisher(Image, 'other_image', readers=0)
+    graph.anomaly_node(stale_after=0.2)
+    rows = graph.diagnostics()
+    with Graph() as other:          # one participant cannot have two types on one topic
+        if publish == 'compressed':
+            other.publisher(CompressedImage, f'{graph.namespace}/image', readers=0)
+        found = wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
+                                  and says in row.message], says, seconds=5.0)
+        assert 'image' in found[0].message
+
+
+def test_a_qos_mismatch_is_reported_with_what_to_change(graph, capfd):
+    topic = f'{graph.namespace}/image'
+    graph.anomaly_node(stale_after=0.2, **{
+        f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
+    rows = graph.diagnostics()
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    graph.publisher(Image, 'image', best_effort, readers=0)
+    remedy = f'set qos_overrides.{topic}.subscription.reliability'
+    wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
+                      and remedy in row.message], 'the remedy', seconds=5.0)
+    assert remedy in capfd.readouterr().err
+
+
+def test_diagnostics_name_stages_counts_and_memory(graph):
+    node = graph.anomaly_node()
+    rows = graph.diagnostics()
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, image_message, lambda: node.cameras[''].stats.processed > 3, 'frames')
+    rows.clear()
+    wait_for(lambda: len(rows) >= 2, 'rows')
+    chain = values(next(row for row in rows if row.name.endswith('anomaly_node: chain')))
+    assert chain['state'] == 'active' and chain['device'] == 'cpu'
+    assert set(chain) >= {'segment_p50_ms', 'segment_p99_ms', 'score_p50_ms', 'total_p99_ms',
+                          'resident_mib'}
+    camera = values(next(row for row in rows if row.name.endswith(': camera')))
+    assert int(camera['processed']) > 3 and camera['refused'] == '0'
+    assert float(camera['latency_p99_ms']) >= float(camera['latency_p50_ms']) > 0
+
+
+def test_calibration_of_another_size_is_pointed_out(graph):
+    node = graph.anomaly_node()
+    rows = graph.diagnostics()
+    info = graph.publisher(CameraInfo, 'camera_info')
+    publisher = graph.publisher(Image, 'image')
+    message = CameraInfo(height=480, width=640)
+    send_until(info, lambda: message, lambda: node.cameras[''].stats.info_size, 'camera_info')
+
+    def warned():
+        return [row for row in rows if 'camera_info is for 640x480' in row.message]
+    send_until(publisher, image_message, warned, 'a warning')

@@ -1,0 +1,192 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The table of topics: what each pixel means, under whose header, and only for listeners."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('rclpy', reason='no rclpy installed')
+
+from ros_graph import Graph, header, image_message, send_until, wait_for
+from sensor_msgs.msg import CompressedImage, Image
+
+from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
+from road_anomaly_ros.perception.drawing import DrawingOptions
+from road_anomaly_ros.ros import images, outputs
+
+LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
+OBSTACLE = AnomalyObject(id=1, box=(1, 0, 2, 3), centroid=(1.5, 1.0), area=4, score=0.75,
+                         score_max=0.9, score_p95=0.9, label=0)
+
+
+def frame_result():
+    """Three rows, four columns: sky above road, an obstacle of four pixels, one unlabelled."""
+    labels = torch.tensor([[1, 1, 1, 255], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.uint8)
+    score = torch.tensor([[0.0, 0.9, 0.7, 0.1], [0.0, 0.8, 0.0, 0.0], [0.0, 0.6, 0.0, -3.5]])
+    mask = score > 0.5
+    return FrameResult(
+        image=torch.full((3, 3, 4), 90, dtype=torch.uint8), labels=labels, score=score, mask=mask,
+        instances=mask.int() * 70000, objects=(OBSTACLE,), label_set=LABELS, scorer='plain',
+        threshold=0.5, threshold_source='default', display_range=(0.0, 1.0))
+
+
+def built(topic):
+    output = next(row for row in outputs.OUTPUTS if row.topic == topic)
+    picture = output.build(frame_result(), DrawingOptions())
+    message = images.to_message(picture, output.encoding, header())
+    assert (message.height, message.width) == (3, 4)
+    return picture
+
+
+def test_labels_are_class_ids():
+    np.testing.assert_array_equal(built('semantic/labels')[0], [1, 1, 1, 255])
+
+
+def test_colours_are_those_of_the_classes():
+    found = built('semantic/color')
+    assert tuple(found[1, 0]) == LABELS.colors[0] and tuple(found[0, 0]) == LABELS.colors[1]
+
+
+def test_scores_are_not_rescaled():
+    found = built('anomaly/score')
+    assert found.dtype == np.float32 and found[2, 3] == np.float32(-3.5)
+
+
+def test_the_heatmap_is_brighter_where_it_is_stranger():
+    found = built('anomaly/heatmap').astype(int).sum(2)
+    assert found[0, 1] > found[1, 0]
+
+
+def test_the_mask_is_0_or_255():
+    found = built('obstacle/mask')
+    assert found.dtype == np.uint8 and set(np.unique(found)) == {0, 255}
+    assert (found == 255).sum() == 4
+
+
+def test_instance_numbers_never_wrap():
+    assert set(np.unique(built('obstacle/instances'))) == {0, 65535}
+
+
+def test_every_topic_has_a_text_and_only_pictures_are_compressed():
+    assert all(row.text.endswith('.') for row in outputs.OUTPUTS)
+    assert {row.topic for row in outputs.OUTPUTS if row.jpeg} == {
+        'semantic/color', 'anomaly/heatmap', 'overlay'}
+    assert len(outputs.topics()) == 10
+    assert '~/left/overlay/compressed' in outputs.topics('left')
+
+
+@pytest.fixture
+def graph():
+    with Graph() as graph:
+        yield graph
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count how often each row is built."""
+    counts = {}
+
+    def count(row):
+        def build(result, options):
+            counts[row.topic] = counts.get(row.topic, 0) + 1
+            return row.build(result, options)
+        return dataclasses.replace(row, build=build)
+    monkeypatch.setattr(outputs, 'OUTPUTS', tuple(count(row) for row in outputs.OUTPUTS))
+    return counts
+
+
+def test_only_what_is_listened_to_is_built(graph, counted):
+    node = graph.anomaly_node()
+    masks = graph.collect(Image, 'anomaly_node/obstacle/mask')
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, image_message, lambda: masks, 'a mask')
+    assert set(counted) == {'obstacle/mask'}
+    processed = node.cameras[''].stats.processed
+    send_until(publisher, image_message,
+               lambda: node.cameras[''].stats.processed > processed + 3, 'more frames')
+    assert set(counted) == {'obstacle/mask'}
+
+
+def test_raw_and_compressed_share_one_drawing(graph, counted):
+    graph.anomaly_node()
+    raw = graph.collect(Image, 'anomaly_node/overlay')
+    small = graph.collect(CompressedImage, 'anomaly_node/overlay/compressed')
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, image_message, lambda: raw and small, 'both overlays')
+    count = len({message.header.stamp.sec for message in [*raw, *small]})
+    assert counted['overlay'] >= count
+    shown, packed = images.to_array(raw[0]).astype(int), images.to_array(small[0]).astype(int)
+    assert np.abs(shown - packed).mean() < 6
+
+
+def test_every_output_has_the_header_and_the_size_of_its_image(graph):
+    graph.anomaly_node()
+    found = {name: graph.collect(Image if kind.endswith('/Image') else CompressedImage,
+                                 name.replace('~', 'anomaly_node'))
+             for name, kind in outputs.topics().items()}
+    publisher = graph.publisher(Image, 'image')
+    moments = iter(range(1, 10000))
+    send_until(publisher, lambda: image_message(seconds=next(moments) + 0.25, frame_id='roof'),
+               lambda: all(found.values()), 'every output')
+    for name, messages in found.items():
+        message = messages[-1]
+        assert message.header.frame_id == 'roof' and message.header.stamp.nanosec == 250_000_000
+        size = (message.height, message.width) if isinstance(message, Image) else \
+            images.to_array(message).shape[:2]
+        assert size == (48, 64), name
+
+
+def test_an_output_that_fails_costs_only_itself(graph, monkeypatch):
+    def fail(result, options):
+        raise RuntimeError('no colours')
+    rows = tuple(dataclasses.replace(row, build=fail) if row.topic == 'semantic/color' else row
+                 for row in outputs.OUTPUTS)
+    monkeypatch.setattr(outputs, 'OUTPUTS', rows)
+    node = graph.anomaly_node()
+    broken = graph.collect(Image, 'anomaly_node/semantic/color')
+    labels = graph.collect(Image, 'anomaly_node/semantic/labels')
+    wait_for(lambda: graph.client.count_publishers('anomaly_node/semantic/color'), 'the topic')
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, image_message, lambda: len(labels) > 2, 'labels')
+    wait_for(lambda: 'no colours' in ' '.join(node.cameras[''].stats.recent()), 'a complaint')
+    assert broken == []
+
+
+def test_quality_changes_the_size_of_the_jpeg(rng):
+    picture = rng.integers(0, 255, (64, 64, 3), np.uint8)
+    sizes = [len(images.to_jpeg(picture, header(), quality).data) for quality in (10, 95)]
+    assert sizes[0] < sizes[1] / 2
+
+
+class Message(types.SimpleNamespace):
+    """Stands in for a message whose fields are messages that come into being when named."""
+
+    def __getattr__(self, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+        value = Message()
+        setattr(self, name, value)
+        return value
+
+
+def test_detections_and_label_info_where_vision_msgs_is_installed(monkeypatch):
+    if outputs.vision is None:
+        names = ('Detection2DArray', 'Detection2D', 'ObjectHypothesisWithPose', 'LabelInfo',
+                 'VisionClass')
+        monkeypatch.setattr(outputs, 'vision',
+                            types.SimpleNamespace(**dict.fromkeys(names, Message)))
+    head = header()
+    found = outputs.detections(frame_result(), head)
+    box, = found.detections
+    assert found.header == head and box.header == head and box.id == '1'
+    center = box.bbox.center.position
+    assert (center.x, center.y, box.bbox.size_x, box.bbox.size_y) == (2.0, 1.5, 2.0, 3.0)
+    assert box.results[0].hypothesis.score == 0.75
+    info = outputs.label_info(LABELS, head.stamp)
+    assert [(row.class_id, row.class_name) for row in info.class_map] == [(0, 'road'), (1, 'sky')]

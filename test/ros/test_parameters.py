@@ -1,0 +1,231 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Options as ROS parameters: declared with text and bounds, changed atomically or refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+pytest.importorskip('rclpy', reason='no rclpy installed')
+
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
+from ros_graph import Graph, wait_for
+
+from road_anomaly_ros.perception import PipelineError
+from road_anomaly_ros.perception.registry import Option
+from road_anomaly_ros.ros import parameters
+from road_anomaly_ros.ros.parameters import NodeOptions, Parameters, node_parameters
+
+import rclpy  # isort: skip
+
+
+class Owner:
+    """A node with parameters and nothing else; remembers what was applied."""
+
+    def __init__(self, graph, *, locked=False, refuse=None, **overrides):
+        self.locked, self.refuse, self.applied = locked, refuse, []
+        overrides = {'segmenter': 'synthetic', **overrides}
+        self.node = graph.add(rclpy.create_node(
+            'owner', context=graph.context, namespace=graph.namespace, parameter_overrides=[
+                Parameter(name, value=value) for name, value in overrides.items()]))
+        self.parameters = Parameters(
+            self.node, check=self._check, locked=lambda: self.locked,
+            apply=lambda config, options: self.applied.append((config, options)))
+
+    def _check(self, config):
+        if self.refuse:
+            raise self.refuse
+
+    def set(self, **values):
+        return self.node.set_parameters_atomically([
+            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+
+    def get(self, name):
+        return self.node.get_parameter(name).value
+
+
+@pytest.fixture
+def graph():
+    with Graph() as graph:
+        yield graph
+
+
+@pytest.fixture
+def owner(graph):
+    return Owner(graph)
+
+
+def test_every_option_is_declared_with_text_and_bounds(owner):
+    for item in node_parameters('synthetic'):
+        described = owner.node.describe_parameter(item.name)
+        assert described.description.startswith(item.text.rstrip())
+        assert not described.read_only
+        bounded = item.kind is not tuple and (item.low, item.high) != (None, None)
+        ranges = [*described.floating_point_range, *described.integer_range]
+        if bounded and not (isinstance(item.default, float) and math.isnan(item.default)):
+            assert len(ranges) == 1, item.name
+            assert item.low is None or ranges[0].from_value == item.low
+            assert item.high is None or ranges[0].to_value == item.high
+        if not item.live:
+            assert 'unconfigured' in described.additional_constraints
+
+
+def test_defaults_are_those_of_the_options(owner):
+    for item in node_parameters('synthetic'):
+        value = parameters.from_ros(item, owner.get(item.name))
+        if item.name != 'segmenter':
+            assert value == item.default or (value != value and item.default != item.default)
+    assert owner.parameters.options == NodeOptions()
+
+
+def test_names_to_choose_from_are_shown(owner):
+    described = owner.node.describe_parameter('scorer').additional_constraints
+    assert "'auto'" in described and "'plain'" in described and "'rba'" in described
+    assert "['none']" in owner.node.describe_parameter('refinements').additional_constraints
+
+
+@pytest.mark.parametrize(('given', 'stored'), [
+    (1, 1.0), (0.5, 0.5), ('0.25', 0.25), ('1e-3', 1e-3)])
+def test_numbers_from_launch_are_brought_into_type(graph, given, stored):
+    owner = Owner(graph, **{'drawing.heat_opacity': given})
+    assert owner.get('drawing.heat_opacity') == stored
+    assert owner.parameters.config.options('drawing').heat_opacity == stored
+
+
+@pytest.mark.parametrize(('given', 'stored'), [
+    (['none'], ['none']), ([''], ['none']), ('none', ['none']), ('', ['none']),
+    (['front', 'left'], ['front', 'left']), ('front, left', ['front', 'left']),
+])
+def test_lists_from_launch(graph, given, stored):
+    owner = Owner(graph, cameras=given)
+    assert owner.get('cameras') == stored
+    assert owner.parameters.options.cameras == tuple(name for name in stored if name != 'none')
+
+
+@pytest.mark.parametrize(('given', 'stored', 'meant'), [
+    ([49, 31], ['49', '31'], (49, 31)), (['49', '31'], ['49', '31'], (49, 31)),
+    ('49,31', ['49', '31'], (49, 31)), (['none'], ['none'], ()),
+])
+def test_lists_of_numbers(graph, given, stored, meant):
+    owner = Owner(graph, **{'scorer.maskomaly.accept_query_ids': given})
+    assert owner.get('scorer.maskomaly.accept_query_ids') == stored
+    assert owner.parameters.config.options('scorer', 'maskomaly').accept_query_ids == meant
+    assert owner.set(scorer__maskomaly__accept_query_ids=['7']).successful
+    assert owner.parameters.config.options('scorer', 'maskomaly').accept_query_ids == (7,)
+
+
+@pytest.mark.parametrize(('name', 'value', 'says'), [
+    ('drawing.heat_opacity', 2.0, r'\[0, 1\]'), ('drawing.heat_opacity', 'much', 'float'),
+    ('scorer', 'enrgy', "choose one of .*'plain'"), ('image_transport', 'ffmpeg', "'raw'"),
+    ('jpeg_quality', 0, r'\[1, 100\]'), ('autostart', 3, 'bool'),
+    ('refinements', ['auto', 'smooth'], 'unknown refinement|stands alone'),
+])
+def test_a_bad_value_at_start_is_refused_with_name_and_bounds(graph, name, value, says):
+    with pytest.raises((ValueError, TypeError), match=says) as refusal:
+        Owner(graph, **{name: value})
+    assert '\n' not in str(refusal.value)
+
+
+def test_a_misspelt_name_is_pointed_out(graph, capfd):
+    Owner(graph, scorrer='rba', use_sim_time=False)
+    logged = capfd.readouterr().err
+    assert 'parameter scorrer is unknown' in logged and 'did you mean scorer?' in logged
+    assert 'use_sim_time' not in logged
+
+
+def test_a_live_change_is_applied_once_and_whole(owner):
+    assert owner.set(scorer='rba', drawing__heat_opacity=0.5, jpeg_quality=50).successful
+    (config, options), = owner.applied
+    assert config.scorer == 'rba' and config.options('drawing').heat_opacity == 0.5
+    assert options.jpeg_quality == 50
+    assert owner.parameters.config is config
+
+
+def test_one_bad_value_refuses_the_whole_change(owner):
+    result = owner.set(scorer='rba', drawing__heat_opacity=7.0)
+    assert not result.successful and 'heat_opacity' in result.reason
+    assert owner.get('scorer') == 'auto' and owner.parameters.config.scorer == 'auto'
+    assert owner.applied == []
+
+
+@pytest.mark.parametrize('refuse', [
+    ValueError('scorer rejection needs masks; choose msp'), PipelineError('no such segments')])
+def test_what_the_chain_cannot_do_is_refused_with_its_reason(owner, refuse):
+    owner.refuse = refuse
+    result = owner.set(scorer='rba')
+    assert not result.successful and result.reason == str(refuse)
+    owner.refuse = None
+    assert owner.set(scorer='rba').successful
+
+
+def test_what_needs_a_reload_is_taken_only_while_unconfigured(owner):
+    assert owner.set(device='cpu', cameras=['front']).successful
+    owner.locked = True
+    for name, value in (('model', 'other'), ('device', 'cuda'), ('cameras', ['left']),
+                        ('segmenter', 'mask2former'), ('segmenter__synthetic__stride', 2)):
+        result = owner.set(**{name: value})
+        assert not result.successful and 'clean up' in result.reason, name
+    assert owner.set(device='cpu', scorer='rba').successful      # the same value is no change
+    owner.locked = False
+    assert owner.set(segmenter__synthetic__stride=2).successful
+
+
+def test_the_validator_leaves_names_of_others_alone(owner):
+    owner.node.declare_parameter('use_it', 3)
+    assert owner.set(use_it=4).successful
+    assert owner.get('use_it') == 4
+    assert owner.applied == []
+
+
+def test_changes_over_the_service_are_normalized_too(graph, owner):
+    client = graph.client.create_client(
+        SetParametersAtomically, f'{graph.namespace}/owner/set_parameters_atomically')
+    assert client.wait_for_service(10.0)
+    request = SetParametersAtomically.Request(parameters=[
+        Parameter('drawing.heat_opacity', value=1).to_parameter_msg(),
+        Parameter('refinements', value='none').to_parameter_msg()])
+    answer = client.call_async(request)
+    wait_for(answer.done, 'an answer')
+    normalizes = hasattr(owner.node, 'add_pre_set_parameters_callback')      # since Iron
+    assert answer.result().result.successful == normalizes
+    if normalizes:
+        assert owner.get('drawing.heat_opacity') == 1.0
+        assert owner.parameters.config.refinements == ()
+
+
+def test_an_option_at_its_default_is_left_to_the_calibration(graph):
+    owner = Owner(graph, **{'scorer': 'rba', 'objects.min_area': 51, 'drawing.boxes': True})
+    config = owner.parameters.config
+    assert config.is_set('objects.min_area') and config.options('objects').min_area == 51
+    assert not config.is_set('drawing.boxes')
+    assert owner.set(drawing__boxes=True).successful             # said on purpose, so it counts
+    assert owner.parameters.config.is_set('drawing.boxes')
+
+
+def test_choosing_a_segmenter_declares_its_options(graph):
+    owner = Owner(graph, segmenter='mask2former')
+    names = [item.name for item in node_parameters('mask2former')]
+    assert all(owner.node.has_parameter(name) for name in names)
+    assert not owner.node.has_parameter('segmenter.synthetic.stride')
+    assert owner.set(segmenter='synthetic').successful
+    assert owner.get('segmenter.synthetic.stride') == 4
+
+
+def test_changes_apply_without_the_callbacks_that_humble_lacks(graph, monkeypatch):
+    for name in ('add_pre_set_parameters_callback', 'add_post_set_parameters_callback'):
+        monkeypatch.delattr(rclpy.node.Node, name, raising=False)
+    owner = Owner(graph)
+    assert owner.set(scorer='rba').successful
+    assert owner.applied[-1][0].scorer == 'rba'
+    assert not owner.set(scorer='nothing').successful
+    assert len(owner.applied) == 1
+
+
+def test_a_range_open_on_one_side():
+    described = parameters.descriptor(Option('x', 1.0, 'Text.', low=0.0, unit='m'))
+    assert described.floating_point_range[0].from_value == 0.0
+    assert described.floating_point_range[0].to_value > 1e300
+    assert described.description == 'Text. [m]'
