@@ -48,7 +48,7 @@ class PipelineConfig:
     refinements: tuple[str, ...] = option(
         (AUTO,), "Refinements of the score, in order; 'auto' as measured for the model, 'none' for none.")
     segments: str = option(
-        'felzenszwalb', 'Source of class-agnostic segments for the refinements that need them.')
+        'watershed', 'Source of class-agnostic segments for the refinements that need them.')
     upsample: str = option(
         'logits', "What is resized to the image: mask 'logits' (exact) or the 'semantic' map (cheap).",
         choices=('logits', 'semantic'))

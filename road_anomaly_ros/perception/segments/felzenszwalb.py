@@ -1,0 +1,49 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Graph-based segments (Felzenszwalb and Huttenlocher, 2004) from scikit-image; no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from skimage import segmentation
+
+from road_anomaly_ros.perception.contract import Segments
+from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.segments._images import reduced
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `felzenszwalb`."""
+
+    scale: float = option(100.0, 'Higher gives larger segments.', low=1.0, high=10_000.0)
+    sigma: float = option(0.6, 'Standard deviation of the blur before.', low=0.0, high=5.0,
+                          unit='pixel')
+    min_size: int = option(20, 'Smaller segments join a neighbour, in the reduced image.',
+                           low=1, high=100_000, unit='pixel')
+    max_side: int = option(
+        240, 'Longer side of the reduced image; the time grows with its square.',
+        low=16, high=4096, unit='pixel')
+
+
+class Felzenszwalb:
+    """Partition of an image into regions of similar colour."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __call__(self, image: torch.Tensor, prompts: object = None) -> Segments:
+        """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
+        options = self._options
+        index = segmentation.felzenszwalb(
+            reduced(image, options.max_side), scale=options.scale, sigma=options.sigma,
+            min_size=options.min_size)
+        return Segments(index=torch.from_numpy(index.astype(np.int32)).to(image.device))
+
+
+def load(*, device: torch.device, options: Options) -> Felzenszwalb:
+    """Return the source; it computes on the CPU and answers on the device of the image."""
+    return Felzenszwalb(options)
