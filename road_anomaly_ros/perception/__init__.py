@@ -11,20 +11,44 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.config import PipelineConfig
     from road_anomaly_ros.perception.contract import (
-        AnomalyObject, FrameResult, LabelSet, MaskOutput, PipelineError, PixelOutput, Segments)
+        AnomalyObject,
+        FrameResult,
+        LabelSet,
+        MaskOutput,
+        PipelineError,
+        PixelOutput,
+        Segments,
+    )
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.perception.refinements import refine
     from road_anomaly_ros.perception.scorers import score_map
 
 _HOME = {
-    'AnomalyObject': 'contract', 'FrameResult': 'contract', 'LabelSet': 'contract', 'MaskOutput': 'contract',
-    'Pipeline': 'pipeline', 'PipelineConfig': 'config', 'PipelineError': 'contract',
-    'PixelOutput': 'contract', 'Segments': 'contract', 'refine': 'refinements', 'score_map': 'scorers',
+    'AnomalyObject': 'contract',
+    'FrameResult': 'contract',
+    'LabelSet': 'contract',
+    'MaskOutput': 'contract',
+    'Pipeline': 'pipeline',
+    'PipelineConfig': 'config',
+    'PipelineError': 'contract',
+    'PixelOutput': 'contract',
+    'Segments': 'contract',
+    'refine': 'refinements',
+    'score_map': 'scorers',
 }
 
 __all__ = [
-    'AnomalyObject', 'FrameResult', 'LabelSet', 'MaskOutput', 'Pipeline', 'PipelineConfig', 'PipelineError',
-    'PixelOutput', 'Segments', 'refine', 'score_map',
+    'AnomalyObject',
+    'FrameResult',
+    'LabelSet',
+    'MaskOutput',
+    'Pipeline',
+    'PipelineConfig',
+    'PipelineError',
+    'PixelOutput',
+    'Segments',
+    'refine',
+    'score_map',
 ]
 
 

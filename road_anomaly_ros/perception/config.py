@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The one tree of settings: built from YAML, a dict, `--set` or ROS parameters by the same code."""
+"""The one tree of settings, built from YAML, a dict, `--set` or ROS parameters alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.perception.objects import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import (
-    Option, Registry, Room, build_options, option, options_of)
+    Option,
+    Registry,
+    Room,
+    build_options,
+    option,
+    options_of,
+)
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
@@ -23,7 +29,11 @@ from road_anomaly_ros.perception.segments import SEGMENTS
 AUTO = 'auto'
 GROUPS: dict[str, type] = {'objects': ObjectOptions, 'drawing': DrawingOptions}
 METHODS: dict[str, Registry[Any] | Room] = {
-    'segmenter': SEGMENTERS, 'scorer': SCORERS, 'refinement': REFINEMENTS, 'segments': SEGMENTS}
+    'segmenter': SEGMENTERS,
+    'scorer': SCORERS,
+    'refinement': REFINEMENTS,
+    'segments': SEGMENTS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +47,43 @@ class PipelineConfig:
 
     segmenter: str = option('mask2former', 'Kind of network that segments the image.', live=False)
     model: str = option(
-        'builtin', "Model to load: 'builtin', a local directory, or a hub name.", live=False)
+        'builtin', "Model to load: 'builtin', a local directory, or a hub name.", live=False
+    )
     device: str = option(
-        AUTO, "Where to compute: 'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N'.", live=False)
+        AUTO,
+        "Where to compute: 'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N'.",
+        live=False,
+    )
     precision: str = option(
-        AUTO, "Arithmetic of the network: 'auto' is float16 on CUDA and float32 on the CPU.",
-        choices=(AUTO, 'float32', 'float16', 'bfloat16'), live=False)
+        AUTO,
+        "Arithmetic of the network: 'auto' is float16 on CUDA and float32 on the CPU.",
+        choices=(AUTO, 'float32', 'float16', 'bfloat16'),
+        live=False,
+    )
     scorer: str = option(
-        AUTO, "Anomaly score; 'auto' is the one measured best for the model, else 'plain'.")
+        AUTO, "Anomaly score; 'auto' is the one measured best for the model, else 'plain'."
+    )
     refinements: tuple[str, ...] = option(
-        (AUTO,), "Refinements of the score, in order; 'auto' as measured for the model, 'none' for none.")
+        (AUTO,),
+        "Refinements of the score, in order; 'auto' as measured for the model, 'none' for none.",
+    )
     segments: str = option(
-        'watershed', 'Source of class-agnostic segments for the refinements that need them.')
+        'watershed', 'Source of class-agnostic segments for the refinements that need them.'
+    )
     upsample: str = option(
-        'logits', "What is resized to the image: mask 'logits' (exact) or the 'semantic' map (cheap).",
-        choices=('logits', 'semantic'))
+        'logits',
+        "What is resized to the image: mask 'logits' (exact) or the 'semantic' map (cheap).",
+        choices=('logits', 'semantic'),
+    )
     sanitize_inputs: bool = option(
-        True, 'Repair non-finite network outputs conservatively instead of passing them on.')
+        True, 'Repair non-finite network outputs conservatively instead of passing them on.'
+    )
     tta_hflip: bool = option(
-        False, 'Average the score with that of the mirrored image; doubles the cost.')
+        False, 'Average the score with that of the mirrored image; doubles the cost.'
+    )
     calibration: str = option(
-        '', "Calibration file to use instead of the model's own; empty for the model's own.")
+        '', "Calibration file to use instead of the model's own; empty for the model's own."
+    )
     values: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,7 +92,9 @@ class PipelineConfig:
         if self.refinements == ('none',):
             object.__setattr__(self, 'refinements', ())
         self._check_names()
-        object.__setattr__(self, 'values', tuple(sorted(_checked_values(dict(self.values)).items())))
+        object.__setattr__(
+            self, 'values', tuple(sorted(_checked_values(dict(self.values)).items()))
+        )
 
     def _check_names(self) -> None:
         for kind, name in (('segmenter', self.segmenter), ('segments', self.segments)):
@@ -79,9 +107,12 @@ class PipelineConfig:
             raise ValueError(f"refinements: 'auto' stands alone, got {list(self.refinements)}")
 
     @classmethod
-    def from_any(cls, source: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
-                 **overrides: Any) -> PipelineConfig:
-        """Build from a YAML file, a nested or flat mapping, another config or nothing; `overrides` win."""
+    def from_any(
+        cls,
+        source: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
+        **overrides: Any,
+    ) -> PipelineConfig:
+        """Build from a YAML file, a mapping, a config or nothing; `overrides` win."""
         if isinstance(source, PipelineConfig):
             return source.replace(overrides)
         if isinstance(source, (str, Path)):
@@ -89,7 +120,7 @@ class PipelineConfig:
         return cls().replace({**flatten(source or {}), **flatten(overrides)})
 
     def replace(self, changes: Mapping[str, Any]) -> PipelineConfig:
-        """Return a copy with full names such as `scorer` or `scorer.s2.tau` set to new values."""
+        """Return a copy with full names such as `scorer` or `scorer.s2.tau` set anew."""
         fields = {item.name for item in options_of(PipelineConfig)}
         top = {name: value for name, value in changes.items() if name in fields}
         rest = {name: value for name, value in changes.items() if name not in fields}
@@ -97,10 +128,10 @@ class PipelineConfig:
         return dataclasses.replace(self, **top, values=tuple(values.items()))
 
     def options(self, kind: str, name: str | None = None) -> Any:
-        """Return the options dataclass of a method (`'scorer', 's2'`) or of a group (`'objects'`)."""
+        """Return the options of a method (`'scorer', 's2'`) or of a group (`'objects'`)."""
         prefix = f'{kind}.' if name is None else f'{kind}.{name}.'
         owner = GROUPS[kind] if name is None else METHODS[kind][name].options
-        mine = {key[len(prefix):]: value for key, value in self.values if key.startswith(prefix)}
+        mine = {key[len(prefix) :]: value for key, value in self.values if key.startswith(prefix)}
         return build_options(owner, mine, prefix)
 
     def get(self, name: str) -> Any:
@@ -115,16 +146,18 @@ class PipelineConfig:
         return name in dict(self.values)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the chosen names and all explicitly set options, flat, as plain YAML values."""
+        """Return the chosen names and all options that were set, flat, as plain YAML values."""
         top = {item.name: getattr(self, item.name) for item in options_of(PipelineConfig)}
-        return {name: list(value) if isinstance(value, tuple) else value
-                for name, value in {**top, **dict(self.values)}.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in {**top, **dict(self.values)}.items()
+        }
 
 
 def parameters(segmenter: str | None = None) -> list[Option]:
     """Return every option under its full name; those of a segmenter only where one is named.
 
-    Files of segmenters and segment sources are imported only as far as their options are asked for.
+    A file of a room is imported only as far as its options are asked for.
     """
     found = options_of(PipelineConfig)
     for kind in ('scorer', 'refinement'):
@@ -148,8 +181,10 @@ def parameter(name: str) -> Option:
         owner, prefix = METHODS[parts[0]][parts[1]].options, f'{parts[0]}.{parts[1]}.'
     else:
         known = [item.name for item in options_of(PipelineConfig)]
-        raise ValueError(f'unknown option {name!r}; expected one of {known}, a group such as '
-                         f'objects.min_area or a method such as scorer.s2.tau')
+        raise ValueError(
+            f'unknown option {name!r}; expected one of {known}, a group such as '
+            f'objects.min_area or a method such as scorer.s2.tau'
+        )
     for item in options_of(owner, prefix):
         if item.name == name:
             return item
@@ -158,7 +193,7 @@ def parameter(name: str) -> Option:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Return nested settings under full names; inside a method's tree the key `name` is the choice itself."""
+    """Return nested settings under full names; in a method's tree `name` is the choice itself."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         full = f'{prefix}{key}'
@@ -173,7 +208,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
-    """Return `['scorer.s2.tau=0.02', ...]` as a mapping; values are read in their option's type later."""
+    """Return `['scorer.s2.tau=0.02', ...]` as a mapping; values get their option's type later."""
     found = {}
     for item in items:
         name, sign, value = item.partition('=')

@@ -15,7 +15,7 @@ UNLABELLED = 255
 
 
 class PipelineError(RuntimeError):
-    """A model, its weights or the device cannot be used; the message is one line with the remedy."""
+    """A model, its weights or the device cannot be used; one line with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,15 @@ class LabelSet:
     """Names and colours of the known classes, and which of them a vehicle may drive on."""
 
     names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]        # RGB, 0..255
+    colors: tuple[tuple[int, int, int], ...]  # RGB, 0..255
     drivable: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colors):
-            raise ValueError(f'expected one colour per class, got {len(self.names)} names '
-                             f'and {len(self.colors)} colours')
+            raise ValueError(
+                f'expected one colour per class, got {len(self.names)} names '
+                f'and {len(self.colors)} colours'
+            )
         for index in self.drivable:
             if not 0 <= index < len(self.names):
                 raise ValueError(f'drivable class {index} is outside 0..{len(self.names) - 1}')
@@ -40,25 +42,36 @@ class LabelSet:
 
 def _check_size(image_size: tuple[int, int]) -> None:
     if len(image_size) != 2 or min(image_size) < 1:
-        raise ValueError(f'expected image_size (H, W) with both at least 1, got {tuple(image_size)}')
+        raise ValueError(
+            f'expected image_size (H, W) with both at least 1, got {tuple(image_size)}'
+        )
 
 
 @dataclass(frozen=True)
 class MaskOutput:
-    """What a mask-based segmenter says about one image; the last class column means 'no object'."""
+    """What a mask-based segmenter says about one image; the last class means 'no object'."""
 
-    class_logits: torch.Tensor                      # [Q, K+1] float
-    mask_logits: torch.Tensor                       # [Q, h, w] float, covers exactly the image, padding removed
-    image_size: tuple[int, int]                     # (H, W) of the camera image
-    features: torch.Tensor | None = None            # [C, gh, gw] encoder features for learned heads
+    class_logits: torch.Tensor  # [Q, K+1] float
+    mask_logits: torch.Tensor  # [Q, h, w] float, covers exactly the image, padding removed
+    image_size: tuple[int, int]  # (H, W) of the camera image
+    features: torch.Tensor | None = None  # [C, gh, gw] encoder features for learned heads
 
     def __post_init__(self) -> None:
         masks, classes = self.mask_logits, self.class_logits
-        if masks.ndim != 3 or classes.ndim != 2 or len(classes) != len(masks) or classes.shape[1] < 2:
-            raise ValueError(f'expected class_logits [Q,K+1] with K >= 1 and mask_logits [Q,h,w], '
-                             f'got {tuple(classes.shape)} and {tuple(masks.shape)}')
+        if (
+            masks.ndim != 3
+            or classes.ndim != 2
+            or len(classes) != len(masks)
+            or classes.shape[1] < 2
+        ):
+            raise ValueError(
+                f'expected class_logits [Q,K+1] with K >= 1 and mask_logits [Q,h,w], '
+                f'got {tuple(classes.shape)} and {tuple(masks.shape)}'
+            )
         if min(masks.shape[1:]) < 1:
-            raise ValueError(f'expected mask_logits with at least one pixel, got {tuple(masks.shape)}')
+            raise ValueError(
+                f'expected mask_logits with at least one pixel, got {tuple(masks.shape)}'
+            )
         _check_size(self.image_size)
 
     @property
@@ -80,21 +93,28 @@ class WindowedOutput:
     averaged where windows overlap; the result on `scaled_size` is resized to `image_size`.
     """
 
-    windows: tuple[MaskOutput, ...]                 # image_size of each: (h, w) of the window
-    offsets: tuple[tuple[int, int], ...]            # (top, left) of each in the resized image
-    scaled_size: tuple[int, int]                    # (H, W) of the resized image
-    image_size: tuple[int, int]                     # (H, W) of the camera image
+    windows: tuple[MaskOutput, ...]  # image_size of each: (h, w) of the window
+    offsets: tuple[tuple[int, int], ...]  # (top, left) of each in the resized image
+    scaled_size: tuple[int, int]  # (H, W) of the resized image
+    image_size: tuple[int, int]  # (H, W) of the camera image
 
     def __post_init__(self) -> None:
         if not self.windows or len(self.windows) != len(self.offsets):
-            raise ValueError(f'expected one offset for each of at least one window, got '
-                             f'{len(self.windows)} windows and {len(self.offsets)} offsets')
+            raise ValueError(
+                f'expected one offset for each of at least one window, got '
+                f'{len(self.windows)} windows and {len(self.offsets)} offsets'
+            )
         for window, (top, left) in zip(self.windows, self.offsets, strict=True):
             height, width = window.image_size
-            if min(top, left) < 0 or top + height > self.scaled_size[0] \
-                    or left + width > self.scaled_size[1]:
-                raise ValueError(f'window {window.image_size} at {(top, left)} lies outside of '
-                                 f'{self.scaled_size}')
+            if (
+                min(top, left) < 0
+                or top + height > self.scaled_size[0]
+                or left + width > self.scaled_size[1]
+            ):
+                raise ValueError(
+                    f'window {window.image_size} at {(top, left)} lies outside of '
+                    f'{self.scaled_size}'
+                )
         _check_size(self.image_size)
 
     @property
@@ -112,9 +132,9 @@ class WindowedOutput:
 class PixelOutput:
     """What a per-pixel segmenter says about one image."""
 
-    logits: torch.Tensor                            # [C, h, w] float, covers exactly the image
-    image_size: tuple[int, int]                     # (H, W) of the camera image
-    features: torch.Tensor | None = None            # [F, gh, gw]
+    logits: torch.Tensor  # [C, h, w] float, covers exactly the image
+    image_size: tuple[int, int]  # (H, W) of the camera image
+    features: torch.Tensor | None = None  # [F, gh, gw]
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3 or min(self.logits.shape) < 1:
@@ -129,11 +149,11 @@ class PixelOutput:
 
 @dataclass(frozen=True)
 class Segments:
-    """Class-agnostic regions of one image, as a partition (`index`) or as masks that may overlap (`masks`)."""
+    """Class-agnostic regions of one image: a partition (`index`) or overlapping `masks`."""
 
-    masks: torch.Tensor | None = None               # [N, h, w] bool, any resolution, covers the whole image
-    index: torch.Tensor | None = None               # [h, w] int32, 0 .. N-1, -1 = in no segment
-    scores: torch.Tensor | None = None              # [N] float32 quality, higher is better
+    masks: torch.Tensor | None = None  # [N, h, w] bool, any resolution, covers the whole image
+    index: torch.Tensor | None = None  # [h, w] int32, 0 .. N-1, -1 = in no segment
+    scores: torch.Tensor | None = None  # [N] float32 quality, higher is better
 
     def __post_init__(self) -> None:
         if (self.masks is None) == (self.index is None):
@@ -148,35 +168,35 @@ class Segments:
 class AnomalyObject:
     """One obstacle: a connected region of high score, in pixels of the camera image."""
 
-    id: int                                         # value in FrameResult.instances, 1 .. n in order of score
-    box: tuple[int, int, int, int]                  # x, y, width, height
-    centroid: tuple[float, float]                   # x, y
-    area: int                                       # pixels
-    score: float                                    # mean of the score inside; higher is stranger
+    id: int  # value in FrameResult.instances, 1 .. n in order of score
+    box: tuple[int, int, int, int]  # x, y, width, height
+    centroid: tuple[float, float]  # x, y
+    area: int  # pixels
+    score: float  # mean of the score inside; higher is stranger
     score_max: float
     score_p95: float
-    label: int                                      # most frequent known class on the ring around it, 255 if none
+    label: int  # most frequent known class on the ring around it, 255 if none
 
 
 @dataclass(frozen=True)
 class FrameResult:
     """All that the chain says about one image; tensors lie on the pipeline's device."""
 
-    image: torch.Tensor                             # [3, H, W] uint8 RGB, the input
-    labels: torch.Tensor                            # [H, W] uint8 class ids, 255 = unlabelled
-    score: torch.Tensor                             # [H, W] float32, higher is stranger
-    mask: torch.Tensor                              # [H, W] bool, obstacle pixels
-    instances: torch.Tensor                         # [H, W] int32, 0 = none, else AnomalyObject.id
+    image: torch.Tensor  # [3, H, W] uint8 RGB, the input
+    labels: torch.Tensor  # [H, W] uint8 class ids, 255 = unlabelled
+    score: torch.Tensor  # [H, W] float32, higher is stranger
+    mask: torch.Tensor  # [H, W] bool, obstacle pixels
+    instances: torch.Tensor  # [H, W] int32, 0 = none, else AnomalyObject.id
     objects: tuple[AnomalyObject, ...]
     label_set: LabelSet
     scorer: str
-    threshold: float                                # of the score, obstacles lie strictly above
-    threshold_source: str                           # 'option', 'calibration' or 'default'
-    display_range: tuple[float, float]              # score shown as the dark and the bright end of the heatmap
-    stamp: float | None = None                      # seconds, as handed in
-    timings: Mapping[str, float] = field(default_factory=dict)      # milliseconds per stage
-    sanitized: int = 0                              # non-finite inputs repaired in this frame
-    notes: tuple[str, ...] = ()                     # one line per stage that was skipped or failed
+    threshold: float  # of the score, obstacles lie strictly above
+    threshold_source: str  # 'option', 'calibration' or 'default'
+    display_range: tuple[float, float]  # score shown as the dark and the bright end of the heatmap
+    stamp: float | None = None  # seconds, as handed in
+    timings: Mapping[str, float] = field(default_factory=dict)  # milliseconds per stage
+    sanitized: int = 0  # non-finite inputs repaired in this frame
+    notes: tuple[str, ...] = ()  # one line per stage that was skipped or failed
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The only file that knows the order: segment, score, refine, find objects; each station is timed."""
+"""The only file that knows the order: segment, score, refine, find objects; all are timed."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ _WARM_UP_SIZE = (360, 480)
 
 
 class Stopwatch:
-    """Milliseconds per stage of one frame; on CUDA read from events, so that timing never waits."""
+    """Milliseconds per stage of one frame; on CUDA from events, so that timing never waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == 'cuda'
@@ -50,7 +51,7 @@ class Stopwatch:
         if self._cuda:
             self._marks[-1][1].synchronize()
         found: dict[str, float] = {}
-        for (_, before), (stage, after) in zip(self._marks, self._marks[1:]):
+        for (_, before), (stage, after) in itertools.pairwise(self._marks):
             spent = before.elapsed_time(after) if self._cuda else (after - before) * 1e3
             found[stage] = found.get(stage, 0.0) + spent
         found['total'] = sum(found.values())
@@ -59,7 +60,7 @@ class Stopwatch:
 
 @dataclasses.dataclass(frozen=True)
 class _Chain:
-    """All that is chosen for a frame; swapped as one reference, so that a frame never sees two choices."""
+    """All that is chosen for a frame; swapped as one reference: no frame sees two choices."""
 
     config: PipelineConfig
     scorer: str
@@ -75,25 +76,31 @@ class _Chain:
 class Pipeline:
     """Camera image to labels, anomaly score and obstacles, on one device.
 
-    Raises ValueError for settings that cannot work and PipelineError for models and devices that cannot
-    be used, each with one line that says what to do, when it is built or reconfigured, never at a frame.
+    Raises ValueError for settings that cannot work and PipelineError for models and devices that
+    cannot be used, each with one line that says what to do, when it is built or reconfigured,
+    never at a frame.
     """
 
-    stopwatch: type[Stopwatch] = Stopwatch          # a benchmark may measure more than time
+    stopwatch: type[Stopwatch] = Stopwatch  # a benchmark may measure more than time
 
     def __init__(self, config: PipelineConfig | None = None) -> None:
         self._config = config or PipelineConfig()
         self._device = weights.select_device(self._config.device)
         entry = SEGMENTERS[self._config.segmenter]
         self._segmenter = entry.make(
-            self._config.model, device=self._device,
+            self._config.model,
+            device=self._device,
             precision=weights.select_precision(self._config.precision, self._device),
-            options=self._config.options('segmenter', self._config.segmenter))
+            options=self._config.options('segmenter', self._config.segmenter),
+        )
         self._chain = self._build(self._config)
 
     @classmethod
-    def from_config(cls, config: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
-                    **overrides: Any) -> Pipeline:
+    def from_config(
+        cls,
+        config: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
+        **overrides: Any,
+    ) -> Pipeline:
         """Build from a YAML file, a dict (nested or flat) or nothing; keyword `overrides` win."""
         return cls(PipelineConfig.from_any(config, **overrides))
 
@@ -126,14 +133,19 @@ class Pipeline:
         """Run one black frame of `size` (H, W), so that the first real one is not the slow one."""
         self(np.zeros((*size, 3), np.uint8))
 
-    def __call__(self, image: np.ndarray | torch.Tensor, stamp: float | None = None) -> FrameResult:
-        """Process one uint8 RGB image, array [H,W,3] or tensor [3,H,W]; `stamp` in seconds is passed through."""
+    def __call__(
+        self, image: np.ndarray | torch.Tensor, stamp: float | None = None
+    ) -> FrameResult:
+        """Process one uint8 RGB image, array [H,W,3] or tensor [3,H,W]; `stamp` is in seconds."""
         return self.batch([image], [stamp])[0]
 
     @torch.inference_mode()
-    def batch(self, images: Sequence[np.ndarray | torch.Tensor],
-              stamps: Sequence[float | None] | None = None) -> list[FrameResult]:
-        """Process several images through one call of the network; results in the order of the images."""
+    def batch(
+        self,
+        images: Sequence[np.ndarray | torch.Tensor],
+        stamps: Sequence[float | None] | None = None,
+    ) -> list[FrameResult]:
+        """Process several images through one call of the network; results in their order."""
         chain = self._chain
         watch = self.stopwatch(self._device)
         tensors = [self._upload(image) for image in images]
@@ -144,7 +156,7 @@ class Pipeline:
         shared = {stage: spent / max(1, len(images)) for stage, spent in watch.times().items()}
         results = []
         for index, image in enumerate(tensors):
-            pair = outputs[index::len(tensors)]
+            pair = outputs[index :: len(tensors)]
             stamp = None if stamps is None else stamps[index]
             results.append(self._finish(chain, image, pair, stamp, shared))
         return results
@@ -163,8 +175,10 @@ class Pipeline:
     def _refuse_reload(self, config: PipelineConfig) -> None:
         for name in reload_names(self._config, config):
             before, after = self._config.get(name), config.get(name)
-            raise ValueError(f'{name} cannot change while the model is loaded '
-                             f'({before!r} to {after!r}); build the pipeline anew')
+            raise ValueError(
+                f'{name} cannot change while the model is loaded '
+                f'({before!r} to {after!r}); build the pipeline anew'
+            )
 
     def _calibration(self, config: PipelineConfig) -> Calibration:
         if config.calibration:
@@ -175,13 +189,26 @@ class Pipeline:
         calibration = self._calibration(config)
         config = _resolve(config, calibration)
         options = config.options('scorer', config.scorer)
-        scorers.check(config.scorer, options, kind=self._segmenter.kind, labels=self._segmenter.labels)
-        steps = tuple((name, METHODS['refinement'][name].make, config.options('refinement', name))
-                      for name in config.refinements)
+        scorers.check(
+            config.scorer, options, kind=self._segmenter.kind, labels=self._segmenter.labels
+        )
+        steps = tuple(
+            (name, METHODS['refinement'][name].make, config.options('refinement', name))
+            for name in config.refinements
+        )
         key, source = self._segments_for(config, [step for _, step, _ in steps])
         levels, threshold_source = _levels(config, calibration)
-        return _Chain(config, config.scorer, options, steps, source, key,
-                      config.options('objects'), levels, threshold_source)
+        return _Chain(
+            config,
+            config.scorer,
+            options,
+            steps,
+            source,
+            key,
+            config.options('objects'),
+            levels,
+            threshold_source,
+        )
 
     def _segments_for(self, config: PipelineConfig, steps: Sequence[Any]) -> tuple[Any, Any]:
         if not any(step.needs_segments for step in steps):
@@ -194,60 +221,112 @@ class Pipeline:
 
     def _upload(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                raise ValueError(f'expected an RGB image uint8 [H,W,3], got {image.dtype} {list(image.shape)}')
+            if (
+                image.dtype != np.uint8
+                or image.ndim != 3
+                or image.shape[2] != 3
+                or image.size == 0
+            ):
+                raise ValueError(
+                    f'expected an RGB image uint8 [H,W,3], got {image.dtype} {list(image.shape)}'
+                )
             image = image if image.flags.writeable else image.copy()
             return torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
-            raise ValueError(f'expected an RGB image uint8 [3,H,W], got {image.dtype} {list(image.shape)}')
+        if (
+            image.dtype != torch.uint8
+            or image.ndim != 3
+            or image.shape[0] != 3
+            or image.numel() == 0
+        ):
+            raise ValueError(
+                f'expected an RGB image uint8 [3,H,W], got {image.dtype} {list(image.shape)}'
+            )
         return image.to(self._device, non_blocking=True)
 
-    def _finish(self, chain: _Chain, image: torch.Tensor, outputs: Sequence[Any], stamp: float | None,
-                shared: Mapping[str, float]) -> FrameResult:
+    def _finish(
+        self,
+        chain: _Chain,
+        image: torch.Tensor,
+        outputs: Sequence[Any],
+        stamp: float | None,
+        shared: Mapping[str, float],
+    ) -> FrameResult:
         watch = self.stopwatch(self._device)
         dense = self._score(chain, outputs)
         watch.lap('score')
         score, notes = self._refine(chain, image, dense, outputs[0])
         watch.lap('refine')
         mask, instances, found = objects.find(
-            score, threshold=chain.levels.threshold, low_threshold=chain.levels.low_threshold,
-            options=chain.object_options, labels=dense.labels, drivable=self.labels.drivable)
+            score,
+            threshold=chain.levels.threshold,
+            low_threshold=chain.levels.low_threshold,
+            options=chain.object_options,
+            labels=dense.labels,
+            drivable=self.labels.drivable,
+        )
         watch.lap('objects')
         times = watch.times()
         times = {**shared, **times, 'total': shared['total'] + times['total']}
         return FrameResult(
-            image=image, labels=dense.labels, score=score, mask=mask, instances=instances, objects=found,
-            label_set=self.labels, scorer=chain.scorer, threshold=chain.levels.threshold,
-            threshold_source=chain.threshold_source, display_range=chain.levels.display, stamp=stamp,
-            timings=times, sanitized=int(dense.sanitized), notes=notes)
+            image=image,
+            labels=dense.labels,
+            score=score,
+            mask=mask,
+            instances=instances,
+            objects=found,
+            label_set=self.labels,
+            scorer=chain.scorer,
+            threshold=chain.levels.threshold,
+            threshold_source=chain.threshold_source,
+            display_range=chain.levels.display,
+            stamp=stamp,
+            timings=times,
+            sanitized=int(dense.sanitized),
+            notes=notes,
+        )
 
     def _score(self, chain: _Chain, outputs: Sequence[Any]) -> scorers.DenseResult:
-        results = [scorers.evaluate(
-            output, chain.scorer, chain.scorer_options, upsample=chain.config.upsample,
-            sanitize=chain.config.sanitize_inputs) for output in outputs]
+        results = [
+            scorers.evaluate(
+                output,
+                chain.scorer,
+                chain.scorer_options,
+                upsample=chain.config.upsample,
+                sanitize=chain.config.sanitize_inputs,
+            )
+            for output in outputs
+        ]
         if len(results) == 1:
             return results[0]
         straight, mirrored = results
         return dataclasses.replace(straight, score=(straight.score + mirrored.score.flip(-1)) / 2)
 
-    def _refine(self, chain: _Chain, image: torch.Tensor, dense: scorers.DenseResult,
-                output: Any) -> tuple[torch.Tensor, tuple[str, ...]]:
+    def _refine(
+        self, chain: _Chain, image: torch.Tensor, dense: scorers.DenseResult, output: Any
+    ) -> tuple[torch.Tensor, tuple[str, ...]]:
         context = refinements.RefineContext(
-            image=image, labels=dense.labels, label_set=self.labels, source=chain.segment_source)
+            image=image, labels=dense.labels, label_set=self.labels, source=chain.segment_source
+        )
         score, notes = dense.score, []
         for name, step, options in chain.refinements:
             try:
                 score = step(score, context, options)
-            except Exception as error:      # one failing refinement must not cost the frame
+            except Exception as error:  # one failing refinement must not cost the frame
                 notes.append(f'refinement {name} skipped: {" ".join(str(error).split())}')
         return score, tuple(notes)
 
 
 def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:
-    """Return the full names of settings that differ and take effect only when the model is loaded anew."""
+    """Return the full names of settings that differ and need the model to be loaded anew."""
     names = [item.name for item in options_of(PipelineConfig) if not item.live]
-    names += sorted({name for config in (before, after) for name, _ in config.values
-                     if name.startswith('segmenter.')})
+    names += sorted(
+        {
+            name
+            for config in (before, after)
+            for name, _ in config.values
+            if name.startswith('segmenter.')
+        }
+    )
     return [name for name in names if before.get(name) != after.get(name)]
 
 
@@ -273,12 +352,19 @@ def _levels(config: PipelineConfig, calibration: Calibration) -> tuple[ScoreCali
     if levels is None:
         levels = ScoreCalibration(scorer.threshold, scorer.threshold, scorer.display, 'default')
     if not math.isnan(chosen.threshold):
-        levels, source = dataclasses.replace(
-            levels, threshold=chosen.threshold,
-            low_threshold=min(levels.low_threshold, chosen.threshold)), 'option'
+        levels, source = (
+            dataclasses.replace(
+                levels,
+                threshold=chosen.threshold,
+                low_threshold=min(levels.low_threshold, chosen.threshold),
+            ),
+            'option',
+        )
     if not math.isnan(chosen.low_threshold):
         if chosen.low_threshold > levels.threshold:
-            raise ValueError(f'objects.low_threshold: expected at most the threshold {levels.threshold:g}, '
-                             f'got {chosen.low_threshold:g}')
+            raise ValueError(
+                f'objects.low_threshold: expected at most the threshold {levels.threshold:g}, '
+                f'got {chosen.low_threshold:g}'
+            )
         levels = dataclasses.replace(levels, low_threshold=chosen.low_threshold)
     return levels, source

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""How methods and their knobs are announced: registries with explicit keys, options with text and range."""
+"""How methods and their knobs are announced: explicit keys, options with text and range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _META = 'road_anomaly_ros.option'
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What is known of one knob: its default, its text, its closed range or choices, and whether it changes live."""
+    """One knob: its default, text, closed range or choices, and whether it changes live."""
 
     name: str
     default: Any
@@ -28,7 +28,9 @@ class Option:
     choices: tuple[Any, ...] = ()
     unit: str = ''
     live: bool = True
-    words: tuple[tuple[str, Any], ...] = ()         # texts that stand for a value, such as 'reject' for -1
+    words: tuple[
+        tuple[str, Any], ...
+    ] = ()  # texts that stand for a value, such as 'reject' for -1
 
     @property
     def kind(self) -> type:
@@ -36,7 +38,7 @@ class Option:
         return type(self.default)
 
     def check(self, value: Any) -> Any:
-        """Return `value` in the option's type, or raise TypeError / ValueError naming what was expected."""
+        """Return `value` in the option's type; TypeError or ValueError says what was expected."""
         value = self._cast(value)
         items = value if isinstance(value, tuple) else (value,)
         for item in items:
@@ -74,32 +76,52 @@ class Option:
 
     def _check_item(self, value: Any) -> None:
         if self.choices and value not in self.choices:
-            raise ValueError(f'{self.name}: unknown value {value!r}; choose one of {list(self.choices)}')
+            raise ValueError(
+                f'{self.name}: unknown value {value!r}; choose one of {list(self.choices)}'
+            )
         if self.low is None and self.high is None:
             return
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         if not low <= value <= high:
-            raise ValueError(f'{self.name}: expected a value in [{low:g}, {high:g}], got {value!r}')
+            raise ValueError(
+                f'{self.name}: expected a value in [{low:g}, {high:g}], got {value!r}'
+            )
 
 
 def _from_text(kind: type, text: str) -> Any:
     if kind is bool:
         return {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}.get(
-            text.lower(), text)
+            text.lower(), text
+        )
     try:
         return kind(text)
     except ValueError:
         return text
 
 
-def option(default: Any, text: str, *, low: float | None = None, high: float | None = None,
-           choices: tuple[Any, ...] = (), unit: str = '', live: bool = True,
-           words: Mapping[str, Any] | None = None) -> Any:
-    """Declare one knob as a dataclass field; `text` describes it, `live=False` means a change needs a reload."""
-    meta = {'default': default, 'text': text, 'low': low, 'high': high,
-            'choices': tuple(choices), 'unit': unit, 'live': live,
-            'words': tuple((words or {}).items())}
+def option(
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+    unit: str = '',
+    live: bool = True,
+    words: Mapping[str, Any] | None = None,
+) -> Any:
+    """Declare one knob as a dataclass field; with `live=False` a change needs a reload."""
+    meta = {
+        'default': default,
+        'text': text,
+        'low': low,
+        'high': high,
+        'choices': tuple(choices),
+        'unit': unit,
+        'live': live,
+        'words': tuple((words or {}).items()),
+    }
     return dataclasses.field(default=default, metadata={_META: meta})
 
 
@@ -110,13 +132,16 @@ class NoOptions:
 
 def options_of(owner: type, prefix: str = '') -> list[Option]:
     """Return every option declared in the dataclass `owner`, its name preceded by `prefix`."""
-    return [Option(name=prefix + field.name, **field.metadata[_META])
-            for field in dataclasses.fields(owner) if _META in field.metadata]
+    return [
+        Option(name=prefix + field.name, **field.metadata[_META])
+        for field in dataclasses.fields(owner)
+        if _META in field.metadata
+    ]
 
 
 def build_options(owner: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
-    """Return `owner` with `values` checked against type, range and choices; unknown names are refused."""
-    known = {item.name[len(prefix):]: item for item in options_of(owner, prefix)}
+    """Return `owner` with checked `values`; unknown names are refused."""
+    known = {item.name[len(prefix) :]: item for item in options_of(owner, prefix)}
     for name in values:
         if name not in known:
             raise ValueError(f'unknown option {prefix + name!r}; choose one of {sorted(known)}')
@@ -133,27 +158,30 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Methods of one kind under explicit keys; a duplicate is an error, an unknown key lists the known ones."""
+    """Methods of one kind under explicit keys; an unknown key lists the known ones."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str, options: type = NoOptions) -> Callable[[T], T]:
-        """Return a decorator that announces its argument as `name` with the given options dataclass."""
+        """Return a decorator that announces its argument as `name` with its options dataclass."""
         if name in self._entries:
             raise ValueError(f'{self.kind} {name!r} is registered twice')
 
         def announce(make: T) -> T:
             self._entries[name] = Entry(name, make, options)
             return make
+
         return announce
 
     def __getitem__(self, name: str) -> Entry[T]:
         try:
             return self._entries[name]
         except KeyError:
-            raise ValueError(f'unknown {self.kind} {name!r}; choose one of {self.names()}') from None
+            raise ValueError(
+                f'unknown {self.kind} {name!r}; choose one of {self.names()}'
+            ) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -179,7 +207,9 @@ class Room:
     def names(self) -> list[str]:
         """Return the keys, sorted, without importing any of the files."""
         path = importlib.import_module(self._package).__path__
-        return sorted(info.name for info in pkgutil.iter_modules(path) if not info.name.startswith('_'))
+        return sorted(
+            info.name for info in pkgutil.iter_modules(path) if not info.name.startswith('_')
+        )
 
     def __getitem__(self, name: str) -> Entry[Callable[..., Any]]:
         if name not in self.names():
