@@ -15,6 +15,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from road_anomaly_ros.training import mixing
+
 IGNORE = 255
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -131,12 +133,13 @@ class CropSampler:
         classes: int,
         extra: Sequence[Frame] = (),
         extra_share: float = 0.0,
+        mix_share: float = 0.0,
         rare_share: float = 0.6,
         rare_below: float = 0.025,
     ) -> None:
         self._frames, self._extra = list(frames), list(extra)
         self._extra_share = extra_share if self._extra else 0.0
-        self._rare_share = rare_share
+        self._rare_share, self._mix_share = rare_share, mix_share
         present = [
             np.bincount(frame.labels.ravel(), minlength=256)[:classes] > 8 for frame in frames
         ]
@@ -149,27 +152,24 @@ class CropSampler:
         self._holders = {k: holders for k, holders in self._holders.items() if holders}
 
     def draw(self, rng: np.random.Generator, spec: CropSpec) -> tuple[np.ndarray, np.ndarray]:
-        """Return image uint8 [h,w,3] and labels uint8 [h/2,w/2] at the half grid's centres."""
+        """Return image uint8 [h,w,3] and labels uint8 [3,h/2,w/2] at the half grid's centres.
+
+        The labels are those of `mixing.unmixed`: first, second, share of the first.
+        """
+        crop = self._cut(rng, spec)
+        if rng.random() >= self._mix_share:
+            return crop[0], mixing.unmixed(crop[1])
+        return mixing.mix(rng, crop, self._cut(rng, spec))
+
+    def _cut(self, rng: np.random.Generator, spec: CropSpec) -> tuple[np.ndarray, np.ndarray]:
         frame, centre = self._choose(rng)
         matrix = _placement(rng, frame.labels.shape, spec, centre)
         height, width = spec.size
-        image = cv2.warpAffine(
-            frame.image,
-            matrix,
-            (width, height),
-            borderMode=cv2.BORDER_CONSTANT,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderValue=(124, 116, 104),
-        )
+        image = cv2.warpAffine(frame.image, matrix, (width, height), borderValue=(124, 116, 104),
+                               flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         half = matrix @ np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
-        labels = cv2.warpAffine(
-            frame.labels,
-            half,
-            (width // 2, height // 2),
-            borderMode=cv2.BORDER_CONSTANT,
-            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderValue=IGNORE,
-        )
+        labels = cv2.warpAffine(frame.labels, half, (width // 2, height // 2), borderValue=IGNORE,
+                                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
         return colour_jitter(rng, image), labels
 
     def _choose(self, rng: np.random.Generator) -> tuple[Frame, np.ndarray | None]:
@@ -232,7 +232,7 @@ class StepBatches(Dataset):
         self._sampler, self._spec_of, self._seed, self._rank = sampler, spec_of, seed, rank
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images uint8 [B,3,h,w] and labels uint8 [B,h/2,w/2]."""
+        """Return images uint8 [B,3,h,w] and labels uint8 [B,3,h/2,w/2]."""
         rng = np.random.default_rng([self._seed, step, self._rank])
         spec = self._spec_of(step)
         crops = [self._sampler.draw(rng, spec) for _ in range(spec.batch)]

@@ -28,14 +28,18 @@ from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.training.data import IGNORE, Frame, read_folder
 
-# Scorer and options of every row; the name before a blank is what calibration.yaml files it under.
+# Scorer and options of every row, with CamVid class ids where a scorer asks for some. A name with
+# a blank is a variant: it stands in the table and not in the calibration.
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     'eam': ('eam', {}), 'rba': ('rba', {}), 'plain': ('plain', {}), 'msp': ('msp', {}),
     'max_logit': ('max_logit', {}), 'max_entropy': ('max_entropy', {}), 'energy': ('energy', {}),
-    's2_reject': ('s2_reject', {}), 's2': ('s2', {}),
+    'nls': ('nls', {}), 's2_reject': ('s2_reject', {}), 's2': ('s2', {}),
     's2 drop_void_queries': ('s2', {'drop_void_queries': True}),
-    'mask2anomaly': ('mask2anomaly', {}), 'maskomaly': ('maskomaly', {}),
+    'mask2anomaly': ('mask2anomaly', {'refine_class_ids': (0, 1, 2, 4, 5, 6, 7),
+                                      'paper_class_ids': (3, 8, 9, 10)}),
+    'maskomaly': ('maskomaly', {}),
 }
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,7 @@ def read_cutouts(folder: Path) -> list[np.ndarray]:
 
 
 def paste(frame: Frame, cutout: np.ndarray, ground: Sequence[int],
-          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+          rng: np.random.Generator) -> Pair:
     """Return the image with `cutout` standing on a `ground` pixel, and its truth 0, 1 or 255.
 
     The object is as high as its foot lies below the horizon (taken at 0.4 H), times 0.3 to 0.9.
@@ -88,7 +92,7 @@ def paste(frame: Frame, cutout: np.ndarray, ground: Sequence[int],
 
 
 def pasted_frames(frames: Sequence[Frame], cutouts: Sequence[np.ndarray],
-                  ground: Sequence[int], *, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+                  ground: Sequence[int], *, seed: int = 0) -> Iterator[Pair]:
     """Yield (image, truth uint8 [H,W]) for every frame, one object in each."""
     for index, frame in enumerate(frames):
         rng = np.random.default_rng([seed, index])
@@ -99,7 +103,7 @@ def pixel_curve(score: np.ndarray, truth: np.ndarray) -> Curve:
     """Return the figures of `score` [N] (higher is stranger) against bool `truth` [N].
 
     AP is the step-wise sum of precision over recall; FPR95 the false positive rate at the first
-    threshold with a true positive rate of at least 0.95. Thresholds: best F1, and best F2 below it.
+    threshold with a true positive rate of at least 0.95. Thresholds: best F1 and, below, best F2.
     Display: the median of the negatives to the upper quartile of the positives.
     """
     order = np.argsort(-score, kind='stable')

@@ -45,64 +45,70 @@ def presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
     return F.cross_entropy(class_logits.flatten(0, 1), target.flatten())
 
 
-def mask_losses(logits: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """Return the pixel-wise terms of logits [B,K,h,w] against labels [B,h,w] (255 counts nowhere).
+def blended_targets(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return soft targets float32 [B,K,h,w] and hard labels int64 [B,h,w] of labels [B,3,h,w].
+
+    `labels` holds first label, second label and share of the first (255 = all); a pixel whose
+    labels are not both known has all-zero targets. Hard labels are 255 where two classes blend.
+    """
+    first, second, share = labels.long().unbind(1)
+    valid = (first != IGNORE) & (second != IGNORE)
+    part = share.float() / 255
+    truth = torch.zeros(len(first), classes, *first.shape[1:], device=labels.device)
+    for label, weight in ((first, part), (second, 1 - part)):
+        truth.scatter_add_(1, label.clamp_max(classes - 1)[:, None], (weight * valid)[:, None])
+    hard = torch.where(valid & (first == second), first, torch.full_like(first, IGNORE))
+    return truth, hard
+
+
+def mask_losses(logits: Tensor, truth: Tensor, hard: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """Return the pixel-wise terms of logits [B,K,h,w] against `truth`, `hard` of blended_targets.
 
     `pixel`: class-weighted cross-entropy of the K-way softmax, which is what mIoU looks at.
     `binary`: one-vs-all logistic loss summed over classes, which keeps masks low on what no class
     claims. `dice`: soft Dice per class over the whole batch, mean over the classes present
     (Milletari et al., 2016, with p + t as the denominator).
     """
-    target = labels.long()
-    valid = target != IGNORE
-    pixels = valid.sum().clamp_min(1)
-    pixel = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction='sum')
-    scale = (weights[target.clamp_max(len(weights) - 1)] * valid).sum().clamp_min(1e-6)
-    truth = torch.zeros_like(logits).scatter_(1, target.clamp_max(len(weights) - 1)[:, None], 1.0)
-    truth = truth * valid[:, None]
-    binary = F.binary_cross_entropy_with_logits(logits, truth, reduction='none')
-    probability = logits.sigmoid() * valid[:, None]
+    valid = truth.sum(1, keepdim=True) > 0
+    pixel = F.cross_entropy(logits, hard, weight=weights, ignore_index=IGNORE, reduction='sum')
+    counted = F.pad(weights, (0, IGNORE + 1 - len(weights)))[hard].sum().clamp_min(1e-6)
+    binary = F.binary_cross_entropy_with_logits(logits, truth, reduction='none') * valid
+    probability = logits.sigmoid() * valid
     overlap, total = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
     there = truth.sum((0, 2, 3)) > 0
     dice = (1 - (2 * overlap + 1) / (total + 1))[there]
     return {
-        'pixel': pixel / scale,
-        'binary': (binary * valid[:, None]).sum() / pixels,
+        'pixel': pixel / counted,
+        'binary': binary.sum() / valid.sum().clamp_min(1),
         'dice': dice.sum() / there.sum().clamp_min(1),
     }
 
 
-def segmentation_loss(
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    *,
-    auxiliary: Sequence[Mapping[str, Tensor]] = (),
-) -> Tensor:
+def segmentation_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor, weights: Tensor,
+                      *, auxiliary: Sequence[Mapping[str, Tensor]] = ()) -> Tensor:
     """Return the scalar loss of one batch.
 
-    class_logits [B,K,K+1], mask_logits [B,K,h,w], labels uint8 [B,H,W] (any multiple of h, w),
+    class_logits [B,K,K+1], mask_logits [B,K,h,w], labels uint8 [B,3,H,W] (see blended_targets),
     weights [K]; `auxiliary`: the earlier layers' outputs as transformers names them, judged at
     their own resolution.
     """
-    present = present_classes(labels, mask_logits.shape[1])
-    full = F.interpolate(
-        mask_logits.float(), size=labels.shape[-2:], mode='bilinear', align_corners=False
-    )
-    parts = mask_losses(full, labels, weights)
+    classes = mask_logits.shape[1]
+    truth, hard = blended_targets(labels, classes)
+    present = present_classes(hard, classes)
+    full = F.interpolate(mask_logits.float(), size=hard.shape[-2:], mode='bilinear',
+                         align_corners=False)
+    parts = mask_losses(full, truth, hard, weights)
     parts['presence'] = presence_loss(class_logits.float(), present)
     if auxiliary:
-        coarse = F.interpolate(labels[:, None].float(), size=mask_logits.shape[-2:])[:, 0]
-        parts['auxiliary'] = sum(
-            _layer_loss(layer, coarse, present, weights) for layer in auxiliary
-        ) / len(auxiliary)
-    return sum(TERMS[name] * value for name, value in parts.items())
+        coarse = F.interpolate(labels.float(), size=mask_logits.shape[-2:])
+        aims = blended_targets(coarse, classes)
+        losses = [_layer_loss(layer, aims, present, weights) for layer in auxiliary]
+        parts['auxiliary'] = torch.stack(losses).mean()
+    return torch.stack([TERMS[name] * value for name, value in parts.items()]).sum()
 
 
-def _layer_loss(
-    layer: Mapping[str, Tensor], labels: Tensor, present: Tensor, weights: Tensor
-) -> Tensor:
-    parts = mask_losses(layer['masks_queries_logits'].float(), labels, weights)
+def _layer_loss(layer: Mapping[str, Tensor], aims: tuple[Tensor, Tensor], present: Tensor,
+                weights: Tensor) -> Tensor:
+    parts = mask_losses(layer['masks_queries_logits'].float(), *aims, weights)
     presence = presence_loss(layer['class_queries_logits'].float(), present)
     return parts['pixel'] + parts['binary'] + TERMS['presence'] * presence

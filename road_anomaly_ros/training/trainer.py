@@ -99,7 +99,7 @@ class Trainer:
         o = self.options
         rank, members = parallel.world()
         sampler = CropSampler(frames, classes=len(o.classes), extra=extra,
-                              extra_share=o.rendered_share)
+                              extra_share=o.rendered_share, mix_share=o.mixed)
         curriculum = schedule.stages((o.height, o.width), o.batch)
         return StepBatches(
             sampler, lambda step: schedule.spec_at(curriculum, step, o.steps).share(members),
@@ -134,7 +134,7 @@ class Trainer:
         self._stop = True
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
-        """Make one step with images uint8 [B,3,h,w] and labels uint8 [B,h/2,w/2]."""
+        """Make one step with images uint8 [B,3,h,w] and labels uint8 [B,3,h/2,w/2]."""
         rate = schedule.rate_at(self.step, self.options.steps, peak=self.options.rate)
         optimizer.set_rate(self.optimizers, rate)
         output = self.model(network.normalise(images, self.device))
