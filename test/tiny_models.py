@@ -41,15 +41,20 @@ def _backbone(kind: str):
 def mask2former(folder: Path, *, backbone: str = 'resnet', preprocessing: dict | None = None,
                 pre_norm: bool = False, safe: bool = True):
     """Write a Mask2Former directory of 4 classes and 5 queries; return the model itself."""
+    model = new_mask2former(_backbone(backbone), pre_norm=pre_norm)
+    save(model, folder, preprocessing, safe=safe)
+    return model
+
+
+def new_mask2former(backbone, *, pre_norm: bool = False):
+    """Return a Mask2Former of 4 classes and 5 queries over the given backbone."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
     torch.manual_seed(0)
     config = Mask2FormerConfig(
-        backbone_config=_backbone(backbone), feature_size=32, mask_feature_size=32, hidden_dim=32,
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
         encoder_feedforward_dim=32, dim_feedforward=32, encoder_layers=2, decoder_layers=5,
         num_attention_heads=4, num_queries=5, pre_norm=pre_norm, **IDS)
-    model = roughen(Mask2FormerForUniversalSegmentation(config))
-    save(model, folder, preprocessing, safe=safe)
-    return model
+    return roughen(Mask2FormerForUniversalSegmentation(config))
 
 
 def eomt(folder: Path, *, masked: bool = True):

@@ -23,9 +23,10 @@ _HUB_TIMEOUT_S = 5.0
 _PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 _SHOWN_KEYS = 4
 
-# Buffers that older checkpoints store although the network computes them, and those of the loss.
-_DERIVED = re.compile(
-    r'relative_position_index|num_batches_tracked|position_ids|criterion\.empty_weight')
+# Buffers that older checkpoints store although the network computes them, those of the loss, and
+# the norm after a Swin backbone, which nobody reads and checkpoints of transformers 4 do not have.
+_DERIVED = re.compile(r'relative_position_index|num_batches_tracked|position_ids'
+                      r'|criterion\.empty_weight|encoder\.swin\.layernorm')
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -100,6 +101,25 @@ def model_directory(name: str | Path) -> Path:
         raise PipelineError(f'no config.json in {found}; '
                             'expected a directory as save_pretrained() writes it')
     return found
+
+
+def weights_file(name: str | Path, suffixes: Sequence[str], method: str) -> Path:
+    """Return the one file of weights that `name` means: the file, or the only one of a directory.
+
+    PipelineError, in one line with the remedy, where there is none or several.
+    """
+    expected = f'{method} needs a local file of weights ({", ".join(suffixes)}) as model'
+    if str(name).strip() == BUILTIN:
+        raise PipelineError(f'{expected}, got {BUILTIN!r}, which is of another kind')
+    found = resolve_model(name)
+    if isinstance(found, str):
+        raise PipelineError(f'{expected}; there is no file at {found!r}')
+    if found.is_file():
+        return found
+    files = sorted(path for path in found.iterdir() if path.suffix in suffixes)
+    if len(files) != 1:
+        raise PipelineError(f'{expected}; {found} holds {len(files)} of them, name one')
+    return files[0]
 
 
 def _hub_directory(name: str) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import save_file
 
 from road_anomaly_ros.perception import weights
 from road_anomaly_ros.perception.contract import PipelineError
@@ -67,6 +68,31 @@ def test_mask2former_equals_the_model_of_transformers(checkpoint, size):
     maps = [processor.post_process_semantic_segmentation(
         raw, target_sizes=[size], return_segmentation_scores=True)[0] for raw in (expected, ours)]
     torch.testing.assert_close(maps[0]['segmentation_scores'], maps[1]['segmentation_scores'],
+                               atol=1e-4, rtol=0)
+
+
+def test_swin_checkpoints_of_transformers_4_load(tmp_path):
+    model = tiny_models.mask2former(tmp_path, backbone='swin')
+    old = {'encoder.swin.': 'encoder.', 'attention.q_proj': 'attention.self.query',
+           'attention.k_proj': 'attention.self.key', 'attention.v_proj': 'attention.self.value',
+           'attention.o_proj': 'attention.output.dense', 'mlp.fc1': 'intermediate.dense',
+           'mlp.fc2': 'output.dense',
+           'attention.relative_position_bias.': 'attention.self.'}
+    state = {}
+    for key, value in model.state_dict().items():
+        if 'swin.layernorm' in key:
+            continue
+        if 'pixel_level_module.encoder.' in key:
+            for new, name in old.items():
+                key = key.replace(new, name)
+        state[key] = value.contiguous()
+        if key.endswith('relative_position_bias_table'):
+            state[key.replace('bias_table', 'index')] = torch.zeros(16, 16, dtype=torch.long)
+    save_file(state, tmp_path / 'model.safetensors', metadata={'format': 'pt'})
+    image = picture(64, 64)
+    _, expected = official(model, tmp_path, image)
+    output = load('mask2former', tmp_path)([image])[0]
+    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0],
                                atol=1e-4, rtol=0)
 
 

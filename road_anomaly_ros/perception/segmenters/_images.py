@@ -8,7 +8,7 @@ import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Preprocessing:
     rule: Mapping[str, int]                     # as transformers names it: shortest_edge, ...
     divisor: int = 0                            # stretched to sides that are its multiples
     padded: Size | None = None                  # canvas with the image in its top left corner
+    pad_divisor: int = 0                        # or a canvas with sides that are its multiples
     resample: vision.InterpolationMode = vision.InterpolationMode.BILINEAR
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)   # of values 0..255
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -99,13 +100,16 @@ class Preprocessing:
         preprocessing.net_size((64, 64))
         return preprocessing
 
+    def padded_to(self, divisor: int) -> Preprocessing:
+        """Return the same with a canvas whose sides are multiples of `divisor`."""
+        return replace(self, pad_divisor=divisor)
+
     def net_size(self, size: Size) -> Size:
         """Return the (H, W) to which an image of (H, W) is resized, without padding."""
         if not self.rule:
             return size
         height, width = _resized(size, self.rule)
-        step = max(1, self.divisor)
-        return (max(1, math.ceil(height / step)) * step, max(1, math.ceil(width / step)) * step)
+        return _round_up((max(1, height), max(1, width)), max(1, self.divisor))
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """Return network input [B,3,h,w] float32 of a uint8 batch [B,3,H,W] on the same device."""
@@ -113,7 +117,14 @@ class Preprocessing:
         if size != tuple(batch.shape[-2:]):
             batch = vision.resize(batch, list(size), interpolation=self.resample, antialias=True)
         pixels = self.normalize(batch)
-        return pixels if self.padded is None else _pad(pixels, self.padded)
+        canvas = self._canvas(size)
+        return pixels if canvas is None else _pad(pixels, canvas)
+
+    def _canvas(self, size: Size) -> Size | None:
+        """Return the (H, W) to which a resized image of `size` is padded."""
+        if self.padded is not None or not self.pad_divisor:
+            return self.padded
+        return _round_up(size, self.pad_divisor)
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (batch - mean) / std as float32, [B,3,h,w] uint8 to [B,3,h,w]."""
@@ -122,12 +133,17 @@ class Preprocessing:
 
     def crop(self, maps: torch.Tensor, size: Size) -> torch.Tensor:
         """Return what belongs to the image out of maps [..., h, w] over the padded input."""
-        if self.padded is None:
-            return maps
         height, width = self.net_size(size)
-        rows = max(1, round(maps.shape[-2] * height / self.padded[0]))
-        columns = max(1, round(maps.shape[-1] * width / self.padded[1]))
+        canvas = self._canvas((height, width))
+        if canvas is None:
+            return maps
+        rows = max(1, round(maps.shape[-2] * height / canvas[0]))
+        columns = max(1, round(maps.shape[-1] * width / canvas[1]))
         return maps[..., :rows, :columns]
+
+
+def _round_up(size: Size, step: int) -> Size:
+    return math.ceil(size[0] / step) * step, math.ceil(size[1] / step) * step
 
 
 @functools.lru_cache(maxsize=16)

@@ -183,10 +183,18 @@ class MaskedAttention(nn.Module):
         """Return the sum of the branches [B,Q,C]; `mask_logits` [B,Q,N] of the previous layer."""
         total: Any = 0
         for branch, sign in zip(self.branches, self.signs, strict=True):
-            seen = mask_logits >= 0 if sign > 0 else mask_logits <= 0
-            seen = seen | ~seen.any(-1, keepdim=True)
-            total = total + _attend(branch, queries, keys, values, seen[:, None])
+            seen = visible(mask_logits, sign)[:, None]
+            total = total + _attend(branch, queries, keys, values, seen)
         return total
+
+
+def visible(mask_logits: torch.Tensor, sign: int) -> torch.Tensor:
+    """Return bool [...,N]: where a query looks inside (+1) or outside (-1) of its mask.
+
+    A logit of exactly 0 is seen from both sides; who sees nothing looks everywhere.
+    """
+    seen = mask_logits >= 0 if sign > 0 else mask_logits <= 0
+    return seen | ~seen.any(-1, keepdim=True)
 
 
 def _attend(layer: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
