@@ -15,7 +15,8 @@ from road_anomaly_ros.perception.refinements import filters, segmentwise
 from road_anomaly_ros.perception.refinements.base import REFINEMENTS, RefineContext, Refinement
 from road_anomaly_ros.perception.registry import build_options
 
-__all__ = ['REFINEMENTS', 'RefineContext', 'Refinement', 'check', 'filters', 'refine', 'segmentwise']
+__all__ = [
+    'REFINEMENTS', 'RefineContext', 'Refinement', 'check', 'filters', 'refine', 'segmentwise']
 
 Map = torch.Tensor | np.ndarray
 
@@ -27,22 +28,25 @@ def check(name: str, label_set: LabelSet) -> None:
                          f'leave it out of refinements')
 
 
-def refine(name: str, score: Map, masks: Map | Segments | None = None, *, labels: Map | None = None,
-           drivable: Sequence[int] = (), **options: Any) -> Map:
+def refine(name: str, score: Map, masks: Map | Segments | None = None, *,
+           labels: Map | None = None, drivable: Sequence[int] = (), **options: Any) -> Map:
     """Refine one score map by the refinement `name`; higher stays stranger.
 
-    `score` [H, W] float; `masks` [N, h, w] bool (may overlap), [h, w] int (a partition, -1 in none) or
-    Segments, at any resolution over the same image; `labels` [H, W] uint8 and `drivable` class ids for
-    `road_prior`. Tensors give a tensor on the score's device, arrays an array, in the score's dtype (half
-    precision becomes float32). Options by name, such as `refine('oasc', score, masks, order='smallest_wins')`.
+    `score` [H, W] float; `masks` [N, h, w] bool (may overlap), [h, w] int (a partition, -1 in
+    none) or Segments, at any resolution over the same image; `labels` [H, W] uint8 and `drivable`
+    class ids for `road_prior`. Tensors give a tensor on the score's device, arrays an array, in
+    the score's dtype (half precision becomes float32). Options go by name, such as
+    `refine('oasc', score, masks, order='smallest_wins')`.
 
-    Raises ValueError for unknown names, options out of range, wrong shapes and missing masks or labels.
+    Raises ValueError for unknown names, options out of range, wrong shapes, missing masks or
+    labels.
     """
     entry = REFINEMENTS[name]
     chosen: Any = build_options(entry.options, options, f'refinement.{name}.')
     values = torch.as_tensor(score)
-    context = RefineContext(image=values, source=None if masks is None else lambda _: _segments(
-        masks, values.device))
+    context = RefineContext(image=values)
+    if masks is not None:
+        context.source = lambda _: _segments(masks, values.device)
     if labels is not None:
         context.labels = torch.as_tensor(labels, device=values.device)
         count = max(drivable, default=-1) + 1

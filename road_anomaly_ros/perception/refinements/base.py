@@ -13,10 +13,12 @@ import torch
 from road_anomaly_ros.perception.contract import LabelSet, Segments
 from road_anomaly_ros.perception.registry import NoOptions, Registry
 
+Function = Callable[[torch.Tensor, 'RefineContext', Any], torch.Tensor]
+
 
 @dataclass
 class RefineContext:
-    """What is known of the image of a score; segments are made when first asked for, once per frame."""
+    """What is known of a score's image; segments are made once, when first asked for."""
 
     image: torch.Tensor | None = None               # [3, H, W] uint8 RGB
     labels: torch.Tensor | None = None              # [H, W] uint8, 255 = unlabelled
@@ -25,11 +27,11 @@ class RefineContext:
     _made: Segments | None = field(default=None, init=False, repr=False)
 
     def segments(self) -> Segments:
-        """Return the class-agnostic segments of this image, or raise ValueError without a source."""
+        """Return the segments of this image, or raise ValueError without a source."""
         if self._made is None:
             if self.source is None or self.image is None:
-                raise ValueError('expected class-agnostic segments, got none; choose a segment source '
-                                 'or hand in masks')
+                raise ValueError('expected class-agnostic segments, got none; '
+                                 'choose a segment source or hand in masks')
             self._made = self.source(self.image)
         return self._made
 
@@ -38,10 +40,11 @@ class RefineContext:
 class Refinement:
     """One refinement: score [H, W] float and context in, score of the same shape and dtype out.
 
-    `needs_segments` tells whether it asks for segments, `needs_labels` for labels and drivable classes.
+    `needs_segments` tells whether it asks for segments, `needs_labels` whether for labels and
+    drivable classes.
     """
 
-    function: Callable[[torch.Tensor, RefineContext, Any], torch.Tensor]
+    function: Function
     needs_segments: bool = False
     needs_labels: bool = False
 
@@ -58,8 +61,9 @@ REFINEMENTS: Registry[Refinement] = Registry('refinement')
 
 
 def refinement(name: str, options: type = NoOptions, *, needs_segments: bool = False,
-               needs_labels: bool = False) -> Callable[[Callable[..., torch.Tensor]], Refinement]:
-    """Return a decorator that registers a function (score, context, options) -> score under `name`."""
-    def announce(function: Callable[..., torch.Tensor]) -> Refinement:
-        return REFINEMENTS.register(name, options)(Refinement(function, needs_segments, needs_labels))
+               needs_labels: bool = False) -> Callable[[Function], Refinement]:
+    """Return a decorator that registers a function (score, context, options) -> score."""
+    def announce(function: Function) -> Refinement:
+        return REFINEMENTS.register(name, options)(
+            Refinement(function, needs_segments, needs_labels))
     return announce

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -16,27 +17,28 @@ _BLOCK = {'cpu': 1 << 19, 'cuda': 1 << 26}
 
 
 class Cover(Protocol):
-    """Which pixel of a map [H, W] lies in which of n segments; nothing here waits for the device."""
+    """Which pixel of a map [H, W] lies in which of n segments; nothing waits for the device."""
 
     count: int                                      # n
 
     def sums(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the sum of each of C maps [C, H, W] float64 over each segment, [C, n]."""
 
-    def winner(self, held: torch.Tensor, *, largest: bool) -> torch.Tensor:
-        """Return per pixel the largest or smallest of the segments `held` [n] over it, [H, W] int64.
+    def pick(self, values: torch.Tensor, held: torch.Tensor, *, largest: bool) -> torch.Tensor:
+        """Return per pixel the values [C, n] of its largest or smallest segment, [C, H, W].
 
-        Size is the area at the segments' own resolution; among equals the later one wins; -1 where none.
+        Only segments that are `held` [n] count. Size is the area at the segments' own resolution;
+        among equals the later one wins; NaN where none covers the pixel.
         """
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Return per pixel the sum of values [C, n] over the segments that contain it, [C, H, W]."""
+        """Return per pixel the sum of values [C, n] over the segments that cover it, [C, H, W]."""
 
 
 def cover_of(segments: Segments, size: tuple[int, int]) -> Cover:
     """Return how the segments cover a map of `size` (H, W).
 
-    Segments at another resolution are resized with nearest neighbour, source index floor(i * scale).
+    Segments at another resolution are resized by nearest neighbour, source index floor(i * scale).
     """
     if segments.index is not None:
         return _Partition(segments.index, size)
@@ -45,97 +47,124 @@ def cover_of(segments: Segments, size: tuple[int, int]) -> Cover:
     return _Masks(segments.masks, size)
 
 
+class _Cells:
+    """The pixels of a map joined to the cells on which coarser segments are constant."""
+
+    def __init__(self, size: tuple[int, int], given: torch.Size, device: torch.device) -> None:
+        self.size = size
+        self.shape = min(size[0], given[-2]), min(size[1], given[-1])
+        self._rows = nearest(size[0], self.shape[0], device)
+        self._columns = nearest(size[1], self.shape[1], device)
+
+    def join(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the sums of maps [C, H, W] over the cells, flat, [C, cells]."""
+        height, width = self.shape
+        if height < self.size[0]:
+            rows = maps.new_zeros(len(maps), height, self.size[1])
+            maps = rows.index_add_(1, self._rows, maps)
+        if width < self.size[1]:
+            columns = maps.new_zeros(len(maps), height, width)
+            maps = columns.index_add_(2, self._columns, maps)
+        return maps.flatten(1)
+
+    def expand(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return flat cell values [C, cells] per pixel, [C, H, W]."""
+        maps = cells.reshape(len(cells), *self.shape)
+        if self.shape[1] < self.size[1]:
+            maps = maps.index_select(2, self._columns)
+        return maps.index_select(1, self._rows) if self.shape[0] < self.size[0] else maps
+
+
 class _Partition:
-    """Segments that do not overlap: scatter and gather over one index map, never one mask per segment."""
+    """Segments that do not overlap: scatter and gather over one index map, never one mask each."""
 
     def __init__(self, index: torch.Tensor, size: tuple[int, int]) -> None:
         # The number of segments is not read from the device: there are at most as many as pixels,
         # and the last place collects what lies in none.
         self.count = index.numel() + 1
-        index = _resize(index, size).long()
+        self._cells = _Cells(size, index.shape, index.device)
+        index = _resize(index, self._cells.shape).flatten().long()
         self._index = torch.where(index < 0, self.count - 1, index)
 
     def sums(self, maps: torch.Tensor) -> torch.Tensor:
         """See Cover."""
+        cells = self._cells.join(maps)
         found = maps.new_zeros(len(maps), self.count)
-        where = self._index.flatten().expand(len(maps), -1)
-        found.scatter_add_(1, where, maps.flatten(1))
+        found.scatter_add_(1, self._index.expand(len(maps), -1), cells)
         found[:, -1:] = 0
         return found
 
-    def winner(self, held: torch.Tensor, *, largest: bool) -> torch.Tensor:
+    def pick(self, values: torch.Tensor, held: torch.Tensor, *, largest: bool) -> torch.Tensor:
         """See Cover; no two segments share a pixel."""
-        return torch.where(held[self._index], self._index, -1)
+        values = torch.where(held, values, torch.nan)
+        return self._cells.expand(values.index_select(1, self._index))
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """See Cover."""
-        return torch.where(self._index < self.count - 1, values[:, self._index], 0)
+        values = values.clone()
+        values[:, -1:] = 0
+        return self._cells.expand(values.index_select(1, self._index))
 
 
 class _Masks:
-    """Segments that may overlap: matrix products over blocks of pixels, at the coarser resolution."""
+    """Segments that may overlap: products over blocks of pixels, at the coarser resolution."""
 
     def __init__(self, masks: torch.Tensor, size: tuple[int, int]) -> None:
         masks = masks if masks.dtype == torch.bool else masks > 0
         self.count = len(masks)
-        self._areas = masks.flatten(1).sum(1)
-        self._size = size
-        cells = (min(size[0], masks.shape[1]), min(size[1], masks.shape[2]))
-        self._cells = cells
-        self._masks = _resize(masks, cells).flatten(1)
-        self._rows = nearest(size[0], cells[0], masks.device)
-        self._columns = nearest(size[1], cells[1], masks.device)
-        self._step = max(1, _BLOCK.get(masks.device.type, _BLOCK['cpu']) // max(1, len(masks)))
+        self._cells = _Cells(size, masks.shape, masks.device)
+        self._step = max(1, _BLOCK.get(masks.device.type, _BLOCK['cpu']) // max(1, self.count))
+        self._areas: torch.Tensor | None = None
+        self._masks = _resize(masks, self._cells.shape).flatten(1)
+        if self._masks.shape[1] != masks.shape[1] * masks.shape[2]:
+            self._areas = self._products(masks.flatten(1), _ones(masks))[0]
 
     def sums(self, maps: torch.Tensor) -> torch.Tensor:
-        """See Cover."""
-        maps = self._to_cells(maps).flatten(1)
-        found = maps.new_zeros(len(maps), len(self._masks))
-        for begin in range(0, maps.shape[1], self._step):
-            part = slice(begin, begin + self._step)
-            found += maps[:, part] @ self._masks[:, part].to(maps.dtype).T
-        return found
+        """See Cover; the areas are counted in the same walk."""
+        cells = self._cells.join(maps)
+        found = self._products(self._masks, torch.cat((cells, _ones(self._masks))))
+        if self._areas is None:
+            self._areas = found[-1]
+        return found[:-1]
 
-    def winner(self, held: torch.Tensor, *, largest: bool) -> torch.Tensor:
+    def pick(self, values: torch.Tensor, held: torch.Tensor, *, largest: bool) -> torch.Tensor:
         """See Cover."""
-        order = torch.argsort(self._areas, stable=True, descending=not largest)
+        areas = self._areas
+        if areas is None:
+            areas = self._products(self._masks, _ones(self._masks))[0]
+        order = torch.argsort(areas, stable=True, descending=not largest)
         places = torch.arange(1, self.count + 1, device=order.device)
         rank = torch.zeros_like(order).scatter_(0, order, places) * held
-        kind = torch.uint8 if self.count < 256 else torch.int16 if self.count < 32768 else torch.int32
-        weight = rank.to(kind)[:, None]
-        best = [(self._masks[:, begin:begin + self._step].to(kind) * weight).amax(0)
-                for begin in range(0, self._masks.shape[1], self._step)]
-        order = functional.pad(order, (1, 0), value=-1)
-        return self._to_pixels(order[torch.cat(best).long()][None])[0]
+        rank = rank.to(torch.uint8 if self.count < 256 else torch.int32)[:, None]
+        parts = self._parts(self._masks)
+        best = torch.cat([(part.to(rank.dtype) * rank).amax(0) for part in parts])
+        ranked = functional.pad(values.index_select(1, order), (1, 0), value=torch.nan)
+        return self._cells.expand(ranked.index_select(1, best.int()))
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """See Cover."""
-        found = [values @ self._masks[:, begin:begin + self._step].to(values.dtype)
-                 for begin in range(0, self._masks.shape[1], self._step)]
-        return self._to_pixels(torch.cat(found, dim=1))
+        found = [values @ part.to(values.dtype) for part in self._parts(self._masks)]
+        return self._cells.expand(torch.cat(found, dim=1))
 
-    def _to_cells(self, maps: torch.Tensor) -> torch.Tensor:
-        height, width = self._cells
-        if height < self._size[0]:
-            rows = maps.new_zeros(len(maps), height, maps.shape[2])
-            maps = rows.index_add_(1, self._rows, maps)
-        if width < self._size[1]:
-            columns = maps.new_zeros(len(maps), maps.shape[1], width)
-            maps = columns.index_add_(2, self._columns, maps)
-        return maps
+    def _parts(self, masks: torch.Tensor) -> Iterator[torch.Tensor]:
+        return iter(masks.split(self._step, dim=1))
 
-    def _to_pixels(self, flat: torch.Tensor) -> torch.Tensor:
-        cells = flat.reshape(len(flat), *self._cells)
-        if self._cells == self._size:
-            return cells
-        return cells[:, self._rows[:, None], self._columns]
+    def _products(self, masks: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        found = maps.new_zeros(len(maps), self.count)
+        for part, values in zip(self._parts(masks), maps.split(self._step, dim=1), strict=True):
+            found += values @ part.to(maps.dtype).T
+        return found
 
 
 def nearest(length: int, source: int, device: torch.device) -> torch.Tensor:
-    """Return the source index of each of `length` pixels as OpenCV's INTER_NEAREST takes it, int64."""
+    """Return the source index of each of `length` pixels as OpenCV's INTER_NEAREST takes it."""
     scale = 1.0 / (length / source)
     places = torch.arange(length, dtype=torch.float64, device=device) * scale
     return places.floor().long().clamp_max(source - 1)
+
+
+def _ones(masks: torch.Tensor) -> torch.Tensor:
+    return torch.ones(1, masks[0].numel(), dtype=torch.float64, device=masks.device)
 
 
 def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -143,4 +172,4 @@ def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return maps
     rows = nearest(size[0], maps.shape[-2], maps.device)
     columns = nearest(size[1], maps.shape[-1], maps.device)
-    return maps[..., rows[:, None], columns]
+    return maps.index_select(-2, rows).index_select(-1, columns)

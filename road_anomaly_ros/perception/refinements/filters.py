@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Refinements that need no segments: smoothing, mask boundary processing, closeness to the road."""
+"""Refinements without segments: smoothing, mask boundary processing, closeness to the road."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ class RoadPriorOptions:
         low=0.001, high=10.0, unit='image height')
     floor: float = option(0.3, 'Weight of scores far from drivable ground.', low=0.0, high=1.0)
     base: float = option(
-        math.nan, 'Score that means nothing strange, to which others are drawn; nan takes the lowest '
-        'of the image.')
+        math.nan, 'Score that means nothing strange, to which others are drawn; nan takes the '
+        'lowest of the image.')
 
 
 @refinement('gaussian', GaussianOptions)
-def gaussian(score: torch.Tensor, context: RefineContext, options: GaussianOptions) -> torch.Tensor:
-    """Blur with a Gaussian cut at three standard deviations, border reflect-101; NaN spreads that far."""
+def gaussian(score: torch.Tensor, context: RefineContext,
+             options: GaussianOptions) -> torch.Tensor:
+    """Blur with a Gaussian cut at three sigma, border reflect-101; NaN spreads as far."""
     return _blur(score, 2 * math.ceil(3 * options.sigma) + 1, options.sigma)
 
 
@@ -57,9 +58,9 @@ def gaussian(score: torch.Tensor, context: RefineContext, options: GaussianOptio
 def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> torch.Tensor:
     """Mask boundary processing: edges of constant regions take the region's score, then a blur.
 
-    Where the Laplacian is positive, an inner pixel takes the mean of those of its 3x3 neighbours whose
-    Laplacian is exactly zero. No pixel that is read is ever written, so all can be done at once. Source:
-    Objectomaly (code; the formula in the text would replace the scores by their edges).
+    Where the Laplacian is positive, an inner pixel takes the mean of those of its 3x3 neighbours
+    whose Laplacian is exactly zero. No pixel that is read is ever written, so all go at once.
+    Source: Objectomaly (code; the formula in the text would replace the scores by their edges).
     """
     edges = laplacian(score)
     flat = edges == 0
@@ -73,12 +74,13 @@ def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> tor
 
 
 @refinement('road_prior', RoadPriorOptions, needs_labels=True)
-def road_prior(score: torch.Tensor, context: RefineContext, options: RoadPriorOptions) -> torch.Tensor:
+def road_prior(score: torch.Tensor, context: RefineContext,
+               options: RoadPriorOptions) -> torch.Tensor:
     """Draw scores far from drivable ground to the base: base + w (score - base), never upwards.
 
-    w = floor + (1 - floor) exp(-d^2 / (2 (reach H)^2)), d the city-block distance to the nearest pixel of
-    a drivable class. Unchanged where no ground is seen at all: a lost road must not silence obstacles.
-    Raises ValueError without labels or drivable classes.
+    w = floor + (1 - floor) exp(-d^2 / (2 (reach H)^2)), d the city-block distance to the nearest
+    pixel of a drivable class. Unchanged where no ground is seen at all: a lost road must not
+    silence obstacles. Source: ours. Raises ValueError without labels or drivable classes.
     """
     if context.labels is None or context.label_set is None or not context.label_set.drivable:
         raise ValueError('road_prior expects labels and drivable classes, got none; '
@@ -97,8 +99,8 @@ def road_prior(score: torch.Tensor, context: RefineContext, options: RoadPriorOp
 def laplacian(score: torch.Tensor) -> torch.Tensor:
     """Return the four neighbours minus four times the centre, [H, W], border reflect-101.
 
-    Exactly zero on constant regions, and to the last bit as OpenCV: up, left, centre, right, down are
-    added in this order.
+    Exactly zero on constant regions, and to the last bit as OpenCV: up, left, centre, right, down
+    are added in this order.
     """
     rows, columns = _reflected(score, 1, 0), _reflected(score, 1, 1)
     return rows[:-2] + columns[:, :-2] - 4 * score + columns[:, 2:] + rows[2:]
@@ -111,7 +113,7 @@ def _box3(values: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(score: torch.Tensor, side: int, sigma: float) -> torch.Tensor:
-    """Return the separable Gaussian of odd `side`, [H, W]; sums of slices, as convolutions may round to TF32."""
+    """Return the separable Gaussian of odd `side`; slices, as convolutions may round to TF32."""
     radius = side // 2
     if radius == 0 or sigma == 0:
         return score
@@ -127,7 +129,7 @@ def _blur(score: torch.Tensor, side: int, sigma: float) -> torch.Tensor:
 
 
 def _reflected(score: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
-    """Return the map padded reflect-101 along one axis; one pixel is repeated, short axes bounce often."""
+    """Return the map padded reflect-101 along one axis, however short it is."""
     length = score.shape[axis]
     place = torch.arange(-radius, length + radius, device=score.device)
     period = max(1, 2 * (length - 1))
@@ -142,7 +144,7 @@ def _drivable(labels: torch.Tensor, drivable: tuple[int, ...]) -> torch.Tensor:
 
 
 def _distance_to(ground: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Return the city-block distance to the nearest True pixel, [H, W] float32, by four running minima."""
+    """Return the city-block distance to the nearest True, [H, W], by four running minima."""
     step = max(1, math.ceil(min(ground.shape) / _DISTANCE_SIDE))
     seen = ground.float()[None, None]
     seen = functional.max_pool2d(seen, step, ceil_mode=True)[0, 0] if step > 1 else seen[0, 0]

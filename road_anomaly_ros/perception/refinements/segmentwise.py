@@ -34,10 +34,10 @@ class VarianceAwareOptions:
     """Options of `variance_aware`."""
 
     beta: float = option(
-        50.0, 'How fast the pull to the mean fades with the variance in a segment; 0 always averages. '
-        'About 5 suits the normalised variance.', low=0.0, high=1e6)
+        50.0, 'How fast the pull to the mean fades with the variance in a segment; 0 always '
+        'averages. About 5 suits the normalised variance.', low=0.0, high=1e6)
     variance: str = option(
-        POPULATION, "Variance of the score ('population') or the same divided by mean * (1 - mean), "
+        POPULATION, "Variance of the score ('population') or the same divided by mean (1 - mean) "
         "for scores in 0..1 ('normalised').", choices=(POPULATION, NORMALISED))
     segment_overlap: str = option(
         SMALLEST, 'Which of the segments over a pixel refines it; among equals the later one.',
@@ -48,24 +48,25 @@ class VarianceAwareOptions:
 def oasc(score: torch.Tensor, context: RefineContext, options: OascOptions) -> torch.Tensor:
     """Object-aware score calibration: every mask is filled with its mean score.
 
-    Source: Objectomaly, eq. 7-10; `largest_wins` is the order of its code, `smallest_wins` of its text.
+    Source: Objectomaly, eq. 7-10; `largest_wins` is the order of its code, `smallest_wins` that of
+    its text.
     """
     cover = cover_of(context.segments(), (score.shape[0], score.shape[1]))
     if not cover.count:
         return score
     finite = torch.isfinite(score)
-    counts, sums = cover.sums(torch.stack((finite, _masked(score, finite))))
-    mean = sums / counts
-    winner = cover.winner(counts > 0, largest=options.order == LARGEST)
-    return torch.where((winner >= 0) & finite, mean[winner].to(score.dtype), score)
+    counts, sums = cover.sums(torch.stack((finite.double(), torch.where(finite, score, 0).double())))
+    means = (sums / counts).to(score.dtype)[None]
+    mean = cover.pick(means, counts > 0, largest=options.order == LARGEST)[0]
+    return torch.where(finite & ~mean.isnan(), mean, score)
 
 
 @refinement('variance_aware', VarianceAwareOptions, needs_segments=True)
 def variance_aware(score: torch.Tensor, context: RefineContext,
                    options: VarianceAwareOptions) -> torch.Tensor:
-    """Pull scores to the mean of their segment, the more the less they vary: a mean + (1 - a) score.
+    """Pull scores to their segment's mean, the more the less they vary: a mean + (1 - a) score.
 
-    Source: query-level uncertainty paper, eq. 12, with a = exp(-beta v) and v the variance in the segment.
+    Source: query-level uncertainty paper, eq. 12, with a = exp(-beta v), v the segment's variance.
     """
     cover = cover_of(context.segments(), (score.shape[0], score.shape[1]))
     if not cover.count:
@@ -77,22 +78,23 @@ def variance_aware(score: torch.Tensor, context: RefineContext,
     pull = torch.exp(-options.beta * variance)
     if options.segment_overlap == AVERAGE:
         refined = _average(cover, counts, mean, pull, score)
-        return torch.where(torch.isfinite(refined) & finite, refined.to(score.dtype), score)
-    winner = cover.winner(counts > 0, largest=options.segment_overlap == LARGEST)
-    refined = (pull * mean)[winner] + (1 - pull)[winner] * score
-    return torch.where((winner >= 0) & finite, refined.to(score.dtype), score)
-
-
-def _masked(score: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    return torch.where(finite, score.double(), 0)
+    else:
+        values = torch.stack((pull * mean, 1 - pull)).to(score.dtype)
+        means, rest = cover.pick(values, counts > 0, largest=options.segment_overlap == LARGEST)
+        refined = means + rest * score
+    return torch.where(finite & ~refined.isnan(), refined, score)
 
 
 def _moments(cover: Cover, score: torch.Tensor, finite: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return count, mean and population variance per segment; a common shift keeps the squares small."""
-    values = _masked(score, finite)
-    shift = values.sum() / finite.sum()
-    values = torch.where(finite, values - shift, 0)
-    counts, sums, squares = cover.sums(torch.stack((finite.double(), values, values.square())))
+    """Return count, mean and population variance per segment; a shift keeps the squares small."""
+    maps = score.new_empty((3, *score.shape), dtype=torch.float64)
+    clean = torch.where(finite, score, 0)
+    shift = clean.sum() / finite.sum()
+    maps[0] = finite
+    maps[1] = clean
+    maps[1].sub_(shift).mul_(maps[0])
+    torch.square(maps[1], out=maps[2])
+    counts, sums, squares = cover.sums(maps)
     mean = sums / counts
     return counts, mean + shift, (squares / counts - mean.square()).clamp_min(0)
 
@@ -101,5 +103,5 @@ def _average(cover: Cover, counts: torch.Tensor, mean: torch.Tensor, pull: torch
              score: torch.Tensor) -> torch.Tensor:
     held = counts > 0
     weights = torch.where(held, torch.stack((held.double(), pull, pull * mean)), 0)
-    number, pulls, means = cover.spread(weights)
+    number, pulls, means = cover.spread(weights.to(score.dtype))
     return (means + (number - pulls) * score) / number
