@@ -14,6 +14,14 @@ from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_typestore
 
@@ -24,6 +32,9 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 STORAGES = ('mcap', 'sqlite3')
 # The newest metadata that Humble reads too.
 _METADATA_VERSION = 8
+_FOREVER = QosTime(9223372036, 854775807)
+_LATCHED = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
+               _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
 
 
 @functools.cache
@@ -89,6 +100,14 @@ class BagReader:
         """Return name and type of the topics that are of one of these types."""
         return {topic: kind for topic, kind in sorted(self.counts) if kind in kinds}
 
+    def latched(self) -> set[str]:
+        """Return the topics whose publishers kept their last message for late subscribers."""
+        connections = [connection for part in self._parts if isinstance(part, AnyReader)
+                       for connection in part.connections]
+        return {connection.topic for connection in connections
+                if any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in
+                       getattr(connection.ext, 'offered_qos_profiles', ()))}
+
     def records(self, topics: Collection[str] | None = None) -> Iterator[Record]:
         """Yield stored messages, of these topics only if given, in order of recording."""
         for part in self._parts:
@@ -145,12 +164,21 @@ class BagWriter:
         """Append a message of type `kind`, made by `image_message` or from `type_store()`."""
         self.write_raw(topic, kind, type_store().serialize_cdr(message, kind), stamp_ns)
 
+    def add_topic(self, topic: str, kind: str, *, types: Any = None,
+                  latched: bool = False) -> None:
+        """Announce a topic whose type only `types`, a rosbags type store, knows, or a latched one.
+
+        Raises KeyError when the store does not know the type.
+        """
+        self._connections[topic] = self._writer.add_connection(
+            topic, kind, typestore=types or type_store(),
+            offered_qos_profiles=[_LATCHED] if latched else ())
+
     def write_raw(self, topic: str, kind: str, data: bytes | memoryview, stamp_ns: int) -> None:
         """Append an already serialised message; raises OSError when the disk is full."""
         try:
             if topic not in self._connections:
-                self._connections[topic] = self._writer.add_connection(
-                    topic, kind, typestore=type_store())
+                self.add_topic(topic, kind)
             self._writer.write(self._connections[topic], stamp_ns, data)
         except sqlite3.OperationalError as error:
             raise _as_os_error(error, self._writer.path) from error

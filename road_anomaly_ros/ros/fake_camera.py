@@ -1,0 +1,119 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node `fake_camera`: a rendered drive as a camera, with ground truth when asked for."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros.controls import Controls, camera_qos
+from road_anomaly_ros.ros.descriptors import declare
+from road_anomaly_ros.ros.player import Cue, Player
+from road_anomaly_ros.ros.process import run
+from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame
+
+NAME = 'fake_camera'
+TRUTH = {'labels': 'mono8', 'instances': '16UC1', 'depth': '32FC1'}     # topics below ~/truth
+
+
+@dataclass(frozen=True)
+class FakeCameraOptions(DriveOptions):
+    """The drive, and how it is published."""
+
+    loop: bool = option(True, 'Start again after the last frame; false ends the node there.')
+    truth: bool = option(
+        False, 'Publish ground truth: ~/truth/labels, ~/truth/instances and ~/truth/depth.')
+    frame_id: str = option('camera', 'Coordinate frame of the pictures, an optical frame.')
+    jpeg_quality: int = option(90, 'Quality of image/compressed.', low=1, high=100)
+    reliable: bool = option(
+        False, 'Offer reliable delivery; cameras usually offer best effort.')
+    start_paused: bool = option(
+        False, 'Wait for ~/resume, or for ~/play_next before each frame.')
+    wait_for_subscribers: int = option(
+        0, 'Subscribers of the pictures to wait for before the first frame.', low=0, high=100)
+
+
+class FakeCamera(Node):
+    """Publishes `image`, `image/compressed` and `camera_info` at the rate of the drive.
+
+    Stamps are the moments of sending. Pictures are made only while somebody listens. `stop` is set
+    after the last frame of a drive that does not loop.
+    """
+
+    def __init__(self, stop: threading.Event | None = None, **node_arguments: Any) -> None:
+        super().__init__(NAME, **node_arguments)
+        options = declare(self, FakeCameraOptions)
+        self._options = options
+        self._drive = Drive(options)
+        qos = functools.partial(camera_qos, reliable=options.reliable)
+        self._image = self.create_publisher(Image, 'image', qos())
+        self._jpeg = self.create_publisher(CompressedImage, 'image/compressed', qos())
+        self._info = self.create_publisher(CameraInfo, 'camera_info', qos())
+        self._truth = {name: self.create_publisher(Image, f'~/truth/{name}', qos(reliable=True))
+                       for name in TRUTH if options.truth}
+        self._player = Player(self._cues(), paused=options.start_paused,
+                              ended=stop.set if stop and not options.loop else lambda: None)
+        self.controls = Controls(
+            self, self._player, [self._image, self._jpeg], options.wait_for_subscribers)
+
+    def _cues(self) -> Iterator[Cue]:
+        numbers = itertools.count() if self._options.loop else range(self._options.frames)
+        for number in numbers:
+            index = number % self._options.frames
+            # Made ahead while somebody listens, else not before somebody does.
+            view = self._drive[index] if self._heard() else None
+            time = round(number * 1e9 / self._options.fps)
+            yield Cue(time, time, functools.partial(self._send, index, view))
+
+    def _heard(self) -> bool:
+        publishers = (self._image, self._jpeg, *self._truth.values())
+        return any(publisher.get_subscription_count() for publisher in publishers)
+
+    def _send(self, index: int, view: RenderedFrame | None) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._options.frame_id)
+        self._info.publish(camera_info(
+            self._drive.camera(index).matrix, self._options.width, self._options.height, header))
+        if not self._heard():
+            return
+        view = view or self._drive[index]
+        for name, publisher in self._truth.items():
+            if publisher.get_subscription_count():
+                publisher.publish(images.to_message(getattr(view, name), TRUTH[name], header))
+        if self._image.get_subscription_count():
+            self._image.publish(images.to_message(view.image, 'rgb8', header))
+        if self._jpeg.get_subscription_count():
+            self._jpeg.publish(images.to_jpeg(view.image, header, self._options.jpeg_quality))
+
+    def close(self) -> None:
+        """Stop sending and say what was sent."""
+        self.controls.close()
+
+
+def camera_info(matrix: np.ndarray, width: int, height: int, header: Header) -> CameraInfo:
+    """Return the calibration of a camera without distortion; `matrix` is K, float [3, 3]."""
+    projection = np.hstack([matrix, np.zeros((3, 1))])
+    return CameraInfo(
+        header=header, width=width, height=height, distortion_model='plumb_bob', d=[0.0] * 5,
+        k=matrix.ravel().tolist(), r=np.eye(3).ravel().tolist(), p=projection.ravel().tolist())
+
+
+def node_main(args: Sequence[str] | None = None) -> int:
+    """Run the executable `fake_camera`; returns its exit code."""
+    return run(FakeCamera, args=args)
+
+
+if __name__ == '__main__':
+    sys.exit(node_main())

@@ -1,0 +1,210 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node `record`: serialised messages of chosen topics into a bag."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.typesys import get_types_from_msg
+
+from road_anomaly_ros.ros.playback import message_class
+from road_anomaly_ros.ros.process import one_line
+from road_anomaly_ros.tools.bags import BagWriter, type_store
+from road_anomaly_ros.tools.flow import WriteBehind
+
+NAME = 'record'
+_LOOK_S = 0.1                       # how often the graph is searched for topics still missing
+_DEPTH = 100                        # messages of a topic that the middleware may hold back
+_PENDING = 64                       # messages that may wait for the disk
+
+
+class _Entry(NamedTuple):
+    topic: str
+    kind: str
+    latched: bool
+    stamp_ns: int
+    data: bytes
+
+
+class Record(Node):
+    """Stores `topics` in the bag `out` until it is closed, which moves the bag to its name.
+
+    `stop` is set when a limit is reached: `duration` in seconds after the first message,
+    `messages` on the first topic; or when nothing more can be stored.
+    """
+
+    def __init__(self, topics: Sequence[str], out: Path, *, storage: str = 'mcap',
+                 duration: float | None = None, messages: int | None = None,
+                 stop: threading.Event | None = None, **node_arguments: Any) -> None:
+        super().__init__(NAME, **node_arguments)
+        self._out = out
+        self._folder = out.parent / f'.{out.name}.partial'
+        self._storage = storage
+        self._limit_s, self._limit = duration, messages
+        self._stop = stop or threading.Event()
+        self._missing = list(dict.fromkeys(self.resolve_topic_name(name) for name in topics))
+        self._topics = list(self._missing)
+        self._first = self._topics[0]
+        self._begin: float | None = None
+        self._bag: BagWriter | None = None
+        self._error = ''
+        self._closed = False
+        self.counts: Counter[str] = Counter()
+        shutil.rmtree(self._folder, ignore_errors=True)     # of a recording that was killed
+        self._folder.mkdir(parents=True)
+        self._writer: WriteBehind[_Entry] = WriteBehind(self._write, self._finish, _PENDING)
+        self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._look()
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where nothing or not everything could be stored."""
+        return int(bool(self._error) or not self.counts)
+
+    def _look(self) -> None:
+        """Subscribe to the topics that have appeared in the graph."""
+        known = dict(self.get_topic_names_and_types())
+        for topic in [name for name in self._missing if name in known]:
+            publishers = self.get_publishers_info_by_topic(topic)
+            if publishers:
+                self._missing.remove(topic)
+                self._subscribe(topic, publishers)
+        if self._limit_s and self._begin and time.monotonic() - self._begin > self._limit_s:
+            self._stop.set()
+
+    def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
+        kind = publishers[0].topic_type
+        cls = message_class(kind)
+        if cls is None:
+            self._fail(f'{topic} cannot be stored: {kind} is not installed')
+            return
+        qos = matching_qos([item.qos_profile for item in publishers])
+        latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        self.create_subscription(
+            cls, topic, functools.partial(self._receive, topic, kind, latched), qos, raw=True)
+        self.get_logger().info(f'stores {topic} ({kind})')
+
+    def _receive(self, topic: str, kind: str, latched: bool, data: bytes) -> None:
+        if self._stop.is_set():
+            return
+        self._begin = self._begin or time.monotonic()
+        stamp = self.get_clock().now().nanoseconds
+        try:
+            self._writer.put(_Entry(topic, kind, latched, stamp, data))
+        except Exception as error:
+            self._fail(f'cannot store more: {one_line(error)}')
+            return
+        self.counts[topic] += 1
+        if self._limit and self.counts[self._first] >= self._limit:
+            self._stop.set()
+
+    def _fail(self, reason: str) -> None:
+        self._error = self._error or reason
+        self.get_logger().error(reason)
+        self._stop.set()
+
+    def _write(self, entry: _Entry) -> None:
+        if self._bag is None:               # here, because SQLite is bound to the thread
+            self._bag = BagWriter(self._folder / self._out.name, self._storage)
+            self._known: set[str] = set()
+        if entry.topic not in self._known:
+            self._bag.add_topic(entry.topic, entry.kind, types=types_for(entry.kind),
+                                latched=entry.latched)
+            self._known.add(entry.topic)
+        self._bag.write_raw(entry.topic, entry.kind, entry.data, entry.stamp_ns)
+
+    def _finish(self) -> None:
+        if self._bag is not None:
+            self._bag.close()
+            os.replace(self._folder / self._out.name, self._out)
+
+    def close(self) -> None:
+        """Complete the bag and say what it holds and what never came; safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop.set()
+        self._writer.stop()
+        if self._writer.error is not None:
+            self._error = self._error or one_line(self._writer.error)
+            self.get_logger().error(f'not complete, left in {self._folder}: {self._error}')
+            return
+        self._folder.rmdir()
+        silent = [topic for topic in self._topics if not self.counts[topic]]
+        if silent:
+            self.get_logger().warning(f'nothing came on {", ".join(silent)}')
+        if self.counts:
+            found = ', '.join(f'{count} of {topic}' for topic, count in self.counts.items())
+            self.get_logger().info(f'{self._out} holds {found}')
+
+
+def check_target(out: Path) -> None:
+    """Raise ValueError when there is something at the place of the bag already."""
+    if os.path.lexists(out):
+        raise ValueError(f'{out} exists already; choose another name or move it away')
+
+
+def matching_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
+    """Return what a subscription can ask for and still hear all publishers."""
+    reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
+    latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
+    return QoSProfile(
+        depth=_DEPTH, history=HistoryPolicy.KEEP_LAST,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+
+
+def types_for(kind: str) -> Any:
+    """Return a type store that knows `kind`; the installed definitions fill what it lacks.
+
+    Raises ValueError when no definition is found.
+    """
+    store = type_store()
+    wanted = [kind]
+    while wanted:
+        name = wanted.pop()
+        if name in store.fielddefs:
+            continue
+        package, _, last = name.partition('/msg/')
+        path = share_of(package) / 'msg' / f'{last}.msg'
+        if not path.is_file():
+            raise ValueError(f'the definition of {name} is not installed, looked for {path}')
+        found = get_types_from_msg(path.read_text(encoding='utf-8'), name)
+        store.register(found)
+        wanted += [part for part in _parts(found[name]) if part not in store.fielddefs]
+    return store
+
+
+def _parts(definition: Any) -> list[str]:
+    """Return the names of the message types among the fields of a definition of rosbags."""
+    names, waiting = [], [definition]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (list, tuple)):
+            waiting += item
+        elif isinstance(item, str) and '/msg/' in item:
+            names.append(item)
+    return names
+
+
+def share_of(package: str) -> Path:
+    """Return the folder of a package's definitions, in a ROS distribution or beside pip wheels."""
+    try:
+        from ament_index_python.packages import get_package_share_directory
+        return Path(get_package_share_directory(package))
+    except (ImportError, LookupError, OSError):
+        folder = Path(importlib.import_module(package).__file__).parent
+        return folder.parents[3] / 'share' / package

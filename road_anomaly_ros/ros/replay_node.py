@@ -1,0 +1,82 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node `replay`: plays an input on camera topics."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock as ClockMessage
+
+from road_anomaly_ros.ros.controls import Controls
+from road_anomaly_ros.ros.playback import Messages, Pictures, Settings, plan, to_time
+from road_anomaly_ros.ros.player import Player
+from road_anomaly_ros.ros.replay import NAME
+from road_anomaly_ros.tools.bags import BagReader, is_bag
+from road_anomaly_ros.tools.sources import open_source
+
+
+class Replay(Node):
+    """Publishes `path` until it ends, which sets `stop`; see the command `replay`.
+
+    `clock_hz` is the rate of /clock, None for none. `checked` tells beforehand whether the input
+    can be read.
+    """
+
+    def __init__(self, path: str, settings: Settings, *, rate: float = 1.0,
+                 clock_hz: float | None = None, start_paused: bool = False, wait_for: int = 0,
+                 stop: threading.Event | None = None, **node_arguments: Any) -> None:
+        super().__init__(NAME, **node_arguments)
+        self._stream: Pictures | Messages
+        if as_stored(path, settings):
+            self._stream = Messages(self, Path(path), settings)
+        else:
+            self._stream = Pictures(
+                self, functools.partial(open_source, path, settings.topic), settings)
+        self._player = Player(self._stream.cues(), rate=rate, paused=start_paused,
+                              ended=stop.set if stop else lambda: None)
+        self._clock_publisher: Any = None
+        if clock_hz is not None:
+            self._clock_publisher = self.create_publisher(ClockMessage, '/clock', 1)
+            self.create_timer(1.0 / clock_hz, self._tick,
+                              clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.controls = Controls(self, self._player, self._stream.publishers, wait_for)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where the input could not be read to its end."""
+        return int(self._player.error is not None)
+
+    def _tick(self) -> None:
+        now = self._player.clock()
+        if now is not None:
+            self._clock_publisher.publish(ClockMessage(clock=to_time(now)))
+
+    def close(self) -> None:
+        """Stop sending and say what was sent and what was not."""
+        self.controls.close(''.join(f'; {remark}' for remark in self._stream.remarks))
+
+
+def as_stored(path: str, settings: Settings) -> bool:
+    """Tell whether messages are sent as the bag holds them; ROS 1 bags hold pictures only."""
+    return is_bag(Path(path)) and Path(path).suffix != '.bag' and settings.size is None
+
+
+def checked(path: str, settings: Settings) -> None:
+    """Raise ValueError, one line, when `path` cannot be replayed like that."""
+    if not as_stored(path, settings):
+        if settings.renamed or settings.only_camera:
+            raise ValueError(f'--map and --only-camera are for rosbag2, {path} is played as '
+                             f'pictures')
+        open_source(path, settings.topic).close()
+        return
+    reader = BagReader(Path(path))
+    try:
+        plan(dict(reader.counts), settings)
+    finally:
+        reader.close()

@@ -1,0 +1,147 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recording over DDS: bytes as they came, complete under the final name, limits, unknown types."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs the extra ros')
+
+from conftest import ROOT
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from ros_graph import Graph, image_message, send_until, wait_for
+from sensor_msgs.msg import CameraInfo, Image
+
+from road_anomaly_ros.ros.controls import camera_qos
+from road_anomaly_ros.ros.record_node import Record, check_target, matching_qos, types_for
+from road_anomaly_ros.tools.bags import STORAGES, BagReader
+
+
+@pytest.fixture
+def graph():
+    with Graph() as found:
+        yield found
+
+
+def record(graph, out, *topics, **options):
+    return graph.add(Record(topics, out, context=graph.context, namespace=graph.namespace,
+                            **options))
+
+
+def stored(path):
+    """Topics, types and messages of a bag; serialised, padding may hold anything."""
+    reader = BagReader(path)
+    try:
+        return [(record.topic, record.kind, deserialize_message(bytes(record.data), Image))
+                for record in reader.records()]
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_messages_are_stored_as_they_came(graph, tmp_path, storage):
+    out = tmp_path / 'drive'
+    node = record(graph, out, 'image', storage=storage)
+    sent = [image_message(seconds=index) for index in range(1, 6)]
+    publisher = graph.publisher(Image, 'image', camera_qos(reliable=True, depth=10))
+    for message in sent:
+        publisher.publish(message)
+    topic = f'{graph.namespace}/image'
+    wait_for(lambda: node.counts[topic] == 5, 'five messages')
+    assert not out.exists(), 'the bag must not stand under its name before it is complete'
+    node.close()
+    assert stored(out) == [(topic, 'sensor_msgs/msg/Image', message)
+                           for message in sent]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['drive']
+    assert node.exit_code == 0
+
+
+def test_a_topic_may_appear_later_and_latched_stays_latched(graph, tmp_path):
+    node = record(graph, tmp_path / 'drive', 'camera_info')
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = graph.publisher(CameraInfo, 'camera_info', latched, readers=0)
+    publisher.publish(CameraInfo(width=3))
+    wait_for(lambda: node.counts, 'a message')
+    node.close()
+    reader = BagReader(tmp_path / 'drive')
+    assert reader.latched() == {f'{graph.namespace}/camera_info'}
+    reader.close()
+
+
+def test_it_stops_at_a_number_of_messages(graph, tmp_path):
+    stop = threading.Event()
+    node = record(graph, tmp_path / 'drive', 'image', messages=3, stop=stop)
+    publisher = graph.publisher(Image, 'image', camera_qos(reliable=True))
+    send_until(publisher, image_message, stop.is_set, 'the limit', period=0.005)
+    node.close()
+    assert len(stored(tmp_path / 'drive')) == 3
+
+
+def test_it_stops_after_a_time(graph, tmp_path):
+    stop = threading.Event()
+    record(graph, tmp_path / 'drive', 'image', duration=0.2, stop=stop)
+    publisher = graph.publisher(Image, 'image', camera_qos(reliable=True))
+    publisher.publish(image_message())
+    assert stop.wait(10.0)
+
+
+def test_nothing_recorded_leaves_nothing(graph, tmp_path):
+    node = record(graph, tmp_path / 'drive', 'image', 'nothing')
+    node.close()
+    assert list(tmp_path.iterdir()) == []
+    assert node.exit_code == 1
+
+
+def test_an_existing_bag_is_not_overwritten(tmp_path):
+    check_target(tmp_path / 'new')
+    with pytest.raises(ValueError, match='exists already'):
+        check_target(tmp_path)
+
+
+def test_ctrl_c_completes_the_bag(graph, tmp_path):
+    """The real command in a process of its own."""
+    out = tmp_path / 'drive'
+    topic = f'{graph.namespace}/image'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'road_anomaly_ros.cli', 'record', '-o', str(out), topic], cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        publisher = graph.publisher(Image, topic, camera_qos(reliable=True))
+        folder = tmp_path / '.drive.partial' / 'drive'
+        send_until(publisher, image_message, lambda: folder.exists() and any(folder.iterdir()),
+                   'a message that was received')
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+    assert stored(out)
+
+
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+LOSSY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@pytest.mark.parametrize(('offered', 'expected'), [
+    ([RELIABLE], ReliabilityPolicy.RELIABLE), ([LOSSY], ReliabilityPolicy.BEST_EFFORT),
+    ([RELIABLE, LOSSY], ReliabilityPolicy.BEST_EFFORT)])
+def test_the_subscription_hears_all_publishers(offered, expected):
+    assert matching_qos(offered).reliability == expected
+
+
+def test_types_come_from_what_is_installed():
+    assert 'sensor_msgs/msg/Image' in types_for('sensor_msgs/msg/Image').fielddefs
+    store = types_for('type_description_interfaces/msg/TypeDescription')
+    assert 'type_description_interfaces/msg/Field' in store.fielddefs
+    with pytest.raises(ModuleNotFoundError):
+        types_for('nowhere_msgs/msg/Thing')
+    with pytest.raises(ValueError, match='is not installed'):
+        types_for('sensor_msgs/msg/Nothing')
