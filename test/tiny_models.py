@@ -57,6 +57,17 @@ def new_mask2former(backbone, *, pre_norm: bool = False):
     return roughen(Mask2FormerForUniversalSegmentation(config))
 
 
+def segformer(folder: Path):
+    """Write a SegFormer directory of 4 classes; return the model."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+    torch.manual_seed(0)
+    config = SegformerConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16],
+                             num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16, **IDS)
+    model = roughen(SegformerForSemanticSegmentation(config))
+    save(model, folder, {'size': {'height': 64, 'width': 64}, 'size_divisor': 0})
+    return model
+
+
 def eomt(folder: Path, *, masked: bool = True):
     """Write an EoMT directory of 4 classes and 5 queries for windows of 32 pixels; return it."""
     from transformers import EomtConfig, EomtForUniversalSegmentation

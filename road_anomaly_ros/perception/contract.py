@@ -148,6 +148,19 @@ class PixelOutput:
 
 
 @dataclass(frozen=True)
+class MapOutput:
+    """An anomaly map made by someone else: a score without classes, queries or logits."""
+
+    score: torch.Tensor                             # [h, w] float32, covers exactly the image
+    image_size: tuple[int, int]                     # (H, W) of the camera image
+
+    def __post_init__(self) -> None:
+        if self.score.ndim != 2 or min(self.score.shape) < 1:
+            raise ValueError(f'expected a score [h,w], got {tuple(self.score.shape)}')
+        _check_size(self.image_size)
+
+
+@dataclass(frozen=True)
 class Segments:
     """Class-agnostic regions of one image: a partition (`index`) or overlapping `masks`."""
 

@@ -21,6 +21,7 @@ _CITYSCAPES: dict[str, Color] = {
     'person': (220, 20, 60), 'rider': (255, 0, 0), 'car': (0, 0, 142), 'truck': (0, 0, 70),
     'bus': (0, 60, 100), 'train': (0, 80, 100), 'motorcycle': (0, 0, 230),
     'bicycle': (119, 11, 32), 'lane marking': (255, 255, 255), 'parking': (250, 170, 160),
+    'void': (0, 0, 0),
 }
 CITYSCAPES = tuple(_CITYSCAPES)[:19]        # the evaluated classes, in the order of their ids
 _SYNONYMS = {

@@ -1,0 +1,44 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What segmenters with one logit per pixel and class share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from road_anomaly_ros.perception.contract import LabelSet, PixelOutput
+from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
+
+
+class PixelSegmenter:
+    """Images to PixelOutput; `forward` runs the network on normalised images [B,3,h,w]."""
+
+    kind = 'pixel'
+    num_queries = None
+
+    def __init__(self, network: nn.Module, forward: Callable[[Any, torch.Tensor], torch.Tensor], *,
+                 labels: LabelSet, model_dir: Path | None, preprocessing: Preprocessing,
+                 device: torch.device, precision: torch.dtype) -> None:
+        self.labels, self.model_dir = labels, model_dir
+        self._network = network.requires_grad_(False).to(device)
+        self._forward, self._preprocessing = forward, preprocessing
+        self._device, self._precision = device, precision
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[torch.Tensor]) -> list[PixelOutput]:
+        """Return one output per uint8 RGB image [3,H,W]; images of one size share a batch."""
+        found: dict[int, PixelOutput] = {}
+        mixed = self._precision != torch.float32
+        for positions, batch in same_size_batches(images):
+            size = (batch.shape[-2], batch.shape[-1])
+            pixels = self._preprocessing(batch.to(self._device))
+            with torch.autocast(self._device.type, self._precision, enabled=mixed):
+                logits = self._preprocessing.crop(self._forward(self._network, pixels), size)
+            found.update((position, PixelOutput(logits[row], size))
+                         for row, position in enumerate(positions))
+        return [found[position] for position in range(len(images))]
