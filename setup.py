@@ -34,11 +34,13 @@ def shared(folder):
 
 # Lower bounds are the first releases with what is used here; there are no upper bounds.
 REQUIRED = [
+    'mcap>=1.1',                    # reads .mcap files that were cut off
     'numpy>=1.26',
     'opencv-python-headless>=4.9',
     'pillow>=10.1',                 # first with a scalable font inside
     'PyYAML>=6.0',
-    'rosbags>=0.10',                # both storage plug-ins, type stores handed in by the caller
+    'rosbags>=0.11.7',              # what rosbags-image asks for; reads damaged files as we expect
+    'rosbags-image>=0.10.4',        # encodings beyond the common ones: Bayer, YUV, 16 bit
     'safetensors>=0.4.3',
     'scikit-image>=0.22',
     'scipy>=1.11.4',                # first with wheels for NumPy 1.26 on every supported Python
