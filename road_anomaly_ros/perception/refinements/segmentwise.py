@@ -55,7 +55,8 @@ def oasc(score: torch.Tensor, context: RefineContext, options: OascOptions) -> t
     if not cover.count:
         return score
     finite = torch.isfinite(score)
-    counts, sums = cover.sums(torch.stack((finite.double(), torch.where(finite, score, 0).double())))
+    clean = torch.where(finite, score, 0)
+    counts, sums = cover.sums(torch.stack((finite.double(), clean.double())))
     means = (sums / counts).to(score.dtype)[None]
     mean = cover.pick(means, counts > 0, largest=options.order == LARGEST)[0]
     return torch.where(finite & ~mean.isnan(), mean, score)
