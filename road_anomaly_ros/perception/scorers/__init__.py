@@ -14,9 +14,14 @@ import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception import dense
-from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PixelOutput
+from road_anomaly_ros.perception.contract import (
+    LabelSet,
+    MaskOutput,
+    PixelOutput,
+    WindowedOutput,
+)
 from road_anomaly_ros.perception.registry import build_options
-from road_anomaly_ros.perception.scorers import mask2anomaly, maskomaly, queries, s2, semantic
+from road_anomaly_ros.perception.scorers import mask2anomaly, maskomaly, queries, s2, semantic, windowed
 from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 
 __all__ = [
@@ -35,7 +40,7 @@ class DenseResult:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def evaluate(output: MaskOutput | PixelOutput, scorer: str, options: Any = None, *,
+def evaluate(output: MaskOutput | WindowedOutput | PixelOutput, scorer: str, options: Any = None, *,
              size: tuple[int, int] | None = None, upsample: str = 'logits', sanitize: bool = True,
              extras: Sequence[str] = ()) -> DenseResult:
     """Score one segmenter output at `size` (H, W), by default that of the camera image.
@@ -50,9 +55,9 @@ def evaluate(output: MaskOutput | PixelOutput, scorer: str, options: Any = None,
     if isinstance(options, Mapping):
         options = build_options(entry.options, options, f'scorer.{scorer}.')
     method = entry.make
-    _refuse_kind(scorer, method, 'mask' if isinstance(output, MaskOutput) else 'pixel')
+    _refuse_kind(scorer, method, 'pixel' if isinstance(output, PixelOutput) else 'mask')
     _refuse_extras(scorer, method, extras)
-    source, vectors = _source(output, method, options, size or output.image_size, upsample, sanitize)
+    source, vectors = _prepare(output, method, options, size or output.image_size, upsample, sanitize)
 
     def epilogue(block: dense.Block) -> Mapping[str, Tensor]:
         found = method.epilogue(block, options)
@@ -63,12 +68,14 @@ def evaluate(output: MaskOutput | PixelOutput, scorer: str, options: Any = None,
     return DenseResult(labels, maps.pop('score'), source.sanitized, maps)
 
 
-def _source(output: MaskOutput | PixelOutput, method: Scorer, options: Any, size: tuple[int, int],
+def _prepare(output: MaskOutput | PixelOutput, method: Scorer, options: Any, size: tuple[int, int],
             upsample: str, sanitize: bool) -> tuple[Any, dense.QueryVectors | None]:
     if upsample not in dense.UPSAMPLE:
         raise ValueError(f'upsample: expected one of {list(dense.UPSAMPLE)}, got {upsample!r}')
     if isinstance(output, PixelOutput):
         return dense.PlaneSource.of(output, size, sanitized=sanitize), None
+    if isinstance(output, WindowedOutput):
+        return windowed.merged_source(output, method, options, size, sanitized=sanitize)
     source = dense.MaskSource(output, size, sanitized=sanitize)
     vectors = method.prepare(source, options)
     return (source if upsample == 'logits' else source.low_resolution(vectors)), vectors

@@ -24,7 +24,7 @@ MASKS_ONLY = ('mask',)
 def semantic_vectors(source: MaskSource, options: Any) -> QueryVectors:
     """Weigh queries by their class probabilities without 'no object': the plain semantic map."""
     del options
-    return QueryVectors(source.probabilities()[:, :-1].float())
+    return QueryVectors(source.probabilities()[:, :-1].float(), keep=True)
 
 
 def accept_all(options: Any, kind: str, labels: LabelSet) -> None:

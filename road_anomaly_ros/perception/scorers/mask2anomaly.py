@@ -106,5 +106,5 @@ def check_class_ids(options: Mask2AnomalyOptions, classes: int) -> None:
 
 
 SCORERS.register('mask2anomaly', Mask2AnomalyOptions)(Scorer(
-    mask2anomaly, 'Mask2Anomaly, Rai et al. 2023', vectors, frozenset({'semantic', 'kept', 'votes'}),
+    mask2anomaly, 'Mask2Anomaly, Rai et al. 2023', vectors, frozenset({'max_s', 'kept', 'votes'}),
     MASKS_ONLY, threshold=0.7, check=check))

@@ -83,18 +83,21 @@ def _entropy(p_fg: Tensor, eps: float) -> Tensor:
 def s2_vectors(source: MaskSource, options: S2Options) -> QueryVectors:
     """Weigh queries for the stages that the options ask for."""
     known = source.probabilities()[:, :-1].float()
-    maxima = {'best': known.amax(1)} if options.rejection == 's2_reject' else {}
+    by_rba = options.rejection == 'rba'
+    maxima = {} if by_rba else {'best': known.amax(1)}
+    tanh = 1.0 if by_rba else None
     if options.stage == 'reject':
-        return QueryVectors(known, maxima=maxima)
+        return QueryVectors(known, maxima=maxima, tanh=tanh)
     found = query_uncertainty(source, options)
     accept = torch.where(found.selected, found.s_adj, -torch.inf).float()
-    return QueryVectors(known, maxima=maxima, accept=accept, temperature=options.temperature)
+    return QueryVectors(known, maxima=maxima, accept=accept, temperature=options.temperature,
+                        tanh=tanh)
 
 
 def s2(block: Block, options: S2Options) -> Maps:
     """Score of the chosen stage, range [0, 1], with the maps of all stages that were computed."""
     if options.rejection == 'rba':
-        reject = 1 - block.semantic.tanh().sum(0).clamp_(0, 1)
+        reject = 1 - block.tanh(1.0).clamp(0, 1)
     else:
         reject = 1 - block['best']
     if options.stage == 'reject':
@@ -108,5 +111,5 @@ def s2(block: Block, options: S2Options) -> Maps:
 
 
 SCORERS.register('s2', S2Options)(Scorer(
-    s2, 'query-level uncertainty, eq. 1-10', s2_vectors, frozenset({'best', 'accept'}), MASKS_ONLY,
+    s2, 'query-level uncertainty, eq. 1-10', s2_vectors, frozenset({'best', 'tanh', 'accept'}), MASKS_ONLY,
     extras=('s_reject', 's_accept', 's_fuse', 'covered'), threshold=0.6))

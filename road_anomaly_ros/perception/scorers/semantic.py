@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception.contract import LabelSet
@@ -64,11 +64,35 @@ class RbaS1Options(UnitOptions):
     temperature: float = _temperature()
 
 
+def peak_vectors(source: MaskSource, options: Any) -> QueryVectors:
+    """Weigh queries as for the semantic map, of which only the maximum is read."""
+    del options
+    return QueryVectors(source.probabilities()[:, :-1].float())
+
+
 def tempered_vectors(source: MaskSource, options: SoftmaxOptions) -> QueryVectors:
-    """Weigh queries by softmax(C/T) where the temperature belongs to the class logits, else by
-    softmax(C)."""
-    scale = options.temperature if options.temperature_target == 'class_logits' else 1.0
-    return QueryVectors(source.probabilities(scale)[:, :-1].float())
+    """Weigh queries by softmax(C/T) where T belongs to the class logits, else by softmax(C)."""
+    inside = options.temperature_target == 'class_logits'
+    known = source.probabilities(options.temperature if inside else 1.0)[:, :-1].float()
+    return QueryVectors(known, partition=_divisor(options))
+
+
+def rba_vectors(source: MaskSource, options: UnitOptions) -> QueryVectors:
+    """Weigh queries as for the semantic map, of which sum_k tanh(S_k / T) is read."""
+    return QueryVectors(source.probabilities()[:, :-1].float(), tanh=_divisor(options))
+
+
+def nls_vectors(source: MaskSource, options: UnitOptions) -> QueryVectors:
+    """Weigh queries by their probability of any known class."""
+    del options
+    known = source.probabilities()[:, :-1].float()
+    return QueryVectors(known, sums={'total': known.sum(1)})
+
+
+def energy_vectors(source: MaskSource, options: NoOptions) -> QueryVectors:
+    """Weigh queries as for the semantic map, of which the partition function is read."""
+    del options
+    return QueryVectors(source.probabilities()[:, :-1].float(), partition=1.0)
 
 
 def check_target(options: SoftmaxOptions, kind: str, labels: LabelSet) -> None:
@@ -86,12 +110,17 @@ def unit(score: Tensor, options: UnitOptions) -> Tensor:
     return (1 + score).clamp_(0, 1) if options.unit_range else score
 
 
-def _tempered(block: Block, options: SoftmaxOptions) -> Tensor:
-    semantic = block.semantic
-    if not block.from_queries and not options.include_void_channel and len(semantic) > 1:
-        semantic = semantic[:-1]
-    scale = 1.0 if options.temperature_target == 'class_logits' else options.temperature
-    return semantic if scale == 1.0 else semantic / scale
+def _divisor(options: Any) -> float:
+    """Return what S is divided by."""
+    inside = getattr(options, 'temperature_target', 'semantic') == 'class_logits'
+    return 1.0 if inside else float(getattr(options, 'temperature', 1.0))
+
+
+def _channels(block: Block, options: SoftmaxOptions) -> Block:
+    """Return the block without the void channel of a pixel model where that is asked for."""
+    if block.from_queries or options.include_void_channel or len(block.semantic) < 2:
+        return block
+    return Block.of(block.semantic[:-1], block.maps, block.frame, from_queries=False)
 
 
 def plain(block: Block, options: PlainOptions) -> Tensor:
@@ -102,61 +131,69 @@ def plain(block: Block, options: PlainOptions) -> Tensor:
 
 def msp(block: Block, options: SoftmaxOptions) -> Tensor:
     """1 - max_k softmax(S/T)_k; range [0, 1 - 1/K]."""
-    z = _tempered(block, options)
-    return 1 - (z - z.amax(0)).exp_().sum(0).reciprocal_()
+    total, _ = _channels(block, options).partition(_divisor(options))
+    return 1 - 1 / total
 
 
 def max_logit(block: Block, options: SoftmaxOptions) -> Tensor:
     """-max_k S_k/T; range (-Q/T, 0] for mask models, the whole line for pixel models."""
-    return -_tempered(block, options).amax(0)
+    return -_channels(block, options).max_s / _divisor(options)
 
 
 def max_entropy(block: Block, options: EntropyOptions) -> Tensor:
     """Entropy of softmax(S/T) in nats, or divided by log K; 0 for a single class."""
-    z = _tempered(block, options)
-    z = z - z.amax(0)
-    weight = z.exp()
-    total = weight.sum(0)
-    entropy = total.log() - weight.mul_(z).sum(0) / total
+    block = _channels(block, options)
+    total, spread = block.partition(_divisor(options))
+    entropy = total.log() - spread / total
     if not options.normalize_entropy:
         return entropy.clamp_min_(0)
-    return (entropy / max(math.log(len(z)), torch.finfo(z.dtype).tiny)).clamp_(0, 1)
+    return (entropy / math.log(max(block.classes, 2))).clamp_(0, 1)
 
 
 def rba(block: Block, options: UnitOptions) -> Tensor:
     """-sum_k tanh(S_k); range (-K, 0], 0 = rejected by all (Nayal et al. 2023)."""
-    return unit(block.semantic.tanh().sum(0).neg_(), options)
+    return unit(-block.tanh(1.0), options)
 
 
 def rba_s1(block: Block, options: RbaS1Options) -> Tensor:
-    """-sum_k tanh(relu(S_k / T)); equal to `rba` at T = 1."""
-    return unit((block.semantic / options.temperature).relu_().tanh_().sum(0).neg_(), options)
+    """-sum_k tanh(relu(S_k / T)); equal to `rba` at T = 1 for mask models, whose S is never negative."""
+    if not block.from_queries:
+        block = Block.of(block.semantic.relu(), {}, {}, from_queries=False)
+    return unit(-block.tanh(options.temperature), options)
 
 
 def nls(block: Block, options: UnitOptions) -> Tensor:
     """-sum_k S_k, the negative logit sum; range (-Q, 0] (UGainS)."""
-    return unit(block.semantic.sum(0).neg_(), options)
+    return unit(-(block['total'] if block.from_queries else block.semantic.sum(0)), options)
 
 
 def energy(block: Block, options: NoOptions) -> Tensor:
     """-log sum_k exp S_k, the free energy."""
     del options
-    return -block.semantic.logsumexp(0)
+    total, _ = block.partition(1.0)
+    return -block.max_s - total.log()
 
+
+PEAK, ALL = frozenset({'max_s'}), frozenset({'partition'})
 
 SCORERS.register('plain', PlainOptions)(Scorer(
-    plain, 'Mask2Anomaly eq. 2', threshold=0.7))
+    plain, 'Mask2Anomaly eq. 2', peak_vectors, PEAK, threshold=0.7))
 SCORERS.register('msp', SoftmaxOptions)(Scorer(
-    msp, 'Hendrycks and Gimpel 2017', tempered_vectors, check=check_target, display=(0.85, 0.95)))
+    msp, 'Hendrycks and Gimpel 2017', tempered_vectors, ALL, check=check_target,
+    display=(0.85, 0.95)))
 SCORERS.register('max_logit', SoftmaxOptions)(Scorer(
-    max_logit, 'Hendrycks et al. 2022', tempered_vectors, check=check_target, display=(-1.0, 0.0)))
+    max_logit, 'Hendrycks et al. 2022', tempered_vectors, ALL, check=check_target,
+    display=(-1.0, 0.0)))
 SCORERS.register('max_entropy', EntropyOptions)(Scorer(
-    max_entropy, 'entropy of the softmax', tempered_vectors, check=check_target, display=(0.95, 1.0)))
+    max_entropy, 'entropy of the softmax', tempered_vectors, ALL, check=check_target,
+    display=(0.95, 1.0)))
 SCORERS.register('rba', UnitOptions)(Scorer(
-    rba, 'RbA, Nayal et al. 2023', threshold=-0.1, display=(-1.0, 0.0)))
+    rba, 'RbA, Nayal et al. 2023', rba_vectors, frozenset({'tanh'}), threshold=-0.1,
+    display=(-1.0, 0.0)))
 SCORERS.register('rba_s1', RbaS1Options)(Scorer(
-    rba_s1, 'RbA with temperature, EoMT study', threshold=-0.1, display=(-1.0, 0.0)))
+    rba_s1, 'RbA with temperature, EoMT study', rba_vectors, frozenset({'tanh'}), threshold=-0.1,
+    display=(-1.0, 0.0)))
 SCORERS.register('nls', UnitOptions)(Scorer(
-    nls, 'UGainS', threshold=-0.15, display=(-1.0, 0.0)))
+    nls, 'UGainS', nls_vectors, frozenset({'sums'}), threshold=-0.15, display=(-1.0, 0.0)))
 SCORERS.register('energy')(Scorer(
-    energy, 'Liu et al. 2020, PEBAL', display=(-4.0, -2.0)))
+    energy, 'Liu et al. 2020, PEBAL', energy_vectors, ALL, display=(-4.0, -2.0)))

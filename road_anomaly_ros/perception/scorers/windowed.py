@@ -4,12 +4,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from road_anomaly_ros.perception import dense
 from road_anomaly_ros.perception.contract import WindowedOutput
@@ -27,19 +24,12 @@ def merged_source(output: WindowedOutput, method: Scorer, options: Any, size: tu
     sources = [dense.MaskSource(window, window.image_size, sanitized=sanitized)
                for window in output.windows]
     vectors = [method.prepare(source, options) for source in sources]
-    names: Sequence[str] = ()
-    maps: list[Tensor] = []
-    for source, weights in zip(sources, vectors, strict=True):
-        rows = []
-        kept = dataclasses.replace(weights, keep=True, features=None)
-        for _, block in source.blocks(kept):
-            names = list(block.maps)
-            rows.append(torch.cat(
-                [block.semantic, *(block[name].float()[None] for name in names)]))
-        maps.append(torch.cat(rows, 1))
+    found = [source.planes(weights, source.size)
+             for source, weights in zip(sources, vectors, strict=True)]
+    maps, names = [planes for planes, _ in found], found[0][1]
     merged = merge_windows(maps, output.offsets, output.scaled_size)
     repaired = torch.stack([source.sanitized for source in sources]).sum()
     frame = {name: torch.stack([weights.frame[name] for weights in vectors]).sum(0)
              for name in vectors[0].frame}
-    return (dense.PlaneSource(merged, size, names, repaired),
+    return (dense.PlaneSource(merged, names, size, repaired),
             dense.QueryVectors(vectors[0].semantic, frame=frame))

@@ -1,0 +1,293 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The inner loops of the dense pass on the CPU, compiled by numba (importing this needs numba).
+
+A tile is TILE columns wide. Arrays named `low` and `high` [n,TILE] hold two neighbouring mask rows
+already interpolated along x; an output row blends them by its weight. `active` lists the queries
+that can matter in the tile. All floats are float32 and finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+TILE = 128
+ABSENT = np.float32(-3e38)                          # stands for -inf, which fast arithmetic excludes
+_FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz', 'arcp'}
+
+Array = Any
+
+
+def _jit(fastmath: set[str] = _FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
+        flags = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
+        try:
+            return numba.njit(cache=True, **flags)(function)        # type: ignore[no-any-return]
+        except RuntimeError:                        # no folder where compiled code may be kept
+            return numba.njit(**flags)(function)                    # type: ignore[no-any-return]
+    return compile_it
+
+
+@_jit(_FAST - {'reassoc'})                          # the rounding trick must not be simplified away
+def exp(x: Any) -> Any:
+    """Return exp(x) with a relative error below 2e-6: 2^n by the exponent bits, 2^f by a series."""
+    y = x * np.float32(1.4426950408889634)
+    y = y if y < np.float32(126.0) else np.float32(126.0)
+    y = y if y > np.float32(-126.0) else np.float32(-126.0)
+    shifted = np.float32(y + np.float32(12582912.0))        # 1.5 * 2^23: the mantissa is round(y)
+    f = y - (shifted - np.float32(12582912.0))
+    p = np.float32(1.535336188319500e-4)
+    p = p * f + np.float32(1.339887440266574e-3)
+    p = p * f + np.float32(9.618437357674640e-3)
+    p = p * f + np.float32(5.550332471162809e-2)
+    p = p * f + np.float32(2.402264791363012e-1)
+    p = p * f + np.float32(6.931472028550421e-1)
+    p = np.float32(p * f + np.float32(1.0))
+    exponent = np.int32(shifted.view(np.int32) << np.int32(23))
+    return np.int32(p.view(np.int32) + exponent).view(np.float32)
+
+
+@_jit()
+def _widen(logits: Array, queries: Array, row: int, start: int, weights: Array, taps: Array,
+           wide: Array, top: Array) -> None:
+    """Interpolate one mask row along x into `wide` [n,TILE]; note each query's maximum in `top`."""
+    for i in range(len(queries)):
+        source, target = logits[queries[i], row], taps[i]
+        high = ABSENT
+        for x in range(target.size):
+            value = source[start + x]
+            target[x] = value
+            high = value if value > high else high
+        top[i] = high
+    np.dot(taps, weights, wide)
+
+
+@_jit()
+def _choose(top_low: Array, top_high: Array, cull: Array, active: Array) -> int:
+    """List in `active` the queries whose maximum in the tile is above their limit."""
+    count = 0
+    for i in range(cull.size):
+        if max(top_low[i], top_high[i]) > cull[i]:
+            active[count] = i
+            count += 1
+    return count
+
+
+@_jit()
+def _masks(low: Array, high: Array, t: Any, active: Array, count: int, masks: Array) -> None:
+    """Blend two widened rows and store the probabilities of the active queries."""
+    for i in range(count):
+        a, b, m = low[active[i]], high[active[i]], masks[i]
+        for x in range(m.size):
+            m[x] = np.float32(1.0) / (np.float32(1.0) + exp(-(a[x] + t * (b[x] - a[x]))))
+
+
+@_jit()
+def _sums(linear: Array, active: Array, count: int, masks: Array, packed: Array, sums: Array) -> None:
+    """Store sum_q linear[k,q] m_q over the active queries in `sums` [N,TILE]."""
+    if count == 0:
+        sums[:] = np.float32(0.0)
+        return
+    weights = packed[:linear.shape[0] * count].reshape(linear.shape[0], count)
+    for k in range(linear.shape[0]):
+        for i in range(count):
+            weights[k, i] = linear[k, active[i]]
+    np.dot(weights, masks[:count], sums)
+
+
+@_jit()
+def _peak(sums: Array, classes: int, peak: Array, label: Array) -> None:
+    """Store the largest of the first `classes` rows and its index; ties go to the lowest."""
+    for x in range(peak.size):
+        peak[x] = sums[0, x]
+        label[x] = 0
+    for k in range(1, classes):
+        row = sums[k]
+        for x in range(peak.size):
+            if row[x] > peak[x]:
+                peak[x] = row[x]
+                label[x] = k
+
+
+@_jit()
+def _partition(sums: Array, classes: int, peak: Array, inverse: Any, total: Array, spread: Array) -> None:
+    """Store sum_k e_k and sum_k e_k z_k with z_k = (S_k - max) * inverse and e_k = exp(z_k)."""
+    total[:] = np.float32(0.0)
+    spread[:] = np.float32(0.0)
+    for k in range(classes):
+        row = sums[k]
+        for x in range(total.size):
+            z = (row[x] - peak[x]) * inverse
+            e = exp(z)
+            total[x] += e
+            spread[x] += e * z
+
+
+@_jit()
+def _tanh(sums: Array, classes: int, scale: Any, total: Array) -> None:
+    """Store sum_k tanh(S_k * scale) for S_k >= 0."""
+    total[:] = np.float32(0.0)
+    for k in range(classes):
+        row = sums[k]
+        for x in range(total.size):
+            e = exp(np.float32(-2.0) * scale * row[x])
+            total[x] += (np.float32(1.0) - e) / (np.float32(1.0) + e)
+
+
+@_jit()
+def _largest(weights: Array, active: Array, count: int, masks: Array, largest: Array) -> None:
+    """Store max_q weights[q] m_q over the active queries, 0 where there are none."""
+    largest[:] = np.float32(0.0)
+    for i in range(count):
+        weight, m = weights[active[i]], masks[i]
+        if weight > 0:
+            for x in range(largest.size):
+                value = weight * m[x]
+                largest[x] = value if value > largest[x] else largest[x]
+
+
+@_jit()
+def _count(low: Array, high: Array, t: Any, active: Array, count: int, chosen: Array, level: Any,
+           votes: Array) -> None:
+    """Store how many chosen queries have a logit above `level`."""
+    votes[:] = 0
+    for i in range(count):
+        if chosen[active[i]]:
+            a, b = low[active[i]], high[active[i]]
+            for x in range(votes.size):
+                votes[x] += np.int32(a[x] + t * (b[x] - a[x]) > level)
+
+
+@_jit()
+def _accept(low: Array, high: Array, t: Any, active: Array, count: int, values: Array, inverse: Any,
+            peak: Array, total: Array, mean: Array, covered: Array) -> None:
+    """Store the softmax-weighted mean of `values` over the queries with a logit above 0.
+
+    The maximum is taken per pixel first: a global one underflows at small temperatures.
+    """
+    peak[:] = ABSENT
+    total[:] = np.float32(0.0)
+    mean[:] = np.float32(0.0)
+    for i in range(count):
+        value, a, b = values[active[i]], low[active[i]], high[active[i]]
+        if value > ABSENT:
+            for x in range(mean.size):
+                inside = a[x] + t * (b[x] - a[x]) > 0
+                peak[x] = value if inside and value > peak[x] else peak[x]
+    for i in range(count):
+        value, a, b = values[active[i]], low[active[i]], high[active[i]]
+        if value > ABSENT:
+            for x in range(mean.size):
+                inside = a[x] + t * (b[x] - a[x]) > 0
+                weight = exp((value - peak[x]) * inverse) if inside else np.float32(0.0)
+                total[x] += weight
+                mean[x] += weight * value
+    for x in range(mean.size):
+        covered[x] = total[x] > 0
+        mean[x] = mean[x] / total[x] if total[x] > 0 else np.float32(0.0)
+
+
+@_jit()
+def _advance(logits: Array, queries: Array, rows: tuple[int, int], last: tuple[int, int],
+             start: int, weights: Array, taps: Array, low: Array, high: Array, top_low: Array,
+             top_high: Array) -> None:
+    """Bring `low` and `high` from the mask rows `last` to the mask rows `rows`."""
+    if rows[0] == last[1]:
+        low[:] = high
+        top_low[:] = top_high
+    elif rows[0] != last[0]:
+        _widen(logits, queries, rows[0], start, weights, taps, low, top_low)
+    if rows[1] == rows[0]:
+        high[:] = low
+        top_high[:] = top_low
+    else:
+        _widen(logits, queries, rows[1], start, weights, taps, high, top_high)
+
+
+@_jit()
+def accumulate(logits: Array, queries: Array, row_low: Array, row_high: Array, row_weight: Array,
+               starts: Array, weights: Array, linear: Array, classes: int, maxima: Array,
+               chosen: Array, levels: Array, values: Array, inverse: Any, cull: Array,
+               temper: Any, scale: Any, tiles: tuple[int, int], label: Array, peak: Array,
+               sums: Array, largest: Array, votes: Array, accept: Array, covered: Array,
+               partition: Array, tanh: Array) -> None:
+    """Fill the accumulators of the given output rows and of the columns in `tiles`.
+
+    Outputs begin at the first of these rows and columns; those of no rows are not wanted.
+    """
+    n, width = queries.size, label.shape[1]
+    low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
+    masks, part = np.empty((n, TILE), np.float32), np.empty((linear.shape[0], TILE), np.float32)
+    taps = np.empty((n, weights.shape[1]), np.float32)
+    top_low, top_high = np.empty(n, np.float32), np.empty(n, np.float32)
+    active, packed = np.empty(n, np.int64), np.empty(linear.size, np.float32)
+    best, total = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    skip = linear.shape[0] - sums.shape[0]
+    for tile in range(tiles[0], tiles[1]):
+        c0 = (tile - tiles[0]) * TILE
+        c1 = min(c0 + TILE, width)
+        last, count = (-1, -1), 0
+        for o in range(label.shape[0]):
+            pair = (row_low[o], row_high[o])
+            if pair != last:
+                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, low, high,
+                         top_low, top_high)
+                count = _choose(top_low, top_high, cull, active)
+                last = pair
+            t, top = row_weight[o], peak[o, c0:c1]
+            _masks(low, high, t, active, count, masks)
+            _sums(linear, active, count, masks, packed, part)
+            _peak(part, classes, top, label[o, c0:c1])
+            for k in range(sums.shape[0]):
+                sums[k, o, c0:c1] = part[skip + k, :c1 - c0]
+            for j in range(maxima.shape[0]):
+                _largest(maxima[j], active, count, masks, largest[j, o, c0:c1])
+            for j in range(chosen.shape[0]):
+                _count(low, high, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
+            if accept.shape[0]:
+                _accept(low, high, t, active, count, values, inverse, best[:c1 - c0],
+                        total[:c1 - c0], accept[o, c0:c1], covered[o, c0:c1])
+            if partition.shape[1]:
+                _partition(part, classes, top, temper, partition[0, o, c0:c1], partition[1, o, c0:c1])
+            if tanh.shape[0]:
+                _tanh(part, classes, scale, tanh[o, c0:c1])
+
+
+@_jit()
+def overlap(logits: Array, queries: Array, row_low: Array, row_high: Array, row_weight: Array,
+            starts: Array, weights: Array, confident: Array, width: int, tiles: tuple[int, int],
+            areas: Array, shared: Array) -> None:
+    """Add per query the pixels with a positive logit, and those that a confident query has too.
+
+    Counts the given output rows and the columns in `tiles` of an image of `width` columns.
+    """
+    n = queries.size
+    low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
+    taps = np.empty((n, weights.shape[1]), np.float32)
+    top_low, top_high = np.empty(n, np.float32), np.empty(n, np.float32)
+    active, cull = np.empty(n, np.int64), np.zeros(n, np.float32)
+    region = np.empty(TILE, np.int32)
+    for tile in range(tiles[0], tiles[1]):
+        part = region[:min(TILE, width - tile * TILE)]
+        last, count = (-1, -1), 0
+        for r in range(row_low.size):
+            pair = (row_low[r], row_high[r])
+            if pair != last:
+                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, low, high,
+                         top_low, top_high)
+                count = _choose(top_low, top_high, cull, active)
+                last = pair
+            _count(low, high, row_weight[r], active, count, confident, np.float32(0.0), part)
+            for i in range(count):
+                a, b = low[active[i]], high[active[i]]
+                inside, both = 0, 0
+                for x in range(part.size):
+                    hit = np.int32(a[x] + row_weight[r] * (b[x] - a[x]) > 0)
+                    inside += hit
+                    both += hit * np.int32(part[x] > 0)
+                areas[active[i]] += inside
+                shared[active[i]] += both
