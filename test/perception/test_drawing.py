@@ -115,7 +115,8 @@ def test_the_legend_names_what_is_in_the_picture():
     assert (both[-200:] == 100).all() and (both[:20] != 100).any()
     for color in LABELS.colors:
         assert (both.reshape(-1, 3) == color).all(axis=1).any()
-    only = drawing.overlay(dataclasses.replace(result, labels=torch.zeros(360, 480).byte()), options)
+    result = dataclasses.replace(result, labels=torch.zeros(360, 480).byte())
+    only = drawing.overlay(result, options)
     assert not (only.reshape(-1, 3) == LABELS.colors[1]).all(axis=1).any()
 
 

@@ -183,8 +183,9 @@ def test_what_cannot_work_is_refused_in_one_line(call, words):
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 9), (9, 1), (2160, 3840)])
 def test_any_size_of_image(size):
+    labels = torch.zeros(size, dtype=torch.uint8)
     mask, instances, found = objects.find(
-        torch.ones(size), threshold=0.5, options=EVERY, labels=torch.zeros(size, dtype=torch.uint8))
+        torch.ones(size), threshold=0.5, options=EVERY, labels=labels)
     assert [item.box for item in found] == [(0, 0, size[1], size[0])]
     assert bool(mask.all()) and bool((instances == 1).all())
     nothing = objects.find(torch.zeros(size), threshold=0.5)
