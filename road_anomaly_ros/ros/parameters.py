@@ -142,7 +142,6 @@ class Parameters:
 
     def _install(self) -> None:
         self._overrides = dict(getattr(self._node, '_parameter_overrides', {}))
-        # Before declaring, so that values from YAML pass it too.
         self._node.add_on_set_parameters_callback(self._validate)
         if hasattr(self._node, 'add_pre_set_parameters_callback'):      # since Iron
             self._node.add_pre_set_parameters_callback(self._normalize)
@@ -199,13 +198,15 @@ class Parameters:
         return found
 
     def _validate(self, given: Sequence[Parameter]) -> SetParametersResult:
+        if not self._live:                  # checked all at once before they are declared
+            return SetParametersResult(successful=True)
         try:
             changes = self._changes(given)
             if changes:
                 self._accept(changes)
         except Exception as error:          # the reason of a refusal, never the end of the node
             return SetParametersResult(successful=False, reason=one_line(error))
-        if self._live and not self._has_post_set:
+        if not self._has_post_set:
             self._take_over(given)
         return SetParametersResult(successful=True)
 
@@ -218,9 +219,8 @@ class Parameters:
             changed = not _same(value, self._values[name])
             if changed and self._locked() and not self._options[name].live:
                 raise ValueError(f'{name} takes effect when the model is loaded: {RELOAD_REMEDY}')
-        config, _ = self._build({**self._values, **changes}, set(changes) if self._live else set())
-        if self._live:
-            self._check(config)
+        config, _ = self._build({**self._values, **changes}, set(changes))
+        self._check(config)
 
     def _take_over(self, given: Sequence[Parameter]) -> None:
         changes = self._changes(given) if self._live else {}

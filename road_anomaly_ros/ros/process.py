@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 10.0                      # for a frame or a model load; launch kills after 5 + 5 s
@@ -22,12 +22,12 @@ THREADS = 3                         # transitions, images, and parameters with d
 _log = logging.getLogger(__name__)
 
 
-def anomaly_node(args: Sequence[str] | None = None) -> int:
-    """Run the executable `anomaly_node`; returns its exit code."""
+def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the executable `anomaly_node` and end the process."""
     def make(stop: threading.Event) -> Any:
         from road_anomaly_ros.ros.node import AnomalyNode
         return AnomalyNode()
-    return run(make, args=args)
+    leave(run(make, args=args))
 
 
 def run(make: Callable[[threading.Event], Any], *, args: Sequence[str] | None = None,
@@ -72,10 +72,8 @@ class _Session:
             self._executor.wake()
         self._worker.join(GRACE_S)
         if self._worker.is_alive():
-            # A model load cannot be interrupted; nothing of ours is half written, so leave.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+            # A model load cannot be interrupted; nothing of ours is half written.
+            leave(0)
         rclpy.try_shutdown()
         return self._exit_code()
 
@@ -109,6 +107,10 @@ class _Session:
                 break
             except Exception as error:      # one failing callback must not end the others
                 self._node.get_logger().error(f'callback failed: {one_line(error)}')
+        # rclpy takes its guard down before its threads end, which then complain: end them first.
+        pool = getattr(executor, '_executor', None)
+        if pool is not None:
+            pool.shutdown(wait=True)
         executor.shutdown()
 
     def _close(self) -> None:
@@ -121,10 +123,17 @@ class _Session:
             _log.warning('while closing: %s', one_line(error))
 
 
+def leave(code: int) -> NoReturn:
+    """End the process: all is closed, and torch takes seconds to unload and sometimes crashes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def one_line(error: BaseException) -> str:
     """Return the text of an error on one line; its kind where it has no text."""
     return ' '.join(str(error).split()) or type(error).__name__
 
 
 if __name__ == '__main__':
-    sys.exit(anomaly_node())
+    anomaly_node()
