@@ -83,6 +83,71 @@ def eomt(folder: Path, *, masked: bool = True):
     return model
 
 
+def sam_state():
+    """Return the state dict of a SAM of the authors' package for inputs of 64 pixels."""
+    from functools import partial
+
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+    torch.manual_seed(0)
+    encoder = ImageEncoderViT(
+        img_size=64, patch_size=16, embed_dim=32, depth=2, num_heads=2, out_chans=32, mlp_ratio=2,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), use_rel_pos=True, window_size=3,
+        global_attn_indexes=(1,))
+    decoder = MaskDecoder(
+        transformer_dim=32, transformer=TwoWayTransformer(2, 32, 8, 64), num_multimask_outputs=3,
+        iou_head_depth=3, iou_head_hidden_dim=32)
+    prompts = PromptEncoder(embed_dim=32, image_embedding_size=(4, 4), input_image_size=(64, 64),
+                            mask_in_chans=16)
+    model = roughen(Sam(encoder, prompts, decoder))
+    torch.nn.init.ones_(model.mask_decoder.iou_prediction_head.layers[-1].bias)
+    return model.state_dict()
+
+
+def sam_hf(folder: Path):
+    """Write a SAM directory of transformers for inputs of 64 pixels; return the model."""
+    from transformers import SamConfig, SamModel
+    torch.manual_seed(0)
+    config = SamConfig(
+        vision_config={'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2,
+                       'image_size': 64, 'patch_size': 16, 'output_channels': 32, 'mlp_dim': 64,
+                       'window_size': 3, 'global_attn_indexes': [1], 'num_pos_feats': 16},
+        prompt_encoder_config={'hidden_size': 32, 'image_size': 64, 'patch_size': 16},
+        mask_decoder_config={'hidden_size': 32, 'mlp_dim': 64, 'iou_head_hidden_dim': 32})
+    model = roughen(SamModel(config))
+    torch.nn.init.ones_(model.mask_decoder.iou_prediction_head.proj_out.bias)
+    save(model, folder, {'size': {'longest_edge': 64}})
+    return model
+
+
+def sam2(folder: Path):
+    """Write a SAM 2 directory of transformers for inputs of 64 pixels; return the model."""
+    from transformers import Sam2Config, Sam2Model
+    torch.manual_seed(0)
+    config = Sam2Config(
+        vision_config={
+            'backbone_config': {
+                'model_type': 'sam2_hiera_det_model', 'hidden_size': 8, 'num_attention_heads': 1,
+                'image_size': [64, 64], 'blocks_per_stage': [1, 1, 2, 1],
+                'embed_dim_per_stage': [8, 16, 32, 64],
+                'num_attention_heads_per_stage': [1, 1, 2, 4],
+                'window_size_per_stage': [4, 2, 2, 2], 'global_attention_blocks': [3],
+                'window_positional_embedding_background_size': [2, 2]},
+            'backbone_channel_list': [64, 32, 16, 8], 'fpn_hidden_size': 32,
+            'backbone_feature_sizes': [[16, 16], [8, 8], [4, 4]]},
+        prompt_encoder_config={'hidden_size': 32, 'image_size': 64, 'patch_size': 16},
+        mask_decoder_config={'hidden_size': 32, 'mlp_dim': 64, 'iou_head_hidden_dim': 32,
+                             'num_attention_heads': 4})
+    model = roughen(Sam2Model(config))
+    save(model, folder, {'size': {'height': 64, 'width': 64}})
+    return model
+
+
 def save(model, folder: Path, preprocessing: dict | None = None, *, safe: bool = True) -> None:
     """Write model and preprocessor_config.json as save_pretrained does; pickled if not `safe`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -175,6 +176,23 @@ class Segments:
         ndim = 3 if self.masks is not None else 2
         if given is not None and given.ndim != ndim:
             raise ValueError(f'expected masks [N,h,w] or index [h,w], got {tuple(given.shape)}')
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Where a promptable segment source is to look: at points, or where a score is suspicious."""
+
+    score: torch.Tensor | None = None               # [H, W] float, higher is stranger
+    threshold: float = math.nan                     # suspicious from here on; NaN: by contrast
+    points: torch.Tensor | None = None              # [N, 2] float x, y in pixels of the image
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.points is None):
+            raise ValueError('expected either a score [H,W] or points [N,2], got both or neither')
+        if self.score is not None and (self.score.ndim != 2 or min(self.score.shape) < 1):
+            raise ValueError(f'expected a score [H,W], got {tuple(self.score.shape)}')
+        if self.points is not None and (self.points.ndim != 2 or self.points.shape[1] != 2):
+            raise ValueError(f'expected points [N,2], got {tuple(self.points.shape)}')
 
 
 @dataclass(frozen=True)
