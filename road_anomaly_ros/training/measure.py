@@ -24,13 +24,14 @@ import yaml
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.calibration import FILE_NAME
+from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
 from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.training.data import IGNORE, Frame, read_folder
 
-# Scorer and options of every row, with CamVid class ids where a scorer asks for some. A name with
-# a blank is a variant: it stands in the table and not in the calibration.
-VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+# Rows of the table, with CamVid class ids where a scorer asks for some.
+SCORERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     'eam': ('eam', {}), 'rba': ('rba', {}), 'plain': ('plain', {}), 'msp': ('msp', {}),
     'max_logit': ('max_logit', {}), 'max_entropy': ('max_entropy', {}), 'energy': ('energy', {}),
     'nls': ('nls', {}), 's2_reject': ('s2_reject', {}), 's2': ('s2', {}),
@@ -39,7 +40,10 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
                                       'paper_class_ids': (3, 8, 9, 10)}),
     'maskomaly': ('maskomaly', {}),
 }
+CHAINS: tuple[tuple[str, ...], ...] = (
+    (), ('variance_aware',), ('road_prior',), ('variance_aware', 'road_prior'))
 Pair = tuple[np.ndarray, np.ndarray]
+Key = tuple[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Curve:
     threshold: float
     low_threshold: float
     display: tuple[float, float]
+
+
+Curves = Mapping[Key, Curve]
 
 
 def read_cutouts(folder: Path) -> list[np.ndarray]:
@@ -136,54 +143,85 @@ def _below(values: np.ndarray, index: int) -> float:
     return (values[index] + following) / 2
 
 
+class Scores:
+    """Every scorer through every chain of refinements, on one frame after the other."""
+
+    def __init__(self, model: str, chains: Sequence[tuple[str, ...]],
+                 device: torch.device) -> None:
+        entry = SEGMENTERS['mask2former']
+        self.segmenter = entry.make(model, device=device, precision=torch.float32,
+                                    options=entry.options())
+        segments = SEGMENTS['felzenszwalb']
+        self.source = segments.make(device=device, options=segments.options())
+        self.chains, self.device = chains, device
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
+        """Yield ((scorer, chain), score float32 [H,W]) for uint8 RGB [H,W,3]."""
+        tensor = torch.from_numpy(image).permute(2, 0, 1).to(self.device)
+        output = self.segmenter([tensor])[0]
+        context = None
+        for name, (scorer, options) in SCORERS.items():
+            found = evaluate(output, scorer, options)
+            context = context or RefineContext(
+                image=tensor, labels=found.labels, label_set=self.segmenter.labels,
+                source=self.source)
+            for chain in self.chains:
+                score = found.score
+                for step in chain:
+                    entry = REFINEMENTS[step]
+                    score = entry.make(score, context, entry.options())
+                yield (name, chain), score.float().cpu().numpy()
+
+
 def measure(model: str, frames: Sequence[Frame], cutouts: Sequence[np.ndarray],
-            ground: Sequence[int], *, device: torch.device, seed: int = 0,
-            stride: int = 2) -> tuple[float, dict[str, Curve]]:
-    """Return the share of positive pixels (the AP of chance) and the figures of every variant.
+            ground: Sequence[int], *, chains: Sequence[tuple[str, ...]] = CHAINS,
+            device: torch.device, seed: int = 0, stride: int = 3) -> tuple[float, Curves]:
+    """Return the share of positive pixels (the AP of chance) and the figures of every score.
 
     Scores are computed at full size and compared on every `stride`-th row and column.
     """
-    entry = SEGMENTERS['mask2former']
-    segmenter = entry.make(model, device=device, precision=torch.float32, options=entry.options())
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in VARIANTS}
+    compute = Scores(model, chains, device)
+    scores: dict[Key, list[np.ndarray]] = {}
     truths = []
     total = len(frames)
     for image, truth in tqdm(pasted_frames(frames, cutouts, ground, seed=seed), 'measure', total):
         truth = truth[::stride, ::stride]
         valid = truth != IGNORE
         truths.append(truth[valid] == 1)
-        with torch.inference_mode():
-            output = segmenter([torch.from_numpy(image).permute(2, 0, 1).to(device)])[0]
-            for name, (scorer, options) in VARIANTS.items():
-                score = evaluate(output, scorer, options).score[::stride, ::stride]
-                scores[name].append(score.cpu().numpy()[valid].astype(np.float32))
+        for key, score in compute(image):
+            scores.setdefault(key, []).append(score[::stride, ::stride][valid])
     truth = np.concatenate(truths)
-    curves = {name: pixel_curve(np.concatenate(parts), truth) for name, parts in scores.items()}
+    curves = {key: pixel_curve(np.concatenate(parts), truth) for key, parts in scores.items()}
     return float(truth.mean()), curves
 
 
-def table(chance: float, curves: Mapping[str, Curve]) -> str:
-    """Return the Markdown table of all scorers, best AP first, in percent."""
+def table(chance: float, curves: Curves) -> str:
+    """Return the Markdown table of all scores, best AP first, in percent."""
     rows = sorted(curves.items(), key=lambda item: -item[1].ap)
-    lines = ['| scorer | AP | AP / chance | AUROC | FPR95 |', '| --- | --- | --- | --- | --- |']
-    lines += [f'| {name} | {100 * c.ap:.1f} | {c.ap / chance:.1f} | {100 * c.auroc:.1f} | '
-              f'{100 * c.fpr95:.1f} |' for name, c in rows]
-    return '\n'.join([*lines, f'| chance | {100 * chance:.1f} | 1.0 | 50.0 | 95.0 |'])
+    lines = ['| scorer | refinements | AP | AP / chance | AUROC | FPR95 |',
+             '| --- | --- | --- | --- | --- | --- |']
+    lines += [f'| {name} | {", ".join(chain) or "none"} | {100 * c.ap:.1f} | '
+              f'{c.ap / chance:.1f} | {100 * c.auroc:.1f} | {100 * c.fpr95:.1f} |'
+              for (name, chain), c in rows]
+    return '\n'.join([*lines, f'| chance | | {100 * chance:.1f} | 1.0 | 50.0 | 95.0 |'])
 
 
-def write_calibration(folder: Path, curves: Mapping[str, Curve], *, source: str,
-                      default: Mapping[str, Any] | None = None) -> None:
-    """Write calibration.yaml: thresholds and display range per scorer, and the `default` chain."""
+def write_calibration(folder: Path, curves: Curves, *, chain: tuple[str, ...], source: str,
+                      default: Mapping[str, Any]) -> None:
+    """Write calibration.yaml: the `default` chain, and per scorer what was found after `chain`.
+
+    Rows whose name has a blank are variants: they stand in the table, not in the calibration.
+    """
     scorers = {}
-    for name, curve in curves.items():
-        if ' ' in name:
-            continue
-        low, high = curve.display
-        scorers[name] = {'threshold': _short(curve.threshold),
-                         'low_threshold': _short(min(curve.low_threshold, curve.threshold)),
-                         'display': [_short(low), _short(high)], 'source': source}
+    for (name, refinements), curve in curves.items():
+        if ' ' not in name and refinements == chain:
+            scorers[name] = {
+                'threshold': _short(curve.threshold),
+                'low_threshold': _short(min(curve.low_threshold, curve.threshold)),
+                'display': [_short(value) for value in curve.display], 'source': source}
     partial = folder / f'.{FILE_NAME}.partial'
-    partial.write_text(yaml.safe_dump({'default': dict(default or {}), 'scorers': scorers},
+    partial.write_text(yaml.safe_dump({'default': dict(default), 'scorers': scorers},
                                       sort_keys=False), encoding='utf-8')
     os.replace(partial, folder / FILE_NAME)
 
@@ -202,15 +240,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--classes', type=int, default=11, help='number of classes (default 11)')
     parser.add_argument('--ground', default='3,4', help='label ids to stand on (default 3,4)')
     parser.add_argument('--every', type=int, default=1, help='take every so many-th frame')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the pasting (default 0)')
+    parser.add_argument('--scorer', default='eam', help='scorer of the default chain')
+    parser.add_argument('--refinements', default='', help='refinements of the default chain')
     parser.add_argument('-o', '--out', type=Path, help='folder that receives calibration.yaml')
     args = parser.parse_args(argv)
     frames = read_folder(args.frames, classes=args.classes)[::args.every]
     ground = [int(part) for part in args.ground.split(',')]
     chance, curves = measure(args.model, frames, read_cutouts(args.objects), ground,
-                             device=torch.device('cpu'))
+                             device=torch.device('cpu'), seed=args.seed)
     print(table(chance, curves))
     if args.out:
-        write_calibration(args.out, curves, source=f'{len(frames)} val frames with pasted objects')
+        chain = tuple(part for part in args.refinements.split(',') if part)
+        write_calibration(args.out, curves, chain=chain,
+                          source=f'{len(frames)} frames with pasted objects',
+                          default={'scorer': args.scorer, 'refinements': list(chain)})
     return 0
 
 

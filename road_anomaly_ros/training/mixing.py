@@ -4,9 +4,9 @@
 
 From 367 frames a network learns that whatever lies low in the middle is road, and calls a cow road
 too. Regions of known classes at random places break the tie between place and class (copy-paste,
-Ghiasi et al., CVPR 2021); where two textures are blended the target is blended as well (mixup,
-Zhang et al., ICLR 2018), so that what looks like no class is claimed fully by none. Nothing but
-known, labelled pixels is ever shown.
+Ghiasi et al., CVPR 2021); where two textures are blended the target is blended as well (after
+mixup, Zhang et al., ICLR 2018), so that what looks like no class is claimed fully by none. Nothing
+but labelled pixels of known classes is ever laid over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unmixed(labels: np.ndarray) -> np.ndarray:
 
 
 def mix(rng: np.random.Generator, crop: Crop, donor: Crop, *, most: int = 3,
-        ghosts: float = .35) -> Crop:
+        ghosts: float = .5) -> Crop:
     """Lay 1 to `most` regions of `donor` over `crop`, a share `ghosts` of them half transparent.
 
     Both are image uint8 [2h,2w,3] and labels uint8 [h,w]; returns image and labels uint8 [3,h,w]

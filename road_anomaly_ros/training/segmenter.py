@@ -47,7 +47,7 @@ class TrainOptions:
     rendered: int = option(0, 'rendered road scenes to mix in', low=0, high=100_000)
     rendered_share: float = option(.2, 'share of the crops taken from rendered scenes',
                                    low=0.0, high=1.0)
-    mixed: float = option(.5, 'share of the crops with regions of another crop laid over them',
+    mixed: float = option(.6, 'share of the crops with regions of another crop laid over them',
                           low=0.0, high=1.0)
     seed: int = option(0, 'seed of weights, crops and rendered scenes', low=0, high=2 ** 31)
     classes: tuple = option(CAMVID_CLASSES, 'class names in the order of the label ids')

@@ -21,7 +21,7 @@ from road_anomaly_ros.training.data import IGNORE
 TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': 0.3, 'auxiliary': 0.4}
 
 
-def class_weights(frequency: Sequence[float] | Tensor, *, power: float = 0.35) -> Tensor:
+def class_weights(frequency: Sequence[float] | Tensor, *, power: float = 0.15) -> Tensor:
     """Return float32 [K] proportional to frequency^-power; their mean over pixels is 1."""
     share = torch.as_tensor(frequency, dtype=torch.float64).clamp_min(1e-4)
     weights = share**-power
@@ -48,17 +48,20 @@ def presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
 def blended_targets(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return soft targets float32 [B,K,h,w] and hard labels int64 [B,h,w] of labels [B,3,h,w].
 
-    `labels` holds first label, second label and share of the first (255 = all); a pixel whose
-    labels are not both known has all-zero targets. Hard labels are 255 where two classes blend.
+    `labels` holds first label, second label and share of the first (255 = all). Where two classes
+    blend, each is claimed by the square of its share, not the share itself: neither the largest
+    mask nor the sum of all (which is what RbA and EAM look at) vouches for such a pixel, and its
+    hard label is 255. A pixel whose labels are not both known has all-zero targets.
     """
     first, second, share = labels.long().unbind(1)
     valid = (first != IGNORE) & (second != IGNORE)
-    part = share.float() / 255
+    same = first == second
+    part = torch.where(same, 1.0, share.float() / 255)
     truth = torch.zeros(len(first), classes, *first.shape[1:], device=labels.device)
     for label, weight in ((first, part), (second, 1 - part)):
-        truth.scatter_add_(1, label.clamp_max(classes - 1)[:, None], (weight * valid)[:, None])
-    hard = torch.where(valid & (first == second), first, torch.full_like(first, IGNORE))
-    return truth, hard
+        truth.scatter_add_(1, label.clamp_max(classes - 1)[:, None],
+                           (weight.square() * valid)[:, None])
+    return truth, torch.where(valid & same, first, torch.full_like(first, IGNORE))
 
 
 def mask_losses(logits: Tensor, truth: Tensor, hard: Tensor, weights: Tensor) -> dict[str, Tensor]:

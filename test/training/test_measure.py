@@ -51,7 +51,8 @@ def test_nothing_is_pasted_without_ground():
 
 def test_calibration_is_read_back(tmp_path):
     curve = measure.pixel_curve(np.array([.1, .9, .3], np.float32), np.array([0, 1, 0], bool))
-    measure.write_calibration(tmp_path, {'eam': curve, 'eam other': curve}, source='by hand',
+    curves = {('eam', ('none',)): curve, ('eam other', ('none',)): curve, ('rba', ()): curve}
+    measure.write_calibration(tmp_path, curves, chain=('none',), source='by hand',
                               default={'scorer': 'eam'})
     found = Calibration.of_model(tmp_path)
     assert dict(found.default) == {'scorer': 'eam'} and list(found.scorers) == ['eam']

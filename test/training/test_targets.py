@@ -14,6 +14,10 @@ from road_anomaly_ros.training import targets
 LN2, LN3 = math.log(2), math.log(3)
 
 
+def entropy(share: float) -> float:
+    return -share * math.log(share) - (1 - share) * math.log(1 - share)
+
+
 def plane(first: int, second: int | None = None, share: int = 255) -> torch.Tensor:
     """Labels [1,3,1,1] of one pixel."""
     second = first if second is None else second
@@ -31,7 +35,7 @@ def terms(logits: list[float], labels: torch.Tensor, weights=(1.0, 1.0)) -> dict
     (plane(0), [1, 0], 0),
     (plane(1), [0, 1], 1),
     (plane(255), [0, 0], 255),
-    (plane(0, 1, 102), [.4, .6], 255),
+    (plane(0, 1, 102), [.16, .36], 255),
     (plane(1, 1, 102), [0, 1], 1),
     (plane(0, 255, 102), [0, 0], 255),
 ])
@@ -49,8 +53,9 @@ def test_blended_targets(labels, truth, hard):
     ([-40., 40.], plane(0), {'pixel': 80, 'binary': 80, 'dice': .5}),
     # nothing known: nothing learned
     ([3., -1.], plane(255), {'pixel': 0, 'binary': 0, 'dice': 0}),
-    # half and half: no hard label, and even logits are the optimum, with the entropy left over
-    ([0., 0.], plane(0, 1, 128), {'pixel': 0, 'binary': 2 * LN2}),
+    # two fifths and three fifths: no hard label, targets .16 and .36, which these logits meet
+    ([math.log(.16 / .84), math.log(.36 / .64)], plane(0, 1, 102),
+     {'pixel': 0, 'binary': entropy(.16) + entropy(.36)}),
 ])
 def test_mask_losses(logits, labels, expected):
     found = terms(logits, labels)

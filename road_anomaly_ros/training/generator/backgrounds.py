@@ -1,0 +1,116 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Road scenes with label maps to paste on, in the layouts of CamVid and Cityscapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+_SUFFIXES = ('.jpg', '.jpeg', '.png')
+_EVALUATED = {7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole',
+              19: 'traffic light', 20: 'traffic sign', 21: 'vegetation', 22: 'terrain', 23: 'sky',
+              24: 'person', 25: 'rider', 26: 'car', 27: 'truck', 28: 'bus', 31: 'train',
+              32: 'motorcycle', 33: 'bicycle'}
+_CAMVID = ('sky', 'building', 'pole', 'road', 'sidewalk', 'vegetation', 'sign symbol', 'fence',
+           'car', 'person', 'bicycle')
+_OTHER_NAMES = {'pavement': 'sidewalk', 'pedestrian': 'person', 'bicyclist': 'bicycle',
+                'tree': 'vegetation'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Background:
+    """One scene: the files of image and label map."""
+
+    name: str
+    image: Path
+    labels: Path
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return image uint8 RGB [H,W,3] and labels uint8 [H,W]; ValueError, one line, if bad."""
+        image = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
+        labels = cv2.imread(str(self.labels), cv2.IMREAD_UNCHANGED)
+        for path, found in ((self.image, image), (self.labels, labels)):
+            if found is None:
+                raise ValueError(f'{path}: expected a readable image')
+        if labels.ndim != 2 or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
+            raise ValueError(f'{self.labels}: expected uint8 labels of shape {image.shape[:2]}, '
+                             f'got {labels.dtype} {labels.shape}')
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Backgrounds:
+    """The scenes of a folder with the names of their label ids."""
+
+    scenes: tuple[Background, ...]
+    names: Mapping[int, str]
+    layout: str
+
+    def ids(self, name: str) -> tuple[int, ...]:
+        """Return the label ids of a class, given by name or id; empty where there is none."""
+        if name.lstrip('-').isdigit():
+            return (int(name),)
+        name = _OTHER_NAMES.get(name, name)
+        return tuple(index for index, known in self.names.items() if known == name)
+
+    def unlabelled(self, labels: np.ndarray) -> np.ndarray:
+        """Return bool [H,W], true where the label is none of the known classes."""
+        known = np.zeros(256, bool)
+        known[list(self.names)] = True
+        return ~known[labels]
+
+
+def read_backgrounds(folder: Path) -> Backgrounds:
+    """Find the scenes of `folder`, sorted by name; ValueError where it has neither layout.
+
+    CamVid: images/ and labels/ with files of the same stem. Cityscapes: leftImg8bit/ and gtFine/
+    at the top, or the folder leftImg8bit/SPLIT itself; labelIds and labelTrainIds are understood.
+    """
+    folder = Path(folder)
+    if (folder / 'images').is_dir() and (folder / 'labels').is_dir():
+        return _camvid(folder)
+    if 'leftImg8bit' in folder.parts or (folder / 'leftImg8bit').is_dir():
+        return _cityscapes(folder)
+    raise ValueError(f'{folder}: expected images/ and labels/ (CamVid layout) or leftImg8bit/ and '
+                     'gtFine/ (Cityscapes layout) in it')
+
+
+def _camvid(folder: Path) -> Backgrounds:
+    images = sorted(path for path in (folder / 'images').iterdir()
+                    if path.suffix.lower() in _SUFFIXES)
+    scenes = tuple(Background(path.stem, path, folder / 'labels' / f'{path.stem}.png')
+                   for path in images)
+    return _checked(Backgrounds(scenes, dict(enumerate(_CAMVID)), 'camvid'), folder / 'images')
+
+
+def _cityscapes(folder: Path) -> Backgrounds:
+    base = folder if (folder / 'leftImg8bit').is_dir() else None
+    images = folder / 'leftImg8bit' if base else folder
+    if base is None:
+        base = Path(*folder.parts[:folder.parts.index('leftImg8bit')])
+    scenes, train_ids = [], True
+    for path in sorted(images.rglob('*_leftImg8bit.png')):
+        stem = path.name.removesuffix('_leftImg8bit.png')
+        below = path.relative_to(base / 'leftImg8bit').parent
+        labels = base / 'gtFine' / below / f'{stem}_gtFine_labelTrainIds.png'
+        if not labels.is_file():
+            labels = labels.with_name(f'{stem}_gtFine_labelIds.png')
+            train_ids = False
+        scenes.append(Background(stem, path, labels))
+    names = dict(enumerate(_EVALUATED.values())) if train_ids else _EVALUATED
+    return _checked(Backgrounds(tuple(scenes), names, 'cityscapes'), images)
+
+
+def _checked(found: Backgrounds, where: Path) -> Backgrounds:
+    if not found.scenes:
+        raise ValueError(f'{where}: expected JPEG or PNG images, found none')
+    missing = [scene.labels for scene in found.scenes if not scene.labels.is_file()]
+    if missing:
+        raise ValueError(f'{missing[0]}: expected a label map for every image, found none here '
+                         f'({len(missing)} of {len(found.scenes)} are missing)')
+    return found

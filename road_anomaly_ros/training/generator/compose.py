@@ -1,0 +1,143 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One image from its number alone: background, objects, places, truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from road_anomaly_ros.training.generator import blend, variation
+from road_anomaly_ros.training.generator.backgrounds import Backgrounds
+from road_anomaly_ros.training.generator.cutouts import Cutout
+from road_anomaly_ros.training.generator.options import GeneratorOptions
+from road_anomaly_ros.training.generator.placement import Ground, Place
+
+IGNORE = 255
+
+
+class Cutouts(Protocol):
+    """Objects by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Cutout: ...
+
+    def name(self, index: int) -> str:
+        """Return what the manifest calls an object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One drawn image with its truth; all arrays [H,W] beside the image."""
+
+    image: np.ndarray               # uint8 RGB [H,W,3]
+    mask: np.ndarray                # uint8 0 inlier, 1 anomaly, 255 ignored
+    instances: np.ndarray           # uint8 0 none, else the object's number from far to near
+    labels: np.ndarray              # uint8, as the background has them
+    record: dict[str, Any]          # the manifest's line
+
+
+@dataclasses.dataclass(frozen=True)
+class _Object:
+    name: str
+    place: Place
+    target: str
+    cutout: Cutout
+
+
+def image_seed(base: int, name: str) -> int:
+    """Return the first 8 hex digits of SHA-256 of 'base::name' as an integer."""
+    return int(hashlib.sha256(f'{base}::{name}'.encode()).hexdigest()[:8], 16)
+
+
+class Generator:
+    """Image number `index` is a function of the options, the sources and `index`, nothing else."""
+
+    def __init__(self, backgrounds: Backgrounds, cutouts: Cutouts,
+                 options: GeneratorOptions) -> None:
+        self.backgrounds, self.cutouts, self.options = backgrounds, cutouts, options
+        self._targets = [(name, backgrounds.ids(name), weight)
+                         for name, weight in options.targets() if backgrounds.ids(name)]
+        if not self._targets:
+            raise ValueError(f'target_labels: none of {list(options.target_labels)} is a class of '
+                             f'the {backgrounds.layout} layout ({backgrounds.names})')
+        self._forbidden = tuple(index for name in options.forbidden_labels
+                                for index in backgrounds.ids(name))
+
+    def __getitem__(self, index: int) -> Sample:
+        """Draw image `index`; scenes repeat in order when there are fewer than images."""
+        scene = self.backgrounds.scenes[index % len(self.backgrounds.scenes)]
+        image, labels = scene.read()
+        seed = image_seed(self.options.seed, str(index))
+        rng = np.random.default_rng(seed)
+        objects = self._choose(rng, Ground(labels, self._forbidden))
+        ignored = self.options.ignore_unlabelled
+        mask = np.where(ignored & self.backgrounds.unlabelled(labels), IGNORE, 0).astype(np.uint8)
+        instances = np.zeros(labels.shape, np.uint8)
+        pasted, sharpness = image.copy(), blend.sharpness_of(image)
+        for number, item in enumerate(objects, 1):
+            self._paste(pasted, item, sharpness, mask, instances, number)
+        record = {'index': index, 'background': scene.name, 'seed': seed,
+                  'objects': [_line(item, number, instances)
+                              for number, item in enumerate(objects, 1)]}
+        return Sample(pasted, mask, instances, labels, record)
+
+    def _choose(self, rng: np.random.Generator, ground: Ground) -> list[_Object]:
+        """Draw objects and places, far ones first, so that near ones cover them."""
+        options = self.options
+        clean = rng.random() < options.clean_ratio
+        if rng.random() >= options.p_has_anomaly or clean:
+            return []
+        count = rng.integers(options.instances_min, options.instances_max + 1)
+        found = [self._one(rng, ground) for _ in range(count)]
+        return sorted((item for item in found if item is not None),
+                      key=lambda item: item.place.y + item.place.size.height)
+
+    def _one(self, rng: np.random.Generator, ground: Ground) -> _Object | None:
+        kind, cutout = self._cutout(rng)
+        if not (cutout[1] > 0.5).any():
+            return None
+        weights = np.array([weight for _, _, weight in self._targets])
+        first = int(rng.choice(len(weights), p=weights / weights.sum()))
+        others = [target for target in self._targets if target is not self._targets[first]]
+        for name, ids, _ in (self._targets[first], *others):
+            place = ground.find(rng, ids[0], cutout[1], self.options)
+            if place is not None:
+                return _Object(kind, place, name, cutout)
+        return None
+
+    def _cutout(self, rng: np.random.Generator) -> tuple[str, Cutout]:
+        index, other = rng.integers(len(self.cutouts), size=2)
+        name, cutout = self.cutouts.name(index), self.cutouts[index]
+        if rng.random() < self.options.procedural:
+            name, cutout = 'drawn', variation.drawn(rng, self.cutouts[other])
+        elif rng.random() < self.options.vary:
+            cutout = variation.varied(rng, cutout, self.cutouts[other])
+        if rng.random() < self.options.flip:
+            cutout = cutout[0][:, ::-1], cutout[1][:, ::-1]
+        return name, cutout
+
+    def _paste(self, image: np.ndarray, item: _Object, sharpness: float, mask: np.ndarray,
+               instances: np.ndarray, number: int) -> None:
+        x, y, size = item.place
+        shape = (size.width, size.height)
+        way = cv2.INTER_AREA if size.scale < 1 else cv2.INTER_LINEAR
+        patch, alpha = (cv2.resize(part, shape, interpolation=way) for part in item.cutout)
+        box = np.s_[y:y + size.height, x:x + size.width]
+        patch, alpha = blend.prepared(patch, alpha, image[box], sharpness, self.options)
+        if self.options.shadow > 0:
+            blend.cast_shadow(image, alpha, (x, y), self.options.shadow, instances == 0)
+        blend.composite(image, patch, alpha, (x, y))
+        covered = alpha > 0.5
+        mask[box][covered], instances[box][covered] = 1, number
+
+
+def _line(item: _Object, number: int, instances: np.ndarray) -> dict[str, Any]:
+    x, y, size = item.place
+    return {'id': number, 'object': item.name, 'on': item.target,
+            'box': [x, y, size.width, size.height], 'scale': round(size.scale, 6),
+            'visible': int((instances == number).sum())}

@@ -1,0 +1,214 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of drawn images: complete files only, several processes, continued where it stopped."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from road_anomaly_ros.training.generator.backgrounds import read_backgrounds
+from road_anomaly_ros.training.generator.compose import Generator, Sample
+from road_anomaly_ros.training.generator.cutouts import CocoCutouts, FolderCutouts
+from road_anomaly_ros.training.generator.options import GeneratorOptions
+
+CONFIG, MANIFEST, JOURNAL = 'config.yaml', 'manifest.jsonl', '.journal.jsonl'
+FOLDERS = ('images', 'labels_masks', 'instances', 'labels')
+_CHUNK = 16                         # images per task of a process
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Where backgrounds and objects lie; `annotations` is a COCO file, `objects` its images."""
+
+    backgrounds: Path
+    objects: Path
+    annotations: Path | None = None
+    categories: tuple[str, ...] = ()
+
+    def generator(self, options: GeneratorOptions) -> Generator:
+        """Read the folders; ValueError, one line, for what cannot work."""
+        scenes = read_backgrounds(self.backgrounds)
+        if self.annotations is None:
+            return Generator(scenes, FolderCutouts(self.objects), options)
+        names = {'categories': self.categories} if self.categories else {}
+        return Generator(scenes, CocoCutouts(self.annotations, self.objects, **names), options)
+
+
+def synthesize(sources: Sources, options: GeneratorOptions, count: int, out: Path, *,
+               processes: int = 1, advance: Callable[[int], object] = lambda _: None) -> int:
+    """Draw images 0 .. count - 1 into `out` and return how many of them are there at the end.
+
+    What an earlier run of the same settings left is kept. KeyboardInterrupt and OSError (a full
+    disk) pass through after the manifest of all complete images was written.
+    """
+    generator = sources.generator(options)
+    config = _describe(sources, generator)
+    out.mkdir(parents=True, exist_ok=True)
+    _check_config(out, config)
+    for folder in FOLDERS:
+        (out / folder).mkdir(exist_ok=True)
+    _write(out / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+    records = read_records(out)
+    missing = [index for index in range(count) if index not in records]
+    advance(count - len(missing))
+    chunks = [missing[start:start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+    try:
+        with (out / JOURNAL).open('a', encoding='utf-8') as journal:
+            for found in _drawn(sources, options, generator, out, chunks, processes):
+                journal.writelines(json.dumps(record) + '\n' for record in found)
+                journal.flush()
+                records.update((record['index'], record) for record in found)
+                advance(len(found))
+    finally:
+        lines = ''.join(json.dumps(records[index]) + '\n' for index in sorted(records))
+        with contextlib.suppress(OSError):          # the journal holds the same
+            _write(out / MANIFEST, lines.encode())
+            (out / JOURNAL).unlink()
+    return sum(index in records for index in range(count))
+
+
+def _drawn(sources: Sources, options: GeneratorOptions, generator: Generator, out: Path,
+           chunks: list[list[int]], processes: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the records of each chunk, as they come; an error or Ctrl-C ends the processes."""
+    if processes <= 1 or len(chunks) <= 1:
+        for chunk in chunks:
+            for index in chunk:
+                yield [_draw(generator, out, index)]
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(processes, len(chunks)), multiprocessing.get_context('spawn'), _start,
+        (sources, options, out))
+    try:
+        waiting = iter(chunks)
+        running = {pool.submit(_work, chunk) for chunk in itertools.islice(waiting, 2 * processes)}
+        while running:
+            done, running = concurrent.futures.wait(
+                running, return_when=concurrent.futures.FIRST_COMPLETED)
+            running |= {pool.submit(_work, chunk) for chunk in itertools.islice(
+                waiting, len(done))}
+            for task in done:
+                yield task.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_process: list[Any] = []
+
+
+def _start(sources: Sources, options: GeneratorOptions, out: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)    # the parent decides when to stop
+    cv2.setNumThreads(1)
+    _process[:] = [sources.generator(options), out]
+
+
+def _work(chunk: Iterable[int]) -> list[dict[str, Any]]:
+    generator, out = _process
+    return [_draw(generator, out, index) for index in chunk]
+
+
+def _draw(generator: Generator, out: Path, index: int) -> dict[str, Any]:
+    sample = generator[index]
+    suffix = generator.options.image_format
+    for folder, name, data in encoded(sample, suffix):
+        _write(out / folder / name, data)
+    return {**sample.record, 'image': f'images/{file_name(index, suffix)}'}
+
+
+def file_name(index: int, suffix: str) -> str:
+    """Return the file's name of an image."""
+    return f'{index:06d}.{suffix}'
+
+
+def encoded(sample: Sample, suffix: str) -> Iterator[tuple[str, str, bytes]]:
+    """Yield folder, file name and content of everything that is stored of a sample."""
+    index = sample.record['index']
+    planes = (cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), sample.mask, sample.instances,
+              sample.labels)
+    for folder, plane in zip(FOLDERS, planes, strict=True):
+        kind = suffix if folder == 'images' else 'png'
+        done, data = cv2.imencode(f'.{kind}', plane, _JPEG if kind == 'jpg' else _PNG)
+        if not done:
+            raise ValueError(f'image {index} could not be encoded as {kind}')
+        yield folder, file_name(index, kind), data.tobytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that appears under its name only when complete."""
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def read_records(out: Path) -> dict[int, dict[str, Any]]:
+    """Return the manifest's lines of all complete images in `out`, by number."""
+    found: dict[int, dict[str, Any]] = {}
+    for name in (MANIFEST, JOURNAL):
+        path = out / name
+        for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError, KeyError, TypeError):      # cut off by a crash
+                record = json.loads(line)
+                if (out / record['image']).is_file():
+                    found[int(record['index'])] = record
+    return found
+
+
+def _describe(sources: Sources, generator: Generator) -> dict[str, Any]:
+    scenes = [scene.name for scene in generator.backgrounds.scenes]
+    names = [generator.cutouts.name(index) for index in range(len(generator.cutouts))]
+    options = {name: list(value) if isinstance(value, tuple) else value
+               for name, value in dataclasses.asdict(generator.options).items()}
+    return {'backgrounds': str(sources.backgrounds), 'layout': generator.backgrounds.layout,
+            'objects': str(sources.objects),
+            'annotations': str(sources.annotations or ''), 'scenes': len(scenes),
+            'cutouts': len(names), 'sources': _digest([*scenes, *names]), 'options': options}
+
+
+def _digest(names: list[str]) -> str:
+    return hashlib.sha256('\n'.join(names).encode()).hexdigest()[:16]
+
+
+def _check_config(out: Path, config: dict[str, Any]) -> None:
+    path = out / CONFIG
+    if not path.is_file():
+        return
+    before = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    flat = [{**entry, **entry.get('options', {})} for entry in (before, config)]
+    for name in flat[1]:
+        if name not in ('options', 'backgrounds', 'objects', 'annotations') \
+                and flat[0].get(name) != flat[1][name]:
+            raise ValueError(f'{out} holds images of other settings ({name}: '
+                             f'{flat[0].get(name)!r}, now {flat[1][name]!r}); '
+                             'choose another folder')
+
+
+def read_sample(out: Path, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return image uint8 RGB [H,W,3] and anomaly mask uint8 [H,W] of one line of the manifest."""
+    path = out / record['image']
+    mask_path = out / 'labels_masks' / f'{path.stem}.png'
+    image, mask = cv2.imread(str(path)), cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
+    for name, plane in ((path, image), (mask_path, mask)):
+        if plane is None:
+            raise ValueError(f'{name}: expected a readable image')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask
