@@ -8,7 +8,8 @@ import pytest
 import tiny_models
 import torch
 
-from road_anomaly_ros.perception.contract import PipelineError, Prompts
+from road_anomaly_ros.perception.contract import PipelineError, Prompts, Segments
+from road_anomaly_ros.perception.refinements.base import RefineContext
 from road_anomaly_ros.perception.registry import build_options
 from road_anomaly_ros.perception.segments import SEGMENTS, sam, sam2, sam_hf, ultralytics
 from road_anomaly_ros.perception.segments._promptable import PromptedSegments, PromptOptions
@@ -174,6 +175,19 @@ def test_guided_does_nothing_when_nothing_is_suspicious():
     assert backend.images == 0
     with pytest.raises(ValueError, match='everything'):
         source(backend)(picture(40, 60))
+
+
+@pytest.mark.parametrize('threshold', [0.5, float('inf')])
+def test_refinements_hand_their_score_to_the_source(threshold):
+    score, asked = torch.rand(4, 6), []
+
+    def answer(image, prompts):
+        asked.append(prompts)
+        return Segments(index=torch.zeros(4, 6, dtype=torch.int32))
+    context = RefineContext(image=picture(4, 6), source=answer, score=score, threshold=threshold)
+    assert context.segments() is context.segments()
+    assert len(asked) == 1 and asked[0].score is score
+    assert asked[0].threshold == 0.5 or np.isnan(asked[0].threshold)
 
 
 def test_masks_of_a_large_image_are_bounded():

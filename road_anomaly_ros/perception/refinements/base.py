@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from road_anomaly_ros.perception.contract import LabelSet, Segments
+from road_anomaly_ros.perception.contract import LabelSet, Prompts, Segments
 from road_anomaly_ros.perception.registry import NoOptions, Registry
 
 Function = Callable[[torch.Tensor, 'RefineContext', Any], torch.Tensor]
@@ -23,7 +24,9 @@ class RefineContext:
     image: torch.Tensor | None = None               # [3, H, W] uint8 RGB
     labels: torch.Tensor | None = None              # [H, W] uint8, 255 = unlabelled
     label_set: LabelSet | None = None
-    source: Callable[[torch.Tensor], Segments] | None = None
+    source: Callable[..., Segments] | None = None
+    score: torch.Tensor | None = None               # [H, W], where promptable sources look
+    threshold: float = math.nan                     # suspicious from here on, if it is finite
     _made: Segments | None = field(default=None, init=False, repr=False)
 
     def segments(self) -> Segments:
@@ -32,8 +35,14 @@ class RefineContext:
             if self.source is None or self.image is None:
                 raise ValueError('expected class-agnostic segments, got none; '
                                  'choose a segment source or hand in masks')
-            self._made = self.source(self.image)
+            self._made = self.source(self.image, *self._prompts())
         return self._made
+
+    def _prompts(self) -> tuple[Prompts, ...]:
+        if self.score is None:
+            return ()
+        threshold = self.threshold if math.isfinite(self.threshold) else math.nan
+        return (Prompts(score=self.score, threshold=threshold),)
 
 
 @dataclass(frozen=True)
