@@ -75,19 +75,26 @@ def resize(planes: Tensor, rows: Taps, columns: Taps, *, finite: bool = True) ->
 
     Without `finite` a NaN stays where it is (a product would spread it).
     """
-    low, high, share = (part.to(planes.device, non_blocking=True) for part in vars(rows).values())
-    if planes.device.type != 'cpu' or not finite:
-        tall = torch.lerp(planes.index_select(1, low), planes.index_select(1, high), share[:, None])
-        low, high, share = (part.to(planes.device, non_blocking=True)
-                            for part in vars(columns).values())
-        return torch.lerp(tall.index_select(2, low), tall.index_select(2, high), share)
-    first, place = int(columns.low[0]), torch.arange(len(columns.low))
-    part = planes[:, :, first:int(columns.high[-1]) + 1]
+    if planes.device.type == 'cpu' and finite:
+        return _resize_by_products(planes, rows, columns)
+    for axis, taps in ((1, rows), (2, columns)):
+        low, high, share = (part.to(planes.device, non_blocking=True) for part in vars(taps).values())
+        share = share[:, None] if axis == 1 else share
+        planes = torch.lerp(planes.index_select(axis, low), planes.index_select(axis, high), share)
+    return planes
+
+
+def _resize_by_products(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """Do the same with a matrix product along x: gathering single columns is slow on the CPU."""
+    top, left = int(rows.low[0]), int(columns.low[0])
+    part = planes[:, top:int(rows.high[-1]) + 1, left:int(columns.high[-1]) + 1]
+    place = torch.arange(len(columns.low))
     weights = torch.zeros((part.shape[2], len(place)))
-    weights[columns.low - first, place] += 1 - columns.weight
-    weights[columns.high - first, place] += columns.weight
-    tall = torch.lerp(part.index_select(1, low), part.index_select(1, high), share[:, None])
-    return tall @ weights       # a product: gathering along rows is slow on the CPU
+    weights[columns.low - left, place] += 1 - columns.weight
+    weights[columns.high - left, place] += columns.weight
+    wide = part @ weights
+    return torch.lerp(wide.index_select(1, rows.low - top), wide.index_select(1, rows.high - top),
+                      rows.weight[:, None])
 
 
 def walk(planes: Tensor, size: tuple[int, int], *, finite: bool = True

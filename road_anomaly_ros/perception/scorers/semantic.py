@@ -194,6 +194,6 @@ SCORERS.register('rba_s1', RbaS1Options)(Scorer(
     rba_s1, 'RbA with temperature, EoMT study', rba_vectors, frozenset({'tanh'}), threshold=-0.1,
     display=(-1.0, 0.0)))
 SCORERS.register('nls', UnitOptions)(Scorer(
-    nls, 'UGainS', nls_vectors, frozenset({'sums'}), threshold=-0.15, display=(-1.0, 0.0)))
+    nls, 'UGainS', nls_vectors, frozenset({'total'}), threshold=-0.15, display=(-1.0, 0.0)))
 SCORERS.register('energy')(Scorer(
     energy, 'Liu et al. 2020, PEBAL', energy_vectors, ALL, display=(-4.0, -2.0)))
