@@ -60,6 +60,8 @@ COMMANDS = (
             'turn results into a page with tables, curves and pictures'),
     Command('explain', 'road_anomaly_ros.tools.explain',
             'show why a pixel or an obstacle got its score'),
+    Command('bench --node', 'road_anomaly_ros.ros.bench_node',
+            'measure the ROS node: rate and age of results, processor, memory, transport'),
     Command('bench', 'road_anomaly_ros.tools.bench',
             'measure time and memory of every stage on this machine'),
 )
@@ -128,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: Sequence[str], commands: Sequence[Command]) -> int:
-    members = _group(words[0], commands)
+    members = [] if _is_alone(words[0], commands) else _group(words[0], commands)
     if members and list(words[1:]) in (['-h'], ['--help']):
         Parser(f'{PROGRAM} {words[0]}', f'commands:\n{_table(members)}').print_help()
         return 0
@@ -167,6 +169,10 @@ def _table(commands: Sequence[Command]) -> str:
 
 def _group(word: str, commands: Sequence[Command]) -> list[Command]:
     return [command for command in commands if command.name.startswith(f'{word} ')]
+
+
+def _is_alone(word: str, commands: Sequence[Command]) -> bool:
+    return any(command.name == word for command in commands)
 
 
 def _exists(module: str) -> bool:

@@ -7,22 +7,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
 from road_anomaly_ros.perception import PipelineConfig
 from road_anomaly_ros.perception.config import AUTO, METHODS, parameters
 from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
+from road_anomaly_ros.ros.descriptors import describe
 from road_anomaly_ros.ros.engine import RELOAD_REMEDY
 from road_anomaly_ros.ros.process import one_line
 
@@ -81,23 +76,13 @@ def from_ros(item: Option, value: Any) -> Any:
 
 def descriptor(item: Option) -> ParameterDescriptor:
     """Return the text, the range and the choices of an option as ROS shows them."""
-    described = ParameterDescriptor(
-        name=item.name, description=item.text + (f' [{item.unit}]' if item.unit else ''),
-        additional_constraints='; '.join(_constraints(item)))
-    bounded = item.low is not None or item.high is not None
+    described = describe(item)
+    described.read_only = False
+    described.additional_constraints = '; '.join(_constraints(item))
     # A NaN default means 'taken from the model'; no range holds NaN, so the validator checks it.
-    if bounded and item.kind is float and not math.isnan(item.default):
-        low = _bound(item.low, -sys.float_info.max)
-        high = _bound(item.high, sys.float_info.max)
-        described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif bounded and item.kind is int:
-        low, high = int(_bound(item.low, -2 ** 63)), int(_bound(item.high, 2 ** 63 - 1))
-        described.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    if item.kind is float and math.isnan(item.default):
+        described.floating_point_range = []
     return described
-
-
-def _bound(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
 
 
 def _constraints(item: Option) -> list[str]:
