@@ -96,6 +96,9 @@ setup(
     entry_points={
         'console_scripts': [
             'road-anomaly = road_anomaly_ros.cli:main',
+            'anomaly_node = road_anomaly_ros.ros.process:anomaly_node',
+            'fake_camera = road_anomaly_ros.ros.fake_camera:node_main',
+            'replay = road_anomaly_ros.ros.replay:node_main',
         ],
     },
 )

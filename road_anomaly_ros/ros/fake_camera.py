@@ -64,7 +64,7 @@ class FakeCamera(Node):
         self._info = self.create_publisher(CameraInfo, 'camera_info', qos())
         self._truth = {name: self.create_publisher(Image, f'~/truth/{name}', qos(reliable=True))
                        for name in TRUTH if options.truth}
-        self._player = Player(self._cues(), paused=options.start_paused,
+        self._player = Player(self._cues(), paused=options.start_paused, live=True,
                               ended=stop.set if stop and not options.loop else lambda: None)
         self.controls = Controls(
             self, self._player, [self._image, self._jpeg], options.wait_for_subscribers)

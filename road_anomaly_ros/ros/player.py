@@ -66,14 +66,16 @@ class Line:
 class Player:
     """Sends cues at their times, in a thread of its own; late ones at once, none is left out.
 
-    Times are kept against one starting point, so that delays do not add up. `ended` is called from
+    Times are kept against one starting point, so that delays do not add up; with `live` a delay
+    moves that point instead, and nothing is sent faster to make up for it. `ended` is called from
     the thread when the last cue was sent, `error` then says what ended it early.
     """
 
     def __init__(self, cues: Iterable[Cue], *, rate: float = 1.0, paused: bool = False,
-                 ended: Callable[[], Any] = lambda: None) -> None:
+                 live: bool = False, ended: Callable[[], Any] = lambda: None) -> None:
         self._cues = cues
         self._rate = rate
+        self._live = live
         self._ended = ended
         self._changed = threading.Condition()
         self._paused = paused
@@ -194,9 +196,14 @@ class Player:
                     self._held, self._last = max(self._held, cue.time_ns), cue
                     return True
                 elif rest <= 0:
-                    self.late_ns = max(self.late_ns, round(-rest / self._rate))
-                    self._last = cue
+                    self._note_delay(cue, -rest)
                     return True
                 else:
                     self._changed.wait(rest / self._rate * 1e-9)
             return False
+
+    def _note_delay(self, cue: Cue, late: int) -> None:
+        self.late_ns = max(self.late_ns, round(late / self._rate))
+        self._last = cue
+        if self._live and self._begin is not None:
+            self._begin += round(late / self._rate)

@@ -131,3 +131,19 @@ def test_a_source_that_breaks_ends_the_player_with_its_error():
     assert done.wait(DEADLINE_S)
     assert str(player.error) == 'the disk is gone'
     assert player.pictures == 1
+
+
+@pytest.mark.parametrize(('live', 'least'), [(True, 90 * MS), (False, 0)])
+def test_after_a_delay_a_live_player_does_not_hurry(live, least):
+    moments = []
+
+    def slow():
+        time.sleep(0.2)
+    sends = [slow, *[lambda: moments.append(time.monotonic_ns())] * 4]
+    done = threading.Event()
+    player = Player([Cue(index * 30 * MS, 0, send) for index, send in enumerate(sends)],
+                    live=live, ended=done.set)
+    player.start()
+    assert done.wait(DEADLINE_S)
+    assert moments[-1] - moments[0] >= least
+    assert player.late_ns >= 100 * MS

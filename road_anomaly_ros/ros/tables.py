@@ -1,0 +1,145 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Texts made from the code: config/pipeline.yaml and the tables of the README.
+
+python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml
+python -m road_anomaly_ros.ros.tables {topics,parameters,presets}
+python -m road_anomaly_ros.ros.tables readme README.md
+
+`readme` renews what stands between `<!-- topics -->` and `<!-- /topics -->`, and so on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from road_anomaly_ros.perception.config import METHODS, PipelineConfig
+from road_anomaly_ros.perception.registry import Option, options_of
+from road_anomaly_ros.ros import outputs
+from road_anomaly_ros.ros.fake_camera import TRUTH
+from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
+from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
+
+NODE_KEY = '/**/anomaly_node'           # in whatever namespace
+WIDTH = 99
+PIPELINE = 'pipeline.yaml'
+
+
+def config() -> str:
+    """Return config/pipeline.yaml: every parameter that the node declares, with its default."""
+    segmenter = PipelineConfig().segmenter
+    lines = [
+        '# Every parameter of anomaly_node with its default; a file of your own needs only what',
+        '# differs. Made from the code: python -m road_anomaly_ros.ros.tables config',
+        f'{NODE_KEY}:', '  ros__parameters:']
+    for item in node_parameters(segmenter):
+        described = descriptor(item)
+        limits = '; '.join(filter(None, (bounds(item), described.additional_constraints)))
+        text = described.description + (f' ({limits})' if limits else '')
+        lines += textwrap.wrap(text, WIDTH, initial_indent='    # ', subsequent_indent='    # ')
+        lines.append(f'    {item.name}: {scalar(to_ros(item.default))}')
+    return '\n'.join(lines) + '\n'
+
+
+def scalar(value: Any) -> str:
+    """Return a value in one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    return text.removesuffix('\n').removesuffix('\n...')
+
+
+def bounds(item: Option) -> str:
+    """Return the range of an option as text; empty where it has none."""
+    if item.low is None and item.high is None:
+        return ''
+    low, high = ('' if end is None else str(end) if item.kind is int else f'{end:g}'
+                 for end in (item.low, item.high))
+    return f'{low} to {high}' if low and high else f'at least {low}' if low else f'up to {high}'
+
+
+def topics() -> str:
+    """Return the table of topics in Markdown."""
+    rows = [('`image`, `camera_info`', 'in', 'any encoding', 'Camera, best effort; '
+             '`image/compressed` with `image_transport: compressed`.')]
+    rows += [(f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''), 'out',
+              item.encoding, item.text) for item in outputs.OUTPUTS]
+    rows += [(f'`{name}`', 'out', package, text) for name, package, text in (
+        (f'~/{outputs.DETECTIONS}', 'vision_msgs', 'Boxes of the obstacles, where installed.'),
+        (f'~/{outputs.LABEL_INFO}', 'vision_msgs', 'Names of the classes, latched.'),
+        (DIAGNOSTICS, 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'))]
+    truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())
+    rows.append(('of `fake_camera`', 'out', '', f'{truth} (with `truth: true`).'))
+    return table(('topic', '', 'encoding', 'what'), rows)
+
+
+def parameters() -> str:
+    """Return the table of the node's and the chain's own parameters in Markdown."""
+    rows = [(f'`{item.name}`', f'`{scalar(to_ros(item.default))}`', 'yes' if item.live else 'no',
+             item.text + (f' [{item.unit}]' if item.unit else ''))
+            for item in options_of(NodeOptions) + options_of(PipelineConfig)]
+    names = [f'{kind}s: {", ".join(METHODS[kind].names())}'
+             for kind in ('segmenter', 'scorer', 'refinement')]
+    return '\n'.join([table(('parameter', 'default', 'live', 'what'), rows), '',
+                      *textwrap.wrap('; '.join(names).capitalize() + '.', WIDTH)])
+
+
+def presets(folder: Path) -> str:
+    """Return the table of the presets in a folder of parameter files."""
+    rows = []
+    for path in sorted(folder.glob('*.yaml')):
+        if path.name == PIPELINE:
+            continue
+        text = path.read_text(encoding='utf-8')
+        values = yaml.safe_load(text)[NODE_KEY]['ros__parameters']
+        shown = ', '.join(f'`{name}: {scalar(value)}`' for name, value in values.items())
+        rows.append((f'`{path.name}`', text.splitlines()[0].lstrip('# '), shown))
+    return table(('preset', 'what for', 'values'), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join('| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |'
+                     for line in lines)
+
+
+def renewed(text: str, made: dict[str, str]) -> str:
+    """Return a README whose tables between markers are those of `made`."""
+    for name, content in made.items():
+        pattern = re.compile(rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)', re.DOTALL)
+        text = pattern.sub(lambda found, content=content: f'{found[1]}{content}\n{found[2]}', text)
+    return text
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Return all tables of a README that lies in `folder` beside config/."""
+    return {'topics': topics(), 'parameters': parameters(), 'presets': presets(folder / 'config')}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what is asked for, or renew a README in place."""
+    parser = argparse.ArgumentParser(prog='tables', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=('config', 'topics', 'parameters', 'presets', 'readme'))
+    parser.add_argument('readme', nargs='?', type=Path, default=Path('README.md'))
+    arguments = parser.parse_args(argv)
+    folder = arguments.readme.resolve().parent
+    if arguments.what == 'readme':
+        before = arguments.readme.read_text(encoding='utf-8')
+        arguments.readme.write_text(renewed(before, tables(folder)), encoding='utf-8')
+    elif arguments.what == 'config':
+        print(config(), end='')
+    else:
+        print(tables(folder)[arguments.what])
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
