@@ -48,7 +48,6 @@ class AnomalyNode(LifecycleNode):
         self._stages = health.StageTimes()
         self._throttle = health.Throttle()
         self._locked = False
-        self._timers_once: list[Any] = []
         self._settings = Parameters(
             self, check=self._engine.check, apply=self._apply, locked=lambda: self._locked)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)      # ticks when /clock does not
@@ -68,7 +67,6 @@ class AnomalyNode(LifecycleNode):
             timer.cancel()
             action()
         timer = self.create_timer(0.0, run, callback_group=self._transitions, clock=self._steady)
-        self._timers_once = [timer]
 
     def _autostart(self) -> None:
         if self.trigger_configure() == SUCCESS:
@@ -87,9 +85,9 @@ class AnomalyNode(LifecycleNode):
         except _FIXABLE as error:
             return self._refuse(one_line(error))
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return self._refuse(f'the device has no memory for the model: {one_line(error)}')
+            if is_out_of_memory(error):
+                return self._refuse(f'the device has no memory for the model: {one_line(error)}')
+            return self._break_off('configure', error)
         self._phase, self._fault = 'inactive', ''
         return super().on_configure(state)
 
@@ -114,17 +112,28 @@ class AnomalyNode(LifecycleNode):
         self.get_logger().error(f'cannot configure: {reason}')
         return FAILURE
 
+    def _break_off(self, what: str, error: Exception) -> TransitionCallbackReturn:
+        self._fault = f'cannot {what}: {type(error).__name__}: {one_line(error)}'
+        self.get_logger().error(self._fault)
+        return TransitionCallbackReturn.ERROR
+
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Subscribe and start to work."""
         result = super().on_activate(state)
+        try:
+            self._activate()
+        except Exception as error:      # a QoS override that does not exist, for example
+            return self._break_off('activate', error)
+        self._phase = 'active'
+        return result
+
+    def _activate(self) -> None:
         self._worker = Worker(self._process, lambda: self._settings.options.max_batch)
         self._worker.start()
         stamp = self.get_clock().now().to_msg()
         for camera in self._cameras.values():
             camera.publishers.publish_label_info(self._engine.pipeline.labels, stamp)
             camera.subscribe(self._worker.frames)
-        self._phase = 'active'
-        return result
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Stop listening and wait for the frames in flight: their results are still sent."""
@@ -149,7 +158,6 @@ class AnomalyNode(LifecycleNode):
     def on_error(self, state: Any) -> TransitionCallbackReturn:
         """Let go of everything; the node can be configured again."""
         self._release()
-        self._fault = self._fault or 'a transition failed; the log says why'
         return SUCCESS
 
     def close(self) -> None:

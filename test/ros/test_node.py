@@ -162,6 +162,15 @@ def test_an_unexpected_error_releases_everything_and_may_be_retried(graph):
     assert node.trigger_configure().name == 'SUCCESS'
 
 
+def test_a_qos_override_that_does_not_exist_is_named(graph, capfd):
+    topic = f'qos_overrides.{graph.namespace}/image.subscription.reliability'
+    node = graph.anomaly_node(state='inactive', **{topic: 'somehow'})
+    assert node.trigger_activate().name == 'ERROR'
+    assert state(graph) == 'unconfigured'
+    assert 'cannot activate' in capfd.readouterr().err
+    assert node.trigger_configure().name == 'SUCCESS'
+
+
 def test_deactivate_waits_for_the_frame_in_flight(graph):
     engine = Engine(Gate)
     node = graph.anomaly_node(engine=engine)
