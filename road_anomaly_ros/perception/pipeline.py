@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
 
 FALLBACK_SCORER = 'plain'
+FALLBACK_SCORERS = {'map': 'external'}  # by kind of segmenter
 _WARM_UP_SIZE = (360, 480)
 
 
@@ -65,6 +66,7 @@ class _Chain:
     config: PipelineConfig
     scorer: str
     scorer_options: Any
+    features: str  # the segmenter's map that the scorer reads, '' for none
     refinements: tuple[tuple[str, Callable[..., torch.Tensor], Any], ...]
     segment_source: Callable[..., Segments] | None
     segment_key: tuple[str, Any] | None
@@ -129,29 +131,42 @@ class Pipeline:
         """What was measured for the model, or the file named by the option `calibration`."""
         return self._calibration(self._config)
 
+    @property
+    def needs_anomaly(self) -> bool:
+        """Whether every image must come with an anomaly map (segmenter 'external')."""
+        return self._segmenter.kind == 'map'
+
     def warm_up(self, size: tuple[int, int] = _WARM_UP_SIZE) -> None:
         """Run one black frame of `size` (H, W), so that the first real one is not the slow one."""
-        self(np.zeros((*size, 3), np.uint8))
+        anomaly = np.zeros(size, np.uint8) if self.needs_anomaly else None
+        self(np.zeros((*size, 3), np.uint8), anomaly=anomaly)
 
     def __call__(
-        self, image: np.ndarray | torch.Tensor, stamp: float | None = None
+        self,
+        image: np.ndarray | torch.Tensor,
+        stamp: float | None = None,
+        *,
+        anomaly: np.ndarray | torch.Tensor | None = None,
     ) -> FrameResult:
-        """Process one uint8 RGB image, array [H,W,3] or tensor [3,H,W]; `stamp` is in seconds."""
-        return self.batch([image], [stamp])[0]
+        """Process one uint8 RGB image, array [H,W,3] or tensor [3,H,W]; `stamp` is in seconds.
+
+        `anomaly` [h,w] is the map of the segmenter 'external': uint8, uint16 or floats.
+        """
+        return self.batch([image], [stamp], None if anomaly is None else [anomaly])[0]
 
     @torch.inference_mode()
     def batch(
         self,
         images: Sequence[np.ndarray | torch.Tensor],
         stamps: Sequence[float | None] | None = None,
+        anomalies: Sequence[np.ndarray | torch.Tensor] | None = None,
     ) -> list[FrameResult]:
         """Process several images through one call of the network; results in their order."""
         chain = self._chain
         watch = self.stopwatch(self._device)
         tensors = [self._upload(image) for image in images]
         watch.lap('upload')
-        mirrored = [image.flip(-1) for image in tensors] if chain.config.tta_hflip else []
-        outputs = self._segmenter([*tensors, *mirrored])
+        outputs = self._segment(chain, tensors, anomalies)
         watch.lap('segment')
         shared = {stage: spent / max(1, len(images)) for stage, spent in watch.times().items()}
         results = []
@@ -160,6 +175,23 @@ class Pipeline:
             stamp = None if stamps is None else stamps[index]
             results.append(self._finish(chain, image, pair, stamp, shared))
         return results
+
+    def _segment(
+        self, chain: _Chain, tensors: list[torch.Tensor], anomalies: Sequence[Any] | None
+    ) -> Sequence[Any]:
+        """Return one output per image, then one per mirrored image where those are asked for."""
+        foreign = self.needs_anomaly
+        if foreign != (anomalies is not None):
+            raise ValueError(
+                "the segmenter 'external' needs an anomaly map with every image, got none"
+                if foreign
+                else "anomaly maps are taken by the segmenter 'external' only; choose that one"
+            )
+        if foreign:
+            return self._segmenter(tensors, anomalies)
+        mirrored = [image.flip(-1) for image in tensors] if chain.config.tta_hflip else []
+        asked = {'features': chain.features} if chain.features else {}
+        return self._segmenter([*tensors, *mirrored], **asked)
 
     def check(self, config: PipelineConfig) -> None:
         """Raise what `reconfigure` would raise, and change nothing."""
@@ -187,11 +219,12 @@ class Pipeline:
 
     def _build(self, config: PipelineConfig) -> _Chain:
         calibration = self._calibration(config)
-        config = _resolve(config, calibration)
+        config = _resolve(config, calibration, self._segmenter.kind)
         options = config.options('scorer', config.scorer)
         scorers.check(
             config.scorer, options, kind=self._segmenter.kind, labels=self._segmenter.labels
         )
+        options, features = scorers.bind(config.scorer, options, self._segmenter)
         steps = tuple(
             (name, METHODS['refinement'][name].make, config.options('refinement', name))
             for name in config.refinements
@@ -202,6 +235,7 @@ class Pipeline:
             config,
             config.scorer,
             options,
+            features,
             steps,
             source,
             key,
@@ -305,7 +339,12 @@ class Pipeline:
         self, chain: _Chain, image: torch.Tensor, dense: scorers.DenseResult, output: Any
     ) -> tuple[torch.Tensor, tuple[str, ...]]:
         context = refinements.RefineContext(
-            image=image, labels=dense.labels, label_set=self.labels, source=chain.segment_source
+            image=image,
+            labels=dense.labels,
+            label_set=self.labels,
+            source=chain.segment_source,
+            score=dense.score,
+            threshold=chain.levels.low_threshold,
         )
         score, notes = dense.score, []
         for name, step, options in chain.refinements:
@@ -330,12 +369,14 @@ def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:
     return [name for name in names if before.get(name) != after.get(name)]
 
 
-def _resolve(config: PipelineConfig, calibration: Calibration) -> PipelineConfig:
+def _resolve(config: PipelineConfig, calibration: Calibration, kind: str) -> PipelineConfig:
     """Replace 'auto' by what was measured for the model; options that the user set are kept."""
     measured = dict(calibration.default)
     changes: dict[str, Any] = {}
     if config.scorer == AUTO:
-        changes['scorer'] = measured.get('scorer', FALLBACK_SCORER)
+        changes['scorer'] = measured.get(
+            'scorer', FALLBACK_SCORERS.get(kind, FALLBACK_SCORER)
+        )
     if config.refinements == (AUTO,):
         changes['refinements'] = tuple(measured.get('refinements', ())) or ('none',)
     for name, value in measured.items():

@@ -15,18 +15,24 @@ from torch import Tensor
 
 from road_anomaly_ros.perception import dense
 from road_anomaly_ros.perception.contract import (
+    UNLABELLED,
     LabelSet,
+    MapOutput,
     MaskOutput,
     PixelOutput,
     WindowedOutput,
 )
 from road_anomaly_ros.perception.registry import build_options
-from road_anomaly_ros.perception.scorers import mask2anomaly, maskomaly, queries, s2, semantic, windowed
+from road_anomaly_ros.perception.scorers import (
+    external, learned, mask2anomaly, maskomaly, queries, s2, semantic, windowed)
 from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 
 __all__ = [
-    'SCORERS', 'DenseResult', 'Scorer', 'check', 'evaluate', 'mask2anomaly', 'maskomaly', 'queries', 's2',
-    'score_map', 'semantic']
+    'SCORERS', 'DenseResult', 'Output', 'Scorer', 'bind', 'check', 'evaluate', 'external', 'learned', 'mask2anomaly',
+    'maskomaly', 'queries', 's2', 'score_map', 'semantic']
+
+
+Output = MaskOutput | WindowedOutput | PixelOutput | MapOutput
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class DenseResult:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def evaluate(output: MaskOutput | WindowedOutput | PixelOutput, scorer: str, options: Any = None, *,
+def evaluate(output: Output, scorer: str, options: Any = None, *,
              size: tuple[int, int] | None = None, upsample: str = 'logits', sanitize: bool = True,
              extras: Sequence[str] = ()) -> DenseResult:
     """Score one segmenter output at `size` (H, W), by default that of the camera image.
@@ -55,7 +61,7 @@ def evaluate(output: MaskOutput | WindowedOutput | PixelOutput, scorer: str, opt
     if isinstance(options, Mapping):
         options = build_options(entry.options, options, f'scorer.{scorer}.')
     method = entry.make
-    _refuse_kind(scorer, method, 'pixel' if isinstance(output, PixelOutput) else 'mask')
+    _refuse_kind(scorer, method, _kind(output))
     _refuse_extras(scorer, method, extras)
     source, vectors = _prepare(output, method, options, size or output.image_size, upsample, sanitize)
 
@@ -65,13 +71,23 @@ def evaluate(output: MaskOutput | WindowedOutput | PixelOutput, scorer: str, opt
         return {**maps, 'max_s': block.max_s} if 'max_s' in extras else maps
 
     labels, maps = dense.run(source, vectors, epilogue, ('score', *extras))
+    if isinstance(output, MapOutput):
+        labels.fill_(UNLABELLED)
     return DenseResult(labels, maps.pop('score'), source.sanitized, maps)
 
 
-def _prepare(output: MaskOutput | PixelOutput, method: Scorer, options: Any, size: tuple[int, int],
+def _kind(output: Output) -> str:
+    if isinstance(output, MapOutput):
+        return 'map'
+    return 'pixel' if isinstance(output, PixelOutput) else 'mask'
+
+
+def _prepare(output: Output, method: Scorer, options: Any, size: tuple[int, int],
             upsample: str, sanitize: bool) -> tuple[Any, dense.QueryVectors | None]:
     if upsample not in dense.UPSAMPLE:
         raise ValueError(f'upsample: expected one of {list(dense.UPSAMPLE)}, got {upsample!r}')
+    if isinstance(output, MapOutput):
+        return external.map_source(output, size, sanitized=sanitize), None
     if isinstance(output, PixelOutput):
         return dense.PlaneSource.of(output, size, sanitized=sanitize), None
     if isinstance(output, WindowedOutput):
@@ -90,6 +106,18 @@ def check(scorer: str, options: Any, *, kind: str, labels: LabelSet) -> None:
     _refuse_kind(scorer, method, kind)
     try:
         method.check(options, kind, labels)
+    except ValueError as error:
+        raise ValueError(f'scorer.{scorer}.{error}') from None
+
+
+def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
+    """Return the options completed for a segmenter, and the feature map to ask it for ('': none).
+
+    Raises ValueError, with the remedy, for what does not belong to this segmenter.
+    """
+    maps = tuple(getattr(segmenter, 'feature_maps', ()))
+    try:
+        return SCORERS[scorer].make.bind(options, segmenter.model_dir, maps)
     except ValueError as error:
         raise ValueError(f'scorer.{scorer}.{error}') from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ def accept_all(options: Any, kind: str, labels: LabelSet) -> None:
     """Accept every choice of options."""
 
 
+def keep_options(options: Any, model_dir: Path | None, maps: tuple[str, ...]) -> tuple[Any, str]:
+    """Leave the options as they are and ask for no features."""
+    del model_dir, maps
+    return options, ''
+
+
 def chosen(ids: tuple[int, ...], length: int, device: torch.device) -> Tensor:
     """Return bool [length], true at `ids`; built without waiting for the device."""
     marks = torch.zeros(length, dtype=torch.bool)
@@ -47,7 +54,9 @@ class Scorer:
     ..., name: map}. `needs` names the accumulators read, `kinds` the outputs it can score,
     `extras` the maps that its epilogue gives besides the score. `threshold` (inf = must be
     calibrated) and `display` are starting values for models without a calibration; obstacles lie
-    above the threshold. `check` refuses options that cannot work.
+    above the threshold. `check` refuses options that cannot work. `bind(options, model_dir,
+    maps)` completes options for one model, of whose feature maps it names one or ''. Of `extras`,
+    `merged` are averaged over windows instead of being computed from the merged semantic map.
     """
 
     epilogue: Callable[[Block, Any], Tensor | Maps]
@@ -59,6 +68,9 @@ class Scorer:
     threshold: float = math.inf
     display: tuple[float, float] = (0.0, 1.0)
     check: Callable[[Any, str, LabelSet], None] = field(default=accept_all)
+    bind: Callable[[Any, Path | None, tuple[str, ...]], tuple[Any, str]] = field(
+        default=keep_options)
+    merged: tuple[str, ...] = ()
 
 
 SCORERS: Registry[Scorer] = Registry('scorer')

@@ -24,7 +24,7 @@ def merged_source(output: WindowedOutput, method: Scorer, options: Any, size: tu
     sources = [dense.MaskSource(window, window.image_size, sanitized=sanitized)
                for window in output.windows]
     vectors = [method.prepare(source, options) for source in sources]
-    found = [source.planes(weights, source.size)
+    found = [_planes(source, weights, method, options)
              for source, weights in zip(sources, vectors, strict=True)]
     maps, names = [planes for planes, _ in found], found[0][1]
     merged = merge_windows(maps, output.offsets, output.scaled_size)
@@ -33,3 +33,15 @@ def merged_source(output: WindowedOutput, method: Scorer, options: Any, size: tu
              for name in vectors[0].frame}
     return (dense.PlaneSource(merged, names, size, repaired),
             dense.QueryVectors(vectors[0].semantic, frame=frame))
+
+
+def _planes(source: dense.MaskSource, vectors: dense.QueryVectors, method: Scorer,
+            options: Any) -> tuple[torch.Tensor, list[str]]:
+    """Return what one window accumulates and what the method wants averaged besides, by name."""
+    planes, names = source.planes(vectors, source.size)
+    if not method.merged:
+        return planes, names
+    _, maps = dense.run(source, vectors, lambda block: method.epilogue(block, options),
+                        method.merged)
+    return (torch.cat([planes, *(maps[name][None] for name in method.merged)]),
+            [*names, *method.merged])

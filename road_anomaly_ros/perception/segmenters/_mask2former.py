@@ -32,7 +32,7 @@ class RawOutput:
     class_logits: torch.Tensor              # [B, Q, K+1]
     mask_logits: torch.Tensor               # [B, Q, h, w]
     mask_features: torch.Tensor             # [B, C, h, w]
-    encoder_features: torch.Tensor          # [B, C', h', w'], the backbone's last level
+    stages: Sequence[torch.Tensor]          # [B, C', h', w'] of the backbone, fine to coarse
 
 
 class _PerSize:
@@ -96,7 +96,7 @@ class DeformableAttention(nn.Module):
         weights = weights.reshape(batch * self.heads, 1, _LEVELS * self.points, count)
         grid = torch.addcmul(reference, offsets, scale).permute(0, 1, 3, 4, 2)
         weights = weights.softmax(2).split(self.points, dim=2)
-        found = torch.zeros_like(values)
+        found = torch.zeros_like(values, dtype=grid.dtype)
         start = 0
         for level, (height, width) in enumerate(sizes):
             plane = values[..., start:start + height * width].unflatten(-1, (height, width))
@@ -302,4 +302,4 @@ class Network(nn.Module):
         features = self.backbone(pixel_values).feature_maps
         mask_features, levels = self.pixel_decoder(features)
         classes, masks = self.query_decoder(levels, mask_features)
-        return RawOutput(classes, masks, mask_features, features[-1])
+        return RawOutput(classes, masks, mask_features, features)

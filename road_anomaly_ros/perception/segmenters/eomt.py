@@ -53,6 +53,7 @@ class EomtSegmenter:
     """Images to the outputs of their windows."""
 
     kind = 'mask'
+    feature_maps = ('encoder',)
 
     def __init__(self, model: Any, *, model_dir: Path | None, source: Path,
                  preprocessing: Preprocessing, device: torch.device, precision: torch.dtype,
@@ -60,15 +61,17 @@ class EomtSegmenter:
         self.labels = labels_of(model.config, source)
         self.num_queries = int(model.config.num_queries)
         self.model_dir = model_dir
-        self._network = _without_chance(model).to(device).requires_grad_(False)
+        self._network = _without_chance(model.to(device)).requires_grad_(False)
         self._input = (model.config.image_size, model.config.image_size)
         self._preprocessing, self._options = preprocessing, options
         self._device, self._precision = device, precision
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[torch.Tensor]) -> list[WindowedOutput]:
+    def __call__(self, images: Sequence[torch.Tensor], *,
+                 features: str = '') -> list[WindowedOutput]:
         """Return one output per uint8 RGB image [3,H,W]; windows of one size share batches.
 
+        `features` names one of `feature_maps` to hand on; '' is what the options say.
         ValueError for an image so long and narrow that it would need more than 32 windows.
         """
         found: dict[int, WindowedOutput] = {}
@@ -76,7 +79,8 @@ class EomtSegmenter:
             size = (batch.shape[-2], batch.shape[-1])
             plan = self._plan(size)
             pixels = vision.resize(batch.to(self._device), list(plan.scaled_size), antialias=True)
-            windows = self._windows(self._preprocessing.normalize(plan.cut(pixels)), plan)
+            windows = self._windows(self._preprocessing.normalize(plan.cut(pixels)), plan,
+                                    features or self._options.features)
             for row, position in enumerate(positions):
                 found[position] = WindowedOutput(
                     tuple(windows[row::len(positions)]), plan.offsets, plan.scaled_size, size)
@@ -90,29 +94,33 @@ class EomtSegmenter:
                              f'{size[0]}x{size[1]}; crop it')
         return plan_windows(size, self._input)
 
-    def _windows(self, pixels: torch.Tensor, plan: WindowPlan) -> list[MaskOutput]:
+    def _windows(self, pixels: torch.Tensor, plan: WindowPlan,
+                 wanted: str) -> list[MaskOutput]:
         mixed = self._precision != torch.float32
         found: list[MaskOutput] = []
         for part in pixels.split(self._options.window_batch):
             with torch.autocast(self._device.type, self._precision, enabled=mixed):
                 raw = self._network(pixel_values=part)
-            features = self._features(raw.last_hidden_state)
+            features = self._features(raw.last_hidden_state, wanted)
             found += [MaskOutput(raw.class_queries_logits[row], raw.masks_queries_logits[row],
                                  plan.window, None if features is None else features[row])
                       for row in range(len(part))]
         return found
 
-    def _features(self, tokens: torch.Tensor) -> torch.Tensor | None:
+    def _features(self, tokens: torch.Tensor, wanted: str) -> torch.Tensor | None:
         """Return the patch tokens as maps [B,C,gh,gw] where they were asked for."""
-        if self._options.features == 'none':
+        if wanted == 'none':
             return None
         patches = self._network.grid_size[0] * self._network.grid_size[1]
         return tokens[:, -patches:].transpose(1, 2).unflatten(-1, self._network.grid_size)
 
 
 def _without_chance(model: Any) -> Any:
-    """Fix whether each last layer masks its attention: half-annealed checkpoints throw dice."""
-    model.attn_mask_probs = (model.attn_mask_probs >= 0.5).float()
+    """Fix whether each last layer masks its attention: half-annealed checkpoints throw dice.
+
+    The choice stays on the CPU, where the forward pass reads it without waiting for the device.
+    """
+    model.attn_mask_probs = (model.attn_mask_probs >= 0.5).float().cpu()
     return model
 
 

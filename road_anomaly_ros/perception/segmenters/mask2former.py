@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError
 from road_anomaly_ros.perception.labels import label_set
@@ -20,6 +21,7 @@ from road_anomaly_ros.perception.segmenters._mask2former import Network, RawOutp
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
 
 _PREPROCESSING = {'size': {'shortest_edge': 800, 'longest_edge': 1333}, 'size_divisor': 32}
+FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid')
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ class Options:
         0, 'Short side of the network input; 0 takes the size rule stored with the model.',
         low=0, high=4096, unit='px', live=False)
     features: str = option(
-        'none', "Features handed on for learned heads: 'none', those of the 'pixel_decoder' or "
-        "of the 'encoder'.", choices=('none', 'pixel_decoder', 'encoder'), live=False)
+        'none', "Features always handed on: 'none', those of the 'pixel_decoder', of the "
+        "'encoder', or the 'pyramid' of both at every scale; a learned head asks for its own.",
+        choices=('none', *FEATURE_MAPS), live=False)
 
 
 class MaskSegmenter:
     """Images to MaskOutput through a network of the Mask2Former family."""
 
     kind = 'mask'
+    feature_maps = FEATURE_MAPS
 
     def __init__(self, network: nn.Module, *, labels: LabelSet, num_queries: int,
                  model_dir: Path | None, preprocessing: Preprocessing, device: torch.device,
@@ -51,18 +55,21 @@ class MaskSegmenter:
         self._device, self._precision = device, precision
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[torch.Tensor]) -> list[MaskOutput]:
-        """Return one output per uint8 RGB image [3,H,W]; images of one size share a batch."""
+    def __call__(self, images: Sequence[torch.Tensor], *, features: str = '') -> list[MaskOutput]:
+        """Return one output per uint8 RGB image [3,H,W]; images of one size share a batch.
+
+        `features` names one of `feature_maps` to hand on; '' is what the options say.
+        """
         found: dict[int, MaskOutput] = {}
         for positions, batch in same_size_batches(images):
             size = (batch.shape[-2], batch.shape[-1])
             raw = self._run(self._preprocessing(batch.to(self._device)))
             masks = self._preprocessing.crop(raw.mask_logits, size)
-            features = self._kept_features(raw, size)
+            kept = self._kept_features(raw, size, features or self._features)
             for row, position in enumerate(positions):
                 found[position] = MaskOutput(
                     raw.class_logits[row], masks[row], size,
-                    None if features is None else features[row])
+                    None if kept is None else kept[row])
         return [found[position] for position in range(len(images))]
 
     def _run(self, pixels: torch.Tensor) -> RawOutput:
@@ -70,11 +77,24 @@ class MaskSegmenter:
         with torch.autocast(self._device.type, self._precision, enabled=mixed):
             return self._network(pixels.contiguous(memory_format=self._layout))
 
-    def _kept_features(self, raw: RawOutput, size: tuple[int, int]) -> torch.Tensor | None:
-        if self._features == 'none':
+    def _kept_features(self, raw: RawOutput, size: tuple[int, int],
+                       name: str) -> torch.Tensor | None:
+        if name == 'none':
             return None
-        chosen = raw.encoder_features if self._features == 'encoder' else raw.mask_features
+        if name not in FEATURE_MAPS:
+            raise ValueError(f'expected features one of {list(FEATURE_MAPS)}, got {name!r}')
+        if name == 'pyramid':
+            return _pyramid([self._preprocessing.crop(level, size)
+                             for level in (*raw.stages, raw.mask_features)])
+        chosen = raw.stages[-1] if name == 'encoder' else raw.mask_features
         return self._preprocessing.crop(chosen, size)
+
+
+def _pyramid(levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return all levels [B,C,h,w] side by side on the grid of the second finest, [B,sum C,h,w]."""
+    grid = levels[1].shape[-2:]
+    return torch.cat([functional.interpolate(
+        level.float(), size=grid, mode='bilinear', align_corners=False) for level in levels], 1)
 
 
 def load(model: str, *, device: torch.device, precision: torch.dtype,

@@ -1,0 +1,270 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Anomaly heads: small networks that turn what a frozen segmenter says into a score.
+
+V1 reads four statistics of the semantic map, V2 also the segmenter's features (EoMT study, 3.4,
+sizes as in its authors' code). A head belongs to the weights that it was trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.weights import load_state, read_state
+
+WEIGHTS, INFO = 'head.safetensors', 'head.json'
+FOLDER = 'heads'                    # beside the model's weights, one folder per kind of head
+KINDS = ('head_v1', 'head_v2')
+STATISTICS = 4
+_LEAST = 1e-7                       # of a class value inside the logarithm
+_CHUNK = 8192                       # pixels whose activations stay in cache
+
+
+def descriptor(semantic: Tensor) -> Tensor:
+    """Return the four statistics [4,...] of a semantic map [K,...] (S >= 0, not normalised).
+
+    max_k S_k; -sum_k c_k log c_k with c = max(S_k, 1e-7), negative where S_k > 1; sum_k S_k;
+    1 - max_k S_k. EoMT study, section 3.4.1, without its second softmax (as in the code).
+    """
+    peak, entropy, total = _statistics(semantic)
+    return torch.stack([peak, entropy, total, 1 - peak])
+
+
+def _statistics(semantic: Tensor) -> Tensor:
+    clamped = semantic.clamp_min(_LEAST)
+    entropy = torch.linalg.vecdot(clamped, clamped.log(), dim=0).neg_()
+    return torch.stack([semantic.amax(0), entropy, semantic.sum(0)])
+
+
+class AnomalyHead(nn.Module):
+    """Per-pixel MLP over the statistics, and over projected features where `channels` > 0.
+
+    `channels` is that of the features, `projection` the channels they are reduced to by a 1x1
+    convolution and a ReLU at their own resolution, `hidden` the widths of the two hidden layers.
+    """
+
+    def __init__(self, channels: int = 0, *, projection: int = 32,
+                 hidden: tuple[int, int] = (64, 32), dropout: float = 0.1) -> None:
+        super().__init__()
+        self.channels = channels
+        if channels:
+            self.feature_proj = nn.Sequential(nn.Conv2d(channels, projection, 1), nn.ReLU())
+        inputs = STATISTICS + (projection if channels else 0)
+        self.mlp = nn.Sequential(
+            nn.Linear(inputs, hidden[0]), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden[0], hidden[1]), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden[1], 1))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return the projected features [P,gh,gw] of [C,gh,gw], to be resized to the map."""
+        found: Tensor = self.feature_proj(features[None].float())[0]
+        return found
+
+    def forward(self, statistics: Tensor, projected: Tensor | None = None) -> Tensor:
+        """Return the logit [N] of pixels with `statistics` [N,4] and `projected` [N,P]."""
+        inputs = statistics if projected is None else torch.cat([statistics, projected], -1)
+        found: Tensor = self.mlp(inputs)
+        return found.squeeze(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadInfo:
+    """What head.json says: sizes, the features that are read, the weights the head belongs to."""
+
+    kind: str                                       # 'head_v1' or 'head_v2'
+    segmenter: str                                  # SHA-256 of the segmenter's weights
+    features: str = ''                              # name of the segmenter's map, '' for V1
+    channels: int = 0
+    projection: int = 32
+    hidden: tuple[int, int] = (64, 32)
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def module(self, dropout: float = 0.1) -> AnomalyHead:
+        """Return a head of these sizes with fresh weights."""
+        return AnomalyHead(self.channels, projection=self.projection, hidden=self.hidden,
+                           dropout=dropout)
+
+
+class RunningHead:
+    """A loaded head, arranged for row blocks: constants folded, pixels in chunks of cache size."""
+
+    def __init__(self, info: HeadInfo, head: AnomalyHead, source: Path) -> None:
+        self.info, self.source = info, source
+        self._head = head.eval().requires_grad_(False)
+        first = head.mlp[0]
+        weight = first.weight.detach()
+        # 1 - peak is no statistic of its own for a linear layer.
+        self._first = torch.cat([(weight[:, 0] - weight[:, 3])[:, None], weight[:, 1:3],
+                                 weight[:, STATISTICS:]], 1).contiguous()
+        self._bias = (first.bias.detach() + weight[:, 3])[:, None]
+        self._second, self._second_bias = head.mlp[3].weight, head.mlp[3].bias[:, None]
+        self._last, self._last_bias = head.mlp[6].weight, head.mlp[6].bias[:, None]
+
+    def to(self, device: torch.device) -> RunningHead:
+        """Return the head on `device`."""
+        if self._first.device == device:
+            return self
+        return RunningHead(self.info, self._head.to(device), self.source)
+
+    def project(self, features: Tensor | None) -> Tensor | None:
+        """Return the projected features [P,gh,gw] of [C,gh,gw]; None for V1.
+
+        ValueError where the segmenter gave none or others than the head was trained on.
+        """
+        if not self.info.channels:
+            return None
+        if features is None:
+            raise ValueError(f'{self.source} reads the features {self.info.features!r}, but the '
+                             'segmenter gave none')
+        if features.shape[0] != self.info.channels:
+            raise ValueError(f'{self.source}: expected features of {self.info.channels} channels, '
+                             f'got {features.shape[0]}')
+        return self._head.project(features)
+
+    def logits(self, semantic: Tensor, features: Tensor | None = None) -> Tensor:
+        """Return the logit float32 [r,c] of a block's semantic map [K,r,c]; higher is stranger.
+
+        `features` [P,r,c] are the projected ones, resized to the block.
+        """
+        planes = _statistics(semantic).flatten(1)
+        found = torch.empty(planes.shape[1], device=planes.device)
+        flat = None if features is None else features.flatten(1)
+        step = _CHUNK if planes.device.type == 'cpu' else planes.shape[1]
+        for start in range(0, planes.shape[1], step):
+            part = slice(start, start + step)
+            hidden = torch.addmm(self._bias, self._first[:, :3], planes[:, part])
+            if flat is not None:
+                hidden.addmm_(self._first[:, 3:], flat[:, part])
+            hidden = torch.addmm(self._second_bias, self._second, hidden.relu_()).relu_()
+            found[part] = torch.addmm(self._last_bias, self._last, hidden)[0]
+        return found.view(semantic.shape[1:])
+
+
+def weights_digest(model_dir: Path | None) -> str:
+    """Return the SHA-256 of a model's weight files in order of name; '' where there is none."""
+    if model_dir is None:
+        return ''
+    for pattern in ('model*.safetensors', '*.safetensors', 'pytorch_model*.bin', '*.bin', '*.pth'):
+        files = sorted(model_dir.glob(pattern))
+        if files:
+            return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns)
+                                 for path in files))
+    return ''
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for path, _, _ in files:
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def save_head(folder: Path, info: HeadInfo, head: AnomalyHead) -> None:
+    """Write head.safetensors and head.json into `folder`; each appears only when complete."""
+    from safetensors.torch import save_file
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    text = json.dumps(dataclasses.asdict(info), indent=1) + '\n'
+    with tempfile.TemporaryDirectory(dir=folder, prefix='.partial_') as partial:
+        save_file(state, Path(partial, WEIGHTS))
+        Path(partial, INFO).write_text(text, encoding='utf-8')
+        for name in (WEIGHTS, INFO):
+            os.replace(Path(partial, name), folder / name)
+            (folder / name).chmod(0o644)
+
+
+def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:
+    """Return the folder of a head: `checkpoint`, or where it is '' the one beside the model.
+
+    ValueError, with the remedy, where there is none.
+    """
+    if checkpoint:
+        path = Path(checkpoint).expanduser()
+        path = path.parent if path.is_file() else path
+    elif model_dir is None:
+        raise ValueError(f'checkpoint: this model comes without a {kind}; name the folder of one')
+    else:
+        path = model_dir / FOLDER / kind
+    if not (path / WEIGHTS).is_file() or not (path / INFO).is_file():
+        hint = '' if checkpoint else ", or train one with 'road-anomaly train head'"
+        raise ValueError(f'checkpoint: expected a folder with {WEIGHTS} and {INFO}, found none at '
+                         f'{path}; name one{hint}')
+    return path
+
+
+def load_head(folder: str | Path) -> RunningHead:
+    """Load a head's folder; PipelineError, one line, where it is damaged. Loaded once per file."""
+    path = Path(folder)
+    try:
+        stamps = tuple((path / name).stat().st_mtime_ns for name in (WEIGHTS, INFO))
+    except OSError as error:
+        raise PipelineError(f'{error.filename}: {error.strerror}; expected a head with {WEIGHTS} '
+                            f'and {INFO}') from None
+    return _load(path.resolve(), stamps)
+
+
+@functools.lru_cache(maxsize=16)
+def _load(folder: Path, stamps: tuple[int, ...]) -> RunningHead:
+    del stamps
+    info = read_info(folder / INFO)
+    head = load_state(info.module(), read_state(folder / WEIGHTS), folder / WEIGHTS)
+    return RunningHead(info, head, folder)
+
+
+def read_info(path: Path) -> HeadInfo:
+    """Read head.json; PipelineError, one line, where it is none."""
+    try:
+        tree = json.loads(path.read_text(encoding='utf-8'))
+        info = HeadInfo(**{**tree, 'hidden': tuple(int(width) for width in tree['hidden'])})
+        if info.kind in KINDS and bool(info.channels) == (info.kind == 'head_v2'):
+            return info
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise PipelineError(f'{path} describes no anomaly head; expected JSON with kind (one of '
+                        f'{list(KINDS)}), segmenter, features, channels, projection and hidden')
+
+
+def check_head(info: HeadInfo, folder: Path, kind: str, model_dir: Path | None,
+               maps: tuple[str, ...]) -> None:
+    """Refuse a head of another kind, for other weights, or for features that are not there."""
+    if info.kind != kind:
+        raise ValueError(f'checkpoint: expected a {kind}, {folder} holds a {info.kind}')
+    if info.segmenter != weights_digest(model_dir):
+        raise ValueError(f'checkpoint: {folder} was trained on another segmenter (weights '
+                         f'{info.segmenter[:12] or "none"}, this model has '
+                         f'{weights_digest(model_dir)[:12] or "none"}); train one for this model '
+                         "with 'road-anomaly train head'")
+    if info.features and info.features not in maps:
+        raise ValueError(f'checkpoint: {folder} reads the features {info.features!r}, but this '
+                         f'segmenter offers {list(maps) or "none"}')
+
+
+def training_loss(logit: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float = 10.0,
+                  ignore_void: bool = True) -> Tensor:
+    """Return the mean binary cross entropy of logits against targets 0 or 1, any shape.
+
+    Positives count `positive_weight` times. `ignore_void` takes the mean over `valid` pixels,
+    sum(l v) / (sum v + 1e-6), as V2's code does; otherwise over all, as V1's does.
+    """
+    weight = torch.tensor(positive_weight, device=logit.device)
+    loss = F.binary_cross_entropy_with_logits(logit, target.to(logit.dtype), pos_weight=weight,
+                                              reduction='none')
+    if not ignore_void:
+        return loss.mean()
+    return (loss * valid).sum() / (valid.sum() + 1e-6)

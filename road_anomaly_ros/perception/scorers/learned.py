@@ -1,0 +1,78 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Anomaly heads as scores: trained on pasted objects, over a segmenter that stays as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from road_anomaly_ros.perception import heads
+from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
+from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Maps, Scorer
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """Options of `head_v1` and `head_v2`."""
+
+    checkpoint: str = option(
+        '', 'Folder of the head (head.safetensors and head.json); empty for the one that comes '
+        'with the model.')
+
+
+def bind(kind: str) -> Callable[[HeadOptions, Path | None, tuple[str, ...]],
+                                tuple[HeadOptions, str]]:
+    """Return the function that finds the head of a model and refuses one that is not its own."""
+    def bound(options: HeadOptions, model_dir: Path | None,
+              maps: tuple[str, ...]) -> tuple[HeadOptions, str]:
+        folder = heads.find_head(kind, options.checkpoint, model_dir)
+        info = heads.load_head(folder).info
+        heads.check_head(info, folder, kind, model_dir, maps)
+        return dataclasses.replace(options, checkpoint=str(folder)), info.features
+    return bound
+
+
+@functools.lru_cache(maxsize=8)
+def _on_device(folder: str, device: torch.device) -> heads.RunningHead:
+    if not folder:
+        raise ValueError("checkpoint: expected the folder of a head; '' stands for the one of the "
+                         'model only inside a pipeline')
+    return heads.load_head(folder).to(device)
+
+
+def vectors(source: MaskSource, options: HeadOptions) -> QueryVectors:
+    """Weigh queries as for the semantic map, and project the features at their own resolution."""
+    head = _on_device(options.checkpoint, source.mask_logits.device)
+    known = source.probabilities()[:, :-1].float()
+    return QueryVectors(known, keep=True, features=head.project(source.output.features))
+
+
+def head_score(block: Block, options: HeadOptions) -> Maps:
+    """sigmoid(logit), the head's probability of an anomaly in [0, 1] (EoMT study, eq. 1).
+
+    Windows are merged by their mean logit, which is what averaging [0, logit] does.
+    """
+    logit = block.maps.get('logit')
+    if logit is None:
+        logit = logits(block, options)
+    return {'score': logit.sigmoid(), 'logit': logit}
+
+
+def logits(block: Block, options: HeadOptions) -> Tensor:
+    """Return the head's raw output [r,W]."""
+    head = _on_device(options.checkpoint, block.semantic.device)
+    return head.logits(block.semantic, block.features)
+
+
+for _kind, _needs in (('head_v1', {'semantic'}), ('head_v2', {'semantic', 'features'})):
+    SCORERS.register(_kind, HeadOptions)(Scorer(
+        head_score, 'EoMT with anomaly heads, section 3.4', vectors, frozenset(_needs), MASKS_ONLY,
+        extras=('logit',), threshold=0.5, bind=bind(_kind), merged=('logit',)))
