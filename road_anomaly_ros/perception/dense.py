@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception.contract import MaskOutput, PixelOutput
-from road_anomaly_ros.perception.kernels import cpu
+from road_anomaly_ros.perception.kernels import cpu, gpu
 from road_anomaly_ros.perception.kernels.vectors import Block, QueryVectors, Taps
 
 __all__ = ['LOGIT_LIMIT', 'UPSAMPLE', 'Block', 'MaskSource', 'PlaneSource', 'QueryVectors', 'run']
@@ -153,6 +153,10 @@ class MaskSource:
         size = self.grid if native else self.size
         if self._compiled:
             return cpu.support_overlap(self.mask_logits, self.tops, size, confident)
+        if self._finite and gpu.available(self.mask_logits.device):
+            counts = gpu.attempt(gpu.support_overlap, self.mask_logits, size, confident)
+            if counts is not None:
+                return counts
         areas = torch.zeros(len(confident), dtype=torch.int64, device=confident.device)
         shared = torch.zeros_like(areas)
         for _, logits in walk(self.mask_logits, size, finite=self._finite):
@@ -173,6 +177,11 @@ class MaskSource:
         if self._compiled:
             cpu.visit(self.mask_logits, self.tops, size, vectors, consume)
             return
+        if self._finite and gpu.available(self.mask_logits.device):
+            block = gpu.attempt(gpu.accumulate, self.mask_logits, size, vectors)
+            if block is not None:
+                consume((slice(0, size[0]), slice(0, size[1])), block)
+                return
         for region, logits in walk(self.mask_logits, size, finite=self._finite):
             consume(region, accumulate(logits, vectors))
 

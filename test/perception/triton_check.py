@@ -1,0 +1,97 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run by test_gpu_kernel.py under TRITON_INTERPRET=1: the kernel on the CPU against the torch blocks."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+from road_anomaly_ros.perception.contract import MaskOutput  # noqa: E402
+from road_anomaly_ros.perception.dense import MaskSource, QueryVectors  # noqa: E402
+from road_anomaly_ros.perception.kernels import cpu, gpu  # noqa: E402
+from road_anomaly_ros.perception.scorers import evaluate  # noqa: E402
+
+SCORERS = ('max_entropy', 'rba', 's2', 'maskomaly', 'mask2anomaly')
+SHAPES = (
+    (40, 5, (5, 9), (7, 70)),                       # two groups of queries, two of pixels
+    (3, 19, (4, 6), (4, 6)),                        # no resize
+    (1, 1, (1, 1), (1, 1)),
+    (0, 2, (3, 2), (1, 5)),
+    (33, 18, (6, 30), (3, 9)),                      # smaller than the masks
+)
+
+
+def make_source(queries, classes, grid, size):
+    random = torch.Generator().manual_seed(queries)
+    output = MaskOutput(torch.randn(queries, classes + 1, generator=random) * 2,
+                        torch.randn(queries, *grid, generator=random) * 4, size)
+    return MaskSource(output, size)
+
+
+def every_kind(source):
+    """Vectors that ask for every accumulator at once."""
+    p = source.probabilities().float()
+    accept = torch.linspace(0, 1, len(p))
+    accept[1::3] = -torch.inf
+    even = torch.arange(len(p)) % 2 == 0
+    return QueryVectors(
+        p[:, :-1], keep=True, sums={'mass': p[:, :-1].amax(1), 'signed': p[:, 0] - p[:, -1]},
+        maxima={'best': p[:, :-1].amax(1), 'none': torch.zeros(len(p)), 'all': torch.ones(len(p))},
+        votes={'half': (even, 0.5), 'low': (~even, 0.1)}, accept=accept, temperature=0.3,
+        partition=2.0, tanh=1.5)
+
+
+def collect(source, vectors):
+    found = {}
+
+    def consume(region, block):
+        total, spread = block.partition(vectors.partition)
+        maps = {**block.maps, 'partition': total, 'spread': spread, 'tanh': block.tanh(vectors.tanh),
+                'label': block.label, 'max_s': block.max_s,
+                **{f'semantic {k}': plane for k, plane in enumerate(block.semantic)}}
+        for name, values in maps.items():
+            whole = found.setdefault(name, torch.empty(source.size, dtype=values.dtype))
+            whole[region] = values
+
+    source.visit(vectors, consume)
+    return found
+
+
+def with_kernel(on, call):
+    """Return call() with the kernel taking CPU tensors, or with the torch blocks."""
+    gpu.available = lambda device: on
+    found = call()
+    if gpu._refused:
+        raise RuntimeError('the kernel did not run') from gpu._refused[0]
+    return found
+
+
+def main():
+    cpu.loops = None
+    for shape in SHAPES:
+        source = make_source(*shape)
+        vectors = every_kind(source)
+        ours, theirs = (with_kernel(on, lambda: collect(source, vectors)) for on in (True, False))
+        if set(ours) != set(theirs):
+            raise RuntimeError(f'{shape}: {set(ours) ^ set(theirs)} are not in both')
+        for name, values in theirs.items():
+            torch.testing.assert_close(ours[name].float(), values.float(), rtol=1e-5, atol=1e-5)
+        sure = torch.arange(len(source.class_logits)) % 3 == 0
+        counts = [with_kernel(on, lambda: torch.stack(source.support_overlap(sure)))
+                  for on in (True, False)]
+        if not torch.equal(*counts):
+            raise RuntimeError(f'{shape}: counted {counts[0]} instead of {counts[1]}')
+    source = make_source(35, 19, (4, 6), (6, 9))
+    for name in SCORERS:
+        scores = [with_kernel(on, lambda: evaluate(source.output, name)) for on in (True, False)]
+        torch.testing.assert_close(scores[0].score, scores[1].score, rtol=1e-5, atol=1e-5)
+        if not torch.equal(scores[0].labels, scores[1].labels):
+            raise RuntimeError(f'{name}: other labels')
+    print('equal')
+
+
+if __name__ == '__main__':
+    main()
