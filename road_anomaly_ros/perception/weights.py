@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -170,12 +171,13 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
     those that match the regular expression `ignore`. PipelineError names the unmatched keys or
     what could not be read.
     """
-    _require_weights(directory)
+    for path in _require_weights(directory):
+        check_digest(path)
     try:
-        config = model_class.config_class.from_pretrained(directory, local_files_only=True)
-        if getattr(config, 'use_pretrained_backbone', False):
-            config.use_pretrained_backbone = False      # else looked for on the hub
         with _quiet():
+            config = model_class.config_class.from_pretrained(directory, local_files_only=True)
+            if getattr(config, 'use_pretrained_backbone', False):
+                config.use_pretrained_backbone = False      # else looked for on the hub
             model, info = model_class.from_pretrained(
                 directory, config=config, local_files_only=True, weights_only=True,
                 ignore_mismatched_sizes=True, output_loading_info=True)
@@ -204,11 +206,32 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _require_weights(directory: Path) -> None:
-    patterns = ('model*.safetensors', 'pytorch_model*.bin')
-    if not any(any(directory.glob(pattern)) for pattern in patterns):
-        raise PipelineError(f'no weights in {directory}; '
-                            'expected model.safetensors or pytorch_model.bin')
+def _require_weights(directory: Path) -> list[Path]:
+    """Return the files that hold the weights: safetensors, or pickles where there are none."""
+    for pattern in ('model*.safetensors', 'pytorch_model*.bin'):
+        found = sorted(directory.glob(pattern))
+        if found:
+            return found
+    raise PipelineError(f'no weights in {directory}; '
+                        'expected model.safetensors or pytorch_model.bin')
+
+
+def check_digest(path: Path) -> None:
+    """Compare a file with `<file>.sha256` beside it, where there is one; PipelineError if unlike.
+
+    The file holds the hexadecimal digest in its first word, as the tool sha256sum writes it.
+    """
+    pinned = path.with_name(f'{path.name}.sha256')
+    if not pinned.is_file():
+        return
+    expected = (pinned.read_text(encoding='utf-8').split() or ['nothing'])[0].lower()
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise PipelineError(f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
+                            f'{expected[:16]}... of {pinned.name}; fetch the file again')
 
 
 def _mismatch(item: Any) -> str:
@@ -228,6 +251,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise PipelineError(f'expected a file with weights, found nothing at {path}')
+    check_digest(path)
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file

@@ -255,6 +255,29 @@ def test_sam2_equals_the_model_of_transformers(tmp_path):
     assert made(picture(40, 64), POINTS).masks.shape[1:] == (40, 64)
 
 
+def test_sam2_loads_checkpoints_of_the_video_model(tmp_path):
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+    image = tiny_models.sam2(tmp_path / 'image')
+    parts = {name: getattr(image.config, name).to_dict() for name in
+             ('vision_config', 'prompt_encoder_config', 'mask_decoder_config')}
+    narrow = dict.fromkeys(('memory_attention_hidden_size', 'memory_attention_feed_forward_hidden_size', 'memory_encoder_hidden_size', 'mask_downsampler_embed_dim', 'memory_fuser_embed_dim', 'memory_fuser_intermediate_dim'), 32)
+    video = Sam2VideoModel(Sam2VideoConfig(
+        image_size=64, memory_attention_num_layers=1, memory_encoder_output_channels=8,
+        memory_attention_rope_feat_sizes=[4, 4], **parts, **narrow))
+    tiny_models.save(tiny_models.roughen(video), tmp_path / 'video')
+    made = sam2.load(device=CPU, options=sam2.Options(model=str(tmp_path / 'video'), **OPEN))
+    found = made(picture(40, 64), POINTS)
+    assert found.masks.shape[1:] == (40, 64)
+
+
+@pytest.mark.parametrize('image', [
+    torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8),
+    torch.zeros(3, 0, 4, dtype=torch.uint8)])
+def test_only_uint8_rgb_is_taken(image):
+    with pytest.raises(ValueError, match='expected an RGB image'):
+        source(Discs())(image, torch.zeros(1, 2))
+
+
 def test_sam_takes_4k_images(sam_file):
     made = sam.load(device=CPU, options=sam.Options(model=str(sam_file[0]), **OPEN))
     score = torch.zeros(2160, 3840)

@@ -172,6 +172,7 @@ def test_lower_precision_stays_close(tiny):
     ({'size': {'max_height': 30, 'max_width': 20}}, (60, 60), (20, 20)),
     ({'size': 32, 'max_size': 100}, (16, 16), (32, 32)),
     ({'size': [12, 14]}, (16, 16), (12, 14)),
+    ({'size': 24, 'default_to_square': True}, (5, 9), (24, 24)),
     ({'size': {'shortest_edge': 60}, 'size_divisor': 32}, (48, 96), (64, 128)),
     ({'do_resize': False}, (7, 9), (7, 9)),
 ])

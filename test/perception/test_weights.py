@@ -1,5 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
 import json
 import os
 import pickle
@@ -191,3 +192,16 @@ def test_load_state_is_strict():
     assert 'weight (3,) for (1, 2)' in message
     weights.load_state(network, {'weight': torch.ones(1, 2), 'bias': torch.ones(1),
                                  'c': torch.ones(1)}, 'x', ignore='^c$')
+
+
+def test_a_pinned_digest_is_checked(folder):
+    path = folder / 'model.safetensors'
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    pinned = folder / 'model.safetensors.sha256'
+    pinned.write_text(f'{digest.upper()}  model.safetensors\n')
+    load(folder)
+    pinned.write_text('0' * 64)
+    assert f'sha256 {digest[:16]}' in refusal(load, folder)
+    assert 'sha256' in refusal(weights.read_state, path)
+    pinned.write_text('')
+    assert 'sha256' in refusal(weights.read_state, path)

@@ -165,6 +165,8 @@ def _size_rule(stored: Mapping[str, Any]) -> dict[str, int]:
         rule = {key: int(value) for key, value in size.items() if value is not None}
     elif isinstance(size, (list, tuple)):
         rule = {'height': int(size[0]), 'width': int(size[1])}
+    elif stored.get('default_to_square', False):
+        rule = {'height': int(size), 'width': int(size)}
     else:
         rule = {'shortest_edge': int(size)}
     longest = stored.get('max_size', stored.get('_max_size'))

@@ -35,7 +35,7 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
     from transformers import SegformerForSemanticSegmentation
     directory = model_directory(model)
     preprocessing = Preprocessing.from_directory(
-        directory, default={'size': {'height': 512, 'width': 512}}, short_side=options.short_side)
+        directory, default={'size': 512, 'default_to_square': True}, short_side=options.short_side)
     network = load_pretrained(SegformerForSemanticSegmentation, directory)
     return PixelSegmenter(network, _logits, labels=labels_of(network.config, directory),
                           model_dir=directory, preprocessing=preprocessing, device=device,

@@ -75,7 +75,7 @@ class PromptedSegments:
         `prompts` are points [N,2] (x, y) or a score [H,W], plain or as `Prompts`. In the mode
         'guided' no prompt gives no mask, and the network does not run; 'everything' ignores them.
         """
-        size = int(image.shape[1]), int(image.shape[2])
+        size = size_of(image)
         target = limited(size, self._options.mask_side)
         points = points_for(prompts, size, self._options, self._device)
         if len(points) == 0:
@@ -134,6 +134,14 @@ class PromptedSegments:
         stable = (areas > 0) & (inner >= self._options.min_stability * outer)
         logits = logits[stable]
         return logits, quality[stable], _boxes(logits > 0)
+
+
+def size_of(image: torch.Tensor) -> Size:
+    """Return (H, W) of a uint8 RGB image [3,H,W]; ValueError for anything else."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise ValueError(f'expected an RGB image uint8 [3,H,W], got {image.dtype} '
+                         f'{list(image.shape)}')
+    return int(image.shape[1]), int(image.shape[2])
 
 
 def points_for(prompts: Prompts | torch.Tensor | None, size: Size, options: PromptOptions,

@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.segments._promptable import (
     limited,
     needs_weights,
     points_for,
+    size_of,
 )
 from road_anomaly_ros.perception.weights import reason, weights_file
 
@@ -48,7 +49,7 @@ class UltralyticsSegments:
     def __call__(self, image: torch.Tensor,
                  prompts: Prompts | torch.Tensor | None = None) -> Segments:
         """Return masks [N,h,w] of a uint8 image [3,H,W] with their qualities."""
-        size = int(image.shape[1]), int(image.shape[2])
+        size = size_of(image)
         target = limited(size, self._options.mask_side)
         points = points_for(prompts, size, self._options, self._device)
         empty = Segments(masks=torch.zeros(0, *target, dtype=torch.bool, device=image.device),
