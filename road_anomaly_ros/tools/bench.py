@@ -37,7 +37,7 @@ SIZES = ((480, 360), (960, 540))
 DENSE_SIZES = (*SIZES, (1920, 1080))
 DENSE_SCORERS = ('plain', 'eam', 's2')
 QUERIES, CLASSES, STRIDE = 100, 19, 4
-DENSE_RUNS = 7
+DENSE_RUNS = 5
 _DISTINCT = 12                          # rendered frames per size, shown in turn
 _STAGES = ('upload', 'segment', 'score', 'refine', 'objects', 'total', 'draw')
 
@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='measure these scorers on the same model as well')
     parser.add_argument('--skip-dense', action='store_true',
                         help='leave out the comparison with the reference')
+    parser.add_argument('--refinements-too', action='store_true',
+                        help='compare the refinements with their literal loops (half a minute)')
     add_chain_arguments(parser)
 
 
@@ -73,11 +75,15 @@ def main(arguments: argparse.Namespace) -> int:
     print(heading(document['environment']))
     for row in chain_rows(pipeline, arguments.size or SIZES, also, arguments.frames):
         document['chain'].append(row)
-        print(chain_table(row))
+        print(chain_table(row), flush=True)
     if not arguments.skip_dense:
         rows = dense_rows(arguments.size or DENSE_SIZES, pipeline.device)
         document['dense'] = list(rows)
         print(dense_table(document['dense']))
+    if arguments.refinements_too:
+        from road_anomaly_ros.tools.bench_refine import refine_rows, refine_table
+        document['refinements'] = list(refine_rows(pipeline.device))
+        print(refine_table(document['refinements']))
     if arguments.out is not None:
         save(document, arguments.out)
     return 0
@@ -140,6 +146,8 @@ def stage_memory(pipeline: Pipeline, picture: np.ndarray) -> dict[str, float]:
     finally:
         pipeline.stopwatch = before
     _, peak = peak_of(lambda: draw(pipeline, result), pipeline.device)
+    if peaks:
+        peaks['total'] = max(peaks.values())
     if peak is not None:
         peaks['draw'] = peak
     return {stage: round(peak, 1) for stage, peak in peaks.items()}

@@ -221,7 +221,7 @@ def test_blocks_of_pixels_join_without_a_seam(monkeypatch):
     rng = np.random.default_rng(3)
     score, masks = rng.random((9, 11)), rng.random((4, 9, 11)) < 0.5
     whole = [refine('variance_aware', score, masks, segment_overlap=name) for name in OVERLAPS]
-    monkeypatch.setitem(cover._BLOCK, 'cpu', 40)
+    monkeypatch.setitem(cover._BLOCK, 'cpu', 64)
     for name, expected in zip(OVERLAPS, whole, strict=True):
         refined = refine('variance_aware', score, masks, segment_overlap=name)
         assert refined == pytest.approx(expected, abs=1e-14)

@@ -64,13 +64,12 @@ def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> tor
     """
     edges = laplacian(score)
     flat = edges == 0
-    number = _box3(flat.to(score.dtype))
-    total = _box3(torch.where(flat, score, 0).double())
-    inner = torch.zeros_like(flat)
-    inner[1:-1, 1:-1] = True
-    mean = (total / number).to(score.dtype)
-    return _blur(torch.where(inner & (edges > 0) & (number > 0), mean, score),
-                 options.gauss_ksize, options.gauss_sigma)
+    number = _box3(flat.to(torch.uint8))
+    mean = _box3(torch.where(flat, score, 0)).div_(number)
+    written = (edges > 0).logical_and_(number)
+    for rim in (written[0], written[-1], written[:, 0], written[:, -1]):
+        rim.fill_(False)
+    return _blur(torch.where(written, mean, score), options.gauss_ksize, options.gauss_sigma)
 
 
 @refinement('road_prior', RoadPriorOptions, needs_labels=True)
@@ -103,13 +102,14 @@ def laplacian(score: torch.Tensor) -> torch.Tensor:
     are added in this order.
     """
     rows, columns = _reflected(score, 1, 0), _reflected(score, 1, 1)
-    return rows[:-2] + columns[:, :-2] - 4 * score + columns[:, 2:] + rows[2:]
+    edges = rows[:-2] + columns[:, :-2]
+    return edges.sub_(score, alpha=4).add_(columns[:, 2:]).add_(rows[2:])
 
 
 def _box3(values: torch.Tensor) -> torch.Tensor:
     padded = functional.pad(values, (1, 1, 1, 1))
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    rows = (padded[:-2] + padded[1:-1]).add_(padded[2:])
+    return (rows[:, :-2] + rows[:, 1:-1]).add_(rows[:, 2:])
 
 
 def _blur(score: torch.Tensor, side: int, sigma: float) -> torch.Tensor:

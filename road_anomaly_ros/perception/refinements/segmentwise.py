@@ -55,8 +55,7 @@ def oasc(score: torch.Tensor, context: RefineContext, options: OascOptions) -> t
     if not cover.count:
         return score
     finite = torch.isfinite(score)
-    clean = torch.where(finite, score, 0)
-    counts, sums = cover.sums(torch.stack((finite.double(), clean.double())))
+    counts, sums, _ = cover.sums(score, score.new_zeros(()))
     means = (sums / counts).to(score.dtype)[None]
     mean = cover.pick(means, counts > 0, largest=options.order == LARGEST)[0]
     return torch.where(finite & ~mean.isnan(), mean, score)
@@ -88,14 +87,8 @@ def variance_aware(score: torch.Tensor, context: RefineContext,
 
 def _moments(cover: Cover, score: torch.Tensor, finite: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return count, mean and population variance per segment; a shift keeps the squares small."""
-    maps = score.new_empty((3, *score.shape), dtype=torch.float64)
-    clean = torch.where(finite, score, 0)
-    shift = clean.sum() / finite.sum()
-    maps[0] = finite
-    maps[1] = clean
-    maps[1].sub_(shift).mul_(maps[0])
-    torch.square(maps[1], out=maps[2])
-    counts, sums, squares = cover.sums(maps)
+    shift = torch.where(finite, score, 0).sum() / finite.sum()
+    counts, sums, squares = cover.sums(score, shift)
     mean = sums / counts
     return counts, mean + shift, (squares / counts - mean.square()).clamp_min(0)
 
