@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import erfnet, external, segformer
 
 CPU = torch.device('cpu')
@@ -163,3 +164,38 @@ def test_maps_are_read_from_files(tmp_path):
     for name in ('colour.png', 'broken.npy', 'absent.png', 'absent.npy'):
         with pytest.raises(ValueError, match=name):
             external.read_map(tmp_path / name)
+
+
+def test_the_pipeline_refines_foreign_maps():
+    pipeline = Pipeline.from_config(segmenter='external', device='cpu')
+    image, anomaly = np.zeros((40, 60, 3), np.uint8), np.zeros((20, 30), np.uint16)
+    anomaly[4:12, 10:20] = 65535
+    pipeline.warm_up((8, 8))
+    result = pipeline(image, anomaly=anomaly)
+    assert result.score.shape == (40, 60) and result.scorer == 'external'
+    assert result.score[16, 30] == 1 and result.score[35, 5] == 0
+    assert (result.labels == 255).all()
+    assert [found.box for found in result.objects] == [(20, 8, 20, 16)]
+    with pytest.raises(ValueError, match='needs an anomaly map'):
+        pipeline(image)
+    with pytest.raises(ValueError, match='external'):
+        Pipeline.from_config(segmenter='synthetic', device='cpu')(image, anomaly=anomaly)
+
+
+def test_foreign_maps_that_are_not_numbers_are_strange_and_counted():
+    pipeline = Pipeline.from_config(segmenter='external', device='cpu')
+    anomaly = np.full((4, 6), 0.25, np.float32)
+    anomaly[1, 2], anomaly[2, 2] = np.nan, -np.inf
+    result = pipeline(np.zeros((4, 6, 3), np.uint8), anomaly=anomaly)
+    assert result.sanitized == 2
+    assert (result.score == 0.25).all()
+    everything = pipeline(np.zeros((2, 2, 3), np.uint8), anomaly=np.full((2, 2), np.nan))
+    assert everything.sanitized == 4 and (everything.score == 1).all()
+
+
+def test_query_scorers_refuse_foreign_maps_and_pixel_models(segformer_folder):
+    with pytest.raises(ValueError, match=r"choose one of \['external'\]"):
+        Pipeline.from_config(segmenter='external', device='cpu', scorer='rba')
+    with pytest.raises(ValueError, match="scorer 's2' needs mask outputs"):
+        Pipeline.from_config(segmenter='segformer', model=str(segformer_folder[0]), device='cpu',
+                             scorer='s2')
