@@ -4,17 +4,17 @@
 
 Masks are never held at image resolution as a stack [Q,H,W]. The image is walked in blocks of rows;
 each block's logits are interpolated, turned into mask probabilities and reduced over the queries,
-and the scorer's epilogue reads the accumulators while they are in cache. The order of operations is
-that of Mask2Former and EoMT: logits are resized, then the sigmoid, then the sum over queries.
+and the scorer's epilogue reads the accumulators while they are in cache. The order of operations
+is that of Mask2Former and EoMT: logits are resized, then the sigmoid, then the sum over queries.
 
 Three implementations stand behind the same call: compiled loops on the CPU (`kernels/cpu.py`), a
-Triton kernel on CUDA (`kernels/gpu.py`), and the blocks in torch below, which run everywhere and are
-what the other two are tested against.
+Triton kernel on CUDA (`kernels/gpu.py`), and the blocks in torch below, which run everywhere and
+are what the other two are tested against.
 
 Why compiled loops on the CPU (measured at Q=100, K=19, 1024x2048 from 256x512; CPU seconds of one
 core per frame, no query skipped): the materialising reference takes 2.4, torch in blocks of cache
-size 0.6 at best, the loops 0.25. torch.compile needs a C++ compiler on the user's machine, bfloat16
-products miss the 1e-5, and the loops can also skip queries that do not matter in a tile.
+size 0.6 at best, the loops 0.25. torch.compile needs a C++ compiler on the user's machine,
+bfloat16 products miss the 1e-5, and the loops can also skip queries that do not matter in a tile.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ['LOGIT_LIMIT', 'UPSAMPLE', 'Block', 'MaskSource', 'PlaneSource', 'Que
 UPSAMPLE = ('logits', 'semantic')
 LOGIT_LIMIT = 1e4
 _PART_BYTES = {'cpu': 1 << 20, 'cuda': 256 << 20}
-_COLUMNS = {'cpu': 64}                              # a narrow part needs few products per column
+_COLUMNS = {'cpu': 64}  # a narrow part needs few products per column
 
-Region = tuple[slice, slice]                        # image rows, image columns
+Region = tuple[slice, slice]  # image rows, image columns
 Consume = Callable[[Region, Block], None]
 Epilogue = Callable[[Block], Mapping[str, Tensor]]
 
@@ -64,7 +64,7 @@ def sanitize_planes(logits: Tensor) -> tuple[Tensor, Tensor]:
     logits = logits.float()
     if logits.device.type == 'cpu':
         low, high = logits.aminmax() if logits.numel() else (torch.zeros(()), torch.zeros(()))
-        if bool((low >= -LOGIT_LIMIT) & (high <= LOGIT_LIMIT)):     # False for NaN
+        if bool((low >= -LOGIT_LIMIT) & (high <= LOGIT_LIMIT)):  # False for NaN
             return logits, torch.zeros((), dtype=torch.int64)
     clean = logits.nan_to_num(nan=-LOGIT_LIMIT).clamp_(-LOGIT_LIMIT, LOGIT_LIMIT)
     return clean, (~logits.isfinite()).sum()
@@ -78,7 +78,9 @@ def resize(planes: Tensor, rows: Taps, columns: Taps, *, finite: bool = True) ->
     if planes.device.type == 'cpu' and finite:
         return _resize_by_products(planes, rows, columns)
     for axis, taps in ((1, rows), (2, columns)):
-        low, high, share = (part.to(planes.device, non_blocking=True) for part in vars(taps).values())
+        low, high, share = (
+            part.to(planes.device, non_blocking=True) for part in vars(taps).values()
+        )
         share = share[:, None] if axis == 1 else share
         planes = torch.lerp(planes.index_select(axis, low), planes.index_select(axis, high), share)
     return planes
@@ -87,33 +89,42 @@ def resize(planes: Tensor, rows: Taps, columns: Taps, *, finite: bool = True) ->
 def _resize_by_products(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Do the same with a matrix product along x: gathering single columns is slow on the CPU."""
     top, left = int(rows.low[0]), int(columns.low[0])
-    part = planes[:, top:int(rows.high[-1]) + 1, left:int(columns.high[-1]) + 1]
+    part = planes[:, top : int(rows.high[-1]) + 1, left : int(columns.high[-1]) + 1]
     place = torch.arange(len(columns.low))
     weights = torch.zeros((part.shape[2], len(place)))
     weights[columns.low - left, place] += 1 - columns.weight
     weights[columns.high - left, place] += columns.weight
     wide = part @ weights
-    return torch.lerp(wide.index_select(1, rows.low - top), wide.index_select(1, rows.high - top),
-                      rows.weight[:, None])
+    return torch.lerp(
+        wide.index_select(1, rows.low - top),
+        wide.index_select(1, rows.high - top),
+        rows.weight[:, None],
+    )
 
 
-def walk(planes: Tensor, size: tuple[int, int], *, finite: bool = True
-         ) -> Iterator[tuple[Region, Tensor]]:
-    """Resize planes [N,h,w] to `size` (H, W) part by part: where it lies, and its values [N,r,c]."""
+def walk(
+    planes: Tensor, size: tuple[int, int], *, finite: bool = True
+) -> Iterator[tuple[Region, Tensor]]:
+    """Resize planes [N,h,w] to `size` (H, W) part by part: region and values [N,r,c]."""
     rows, columns = Taps.of(planes.shape[1], size[0]), Taps.of(planes.shape[2], size[1])
     across = min(size[1], _COLUMNS.get(planes.device.type, size[1]))
     budget = _PART_BYTES.get(planes.device.type, _PART_BYTES['cuda'])
     down = max(1, budget // (4 * max(1, len(planes)) * across))
     for row in range(0, size[0], down):
         for column in range(0, size[1], across):
-            region = (slice(row, min(size[0], row + down)), slice(column, min(size[1], column + across)))
+            region = (
+                slice(row, min(size[0], row + down)),
+                slice(column, min(size[1], column + across)),
+            )
             yield region, resize(planes, rows[region[0]], columns[region[1]], finite=finite)
 
 
 class MaskSource:
     """Accumulators from queries: `prepare` reads its probabilities, `visit` walks the image."""
 
-    def __init__(self, output: MaskOutput, size: tuple[int, int], *, sanitized: bool = True) -> None:
+    def __init__(
+        self, output: MaskOutput, size: tuple[int, int], *, sanitized: bool = True
+    ) -> None:
         classes, masks = output.class_logits.float(), output.mask_logits
         self.size = size
         self.output = output
@@ -122,12 +133,12 @@ class MaskSource:
             classes, bad_classes = sanitize_classes(classes)
             masks, bad_masks = sanitize_planes(masks)
             self.sanitized = bad_classes + bad_masks
-        if len(classes) == 0:       # no query is the same as one that is void and nowhere
+        if len(classes) == 0:  # no query is the same as one that is void and nowhere
             classes = torch.full((1, classes.shape[1]), -LOGIT_LIMIT, device=masks.device)
             classes[:, -1] = LOGIT_LIMIT
             masks = torch.full((1, *masks.shape[1:]), -LOGIT_LIMIT, device=masks.device)
-        self.class_logits = classes                         # [Q, K+1]
-        self.mask_logits = masks.float().contiguous()       # [Q, h, w]
+        self.class_logits = classes  # [Q, K+1]
+        self.mask_logits = masks.float().contiguous()  # [Q, h, w]
         self._finite = sanitized
         self._compiled = sanitized and masks.device.type == 'cpu' and cpu.available()
 
@@ -146,7 +157,7 @@ class MaskSource:
         return (self.class_logits.double() / temperature).softmax(1)
 
     def support_overlap(self, confident: Tensor, *, native: bool = False) -> tuple[Tensor, Tensor]:
-        """Return per query the pixels with m_q > 0.5, and those of them in confident masks, int64 [Q].
+        """Return per query the pixels with m_q > 0.5, and those in confident masks, int64 [Q].
 
         `confident` bool [Q]; `native` counts on the mask grid instead of the image. Signs only.
         """
@@ -166,8 +177,9 @@ class MaskSource:
             shared += (support & region).sum((1, 2))
         return areas, shared
 
-    def visit(self, vectors: QueryVectors, consume: Consume, size: tuple[int, int] | None = None
-              ) -> None:
+    def visit(
+        self, vectors: QueryVectors, consume: Consume, size: tuple[int, int] | None = None
+    ) -> None:
         """Call `consume(region, block)` for every part of the image, perhaps from several threads.
 
         Regions are (rows, columns) of `size`, by default the output size; each comes once.
@@ -185,17 +197,19 @@ class MaskSource:
         for region, logits in walk(self.mask_logits, size, finite=self._finite):
             consume(region, accumulate(logits, vectors))
 
-    def planes(self, vectors: QueryVectors, size: tuple[int, int] | None = None
-               ) -> tuple[Tensor, list[str]]:
-        """Return the accumulators that may be resized or averaged, [K + names, *size], and the names.
+    def planes(
+        self, vectors: QueryVectors, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, list[str]]:
+        """Return the accumulators that may be resized or averaged [K + names, *size], and names.
 
         The semantic map comes first; by default at mask resolution.
         """
         size = size or self.grid
         vectors = dataclasses.replace(vectors, keep=True, partition=None, tanh=None, features=None)
         names = vectors.names
-        found = torch.empty((vectors.semantic.shape[1] + len(names), *size),
-                            device=self.mask_logits.device)
+        found = torch.empty(
+            (vectors.semantic.shape[1] + len(names), *size), device=self.mask_logits.device
+        )
 
         def consume(region: Region, block: Block) -> None:
             maps = [block[name].float()[None] for name in names]
@@ -210,18 +224,27 @@ class MaskSource:
 
 
 class PlaneSource:
-    """Accumulators that exist at low resolution: a pixel model's logits, or sums on the mask grid."""
+    """Accumulators that exist at low resolution: pixel logits, or sums on the mask grid."""
 
-    def __init__(self, planes: Tensor, names: Sequence[str], size: tuple[int, int],
-                 sanitized: Tensor, *, finite: bool = True) -> None:
+    def __init__(
+        self,
+        planes: Tensor,
+        names: Sequence[str],
+        size: tuple[int, int],
+        sanitized: Tensor,
+        *,
+        finite: bool = True,
+    ) -> None:
         self.size = size
         self.sanitized = sanitized
-        self._planes = planes                       # [K + names, h, w]
+        self._planes = planes  # [K + names, h, w]
         self._names = names
         self._finite = finite
 
     @classmethod
-    def of(cls, output: PixelOutput, size: tuple[int, int], *, sanitized: bool = True) -> PlaneSource:
+    def of(
+        cls, output: PixelOutput, size: tuple[int, int], *, sanitized: bool = True
+    ) -> PlaneSource:
         """Return the source that hands a pixel model's logits to the epilogues as semantic map."""
         planes = output.logits.float()
         count = torch.zeros((), dtype=torch.int64, device=planes.device)
@@ -230,16 +253,18 @@ class PlaneSource:
         return cls(planes, (), size, count, finite=sanitized)
 
     def visit(self, vectors: QueryVectors | None, consume: Consume) -> None:
-        """Call `consume(region, block)` for every part of the image; no vectors for pixel models."""
+        """Call `consume(region, block)` for every part; no vectors for pixel models."""
         consume = with_features(consume, vectors.features if vectors else None, self.size)
         classes, frame = len(self._planes) - len(self._names), vectors.frame if vectors else {}
         for region, values in walk(self._planes, self.size, finite=self._finite):
             maps = dict(zip(self._names, values[classes:], strict=True))
-            consume(region, Block.of(values[:classes], maps, frame, from_queries=vectors is not None))
+            consume(
+                region, Block.of(values[:classes], maps, frame, from_queries=vectors is not None)
+            )
 
 
 def with_features(consume: Consume, features: Tensor | None, size: tuple[int, int]) -> Consume:
-    """Return `consume` that also gets the part of features [F,gh,gw], resized bilinearly to `size`."""
+    """Return `consume` that also gets its part of the features [F,gh,gw], resized to `size`."""
     if features is None:
         return consume
     planes = features.float()
@@ -248,6 +273,7 @@ def with_features(consume: Consume, features: Tensor | None, size: tuple[int, in
     def more(region: Region, block: Block) -> None:
         part = resize(planes, rows[region[0]], columns[region[1]])
         consume(region, dataclasses.replace(block, features=part))
+
     return more
 
 
@@ -281,9 +307,13 @@ def _accept(active: Tensor, values: Tensor, temperature: float) -> tuple[Tensor,
     return torch.where(covered, mean / weight.sum(0).clamp_min(1e-30), 0.0), covered
 
 
-def run(source: MaskSource | PlaneSource, vectors: QueryVectors | None, epilogue: Epilogue,
-        names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return labels uint8 [H,W] and the maps `names` [H,W] that `epilogue` gives for every part."""
+def run(
+    source: MaskSource | PlaneSource,
+    vectors: QueryVectors | None,
+    epilogue: Epilogue,
+    names: Sequence[str],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return labels uint8 [H,W] and the maps `names` [H,W] that `epilogue` gives per part."""
     device = source.sanitized.device
     labels = torch.empty(source.size, dtype=torch.uint8, device=device)
     maps: dict[str, Tensor] = {}
@@ -293,8 +323,10 @@ def run(source: MaskSource | PlaneSource, vectors: QueryVectors | None, epilogue
         found = epilogue(block)
         for name in names:
             if name not in maps:
-                maps.setdefault(name, torch.empty(source.size, dtype=found[name].dtype, device=device))
+                maps.setdefault(
+                    name, torch.empty(source.size, dtype=found[name].dtype, device=device)
+                )
             maps[name][region] = found[name]
 
-    source.visit(vectors, consume)                  # type: ignore[arg-type]
+    source.visit(vectors, consume)  # type: ignore[arg-type]
     return labels, maps

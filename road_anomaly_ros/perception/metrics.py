@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well scores and labels match the ground truth, per pixel, per obstacle and per class.
 
-Ground truth is 0 (known), 1 (anomaly) and 255 (void, left out). All results are fractions in [0, 1],
-NaN where they are undefined. Every metric exists as a function of whole arrays and as an object with
-`update(...)` per image and `compute()`, which never holds the images.
+Ground truth is 0 (known), 1 (anomaly) and 255 (void, left out). All results are fractions in [0,
+1], NaN where they are undefined. Every metric exists as a function of whole arrays and as an
+object with `update(...)` per image and `compute()`, which never holds the images.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from scipy import ndimage
 VOID = 255
 FPR_MODES = ('ge', 'gt', 'interp')
 TPR_LEVEL = 0.95
-TAUS = np.linspace(0.25, 0.75, 11)                  # as published: the 0.6 in it is 0.6000000000000001
+TAUS = np.linspace(0.25, 0.75, 11)  # as published: the 0.6 in it is 0.6000000000000001
 UNIFORM_BINS = np.linspace(-0.01, 1.01, 4097, dtype=np.float64)
 _EIGHT = np.ones((3, 3), bool)
-_DROPPED_BITS = 10                                  # of a float32, once there are too many pixels
+_DROPPED_BITS = 10  # of a float32, once there are too many pixels
 
 Counts = NDArray[np.int64]
 
@@ -33,7 +33,9 @@ Counts = NDArray[np.int64]
 def _checked(score: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float32], NDArray[Any]]:
     scores, labels = np.asarray(score, np.float32), np.asarray(label)
     if scores.shape != labels.shape:
-        raise ValueError(f'expected score and label of one shape, got {scores.shape} and {labels.shape}')
+        raise ValueError(
+            f'expected score and label of one shape, got {scores.shape} and {labels.shape}'
+        )
     return scores, labels
 
 
@@ -43,17 +45,20 @@ def _split(score: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float32], NDA
     anomalies, known = scores[labels == 1], scores[labels == 0]
     for part in (anomalies, known):
         if part.size and not np.isfinite(part).all():
-            raise ValueError('expected finite scores, got NaN or infinity; sanitize the score first')
+            raise ValueError(
+                'expected finite scores, got NaN or infinity; sanitize the score first'
+            )
     return anomalies, known
 
 
 class PixelMetrics:
-    """Average precision, AUROC and FPR at 95 % recall over all pixels of a data set, and the best F1.
+    """Average precision, AUROC, FPR at 95 % recall and best F1 over all pixels of a data set.
 
-    Exact: it keeps the scores, 4 bytes per pixel. Beyond `max_pixels` (1 GiB by default) it goes on
-    with counts of scores rounded to 13 bits of mantissa, a relative error of 1.2e-4 in each score,
-    and says so by `exact` = 0. `fpr_mode` is the convention of FPR95: 'ge' the first threshold with a
-    recall of at least 0.95, 'gt' of more than 0.95, 'interp' linear between thresholds.
+    Exact: it keeps the scores, 4 bytes per pixel. Beyond `max_pixels` (1 GiB by default) it goes
+    on with counts of scores rounded to 13 bits of mantissa, a relative error of 1.2e-4 in each
+    score, and says so by `exact` = 0. `fpr_mode` is the convention of FPR95: 'ge' the first
+    threshold with a recall of at least 0.95, 'gt' of more than 0.95, 'interp' linear between
+    thresholds.
     """
 
     def __init__(self, *, fpr_mode: str = 'ge', max_pixels: int = 1 << 28) -> None:
@@ -62,10 +67,10 @@ class PixelMetrics:
         self._fpr_mode = fpr_mode
         self._max_pixels = max_pixels
         self._parts: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
-        self._counts: Counts | None = None          # [2, 2^22] known, anomaly per rounded score
+        self._counts: Counts | None = None  # [2, 2^22] known, anomaly per rounded score
 
     def update(self, score: ArrayLike, label: ArrayLike) -> None:
-        """Add one image: score float [H,W], label [H,W] of 0, 1, 255. ValueError for NaN scores."""
+        """Add one image: score float [H,W], label [H,W] of 0, 1, 255; no NaN in the score."""
         anomalies, known = _split(score, label)
         for parts, scores in zip(self._parts, (known, anomalies), strict=True):
             parts.append(scores)
@@ -92,28 +97,32 @@ class PixelMetrics:
         return {**summarize(steps, self._fpr_mode), 'exact': float(self._counts is None)}
 
     def _exact_steps(self) -> Steps:
-        known, anomalies = (np.sort(np.concatenate(part)) if part else np.empty(0, np.float32)
-                            for part in self._parts)
+        known, anomalies = (
+            np.sort(np.concatenate(part)) if part else np.empty(0, np.float32)
+            for part in self._parts
+        )
         values, counts = np.unique(anomalies, return_counts=True)
         above = known.size - np.searchsorted(known, values, 'right')
         equal = known.size - above - np.searchsorted(known, values, 'left')
-        return Steps(values[::-1].astype(np.float64), counts[::-1], above[::-1], equal[::-1], known.size)
+        return Steps(
+            values[::-1].astype(np.float64), counts[::-1], above[::-1], equal[::-1], known.size
+        )
 
 
 @dataclass(frozen=True)
 class Steps:
     """The thresholds at which recall rises, downwards; false alarms in between need no step."""
 
-    values: NDArray[np.float64]                     # scores that anomalies have
-    hits: Counts                                    # anomalies of exactly this score
-    above: Counts                                   # known pixels of a higher score
-    equal: Counts                                   # known pixels of exactly this score
+    values: NDArray[np.float64]  # scores that anomalies have
+    hits: Counts  # anomalies of exactly this score
+    above: Counts  # known pixels of a higher score
+    equal: Counts  # known pixels of exactly this score
     known: int
 
 
 def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
     """Return integers that sort like the scores."""
-    bits = np.ascontiguousarray(scores + np.float32(0.0)).view(np.uint32)       # -0 becomes 0
+    bits = np.ascontiguousarray(scores + np.float32(0.0)).view(np.uint32)  # -0 becomes 0
     return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
 
 
@@ -123,14 +132,18 @@ def _binned_steps(counts: Counts) -> Steps:
     bits = np.where(keys >> np.uint32(31), keys & np.uint32(0x7FFFFFFF), ~keys)
     total = int(counts[0].sum())
     above = total - np.cumsum(counts[0])[used]
-    return Steps(bits.view(np.float32).astype(np.float64), counts[1][used], above, counts[0][used], total)
+    return Steps(
+        bits.view(np.float32).astype(np.float64), counts[1][used], above, counts[0][used], total
+    )
 
 
 def summarize(steps: Steps, fpr_mode: str = 'ge') -> dict[str, float]:
     """Return ap (no interpolation), auroc (ties count half), fpr95, best_f1 and best_threshold."""
     positives = int(steps.hits.sum())
     if positives == 0 or steps.known == 0:
-        warnings.warn('pixel metrics need both anomalies and known pixels; they are NaN', stacklevel=3)
+        warnings.warn(
+            'pixel metrics need both anomalies and known pixels; they are NaN', stacklevel=3
+        )
         return dict.fromkeys(('ap', 'auroc', 'fpr95', 'best_f1', 'best_threshold'), math.nan)
     true = np.cumsum(steps.hits)
     false = steps.above + steps.equal
@@ -139,10 +152,12 @@ def summarize(steps: Steps, fpr_mode: str = 'ge') -> dict[str, float]:
     below = np.nextafter(np.float32(steps.values[best]), np.float32(-np.inf))
     return {
         'ap': float(np.sum(steps.hits / positives * (true / (true + false)))),
-        'auroc': 1 - float(np.sum(steps.hits * (steps.above + steps.equal / 2))
-                           / (positives * steps.known)),
+        'auroc': 1
+        - float(np.sum(steps.hits * (steps.above + steps.equal / 2)) / (positives * steps.known)),
         'fpr95': _fpr95(steps, true / positives, false / steps.known, fpr_mode),
-        'best_f1': float(f1[best]), 'best_threshold': float(below)}
+        'best_f1': float(f1[best]),
+        'best_threshold': float(below),
+    }
 
 
 def _fpr95(steps: Steps, tpr: NDArray[np.float64], fpr: NDArray[np.float64], mode: str) -> float:
@@ -156,9 +171,10 @@ def _fpr95(steps: Steps, tpr: NDArray[np.float64], fpr: NDArray[np.float64], mod
 
 
 class BinnedPixelMetrics:
-    """The pixel metrics of the SegmentMeIfYouCan benchmark's uniform bins: 4096 over [-0.01, 1.01].
+    """The pixel metrics with the uniform bins of SegmentMeIfYouCan: 4096 over [-0.01, 1.01].
 
-    Scores outside are dropped without a word, as published; use it only to compare with old tables.
+    Scores outside are dropped without a word, as published; use it only to compare with old
+    tables.
     """
 
     def __init__(self) -> None:
@@ -174,16 +190,28 @@ class BinnedPixelMetrics:
         """Return ap, auroc, fpr95, best_f1 and best_threshold of the binned curve."""
         used = np.flatnonzero(self._counts[1])[::-1]
         above = self._counts[0].sum() - np.cumsum(self._counts[0])[used]
-        return summarize(Steps(UNIFORM_BINS[used], self._counts[1][used], above,
-                               self._counts[0][used], int(self._counts[0].sum())))
+        return summarize(
+            Steps(
+                UNIFORM_BINS[used],
+                self._counts[1][used],
+                above,
+                self._counts[0][used],
+                int(self._counts[0].sum()),
+            )
+        )
 
 
-def pixel_metrics(scores: Iterable[ArrayLike], labels: Iterable[ArrayLike], *, fpr_mode: str = 'ge',
-                  smiyc_binned: bool = False) -> dict[str, float]:
+def pixel_metrics(
+    scores: Iterable[ArrayLike],
+    labels: Iterable[ArrayLike],
+    *,
+    fpr_mode: str = 'ge',
+    smiyc_binned: bool = False,
+) -> dict[str, float]:
     """Return ap, auroc, fpr95, best_f1 and best_threshold pooled over images.
 
-    `scores` float [n,H,W] or a sequence of [H,W] of any sizes, higher is stranger; `labels` likewise
-    with 0, 1, 255. ValueError for NaN scores and for shapes that differ.
+    `scores` float [n,H,W] or a sequence of [H,W] of any sizes, higher is stranger; `labels`
+    likewise with 0, 1, 255. ValueError for NaN scores and for shapes that differ.
     """
     metric = BinnedPixelMetrics() if smiyc_binned else PixelMetrics(fpr_mode=fpr_mode)
     for score, label in zip(scores, labels, strict=True):
@@ -195,17 +223,19 @@ def pixel_metrics(scores: Iterable[ArrayLike], labels: Iterable[ArrayLike], *, f
 class ComponentFrame:
     """Obstacles of one image, in raster order of their first pixel."""
 
-    siou_gt: NDArray[np.float64]                    # [gt components]
-    siou_pred: NDArray[np.float64]                  # [predicted components]
-    ppv: NDArray[np.float64]                        # [predicted components]
+    siou_gt: NDArray[np.float64]  # [gt components]
+    siou_pred: NDArray[np.float64]  # [predicted components]
+    ppv: NDArray[np.float64]  # [predicted components]
     size_gt: Counts
     size_pred: Counts
-    tp: Counts                                      # [11], one per tau
+    tp: Counts  # [11], one per tau
     fn: Counts
     fp: Counts
 
 
-def _components(mask: NDArray[np.bool_], least: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def _components(
+    mask: NDArray[np.bool_], least: int
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return 8-connected components numbered from 1, and where those smaller than `least` are."""
     index, count = ndimage.label(mask, _EIGHT)
     sizes = np.bincount(index.ravel(), minlength=count + 1)
@@ -213,8 +243,9 @@ def _components(mask: NDArray[np.bool_], least: int) -> tuple[NDArray[np.int32],
     return index, small[index]
 
 
-def component_frame(score: ArrayLike, label: ArrayLike, threshold: float, min_pred_size: int,
-                    min_gt_size: int) -> ComponentFrame:
+def component_frame(
+    score: ArrayLike, label: ArrayLike, threshold: float, min_pred_size: int, min_gt_size: int
+) -> ComponentFrame:
     """Return the obstacle metrics of one image (SegmentMeIfYouCan, component-wise).
 
     A pixel is predicted where its score [H,W] is strictly above `threshold`; void (label 255) cuts
@@ -224,28 +255,37 @@ def component_frame(score: ArrayLike, label: ArrayLike, threshold: float, min_pr
     scores, labels = _checked(score, label)
     roi = labels < VOID
     pred, small = _components((scores > threshold) & roi, min_pred_size)
-    pred = np.where(small, 0, pred)
+    pred[small] = 0
     truth, small = _components(labels == 1, min_gt_size)
     roi = roi & ~small
     return _contingency(truth[roi], pred[roi])
 
 
 def _contingency(truth: NDArray[np.int32], pred: NDArray[np.int32]) -> ComponentFrame:
-    rows, truth = np.unique(np.append(0, truth), return_inverse=True)
-    columns, pred = np.unique(np.append(0, pred), return_inverse=True)
-    table = np.bincount(truth[1:] * columns.size + pred[1:], minlength=rows.size * columns.size)
+    rows, row_of = np.unique(np.append(0, truth), return_inverse=True)
+    columns, column_of = np.unique(np.append(0, pred), return_inverse=True)
+    pairs = row_of[1:] * columns.size + column_of[1:]
+    table = np.bincount(pairs, minlength=rows.size * columns.size)
     table = table.reshape(rows.size, columns.size)
     size_gt, size_pred = table.sum(1)[1:], table.sum(0)[1:]
     siou_gt, _ = _adjusted_iou(table)
     siou_pred, inside = _adjusted_iou(table.T)
     ppv = inside / size_pred
     hit = siou_gt[:, None] >= TAUS
-    return ComponentFrame(siou_gt, siou_pred, ppv, size_gt, size_pred, hit.sum(0), (~hit).sum(0),
-                          (ppv[:, None] < TAUS).sum(0))
+    return ComponentFrame(
+        siou_gt,
+        siou_pred,
+        ppv,
+        size_gt,
+        size_pred,
+        hit.sum(0),
+        (~hit).sum(0),
+        (ppv[:, None] < TAUS).sum(0),
+    )
 
 
 def _adjusted_iou(table: Counts) -> tuple[NDArray[np.float64], Counts]:
-    """Return per row component its IoU with what it touches, without other rows' share, and the overlap.
+    """Return each row's IoU with what it touches, without other rows' share, and its overlap.
 
     `table` [rows, columns] counts pixels; row and column 0 are the background.
     """
@@ -253,7 +293,7 @@ def _adjusted_iou(table: Counts) -> tuple[NDArray[np.float64], Counts]:
     touched = inner > 0
     overlap = inner.sum(1)
     columns = table[:, 1:].sum(0)
-    others = touched @ inner.sum(0) - overlap       # pixels of touched columns in other components
+    others = touched @ inner.sum(0) - overlap  # pixels of touched columns in other components
     union = touched @ columns + table[1:].sum(1) - overlap - others
     return overlap / union, overlap
 
@@ -272,30 +312,48 @@ class ComponentMetrics:
 
     def update(self, score: ArrayLike, label: ArrayLike) -> None:
         """Add one image: score float [H,W], label [H,W] of 0, 1, 255."""
-        self.frames.append(component_frame(score, label, self.threshold, self.min_pred_size,
-                                           self.min_gt_size))
+        self.frames.append(
+            component_frame(score, label, self.threshold, self.min_pred_size, self.min_gt_size)
+        )
 
     def compute(self) -> dict[str, Any]:
         """Return sIoU, sIoU_pred, PPV, F1 (mean over tau) and per tau tp, fn, fp, f1 [11]."""
-        tp, fn, fp = (np.sum([getattr(frame, name) for frame in self.frames], axis=0, dtype=np.int64)
-                      if self.frames else np.zeros(TAUS.size, np.int64) for name in ('tp', 'fn', 'fp'))
+        tp, fn, fp = (
+            np.sum([getattr(frame, name) for frame in self.frames], axis=0, dtype=np.int64)
+            if self.frames
+            else np.zeros(TAUS.size, np.int64)
+            for name in ('tp', 'fn', 'fp')
+        )
         total = 2 * tp + fn + fp
         f1 = np.divide(2 * tp, total, out=np.full(TAUS.size, np.nan), where=total > 0)
-        return {'sIoU': self._mean('siou_gt'), 'sIoU_pred': self._mean('siou_pred'),
-                'PPV': self._mean('ppv'), 'F1': float(f1.mean()), 'taus': TAUS.copy(), 'tp': tp,
-                'fn': fn, 'fp': fp, 'f1': f1}
+        return {
+            'sIoU': self._mean('siou_gt'),
+            'sIoU_pred': self._mean('siou_pred'),
+            'PPV': self._mean('ppv'),
+            'F1': float(f1.mean()),
+            'taus': TAUS.copy(),
+            'tp': tp,
+            'fn': fn,
+            'fp': fp,
+            'f1': f1,
+        }
 
     def _mean(self, name: str) -> float:
         values = np.concatenate([getattr(frame, name) for frame in self.frames] or [np.empty(0)])
         return float(values.mean()) if values.size else math.nan
 
 
-def component_metrics(scores: Iterable[ArrayLike], labels: Iterable[ArrayLike], threshold: float,
-                      min_pred_size: int = 500, min_gt_size: int = 100) -> dict[str, Any]:
+def component_metrics(
+    scores: Iterable[ArrayLike],
+    labels: Iterable[ArrayLike],
+    threshold: float,
+    min_pred_size: int = 500,
+    min_gt_size: int = 100,
+) -> dict[str, Any]:
     """Return sIoU, sIoU_pred, PPV, F1 and per tau (0.25 .. 0.75) tp, fn, fp, f1 over all images.
 
-    `scores` float [n,H,W] or a sequence of [H,W]; `labels` likewise with 0, 1, 255. NaN where there
-    is no component of the kind.
+    `scores` float [n,H,W] or a sequence of [H,W]; `labels` likewise with 0, 1, 255. NaN where
+    there is no component of the kind.
     """
     metric = ComponentMetrics(threshold, min_pred_size, min_gt_size)
     for score, label in zip(scores, labels, strict=True):
@@ -328,12 +386,17 @@ class MeanIoU:
         union = self._table.sum(1) + self._table[:, :-1].sum(0) - inter
         present = union > 0
         iou = np.divide(inter, union, out=np.zeros(inter.size), where=present)
-        return {'miou': float(iou[present].mean()) if present.any() else math.nan, 'iou': iou,
-                'inter': inter, 'union': union}
+        return {
+            'miou': float(iou[present].mean()) if present.any() else math.nan,
+            'iou': iou,
+            'inter': inter,
+            'union': union,
+        }
 
 
-def miou(predictions: Iterable[ArrayLike], truths: Iterable[ArrayLike], num_classes: int
-         ) -> dict[str, Any]:
+def miou(
+    predictions: Iterable[ArrayLike], truths: Iterable[ArrayLike], num_classes: int
+) -> dict[str, Any]:
     """Return miou, and per class iou, inter and union [K], over images [n,H,W] of class ids."""
     metric = MeanIoU(num_classes)
     for prediction, truth in zip(predictions, truths, strict=True):

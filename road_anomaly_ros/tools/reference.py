@@ -19,8 +19,9 @@ EPS = 1e-8
 
 def upsampled_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Return mask probabilities [Q,H,W]: logits resized bilinearly, then the sigmoid."""
-    logits = functional.interpolate(mask_logits.float()[None], size=size, mode='bilinear',
-                                    align_corners=False)[0]
+    logits = functional.interpolate(
+        mask_logits.float()[None], size=size, mode='bilinear', align_corners=False
+    )[0]
     return logits.sigmoid()
 
 
@@ -30,9 +31,10 @@ def semantic_map(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int
     return torch.einsum('qk,qhw->khw', known, upsampled_masks(mask_logits, size))
 
 
-def reference_score(name: str, class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the score `name` with its default options, float32 [H,W]; KeyError for an unknown
-    name."""
+def reference_score(
+    name: str, class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Return the score `name` with its default options, float32 [H,W]; KeyError if unknown."""
     if name in _OF_SEMANTIC:
         return _OF_SEMANTIC[name](semantic_map(class_logits, mask_logits, size))
     probabilities = class_logits.float().softmax(-1)
@@ -61,7 +63,11 @@ def _s2(probabilities: Tensor, masks: Tensor) -> Tensor:
     known = probabilities[:, :-1].double()
     p_fg = known / (known.sum(1, keepdim=True) + EPS)
     classes = torch.tensor(float(known.shape[1]), dtype=torch.float64)
-    entropy = -(p_fg * (p_fg + EPS).log()).sum(1) / classes.log() if known.shape[1] > 1 else 0 * known[:, 0]
+    entropy = (
+        -(p_fg * (p_fg + EPS).log()).sum(1) / classes.log()
+        if known.shape[1] > 1
+        else 0 * known[:, 0]
+    )
     entropy = entropy.clamp(0, 1)
     support = masks > 0.5
     region = support[entropy < 0.01].any(0)
@@ -101,6 +107,9 @@ _OF_SEMANTIC: dict[str, Callable[[Tensor], Tensor]] = {
     'energy': lambda s: -s.logsumexp(0),
 }
 _OF_QUERIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    's2_reject': _s2_reject, 'eam': _eam, 's2': _s2, 'maskomaly': _maskomaly,
+    's2_reject': _s2_reject,
+    'eam': _eam,
+    's2': _s2,
+    'maskomaly': _maskomaly,
     'mask2anomaly': _mask2anomaly,
 }

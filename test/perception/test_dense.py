@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The dense pass, in all its implementations, against golden maps and the materialising reference."""
+"""The dense pass in all its forms against golden maps and the materialising reference."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ from road_anomaly_ros.perception.scorers import SCORERS, evaluate
 from road_anomaly_ros.tools.reference import reference_names, reference_score, semantic_map
 
 CASES = ('a', 'b', 'allvoid', 'nomask')
-PATHS = ('torch', pytest.param('compiled', marks=pytest.mark.skipif(
-    not cpu.available(), reason='numba is not installed')))
+PATHS = (
+    'torch',
+    pytest.param(
+        'compiled', marks=pytest.mark.skipif(not cpu.available(), reason='numba is not installed')
+    ),
+)
 
 
 @pytest.fixture(params=PATHS)
@@ -34,14 +38,21 @@ def path(request, monkeypatch):
 
 
 # Scores of masks that need no weights of their own.
-QUERY_OR_SEMANTIC = [entry.name for entry in SCORERS if 'mask' in entry.make.kinds
-                     and not any(item.name == 'checkpoint' for item in options_of(entry.options))]
+QUERY_OR_SEMANTIC = [
+    entry.name
+    for entry in SCORERS
+    if 'mask' in entry.make.kinds
+    and not any(item.name == 'checkpoint' for item in options_of(entry.options))
+]
 
 
 def make_output(queries=7, classes=4, grid=(9, 13), size=(20, 33), scale=4.0, seed=0):
     random = torch.Generator().manual_seed(seed)
-    return MaskOutput(torch.randn(queries, classes + 1, generator=random) * 2,
-                      torch.randn(queries, *grid, generator=random) * scale, size)
+    return MaskOutput(
+        torch.randn(queries, classes + 1, generator=random) * 2,
+        torch.randn(queries, *grid, generator=random) * scale,
+        size,
+    )
 
 
 def all_vectors(source):
@@ -52,10 +63,16 @@ def all_vectors(source):
     accept[1::3] = -torch.inf
     chosen = torch.arange(queries) % 2 == 0
     return QueryVectors(
-        p[:, :-1], keep=True, sums={'mass': p[:, :-1].amax(1), 'signed': p[:, 0] - p[:, -1]},
+        p[:, :-1],
+        keep=True,
+        sums={'mass': p[:, :-1].amax(1), 'signed': p[:, 0] - p[:, -1]},
         maxima={'best': p[:, :-1].amax(1), 'none': torch.zeros(queries)},
-        votes={'half': (chosen, 0.5), 'low': (~chosen, 0.1)}, accept=accept, temperature=0.3,
-        partition=2.0, tanh=1.5)
+        votes={'half': (chosen, 0.5), 'low': (~chosen, 0.1)},
+        accept=accept,
+        temperature=0.3,
+        partition=2.0,
+        tanh=1.5,
+    )
 
 
 def expected_maps(source, vectors):
@@ -65,8 +82,10 @@ def expected_maps(source, vectors):
     semantic = torch.einsum('qk,qhw->khw', vectors.semantic, m)
     maps = {name: torch.einsum('q,qhw->hw', w, m) for name, w in vectors.sums.items()}
     maps |= {name: (w[:, None, None] * m).amax(0) for name, w in vectors.maxima.items()}
-    maps |= {name: ((m > level) & chosen[:, None, None]).sum(0)
-             for name, (chosen, level) in vectors.votes.items()}
+    maps |= {
+        name: ((m > level) & chosen[:, None, None]).sum(0)
+        for name, (chosen, level) in vectors.votes.items()
+    }
     active = (m > 0.5) & vectors.accept.isfinite()[:, None, None]
     weight = torch.where(active, (vectors.accept / vectors.temperature)[:, None, None], -torch.inf)
     weight = weight.softmax(0).nan_to_num(0)
@@ -76,14 +95,20 @@ def expected_maps(source, vectors):
 
 
 def collect(source, vectors):
-    """Whole maps of everything that the pass hands out, with a check that each pixel comes once."""
+    """Whole maps of all that the pass hands out, checked to come once per pixel."""
     found, seen = {}, torch.zeros(source.size, dtype=torch.int32)
 
     def consume(region, block):
         seen[region] += 1
         total, spread = block.partition(vectors.partition)
-        maps = {**block.maps, 'partition': total, 'spread': spread, 'tanh': block.tanh(vectors.tanh),
-                'label': block.label, 'max_s': block.max_s}
+        maps = {
+            **block.maps,
+            'partition': total,
+            'spread': spread,
+            'tanh': block.tanh(vectors.tanh),
+            'label': block.label,
+            'max_s': block.max_s,
+        }
         for name, values in maps.items():
             found.setdefault(name, torch.empty(source.size, dtype=values.dtype))[region] = values
         semantic = found.setdefault('semantic', torch.empty(block.classes, *source.size))
@@ -98,11 +123,15 @@ def collect(source, vectors):
 def test_semantic_map_and_labels_match_the_published_code(golden, path, case):
     data = golden('semantic_map')[case]
     size = tuple(int(n) for n in data['out_size'])
-    output = MaskOutput(torch.tensor(data['class_logits']), torch.tensor(data['mask_logits']), size)
+    output = MaskOutput(
+        torch.tensor(data['class_logits']), torch.tensor(data['mask_logits']), size
+    )
     for upsample, name in (('logits', 'semantic'), ('semantic', 'semantic_lowres_then_up')):
         semantic = whole_semantic(output, upsample)
         torch.testing.assert_close(semantic, torch.tensor(data[name]), rtol=0, atol=1e-5)
-    low = whole_semantic(dataclasses.replace(output, image_size=output.mask_logits.shape[1:]), 'logits')
+    low = whole_semantic(
+        dataclasses.replace(output, image_size=output.mask_logits.shape[1:]), 'logits'
+    )
     torch.testing.assert_close(low, torch.tensor(data['semantic_lowres']), rtol=0, atol=1e-5)
     best = torch.tensor(data['semantic']).topk(2, 0).values
     clear = best[0] - best[1] > 1e-6
@@ -122,13 +151,18 @@ def whole_semantic(output, upsample):
     return semantic
 
 
-@pytest.mark.parametrize('queries, classes, grid, size', [
-    (7, 4, (9, 13), (20, 33)),                      # no whole ratio
-    (30, 11, (9, 40), (36, 160)),                   # four times, more than one tile
-    (12, 19, (16, 70), (16, 70)),                   # no resize
-    (5, 3, (40, 300), (13, 140)),                   # smaller than the masks
-    (1, 1, (1, 1), (1, 1)), (3, 2, (1, 5), (7, 300)), (2, 254, (3, 3), (5, 5)),
-])
+@pytest.mark.parametrize(
+    'queries, classes, grid, size',
+    [
+        (7, 4, (9, 13), (20, 33)),  # no whole ratio
+        (30, 11, (9, 40), (36, 160)),  # four times, more than one tile
+        (12, 19, (16, 70), (16, 70)),  # no resize
+        (5, 3, (40, 300), (13, 140)),  # smaller than the masks
+        (1, 1, (1, 1), (1, 1)),
+        (3, 2, (1, 5), (7, 300)),
+        (2, 254, (3, 3), (5, 5)),
+    ],
+)
 def test_every_accumulator_equals_the_materialising_reference(path, queries, classes, grid, size):
     output = make_output(queries, classes, grid, size)
     source = MaskSource(output, size)
@@ -136,7 +170,9 @@ def test_every_accumulator_equals_the_materialising_reference(path, queries, cla
     found = collect(source, vectors)
     semantic, expected = expected_maps(source, vectors)
     for name, values in expected.items():
-        torch.testing.assert_close(found[name].float(), values.float(), rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            found[name].float(), values.float(), rtol=0, atol=1e-5, msg=name
+        )
     torch.testing.assert_close(found['semantic'], semantic, rtol=0, atol=1e-5)
     torch.testing.assert_close(found['max_s'], semantic.amax(0), rtol=0, atol=1e-5)
     chosen = found['semantic'].gather(0, found['label'][None].long())[0]
@@ -159,9 +195,14 @@ def test_every_score_equals_the_materialising_reference(path, name, scale):
 
 @pytest.mark.skipif(not cpu.available(), reason='numba is not installed')
 @settings(max_examples=20, deadline=None)
-@given(queries=st.integers(0, 9), classes=st.integers(1, 6), grid=st.tuples(*[st.integers(1, 20)] * 2),
-       size=st.tuples(*[st.integers(1, 150)] * 2), scale=st.sampled_from((0.1, 5.0, 200.0)),
-       seed=st.integers(0, 99))
+@given(
+    queries=st.integers(0, 9),
+    classes=st.integers(1, 6),
+    grid=st.tuples(*[st.integers(1, 20)] * 2),
+    size=st.tuples(*[st.integers(1, 150)] * 2),
+    scale=st.sampled_from((0.1, 5.0, 200.0)),
+    seed=st.integers(0, 99),
+)
 def test_compiled_loops_equal_the_torch_blocks(queries, classes, grid, size, scale, seed):
     source = MaskSource(make_output(queries, classes, grid, size, scale, seed), size)
     vectors = all_vectors(source)
@@ -178,8 +219,9 @@ def test_compiled_loops_equal_the_torch_blocks(queries, classes, grid, size, sca
         discrete = name in ('half', 'low', 'accept', 'covered')
         ours = compiled[name][sure] if discrete else compiled[name]
         theirs = values[sure] if discrete else values
-        torch.testing.assert_close(ours.float(), theirs.float(), rtol=2e-5,
-                                   atol=2e-5 + 1e-6 * scale, msg=name)
+        torch.testing.assert_close(
+            ours.float(), theirs.float(), rtol=2e-5, atol=2e-5 + 1e-6 * scale, msg=name
+        )
 
 
 @pytest.mark.parametrize('budget', (1, 5_000, 10**9))
@@ -198,8 +240,8 @@ def test_the_size_of_the_parts_does_not_matter(path, monkeypatch, budget):
 @pytest.mark.skipif(not cpu.available(), reason='numba is not installed')
 def test_queries_that_cannot_matter_are_left_out_without_a_trace(monkeypatch):
     output = make_output(40, 19, (12, 60), (48, 240), scale=2.0)
-    output.mask_logits[10:] -= 25                   # far outside everywhere
-    output.mask_logits[20:30, :, :20] += 40         # except on the left
+    output.mask_logits[10:] -= 25  # far outside everywhere
+    output.mask_logits[20:30, :, :20] += 40  # except on the left
     exact = evaluate(output, 'rba').score
     monkeypatch.setattr(cpu, 'NEGLIGIBLE', 1e-35)
     torch.testing.assert_close(exact, evaluate(output, 'rba').score, rtol=0, atol=40 * 5e-8)
@@ -212,7 +254,9 @@ def test_the_number_of_threads_does_not_matter(threads):
     expected = evaluate(output, 'max_entropy').score
     try:
         torch.set_num_threads(threads)
-        torch.testing.assert_close(evaluate(output, 'max_entropy').score, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            evaluate(output, 'max_entropy').score, expected, rtol=0, atol=1e-6
+        )
     finally:
         torch.set_num_threads(before)
 
@@ -220,7 +264,9 @@ def test_the_number_of_threads_does_not_matter(threads):
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16, torch.float64))
 def test_other_precisions_are_computed_in_float32(path, dtype):
     output = make_output()
-    other = MaskOutput(output.class_logits.to(dtype), output.mask_logits.to(dtype), output.image_size)
+    other = MaskOutput(
+        output.class_logits.to(dtype), output.mask_logits.to(dtype), output.image_size
+    )
     rounded = MaskOutput(other.class_logits.float(), other.mask_logits.float(), output.image_size)
     result = evaluate(other, 'rba')
     assert result.score.dtype == torch.float32
@@ -259,9 +305,13 @@ def test_pixel_models_feed_the_same_epilogues():
 
 @pytest.mark.parametrize('name', QUERY_OR_SEMANTIC)
 def test_the_cheap_order_stays_near_the_exact_one(name):
-    smooth = functional.interpolate(torch.randn(1, 12, 3, 4) * 4, size=(24, 32), mode='bilinear')[0]
+    smooth = functional.interpolate(torch.randn(1, 12, 3, 4) * 4, size=(24, 32), mode='bilinear')[
+        0
+    ]
     output = MaskOutput(torch.randn(12, 20) * 3, smooth, (48, 64))
-    exact, cheap = (evaluate(output, name, upsample=order).score for order in ('logits', 'semantic'))
+    exact, cheap = (
+        evaluate(output, name, upsample=order).score for order in ('logits', 'semantic')
+    )
     assert (exact - cheap).abs().mean() < 0.02
     at_native = dataclasses.replace(output, image_size=(24, 32))
     same = [evaluate(at_native, name, upsample=order).score for order in ('logits', 'semantic')]
@@ -274,7 +324,9 @@ def test_a_scorer_asks_only_for_what_it_declares(name):
     output = make_output(classes=19)
     vectors = method.prepare(MaskSource(output, (4, 4)), SCORERS[name].options())
     asked = {'semantic'} if vectors.keep else set()
-    asked |= {kind for kind in ('accept', 'partition', 'tanh') if getattr(vectors, kind) is not None}
+    asked |= {
+        kind for kind in ('accept', 'partition', 'tanh') if getattr(vectors, kind) is not None
+    }
     asked |= set(vectors.maxima) | set(vectors.sums) | ({'votes'} if vectors.votes else set())
     assert asked <= set(method.needs)
 

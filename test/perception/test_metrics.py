@@ -22,17 +22,38 @@ from road_anomaly_ros.perception.metrics import (
 
 PIXEL_CASES = ('smooth', 'fp16', 'ties', 'perfect', 'constant', 'rare', 'negative')
 COMPONENT_CASES = (
-    'perfect', 'split', 'merged', 'tiny_false_positives', 'tiny_false_positives_obstacle_cfg',
-    'void_cuts', 'small_gt_becomes_void', 'nothing_predicted', 'no_gt', 'empty_both', 'all_void',
-    'diagonal_touch_is_one_component', 'score_equal_threshold_is_negative', 'multi_frame',
-    'multi_frame_obstacle_cfg')
-FRAME_NAMES = {'siou_gt': 'sIoU_gt', 'siou_pred': 'sIoU_pred', 'ppv': 'ppv', 'size_gt': 'size_gt',
-               'size_pred': 'size_pred', 'tp': 'tp', 'fn': 'fn', 'fp': 'fp'}
+    'perfect',
+    'split',
+    'merged',
+    'tiny_false_positives',
+    'tiny_false_positives_obstacle_cfg',
+    'void_cuts',
+    'small_gt_becomes_void',
+    'nothing_predicted',
+    'no_gt',
+    'empty_both',
+    'all_void',
+    'diagonal_touch_is_one_component',
+    'score_equal_threshold_is_negative',
+    'multi_frame',
+    'multi_frame_obstacle_cfg',
+)
+FRAME_NAMES = {
+    'siou_gt': 'sIoU_gt',
+    'siou_pred': 'sIoU_pred',
+    'ppv': 'ppv',
+    'size_gt': 'size_gt',
+    'size_pred': 'size_pred',
+    'tp': 'tp',
+    'fn': 'fn',
+    'fp': 'fp',
+}
 
 
 @pytest.mark.parametrize('case', PIXEL_CASES)
-@pytest.mark.parametrize('mode, key', [
-    ('ge', 'fpr95_first_ge'), ('gt', 'fpr95_first_gt'), ('interp', 'fpr95_interp')])
+@pytest.mark.parametrize(
+    'mode, key', [('ge', 'fpr95_first_ge'), ('gt', 'fpr95_first_gt'), ('interp', 'fpr95_interp')]
+)
 def test_pixel_metrics_match_the_published_code(golden, case, mode, key):
     data = golden('pixel_metrics')[case]
     found = pixel_metrics(data['scores'], data['labels'], fpr_mode=mode)
@@ -46,16 +67,22 @@ def test_pixel_metrics_match_the_published_code(golden, case, mode, key):
 def test_binned_metrics_match_the_benchmark(golden, case):
     data = golden('pixel_metrics')[case]
     found = pixel_metrics(data['scores'], data['labels'], smiyc_binned=True)
-    for ours, theirs in (('ap', 'ap'), ('auroc', 'auroc'), ('fpr95', 'fpr95'), ('best_f1', 'best_f1'),
-                         ('best_threshold', 'best_f1_threshold')):
+    for ours, theirs in (
+        ('ap', 'ap'),
+        ('auroc', 'auroc'),
+        ('fpr95', 'fpr95'),
+        ('best_f1', 'best_f1'),
+        ('best_threshold', 'best_f1_threshold'),
+    ):
         assert found[ours] == pytest.approx(float(data[f'smiyc_uni_{theirs}']), abs=1e-6)
 
 
 @pytest.mark.parametrize('case', COMPONENT_CASES)
 def test_component_metrics_match_the_benchmark(golden, case):
     data = golden('component_metrics')[case]
-    metric = ComponentMetrics(float(data['threshold']), int(data['min_pred_size']),
-                              int(data['min_gt_size']))
+    metric = ComponentMetrics(
+        float(data['threshold']), int(data['min_pred_size']), int(data['min_gt_size'])
+    )
     for score, label in zip(data['scores'], data['labels'], strict=True):
         metric.update(score, label)
     for index, frame in enumerate(metric.frames):
@@ -63,8 +90,12 @@ def test_component_metrics_match_the_benchmark(golden, case):
             expected = data[f'frame{index}_{theirs}']
             np.testing.assert_allclose(getattr(frame, ours), expected, rtol=0, atol=1e-12)
     found = metric.compute()
-    for ours, theirs in (('sIoU', 'sIoU_gt'), ('sIoU_pred', 'sIoU_pred'), ('PPV', 'ppv'),
-                         ('F1', 'f1_mean')):
+    for ours, theirs in (
+        ('sIoU', 'sIoU_gt'),
+        ('sIoU_pred', 'sIoU_pred'),
+        ('PPV', 'ppv'),
+        ('F1', 'f1_mean'),
+    ):
         np.testing.assert_allclose(found[ours], data[f'agg_{theirs}'], rtol=0, atol=1e-12)
     for index, name in ((0, 'f1_25'), (5, 'f1_50'), (10, 'f1_75')):
         np.testing.assert_allclose(found['f1'][index], data[f'agg_{name}'], rtol=0, atol=1e-12)
@@ -85,7 +116,7 @@ def test_six_pixels_by_hand():
     labels = np.array([[1, 0, 1, 0, 0, 255]])
     found = pixel_metrics([scores], [labels])
     assert found['ap'] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert found['auroc'] == pytest.approx(5 / 6)                   # of 2 x 3 pairs one is wrong
+    assert found['auroc'] == pytest.approx(5 / 6)  # of 2 x 3 pairs one is wrong
     assert found['fpr95'] == pytest.approx(1 / 3)
     assert found['best_f1'] == pytest.approx(0.8)
     assert 0.6 < found['best_threshold'] < np.float32(0.7)
@@ -99,8 +130,11 @@ def test_ties_count_half_for_auroc_and_whole_for_thresholds():
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
-       levels=st.integers(1, 40))
+@given(
+    data=st.data(),
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    levels=st.integers(1, 40),
+)
 def test_exact_metrics_equal_a_loop_over_all_thresholds(data, sizes, levels):
     seed = data.draw(st.integers(0, 10_000))
     random = np.random.default_rng(seed)
@@ -121,7 +155,9 @@ def test_exact_metrics_equal_a_loop_over_all_thresholds(data, sizes, levels):
         best = max(best, 2 * tp / (tp + fp + positive.size))
     pairs = np.sign(positive[:, None] - negative[None]) / 2 + 0.5
     assert found['ap'] == pytest.approx(ap) and found['fpr95'] == pytest.approx(fpr95)
-    assert found['auroc'] == pytest.approx(pairs.mean()) and found['best_f1'] == pytest.approx(best)
+    assert found['auroc'] == pytest.approx(pairs.mean()) and found['best_f1'] == pytest.approx(
+        best
+    )
     above = all_scores > found['best_threshold']
     tp, fp = (above & (all_labels == 1)).sum(), (above & (all_labels == 0)).sum()
     assert 2 * tp / (tp + fp + positive.size) == pytest.approx(best)
@@ -159,13 +195,16 @@ def test_scores_that_are_no_numbers_are_refused_unless_void(bad):
     assert pixel_metrics([scores], [labels])['ap'] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize('call', [
-    lambda: pixel_metrics([np.zeros((2, 2))], [np.zeros((2, 3))]),
-    lambda: component_metrics([np.zeros((2, 2))], [np.zeros((3, 2))], 0.5),
-    lambda: miou([np.zeros((2, 2))], [np.zeros((2, 3))], 2),
-    lambda: PixelMetrics(fpr_mode='at'),
-    lambda: MeanIoU(0),
-])
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda: pixel_metrics([np.zeros((2, 2))], [np.zeros((2, 3))]),
+        lambda: component_metrics([np.zeros((2, 2))], [np.zeros((3, 2))], 0.5),
+        lambda: miou([np.zeros((2, 2))], [np.zeros((2, 3))], 2),
+        lambda: PixelMetrics(fpr_mode='at'),
+        lambda: MeanIoU(0),
+    ],
+)
 def test_wrong_calls_say_what_was_expected(call):
     with pytest.raises(ValueError, match='expected'):
         call()
@@ -173,24 +212,24 @@ def test_wrong_calls_say_what_was_expected(call):
 
 def test_one_obstacle_found_by_half_with_one_false_alarm():
     label = np.zeros((10, 20), np.uint8)
-    label[2:4, 2:6] = 1                             # 8 pixels
+    label[2:4, 2:6] = 1  # 8 pixels
     score = np.zeros((10, 20))
-    score[2:4, 2:4] = 1                             # 4 of them
-    score[8, 10:15] = 1                             # a false alarm of 5
+    score[2:4, 2:4] = 1  # 4 of them
+    score[8, 10:15] = 1  # a false alarm of 5
     found = component_metrics([score], [label], 0.5, min_pred_size=2, min_gt_size=2)
     assert found['sIoU'] == pytest.approx(0.5) and found['PPV'] == pytest.approx(0.5)
-    assert found['tp'].tolist() == [1] * 6 + [0] * 5                # tau 0.25 .. 0.5, then missed
+    assert found['tp'].tolist() == [1] * 6 + [0] * 5  # tau 0.25 .. 0.5, then missed
     assert found['fp'].tolist() == [1] * 11 and found['fn'].tolist() == [0] * 6 + [1] * 5
     assert found['F1'] == pytest.approx(6 * (2 / 3) / 11)
 
 
 def test_two_obstacles_under_one_prediction_do_not_lower_each_other():
     label = np.zeros((6, 12), np.uint8)
-    label[1:3, 1:4] = label[1:3, 5:8] = 1           # 6 pixels each
+    label[1:3, 1:4] = label[1:3, 5:8] = 1  # 6 pixels each
     score = np.zeros((6, 12))
-    score[1:3, 1:8] = 1                             # 14 pixels over both and the gap
+    score[1:3, 1:8] = 1  # 14 pixels over both and the gap
     found = component_metrics([score], [label], 0.5, 1, 1)
-    assert found['sIoU'] == pytest.approx(6 / 8)    # 14 + 6 - 6 - the other's 6
+    assert found['sIoU'] == pytest.approx(6 / 8)  # 14 + 6 - 6 - the other's 6
     assert found['PPV'] == pytest.approx(12 / 14)
 
 
@@ -205,7 +244,7 @@ def test_a_background_smaller_than_the_least_obstacle_is_void_too():
 def test_mean_iou_by_hand_leaves_out_void_and_absent_classes():
     metric = MeanIoU(4)
     metric.update(np.array([[0, 0, 1, 3]]), np.array([[0, 1, 1, 255]]))
-    metric.update(np.array([[255, 1]]), np.array([[0, 1]]))         # 255 predicted is a miss
+    metric.update(np.array([[255, 1]]), np.array([[0, 1]]))  # 255 predicted is a miss
     found = metric.compute()
     assert found['inter'].tolist() == [1, 2, 0, 0] and found['union'].tolist() == [3, 3, 0, 0]
     assert found['miou'] == pytest.approx((1 / 3 + 2 / 3) / 2)
@@ -214,4 +253,6 @@ def test_mean_iou_by_hand_leaves_out_void_and_absent_classes():
 
 def test_nothing_at_all_is_not_an_error():
     found = component_metrics([], [], 0.5)
-    assert math.isnan(found['sIoU']) and math.isnan(found['F1']) and found['tp'].tolist() == [0] * 11
+    assert (
+        math.isnan(found['sIoU']) and math.isnan(found['F1']) and found['tp'].tolist() == [0] * 11
+    )

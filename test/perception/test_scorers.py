@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Scores against golden vectors of the original code, tables checkable by hand, and degenerate input."""
+"""Scores against golden vectors of the original code, tables by hand, degenerate input."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ MASKS_ONLY = ('s2_reject', 's2', 'eam', 'maskomaly', 'mask2anomaly')
 IMAGE_CASES = ('a', 'b', 'allvoid', 'nomask')
 M2A_CASES = ('kept3', 'kept1', 'kept0')
 S2_CASES = ('a', 'tau_hi', 'allvoid', 'nomask', 'half', 'tau0')
-FAR = 60.0                                          # a logit whose sigmoid is 0 or 1 in float32
+FAR = 60.0  # a logit whose sigmoid is 0 or 1 in float32
 
 
 def one_hot_logits(*classes, columns=4):
     """Class rows that are certain of one column each; column `columns - 1` is no object."""
-    return torch.stack([FAR * torch.eye(columns)[c] for c in classes]) if classes else torch.empty(0, columns)
+    return (
+        torch.stack([FAR * torch.eye(columns)[c] for c in classes])
+        if classes
+        else torch.empty(0, columns)
+    )
 
 
 def options_for(name, classes):
@@ -46,13 +50,18 @@ def close(actual, expected, tolerance):
 
 # ---- golden vectors -----------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize('case', IMAGE_CASES)
 @pytest.mark.parametrize('temperature', ('0.5', '1', '8'))
 def test_tempered_scores_match_the_published_code(golden, case, temperature):
     data = golden('mask_model_scores')[case]
     t = float(temperature)
     close(score_map('msp', *inputs(data), temperature=t), data[f'msp_T{temperature}'], 1e-5)
-    close(score_map('max_logit', *inputs(data), temperature=t), data[f'maxlogit_T{temperature}'], 1e-5)
+    close(
+        score_map('max_logit', *inputs(data), temperature=t),
+        data[f'maxlogit_T{temperature}'],
+        1e-5,
+    )
     close(score_map('rba_s1', *inputs(data), temperature=t), data[f'rba_s1_T{temperature}'], 1e-5)
     entropy = score_map('max_entropy', *inputs(data), temperature=t, normalize_entropy=False)
     close(entropy, data[f'entropy_T{temperature}'], 5e-5)
@@ -69,8 +78,13 @@ def test_rba_and_eam_match_the_published_code(golden, case):
 
 def test_maskomaly_matches_the_published_code(golden):
     data = golden('mask_model_scores')['b']
-    score = score_map('maskomaly', data['class_logits'], data['mask_logits'],
-                      accept_query_ids=(49, 31, 83, 32), ground_query_ids=(19, 24))
+    score = score_map(
+        'maskomaly',
+        data['class_logits'],
+        data['mask_logits'],
+        accept_query_ids=(49, 31, 83, 32),
+        ground_query_ids=(19, 24),
+    )
     close(score, data['maskomaly_lowres'], 1e-5)
 
 
@@ -86,7 +100,9 @@ def test_pixel_models_match_the_published_code(golden, case):
 def test_mask2anomaly_matches_the_published_code(golden, case):
     data = golden('mask2anomaly')[case]
     classes, masks, size = inputs(data)
-    plain = score_map('mask2anomaly', classes, masks, size, refine_mode='none', score_includes_kept=False)
+    plain = score_map(
+        'mask2anomaly', classes, masks, size, refine_mode='none', score_includes_kept=False
+    )
     close(plain, data['score_plain'], 1e-5)
     close(score_map('plain', classes, masks, size), data['score_plain'], 1e-5)
     kept = score_map('mask2anomaly', classes, masks, size, refine_mode='none')
@@ -101,22 +117,32 @@ def test_flip_averaging_matches_the_published_code(golden, case):
     mirrored = data['class_logits_flip'], data['mask_logits_flip'], size
     back = score_map('mask2anomaly', *mirrored)[:, ::-1]
     close(back, data['score_refined_flip_restored'], 1e-5)
-    close((score_map('mask2anomaly', classes, masks, size) + back) / 2, data['score_refined_flip_avg'], 1e-5)
+    close(
+        (score_map('mask2anomaly', classes, masks, size) + back) / 2,
+        data['score_refined_flip_avg'],
+        1e-5,
+    )
     options = {'refine_mode': 'none'}
-    average = (score_map('mask2anomaly', classes, masks, size, **options)
-               + score_map('mask2anomaly', *mirrored, **options)[:, ::-1]) / 2
+    average = (
+        score_map('mask2anomaly', classes, masks, size, **options)
+        + score_map('mask2anomaly', *mirrored, **options)[:, ::-1]
+    ) / 2
     close(average, data['score_flip_avg_no_refine'], 1e-5)
 
 
 def s2_options(data):
-    return {name: float(data[name]) for name in ('tau', 'temperature', 'lam', 'eps', 'accept_fill')}
+    return {
+        name: float(data[name]) for name in ('tau', 'temperature', 'lam', 'eps', 'accept_fill')
+    }
 
 
 @pytest.mark.parametrize('case', S2_CASES)
 @pytest.mark.parametrize('stage', ('reject', 'accept', 'fuse'))
 def test_s2_stages_match_the_equations(golden, case, stage):
     data = golden('s2_zero_shot')[case]
-    score = score_map('s2', data['class_logits'], data['mask_logits'], stage=stage, **s2_options(data))
+    score = score_map(
+        's2', data['class_logits'], data['mask_logits'], stage=stage, **s2_options(data)
+    )
     close(score, data[f's_{stage}'], 2e-6)
 
 
@@ -124,7 +150,9 @@ def test_s2_stages_match_the_equations(golden, case, stage):
 def test_s2_query_values_and_maps_match_the_equations(golden, case):
     data = golden('s2_zero_shot')[case]
     size = data['mask_logits'].shape[1:]
-    output = MaskOutput(torch.tensor(data['class_logits']), torch.tensor(data['mask_logits']), size)
+    output = MaskOutput(
+        torch.tensor(data['class_logits']), torch.tensor(data['mask_logits']), size
+    )
     options = build_options(S2Options, s2_options(data))
     found = query_uncertainty(MaskSource(output, size), options)
     close(found.p_fg, data['p_fg'], 1e-6)
@@ -139,24 +167,28 @@ def test_s2_query_values_and_maps_match_the_equations(golden, case):
 
 # ---- tables for the head ------------------------------------------------------------------------
 
+
 def two_queries():
-    """One row of four pixels: query 0 is sure of class 0 on the left half, query 1 of class 2 on pixel 2."""
+    """Four pixels: query 0 is sure of class 0 on the left half, query 1 of class 2 on pixel 2."""
     masks = torch.tensor([[[FAR, FAR, -FAR, -FAR]], [[-FAR, -FAR, FAR, -FAR]]])
     return one_hot_logits(0, 2), masks
 
 
-@pytest.mark.parametrize('name, expected', [
-    ('plain', [0, 0, 0, 1]),
-    ('max_logit', [-1, -1, -1, 0]),
-    ('rba', [-math.tanh(1)] * 3 + [0]),
-    ('nls', [-1, -1, -1, 0]),
-    ('energy', [-math.log(math.e + 2)] * 3 + [-math.log(3)]),
-    ('msp', [1 - math.e / (math.e + 2)] * 3 + [2 / 3]),
-    ('s2_reject', [0, 0, 0, 1]),
-    ('eam', [0, 0, 0, 1]),
-    ('maskomaly', [0, 0, 0, 1]),
-    ('s2', [0, 0, 0, 0.6]),
-])
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        ('plain', [0, 0, 0, 1]),
+        ('max_logit', [-1, -1, -1, 0]),
+        ('rba', [-math.tanh(1)] * 3 + [0]),
+        ('nls', [-1, -1, -1, 0]),
+        ('energy', [-math.log(math.e + 2)] * 3 + [-math.log(3)]),
+        ('msp', [1 - math.e / (math.e + 2)] * 3 + [2 / 3]),
+        ('s2_reject', [0, 0, 0, 1]),
+        ('eam', [0, 0, 0, 1]),
+        ('maskomaly', [0, 0, 0, 1]),
+        ('s2', [0, 0, 0, 0.6]),
+    ],
+)
 def test_a_row_of_four_pixels(name, expected):
     classes, masks = two_queries()
     assert score_map(name, classes, masks)[0].tolist() == pytest.approx(expected, abs=1e-6)
@@ -180,7 +212,9 @@ def test_two_masks_of_one_class_overlap_below_zero_unless_clipped():
         assert score_map(name, classes, masks, clip_unit=True).item() == 0
 
 
-@pytest.mark.parametrize('name, raw', [('rba', -math.tanh(0.5)), ('rba_s1', -math.tanh(0.5)), ('nls', -0.5)])
+@pytest.mark.parametrize(
+    'name, raw', [('rba', -math.tanh(0.5)), ('rba_s1', -math.tanh(0.5)), ('nls', -0.5)]
+)
 def test_unit_range_maps_the_top_to_one(name, raw):
     classes, masks = one_hot_logits(1), torch.zeros(1, 1, 1)
     assert score_map(name, classes, masks).item() == pytest.approx(raw)
@@ -192,9 +226,12 @@ def test_the_temperature_sits_where_it_is_told_to():
     p = torch.tensor([2.0, 0.0, 0.0]).softmax(0)[:2]
     on_semantic = 1 - (p / 4).softmax(0).max()
     on_classes = 1 - (torch.tensor([0.5, 0.0, 0.0]).softmax(0)[:2]).softmax(0).max()
-    assert score_map('msp', classes, masks, temperature=4.0).item() == pytest.approx(on_semantic.item())
-    assert score_map('msp', classes, masks, temperature=4.0, temperature_target='class_logits'
-                     ).item() == pytest.approx(on_classes.item())
+    assert score_map('msp', classes, masks, temperature=4.0).item() == pytest.approx(
+        on_semantic.item()
+    )
+    assert score_map(
+        'msp', classes, masks, temperature=4.0, temperature_target='class_logits'
+    ).item() == pytest.approx(on_classes.item())
 
 
 def test_the_void_channel_of_a_pixel_model_can_be_left_out():
@@ -202,11 +239,15 @@ def test_the_void_channel_of_a_pixel_model_can_be_left_out():
     assert score_map('max_logit', None, logits).item() == -9
     assert score_map('max_logit', None, logits, include_void_channel=False).item() == -1
     expected = 1 - math.e / (math.e + 1)
-    assert score_map('msp', None, logits, include_void_channel=False).item() == pytest.approx(expected)
+    assert score_map('msp', None, logits, include_void_channel=False).item() == pytest.approx(
+        expected
+    )
 
 
 def test_negative_objectness_counts_the_outlier_class_against_the_known_ones():
-    classes = torch.log(torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.1, 0.1, 0.7, 0.1]]))   # 2 known, outlier, void
+    classes = torch.log(
+        torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.1, 0.1, 0.7, 0.1]])
+    )  # 2 known, outlier, void
     masks = torch.tensor([[[FAR, -FAR]], [[-FAR, FAR]]])
     score = score_map('eam', classes, masks, negative_objectness=True)
     assert score[0].tolist() == pytest.approx([-0.3, 0.6], abs=1e-6)
@@ -215,49 +256,79 @@ def test_negative_objectness_counts_the_outlier_class_against_the_known_ones():
 def paint(*spans, width=4):
     """Masks over one row: FAR inside each half-open span, -FAR outside."""
     masks = torch.full((len(spans), 1, width), -FAR)
-    for mask, (start, stop) in zip(masks, spans):
+    for mask, (start, stop) in zip(masks, spans, strict=True):
         mask[0, start:stop] = FAR
     return masks
 
 
-@pytest.mark.parametrize('options, expected', [
-    ({}, [0, 0, 1, 1]),                                             # borders between the two masks are silent
-    ({'ground_query_ids': (1,)}, [0, 0, 0, 0.6]),
-    ({'accept_query_ids': (2,)}, [0, 0, 0.6 + 0.4, 0.6]),           # query 2 is void: accepted nevertheless
-    ({'strict': True}, [0, 0, 0.6, 0.6]),
-    ({'lam': 1.0, 'accept_query_ids': (2,)}, [0, 0, 1, 1]),
-])
+@pytest.mark.parametrize(
+    'options, expected',
+    [
+        ({}, [0, 0, 1, 1]),  # borders between the two masks are silent
+        ({'ground_query_ids': (1,)}, [0, 0, 0, 0.6]),
+        (
+            {'accept_query_ids': (2,)},
+            [0, 0, 0.6 + 0.4, 0.6],
+        ),  # query 2 is void: accepted nevertheless
+        ({'strict': True}, [0, 0, 0.6, 0.6]),
+        ({'lam': 1.0, 'accept_query_ids': (2,)}, [0, 0, 1, 1]),
+    ],
+)
 def test_maskomaly_by_hand(options, expected):
     classes = one_hot_logits(0, 1, 3)
-    masks = paint((0, 2), (1, 2), (2, 3)) if 'ground_query_ids' not in options else paint((0, 2), (1, 3), (2, 3))
-    assert score_map('maskomaly', classes, masks, **options)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    masks = (
+        paint((0, 2), (1, 2), (2, 3))
+        if 'ground_query_ids' not in options
+        else paint((0, 2), (1, 3), (2, 3))
+    )
+    assert score_map('maskomaly', classes, masks, **options)[0].tolist() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_maskomaly_zeroes_the_border_of_two_doubtful_masks():
-    doubtful = torch.log(torch.tensor([[0.6, 0.2, 0.1, 0.1]] * 2))   # below conf: they do not reject alone
+    doubtful = torch.log(
+        torch.tensor([[0.6, 0.2, 0.1, 0.1]] * 2)
+    )  # below conf: they do not reject alone
     assert score_map('maskomaly', doubtful, paint((0, 2), (1, 3)))[0].tolist() == [1, 0, 1, 1]
 
 
-@pytest.mark.parametrize('mode, queries, expected', [
-    ('none', (0, 1), [0.01, 0.5, 1, 1]),
-    ('code', (0, 1), [0.01, 0.5, 1, 1]),            # one kept query only: the code does not refine
-    ('code_any', (0, 1), [0, 0.5, 1, 1]),
-    ('code', (0, 0), [0, 0, 1, 1]),
-    ('paper', (0, 2), [0, 0.02, 0, 0]),             # keeps the score only inside confident road or things
-])
+@pytest.mark.parametrize(
+    'mode, queries, expected',
+    [
+        ('none', (0, 1), [0.01, 0.5, 1, 1]),
+        ('code', (0, 1), [0.01, 0.5, 1, 1]),  # one kept query only: the code does not refine
+        ('code_any', (0, 1), [0, 0.5, 1, 1]),
+        ('code', (0, 0), [0, 0, 1, 1]),
+        ('paper', (0, 2), [0, 0.02, 0, 0]),  # keeps the score only inside confident road or things
+    ],
+)
 def test_mask2anomaly_refinements_by_hand(mode, queries, expected):
-    rows = torch.log(torch.tensor([
-        [0.99, 0.004, 0.003, 0.003],                # confident stuff
-        [0.5, 0.2, 0.2, 0.1],                       # doubtful
-        [0.006, 0.007, 0.98, 0.007]]))              # confident road
-    score = score_map('mask2anomaly', rows[list(queries)], paint((0, 1), (1, 2)), refine_mode=mode,
-                      refine_class_ids=(0,), paper_class_ids=(2,))
+    rows = torch.log(
+        torch.tensor(
+            [
+                [0.99, 0.004, 0.003, 0.003],  # confident stuff
+                [0.5, 0.2, 0.2, 0.1],  # doubtful
+                [0.006, 0.007, 0.98, 0.007],
+            ]
+        )
+    )  # confident road
+    score = score_map(
+        'mask2anomaly',
+        rows[list(queries)],
+        paint((0, 1), (1, 2)),
+        refine_mode=mode,
+        refine_class_ids=(0,),
+        paper_class_ids=(2,),
+    )
     assert score[0].tolist() == pytest.approx(expected, abs=1e-2 if queries == (0, 0) else 1e-6)
 
 
 def s2_scene():
-    """Pixel 0: a sure query; pixel 1: sure and doubtful ones; pixel 2: two doubtful ones; pixel 3: none."""
-    rows = torch.log(torch.tensor([[0.9997, 1e-4, 1e-4, 1e-4], [0.3, 0.3, 0.3, 0.1], [0.6, 0.2, 0.1, 0.1]]))
+    """Pixel 0: a sure query; 1: sure and doubtful ones; 2: two doubtful ones; 3: none."""
+    rows = torch.log(
+        torch.tensor([[0.9997, 1e-4, 1e-4, 1e-4], [0.3, 0.3, 0.3, 0.1], [0.6, 0.2, 0.1, 0.1]])
+    )
     return rows, paint((0, 2), (1, 3), (2, 3))
 
 
@@ -271,7 +342,7 @@ def test_s2_selection_by_hand():
     rows, masks = s2_scene()
     sure, flat, slanted = (s2_entropy(row) for row in rows)
     assert sure < 0.01 < slanted < flat == pytest.approx(1)
-    adjusted = [0.0, flat / 2, slanted]             # half of the flat query lies on the sure one
+    adjusted = [0.0, flat / 2, slanted]  # half of the flat query lies on the sure one
     two = np.exp([adjusted[0], adjusted[1]])
     three = np.exp([adjusted[1], adjusted[2]])
     expected = [0, two @ adjusted[:2] / two.sum(), three @ adjusted[1:] / three.sum(), 0]
@@ -318,16 +389,26 @@ def test_s2_overlap_may_be_counted_on_the_mask_grid():
     native = score_map('s2', rows, masks, (3, 13), overlap_resolution='native')
     assert not torch.equal(at_output, native)
     torch.testing.assert_close(native, at_output, rtol=0, atol=0.05)
-    same = [score_map('s2', rows, masks, overlap_resolution=where) for where in ('output', 'native')]
+    same = [
+        score_map('s2', rows, masks, overlap_resolution=where) for where in ('output', 'native')
+    ]
     torch.testing.assert_close(*same)
 
 
 # ---- degenerate and wrong input -----------------------------------------------------------------
 
+
 @pytest.mark.parametrize('name', BOTH_KINDS + MASKS_ONLY)
-@pytest.mark.parametrize('queries, classes, grid, size', [
-    (0, 3, (2, 3), (4, 6)), (1, 1, (1, 1), (1, 1)), (1, 1, (2, 2), (5, 7)), (3, 19, (4, 5), (1, 1)),
-    (2, 4, (9, 11), (3, 4))])
+@pytest.mark.parametrize(
+    'queries, classes, grid, size',
+    [
+        (0, 3, (2, 3), (4, 6)),
+        (1, 1, (1, 1), (1, 1)),
+        (1, 1, (2, 2), (5, 7)),
+        (3, 19, (4, 5), (1, 1)),
+        (2, 4, (9, 11), (3, 4)),
+    ],
+)
 def test_every_scorer_takes_degenerate_shapes(name, queries, classes, grid, size):
     output = MaskOutput(torch.randn(queries, classes + 1), torch.randn(queries, *grid), size)
     result = evaluate(output, name, options_for(name, classes))
@@ -336,10 +417,24 @@ def test_every_scorer_takes_degenerate_shapes(name, queries, classes, grid, size
     assert result.score.isfinite().all() and int(result.labels.max()) < classes
 
 
-@pytest.mark.parametrize('name, top', [
-    ('plain', 1), ('msp', 2 / 3), ('max_logit', 0), ('max_entropy', 1), ('rba', 0), ('rba_s1', 0), ('nls', 0),
-    ('energy', -math.log(3)), ('s2_reject', 1), ('s2', 0.6), ('eam', 1), ('maskomaly', 1),
-    ('mask2anomaly', 1)])
+@pytest.mark.parametrize(
+    'name, top',
+    [
+        ('plain', 1),
+        ('msp', 2 / 3),
+        ('max_logit', 0),
+        ('max_entropy', 1),
+        ('rba', 0),
+        ('rba_s1', 0),
+        ('nls', 0),
+        ('energy', -math.log(3)),
+        ('s2_reject', 1),
+        ('s2', 0.6),
+        ('eam', 1),
+        ('maskomaly', 1),
+        ('mask2anomaly', 1),
+    ],
+)
 @pytest.mark.parametrize('queries', (0, 2))
 def test_unexplained_pixels_have_the_highest_score(name, top, queries):
     void = one_hot_logits(*[3] * queries)
@@ -409,30 +504,67 @@ def test_semantic_scorers_take_pixel_models(name):
     assert result.score.shape == (6, 8) and result.score.isfinite().all()
 
 
-@pytest.mark.parametrize('scorer, options, kind, words', [
-    ('msp', {'temperature_target': 'class_logits'}, 'pixel', 'scorer.msp.temperature_target'),
-    ('msp', {'temperature_target': 'pixel_logits'}, 'mask', 'scorer.msp.temperature_target'),
-    ('mask2anomaly', {}, 'mask', 'give the ids of its own classes'),
-    ('mask2anomaly', {'refine_class_ids': (7,)}, 'mask', 'expected ids below 2'),
-    ('mask2anomaly', {'refine_mode': 'paper', 'score_includes_kept': False}, 'mask', 'paper_class_ids'),
-])
+@pytest.mark.parametrize(
+    'scorer, options, kind, words',
+    [
+        ('msp', {'temperature_target': 'class_logits'}, 'pixel', 'scorer.msp.temperature_target'),
+        ('msp', {'temperature_target': 'pixel_logits'}, 'mask', 'scorer.msp.temperature_target'),
+        ('mask2anomaly', {}, 'mask', 'give the ids of its own classes'),
+        ('mask2anomaly', {'refine_class_ids': (7,)}, 'mask', 'expected ids below 2'),
+        (
+            'mask2anomaly',
+            {'refine_mode': 'paper', 'score_includes_kept': False},
+            'mask',
+            'paper_class_ids',
+        ),
+    ],
+)
 def test_options_that_cannot_work_are_refused_with_the_remedy(scorer, options, kind, words):
     labels = LabelSet(('a', 'b'), ((0, 0, 0), (1, 1, 1)))
     with pytest.raises(ValueError, match=words):
         check(scorer, build_options(SCORERS[scorer].options, options), kind=kind, labels=labels)
 
 
-@pytest.mark.parametrize('call, words', [
-    (lambda: score_map('nonsense', torch.zeros(1, 2), torch.zeros(1, 1, 1)), 'choose one of'),
-    (lambda: score_map('msp', torch.zeros(1, 2), torch.zeros(1, 1, 1), temperature=0.0), 'temperature'),
-    (lambda: score_map('msp', torch.zeros(1, 2), torch.zeros(1, 1, 1), tau=0.1), "unknown option 'scorer.msp.tau'"),
-    (lambda: score_map('s2', torch.zeros(1, 2), torch.zeros(1, 1, 1), accept_fill='twist'), 'accept_fill'),
-    (lambda: score_map('plain', torch.zeros(2, 2), torch.zeros(1, 1, 1)), r'class_logits \[Q,K\+1\]'),
-    (lambda: score_map('plain', torch.zeros(1, 2), torch.zeros(1, 1, 1), upsample='score'), 'upsample'),
-    (lambda: score_map('maskomaly', torch.zeros(1, 2), torch.zeros(1, 1, 1), accept_query_ids=(4,)), 'ids below 1'),
-    (lambda: evaluate(MaskOutput(torch.zeros(1, 2), torch.zeros(1, 1, 1), (1, 1)), 'plain', extras=('what',)),
-     "no map 'what'; choose one of"),
-])
+@pytest.mark.parametrize(
+    'call, words',
+    [
+        (lambda: score_map('nonsense', torch.zeros(1, 2), torch.zeros(1, 1, 1)), 'choose one of'),
+        (
+            lambda: score_map('msp', torch.zeros(1, 2), torch.zeros(1, 1, 1), temperature=0.0),
+            'temperature',
+        ),
+        (
+            lambda: score_map('msp', torch.zeros(1, 2), torch.zeros(1, 1, 1), tau=0.1),
+            "unknown option 'scorer.msp.tau'",
+        ),
+        (
+            lambda: score_map('s2', torch.zeros(1, 2), torch.zeros(1, 1, 1), accept_fill='twist'),
+            'accept_fill',
+        ),
+        (
+            lambda: score_map('plain', torch.zeros(2, 2), torch.zeros(1, 1, 1)),
+            r'class_logits \[Q,K\+1\]',
+        ),
+        (
+            lambda: score_map('plain', torch.zeros(1, 2), torch.zeros(1, 1, 1), upsample='score'),
+            'upsample',
+        ),
+        (
+            lambda: score_map(
+                'maskomaly', torch.zeros(1, 2), torch.zeros(1, 1, 1), accept_query_ids=(4,)
+            ),
+            'ids below 1',
+        ),
+        (
+            lambda: evaluate(
+                MaskOutput(torch.zeros(1, 2), torch.zeros(1, 1, 1), (1, 1)),
+                'plain',
+                extras=('what',),
+            ),
+            "no map 'what'; choose one of",
+        ),
+    ],
+)
 def test_wrong_calls_say_what_was_expected(call, words):
     with pytest.raises((ValueError, TypeError), match=words):
         call()
@@ -453,15 +585,34 @@ def test_arrays_give_arrays_and_tensors_give_tensors():
 
 
 def test_defaults_are_those_of_the_specification():
-    defaults = {f'{name}.{item.name}': item.default for name in SCORERS.names()
-                for item in options_of(SCORERS[name].options)}
+    defaults = {
+        f'{name}.{item.name}': item.default
+        for name in SCORERS.names()
+        for item in options_of(SCORERS[name].options)
+    }
     published = {
-        'msp.temperature': 1.0, 'msp.temperature_target': 'semantic', 'max_entropy.normalize_entropy': True,
-        'msp.include_void_channel': True, 's2.tau': 0.01, 's2.temperature': 1.0, 's2.lam': 0.6, 's2.eps': 1e-8,
-        's2.accept_fill': 0.0, 's2.drop_void_queries': False, 'mask2anomaly.refine_mode': 'code',
-        'mask2anomaly.refine_min_kept': 2, 'mask2anomaly.refine_conf': 0.95,
-        'mask2anomaly.refine_mask_thresh': 0.5, 'mask2anomaly.refine_class_ids': tuple(range(2, 11)),
-        'mask2anomaly.score_includes_kept': True, 'maskomaly.conf': 0.7, 'maskomaly.border_thresh': 0.1,
-        'maskomaly.lam': 0.6, 'maskomaly.accept_query_ids': (), 'maskomaly.ground_query_ids': (),
-        'maskomaly.strict': False, 'eam.clip_unit': False}
+        'msp.temperature': 1.0,
+        'msp.temperature_target': 'semantic',
+        'max_entropy.normalize_entropy': True,
+        'msp.include_void_channel': True,
+        's2.tau': 0.01,
+        's2.temperature': 1.0,
+        's2.lam': 0.6,
+        's2.eps': 1e-8,
+        's2.accept_fill': 0.0,
+        's2.drop_void_queries': False,
+        'mask2anomaly.refine_mode': 'code',
+        'mask2anomaly.refine_min_kept': 2,
+        'mask2anomaly.refine_conf': 0.95,
+        'mask2anomaly.refine_mask_thresh': 0.5,
+        'mask2anomaly.refine_class_ids': tuple(range(2, 11)),
+        'mask2anomaly.score_includes_kept': True,
+        'maskomaly.conf': 0.7,
+        'maskomaly.border_thresh': 0.1,
+        'maskomaly.lam': 0.6,
+        'maskomaly.accept_query_ids': (),
+        'maskomaly.ground_query_ids': (),
+        'maskomaly.strict': False,
+        'eam.clip_unit': False,
+    }
     assert published.items() <= defaults.items()

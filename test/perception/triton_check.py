@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run by test_gpu_kernel.py under TRITON_INTERPRET=1: the kernel on the CPU against the torch blocks."""
+"""Run by test_gpu_kernel.py under TRITON_INTERPRET=1: kernel on the CPU against torch blocks."""
 
 import sys
 from pathlib import Path
@@ -16,18 +16,21 @@ from road_anomaly_ros.perception.scorers import evaluate  # noqa: E402
 
 SCORERS = ('max_entropy', 'rba', 's2', 'maskomaly', 'mask2anomaly')
 SHAPES = (
-    (40, 5, (5, 9), (7, 70)),                       # two groups of queries, two of pixels
-    (3, 19, (4, 6), (4, 6)),                        # no resize
+    (40, 5, (5, 9), (7, 70)),  # two groups of queries, two of pixels
+    (3, 19, (4, 6), (4, 6)),  # no resize
     (1, 1, (1, 1), (1, 1)),
     (0, 2, (3, 2), (1, 5)),
-    (33, 18, (6, 30), (3, 9)),                      # smaller than the masks
+    (33, 18, (6, 30), (3, 9)),  # smaller than the masks
 )
 
 
 def make_source(queries, classes, grid, size):
     random = torch.Generator().manual_seed(queries)
-    output = MaskOutput(torch.randn(queries, classes + 1, generator=random) * 2,
-                        torch.randn(queries, *grid, generator=random) * 4, size)
+    output = MaskOutput(
+        torch.randn(queries, classes + 1, generator=random) * 2,
+        torch.randn(queries, *grid, generator=random) * 4,
+        size,
+    )
     return MaskSource(output, size)
 
 
@@ -38,10 +41,16 @@ def every_kind(source):
     accept[1::3] = -torch.inf
     even = torch.arange(len(p)) % 2 == 0
     return QueryVectors(
-        p[:, :-1], keep=True, sums={'mass': p[:, :-1].amax(1), 'signed': p[:, 0] - p[:, -1]},
+        p[:, :-1],
+        keep=True,
+        sums={'mass': p[:, :-1].amax(1), 'signed': p[:, 0] - p[:, -1]},
         maxima={'best': p[:, :-1].amax(1), 'none': torch.zeros(len(p)), 'all': torch.ones(len(p))},
-        votes={'half': (even, 0.5), 'low': (~even, 0.1)}, accept=accept, temperature=0.3,
-        partition=2.0, tanh=1.5)
+        votes={'half': (even, 0.5), 'low': (~even, 0.1)},
+        accept=accept,
+        temperature=0.3,
+        partition=2.0,
+        tanh=1.5,
+    )
 
 
 def collect(source, vectors):
@@ -49,9 +58,15 @@ def collect(source, vectors):
 
     def consume(region, block):
         total, spread = block.partition(vectors.partition)
-        maps = {**block.maps, 'partition': total, 'spread': spread, 'tanh': block.tanh(vectors.tanh),
-                'label': block.label, 'max_s': block.max_s,
-                **{f'semantic {k}': plane for k, plane in enumerate(block.semantic)}}
+        maps = {
+            **block.maps,
+            'partition': total,
+            'spread': spread,
+            'tanh': block.tanh(vectors.tanh),
+            'label': block.label,
+            'max_s': block.max_s,
+            **{f'semantic {k}': plane for k, plane in enumerate(block.semantic)},
+        }
         for name, values in maps.items():
             whole = found.setdefault(name, torch.empty(source.size, dtype=values.dtype))
             whole[region] = values
@@ -60,35 +75,38 @@ def collect(source, vectors):
     return found
 
 
-def with_kernel(on, call):
-    """Return call() with the kernel taking CPU tensors, or with the torch blocks."""
-    gpu.available = lambda device: on
-    found = call()
+def twice(call, *arguments):
+    """Return what `call` gives with the kernel, which takes CPU tensors here, and with torch."""
+    found = []
+    for on in (True, False):
+        gpu.available = lambda device, on=on: on
+        found.append(call(*arguments))
     if gpu._refused:
         raise RuntimeError('the kernel did not run') from gpu._refused[0]
     return found
+
+
+def counts(source):
+    sure = torch.arange(len(source.class_logits)) % 3 == 0
+    return torch.stack(source.support_overlap(sure))
 
 
 def main():
     cpu.loops = None
     for shape in SHAPES:
         source = make_source(*shape)
-        vectors = every_kind(source)
-        ours, theirs = (with_kernel(on, lambda: collect(source, vectors)) for on in (True, False))
+        ours, theirs = twice(collect, source, every_kind(source))
         if set(ours) != set(theirs):
             raise RuntimeError(f'{shape}: {set(ours) ^ set(theirs)} are not in both')
         for name, values in theirs.items():
             torch.testing.assert_close(ours[name].float(), values.float(), rtol=1e-5, atol=1e-5)
-        sure = torch.arange(len(source.class_logits)) % 3 == 0
-        counts = [with_kernel(on, lambda: torch.stack(source.support_overlap(sure)))
-                  for on in (True, False)]
-        if not torch.equal(*counts):
-            raise RuntimeError(f'{shape}: counted {counts[0]} instead of {counts[1]}')
+        if not torch.equal(*twice(counts, source)):
+            raise RuntimeError(f'{shape}: other counts')
     source = make_source(35, 19, (4, 6), (6, 9))
     for name in SCORERS:
-        scores = [with_kernel(on, lambda: evaluate(source.output, name)) for on in (True, False)]
-        torch.testing.assert_close(scores[0].score, scores[1].score, rtol=1e-5, atol=1e-5)
-        if not torch.equal(scores[0].labels, scores[1].labels):
+        ours, theirs = twice(evaluate, source.output, name)
+        torch.testing.assert_close(ours.score, theirs.score, rtol=1e-5, atol=1e-5)
+        if not torch.equal(ours.labels, theirs.labels):
             raise RuntimeError(f'{name}: other labels')
     print('equal')
 

@@ -1,12 +1,12 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The dense pass on the CPU as one fused loop; the torch blocks of `dense` do the same without numba.
+"""The dense pass on the CPU as one fused loop; without numba the torch blocks of `dense` do it.
 
 The image is cut into tiles of 128 columns. A tile of mask logits is widened once per mask row (a
 small matrix product, so that every ratio costs the same), blended between two such rows, turned
 into probabilities and reduced over the queries while all of it lies in the first two cache levels.
-Queries that cannot matter in a tile are skipped: interpolation never exceeds its taps, so the bound
-is rigorous (at most `NEGLIGIBLE` per query and accumulator).
+Queries that cannot matter in a tile are skipped: interpolation never exceeds its taps, so the
+bound is rigorous (at most `NEGLIGIBLE` per query and accumulator).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from road_anomaly_ros.perception.kernels.vectors import Block, QueryVectors, Tap
 
 try:
     from road_anomaly_ros.perception.kernels import loops
-except ImportError:                                 # numba is an optional dependency
-    loops = None                                    # type: ignore[assignment]
+except ImportError:  # numba is an optional dependency
+    loops = None  # type: ignore[assignment]
 
 NEGLIGIBLE = 5e-8
-_PIXELS = 32768                                     # of a block: torch works on it in one thread
+_PIXELS = 32768  # of a block: torch works on it in one thread
 
-Part = tuple[slice, tuple[int, int]]                # image rows and tiles
+Part = tuple[slice, tuple[int, int]]  # image rows and tiles
 Consume = Callable[[tuple[slice, slice], Block], None]
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
-os.register_at_fork(after_in_child=_pools.clear)    # threads do not survive a fork
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
 def available() -> bool:
@@ -50,16 +50,17 @@ def available() -> bool:
 class Grid:
     """How mask rows and columns become image rows and columns, in the terms of the loops."""
 
-    rows: tuple[np.ndarray, np.ndarray, np.ndarray]         # low, high int64 [H], weight float32 [H]
-    starts: np.ndarray                                      # [tiles] int64, first mask column
-    weights: np.ndarray                                     # [tiles, taps, TILE] float32
-    size: tuple[int, int]                                   # (H, W)
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high int64 [H], weight float32 [H]
+    starts: np.ndarray  # [tiles] int64, first mask column
+    weights: np.ndarray  # [tiles, taps, TILE] float32
+    size: tuple[int, int]  # (H, W)
 
     @classmethod
     def of(cls, shape: Sequence[int], size: tuple[int, int]) -> Grid:
         """Build for masks of `shape` [..., h, w] and an image of `size` (H, W)."""
-        rows, columns = (Taps.of(length, target)
-                         for length, target in zip(shape[-2:], size, strict=True))
+        rows, columns = (
+            Taps.of(length, target) for length, target in zip(shape[-2:], size, strict=True)
+        )
         low, high, share = columns.low.numpy(), columns.high.numpy(), columns.weight.numpy()
         first = np.arange(0, size[1], loops.TILE)
         last = np.minimum(first + loops.TILE, size[1]) - 1
@@ -70,7 +71,9 @@ class Grid:
         tile, inside = place // loops.TILE, place % loops.TILE
         np.add.at(weights, (tile, low - starts[tile], inside), 1 - share)
         np.add.at(weights, (tile, high - starts[tile], inside), share)
-        return cls((rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()), starts, weights, size)
+        return cls(
+            (rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()), starts, weights, size
+        )
 
     def band(self, rows: slice) -> tuple[np.ndarray, ...]:
         """Return the vertical taps of some image rows and the horizontal ones of all columns."""
@@ -80,18 +83,26 @@ class Grid:
         """Cut the image into parts of a size that keeps `planes` maps of it in cache."""
         pixels = max(loops.TILE, _PIXELS // max(1, planes))
         tiles = min(len(self.starts), max(1, pixels // (64 * loops.TILE)))
-        step = max(1, min(pixels // (tiles * loops.TILE), -(-self.size[0] // torch.get_num_threads())))
-        return [(slice(row, min(row + step, self.size[0])), (tile, min(tile + tiles, len(self.starts))))
-                for row in range(0, self.size[0], step)
-                for tile in range(0, len(self.starts), tiles)]
+        step = max(
+            1, min(pixels // (tiles * loops.TILE), -(-self.size[0] // torch.get_num_threads()))
+        )
+        return [
+            (
+                slice(row, min(row + step, self.size[0])),
+                (tile, min(tile + tiles, len(self.starts))),
+            )
+            for row in range(0, self.size[0], step)
+            for tile in range(0, len(self.starts), tiles)
+        ]
 
     def columns(self, tiles: tuple[int, int]) -> slice:
         """Return the image columns of some tiles."""
         return slice(tiles[0] * loops.TILE, min(tiles[1] * loops.TILE, self.size[1]))
 
 
-def visit(logits: Tensor, tops: Tensor, size: tuple[int, int], vectors: QueryVectors,
-          consume: Consume) -> None:
+def visit(
+    logits: Tensor, tops: Tensor, size: tuple[int, int], vectors: QueryVectors, consume: Consume
+) -> None:
     """Call `consume((rows, columns), block)` for every part of the image, from several threads.
 
     `logits` float32 [Q,h,w] finite and contiguous, `tops` [Q] their maxima, `size` (H, W).
@@ -106,8 +117,14 @@ def visit(logits: Tensor, tops: Tensor, size: tuple[int, int], vectors: QueryVec
         rows, tiles = part
         columns = grid.columns(tiles)
         out = _Buffers.of(vectors, rows.stop - rows.start, columns.stop - columns.start)
-        loops.accumulate(logits.numpy(), live.numpy(), *grid.band(rows), *weights, tiles,
-                         *(buffer.numpy() for buffer in vars(out).values()))
+        loops.accumulate(
+            logits.numpy(),
+            live.numpy(),
+            *grid.band(rows),
+            *weights,
+            tiles,
+            *(buffer.numpy() for buffer in vars(out).values()),
+        )
         consume((rows, columns), out.block(vectors, classes))
 
     _share(work, grid.parts(classes if vectors.keep else 1))
@@ -115,12 +132,18 @@ def visit(logits: Tensor, tops: Tensor, size: tuple[int, int], vectors: QueryVec
 
 def _weights(vectors: QueryVectors, live: Tensor, limits: Tensor) -> tuple[Any, ...]:
     accept = torch.empty(0) if vectors.accept is None else vectors.accept[live].float()
-    return (vectors.linear[:, live].contiguous().numpy(), vectors.semantic.shape[1],
-            vectors.largest[:, live].contiguous().numpy(),
-            vectors.voters[:, live].contiguous().numpy(), np.array(vectors.levels, np.float32),
-            accept.clamp_min(float(loops.ABSENT)).numpy(), np.float32(1 / vectors.temperature),
-            limits[live].numpy(), np.float32(1 / (vectors.partition or 1.0)),
-            np.float32(1 / (vectors.tanh or 1.0)))
+    return (
+        vectors.linear[:, live].contiguous().numpy(),
+        vectors.semantic.shape[1],
+        vectors.largest[:, live].contiguous().numpy(),
+        vectors.voters[:, live].contiguous().numpy(),
+        np.array(vectors.levels, np.float32),
+        accept.clamp_min(float(loops.ABSENT)).numpy(),
+        np.float32(1 / vectors.temperature),
+        limits[live].numpy(),
+        np.float32(1 / (vectors.partition or 1.0)),
+        np.float32(1 / (vectors.tanh or 1.0)),
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,7 @@ class _Buffers:
 
     label: Tensor
     peak: Tensor
-    sums: Tensor                                    # semantic rows where kept, then the sums
+    sums: Tensor  # semantic rows where kept, then the sums
     largest: Tensor
     votes: Tensor
     accept: Tensor
@@ -142,19 +165,25 @@ class _Buffers:
         kept = vectors.semantic.shape[1] if vectors.keep else 0
         accept = rows if vectors.accept is not None else 0
         partition = rows if vectors.partition else 0
-        return cls(torch.empty((rows, columns), dtype=torch.uint8), torch.empty((rows, columns)),
-                   torch.empty((kept + len(vectors.sums), rows, columns)),
-                   torch.empty((len(vectors.maxima), rows, columns)),
-                   torch.empty((len(vectors.votes), rows, columns), dtype=torch.int32),
-                   torch.empty((accept, columns)), torch.empty((accept, columns), dtype=torch.bool),
-                   torch.empty((2, partition, columns)),
-                   torch.empty((rows if vectors.tanh else 0, columns)))
+        return cls(
+            torch.empty((rows, columns), dtype=torch.uint8),
+            torch.empty((rows, columns)),
+            torch.empty((kept + len(vectors.sums), rows, columns)),
+            torch.empty((len(vectors.maxima), rows, columns)),
+            torch.empty((len(vectors.votes), rows, columns), dtype=torch.int32),
+            torch.empty((accept, columns)),
+            torch.empty((accept, columns), dtype=torch.bool),
+            torch.empty((2, partition, columns)),
+            torch.empty((rows if vectors.tanh else 0, columns)),
+        )
 
     def block(self, vectors: QueryVectors, classes: int) -> Block:
         kept = classes if vectors.keep else 0
-        maps = {**dict(zip(vectors.sums, self.sums[kept:], strict=True)),
-                **dict(zip(vectors.maxima, self.largest, strict=True)),
-                **dict(zip(vectors.votes, self.votes, strict=True))}
+        maps = {
+            **dict(zip(vectors.sums, self.sums[kept:], strict=True)),
+            **dict(zip(vectors.maxima, self.largest, strict=True)),
+            **dict(zip(vectors.votes, self.votes, strict=True)),
+        }
         if vectors.accept is not None:
             maps.update(accept=self.accept, covered=self.covered)
         if vectors.partition:
@@ -164,10 +193,12 @@ class _Buffers:
         return Block(self.peak, self.label, self.sums[:kept], maps, vectors.frame, classes)
 
 
-def support_overlap(logits: Tensor, tops: Tensor, size: tuple[int, int], confident: Tensor
-                    ) -> tuple[Tensor, Tensor]:
-    """Return per query the pixels with a positive logit, and those of them in the region that the
-    `confident` queries (bool [Q]) cover together, int64 [Q].
+def support_overlap(
+    logits: Tensor, tops: Tensor, size: tuple[int, int], confident: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return per query the pixels with a positive logit, and those in confident masks, int64 [Q].
+
+    `confident` bool [Q]; other arguments as in `visit`.
     """
     live, grid = (tops > 0).nonzero()[:, 0], Grid.of(logits.shape, size)
     counts = torch.zeros((2, len(tops)), dtype=torch.int64)
@@ -176,8 +207,16 @@ def support_overlap(logits: Tensor, tops: Tensor, size: tuple[int, int], confide
     def work(part: Part) -> None:
         rows, tiles = part
         mine = np.zeros((2, len(live)), np.int64)
-        loops.overlap(logits.numpy(), live.numpy(), *grid.band(rows), confident[live].numpy(),
-                      size[1], tiles, mine[0], mine[1])
+        loops.overlap(
+            logits.numpy(),
+            live.numpy(),
+            *grid.band(rows),
+            confident[live].numpy(),
+            size[1],
+            tiles,
+            mine[0],
+            mine[1],
+        )
         found.append(mine)
 
     if len(live):

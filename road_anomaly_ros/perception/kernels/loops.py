@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 TILE = 128
-ABSENT = np.float32(-3e38)                          # stands for -inf, which fast arithmetic excludes
+ABSENT = np.float32(-3e38)  # stands for -inf, which fast arithmetic excludes
 _FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz', 'arcp'}
 
 Array = Any
@@ -24,21 +24,22 @@ Array = Any
 
 def _jit(fastmath: set[str] = _FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
-        flags = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
+        flags: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
         try:
-            return numba.njit(cache=True, **flags)(function)        # type: ignore[no-any-return]
-        except RuntimeError:                        # no folder where compiled code may be kept
-            return numba.njit(**flags)(function)                    # type: ignore[no-any-return]
+            return numba.njit(cache=True, **flags)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # no folder where compiled code may be kept
+            return numba.njit(**flags)(function)  # type: ignore[no-any-return]
+
     return compile_it
 
 
-@_jit(_FAST - {'reassoc'})                          # the rounding trick must not be simplified away
+@_jit(_FAST - {'reassoc'})  # the rounding trick must not be simplified away
 def exp(x: Any) -> Any:
-    """Return exp(x) with a relative error below 2e-6: 2^n by the exponent bits, 2^f by a series."""
+    """e^x to a relative error of 2e-6: 2^n by the exponent bits, 2^f by a series."""
     y = x * np.float32(1.4426950408889634)
     y = y if y < np.float32(126.0) else np.float32(126.0)
     y = y if y > np.float32(-126.0) else np.float32(-126.0)
-    shifted = np.float32(y + np.float32(12582912.0))        # 1.5 * 2^23: the mantissa is round(y)
+    shifted = np.float32(y + np.float32(12582912.0))  # 1.5 * 2^23: the mantissa is round(y)
     f = y - (shifted - np.float32(12582912.0))
     p = np.float32(1.535336188319500e-4)
     p = p * f + np.float32(1.339887440266574e-3)
@@ -52,9 +53,17 @@ def exp(x: Any) -> Any:
 
 
 @_jit()
-def _widen(logits: Array, queries: Array, row: int, start: int, weights: Array, taps: Array,
-           wide: Array, top: Array) -> None:
-    """Interpolate one mask row along x into `wide` [n,TILE]; note each query's maximum in `top`."""
+def _widen(
+    logits: Array,
+    queries: Array,
+    row: int,
+    start: int,
+    weights: Array,
+    taps: Array,
+    wide: Array,
+    top: Array,
+) -> None:
+    """Interpolate one mask row along x into `wide` [n,TILE]; `top` [n] gets the maxima."""
     for i in range(len(queries)):
         source, target = logits[queries[i], row], taps[i]
         high = ABSENT
@@ -87,12 +96,14 @@ def _masks(low: Array, high: Array, t: Any, active: Array, count: int, masks: Ar
 
 
 @_jit()
-def _sums(linear: Array, active: Array, count: int, masks: Array, packed: Array, sums: Array) -> None:
+def _sums(
+    linear: Array, active: Array, count: int, masks: Array, packed: Array, sums: Array
+) -> None:
     """Store sum_q linear[k,q] m_q over the active queries in `sums` [N,TILE]."""
     if count == 0:
         sums[:] = np.float32(0.0)
         return
-    weights = packed[:linear.shape[0] * count].reshape(linear.shape[0], count)
+    weights = packed[: linear.shape[0] * count].reshape(linear.shape[0], count)
     for k in range(linear.shape[0]):
         for i in range(count):
             weights[k, i] = linear[k, active[i]]
@@ -114,7 +125,9 @@ def _peak(sums: Array, classes: int, peak: Array, label: Array) -> None:
 
 
 @_jit()
-def _partition(sums: Array, classes: int, peak: Array, inverse: Any, total: Array, spread: Array) -> None:
+def _partition(
+    sums: Array, classes: int, peak: Array, inverse: Any, total: Array, spread: Array
+) -> None:
     """Store sum_k e_k and sum_k e_k z_k with z_k = (S_k - max) * inverse and e_k = exp(z_k)."""
     total[:] = np.float32(0.0)
     spread[:] = np.float32(0.0)
@@ -151,8 +164,16 @@ def _largest(weights: Array, active: Array, count: int, masks: Array, largest: A
 
 
 @_jit()
-def _count(low: Array, high: Array, t: Any, active: Array, count: int, chosen: Array, level: Any,
-           votes: Array) -> None:
+def _count(
+    low: Array,
+    high: Array,
+    t: Any,
+    active: Array,
+    count: int,
+    chosen: Array,
+    level: Any,
+    votes: Array,
+) -> None:
     """Store how many chosen queries have a logit above `level`."""
     votes[:] = 0
     for i in range(count):
@@ -163,8 +184,19 @@ def _count(low: Array, high: Array, t: Any, active: Array, count: int, chosen: A
 
 
 @_jit()
-def _accept(low: Array, high: Array, t: Any, active: Array, count: int, values: Array, inverse: Any,
-            peak: Array, total: Array, mean: Array, covered: Array) -> None:
+def _accept(
+    low: Array,
+    high: Array,
+    t: Any,
+    active: Array,
+    count: int,
+    values: Array,
+    inverse: Any,
+    peak: Array,
+    total: Array,
+    mean: Array,
+    covered: Array,
+) -> None:
     """Store the softmax-weighted mean of `values` over the queries with a logit above 0.
 
     The maximum is taken per pixel first: a global one underflows at small temperatures.
@@ -192,9 +224,19 @@ def _accept(low: Array, high: Array, t: Any, active: Array, count: int, values: 
 
 
 @_jit()
-def _advance(logits: Array, queries: Array, rows: tuple[int, int], last: tuple[int, int],
-             start: int, weights: Array, taps: Array, low: Array, high: Array, top_low: Array,
-             top_high: Array) -> None:
+def _advance(
+    logits: Array,
+    queries: Array,
+    rows: tuple[int, int],
+    last: tuple[int, int],
+    start: int,
+    weights: Array,
+    taps: Array,
+    low: Array,
+    high: Array,
+    top_low: Array,
+    top_high: Array,
+) -> None:
     """Bring `low` and `high` from the mask rows `last` to the mask rows `rows`."""
     if rows[0] == last[1]:
         low[:] = high
@@ -209,12 +251,35 @@ def _advance(logits: Array, queries: Array, rows: tuple[int, int], last: tuple[i
 
 
 @_jit()
-def accumulate(logits: Array, queries: Array, row_low: Array, row_high: Array, row_weight: Array,
-               starts: Array, weights: Array, linear: Array, classes: int, maxima: Array,
-               chosen: Array, levels: Array, values: Array, inverse: Any, cull: Array,
-               temper: Any, scale: Any, tiles: tuple[int, int], label: Array, peak: Array,
-               sums: Array, largest: Array, votes: Array, accept: Array, covered: Array,
-               partition: Array, tanh: Array) -> None:
+def accumulate(
+    logits: Array,
+    queries: Array,
+    row_low: Array,
+    row_high: Array,
+    row_weight: Array,
+    starts: Array,
+    weights: Array,
+    linear: Array,
+    classes: int,
+    maxima: Array,
+    chosen: Array,
+    levels: Array,
+    values: Array,
+    inverse: Any,
+    cull: Array,
+    temper: Any,
+    scale: Any,
+    tiles: tuple[int, int],
+    label: Array,
+    peak: Array,
+    sums: Array,
+    largest: Array,
+    votes: Array,
+    accept: Array,
+    covered: Array,
+    partition: Array,
+    tanh: Array,
+) -> None:
     """Fill the accumulators of the given output rows and of the columns in `tiles`.
 
     Outputs begin at the first of these rows and columns; those of no rows are not wanted.
@@ -234,8 +299,19 @@ def accumulate(logits: Array, queries: Array, row_low: Array, row_high: Array, r
         for o in range(label.shape[0]):
             pair = (row_low[o], row_high[o])
             if pair != last:
-                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, low, high,
-                         top_low, top_high)
+                _advance(
+                    logits,
+                    queries,
+                    pair,
+                    last,
+                    starts[tile],
+                    weights[tile],
+                    taps,
+                    low,
+                    high,
+                    top_low,
+                    top_high,
+                )
                 count = _choose(top_low, top_high, cull, active)
                 last = pair
             t, top = row_weight[o], peak[o, c0:c1]
@@ -243,24 +319,48 @@ def accumulate(logits: Array, queries: Array, row_low: Array, row_high: Array, r
             _sums(linear, active, count, masks, packed, part)
             _peak(part, classes, top, label[o, c0:c1])
             for k in range(sums.shape[0]):
-                sums[k, o, c0:c1] = part[skip + k, :c1 - c0]
+                sums[k, o, c0:c1] = part[skip + k, : c1 - c0]
             for j in range(maxima.shape[0]):
                 _largest(maxima[j], active, count, masks, largest[j, o, c0:c1])
             for j in range(chosen.shape[0]):
                 _count(low, high, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
             if accept.shape[0]:
-                _accept(low, high, t, active, count, values, inverse, best[:c1 - c0],
-                        total[:c1 - c0], accept[o, c0:c1], covered[o, c0:c1])
+                _accept(
+                    low,
+                    high,
+                    t,
+                    active,
+                    count,
+                    values,
+                    inverse,
+                    best[: c1 - c0],
+                    total[: c1 - c0],
+                    accept[o, c0:c1],
+                    covered[o, c0:c1],
+                )
             if partition.shape[1]:
-                _partition(part, classes, top, temper, partition[0, o, c0:c1], partition[1, o, c0:c1])
+                _partition(
+                    part, classes, top, temper, partition[0, o, c0:c1], partition[1, o, c0:c1]
+                )
             if tanh.shape[0]:
                 _tanh(part, classes, scale, tanh[o, c0:c1])
 
 
 @_jit()
-def overlap(logits: Array, queries: Array, row_low: Array, row_high: Array, row_weight: Array,
-            starts: Array, weights: Array, confident: Array, width: int, tiles: tuple[int, int],
-            areas: Array, shared: Array) -> None:
+def overlap(
+    logits: Array,
+    queries: Array,
+    row_low: Array,
+    row_high: Array,
+    row_weight: Array,
+    starts: Array,
+    weights: Array,
+    confident: Array,
+    width: int,
+    tiles: tuple[int, int],
+    areas: Array,
+    shared: Array,
+) -> None:
     """Add per query the pixels with a positive logit, and those that a confident query has too.
 
     Counts the given output rows and the columns in `tiles` of an image of `width` columns.
@@ -272,19 +372,30 @@ def overlap(logits: Array, queries: Array, row_low: Array, row_high: Array, row_
     active, cull = np.empty(n, np.int64), np.zeros(n, np.float32)
     region = np.empty(TILE, np.int32)
     for tile in range(tiles[0], tiles[1]):
-        part = region[:min(TILE, width - tile * TILE)]
+        part = region[: min(TILE, width - tile * TILE)]
         last, count = (-1, -1), 0
         for r in range(row_low.size):
             pair = (row_low[r], row_high[r])
             if pair != last:
-                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, low, high,
-                         top_low, top_high)
+                _advance(
+                    logits,
+                    queries,
+                    pair,
+                    last,
+                    starts[tile],
+                    weights[tile],
+                    taps,
+                    low,
+                    high,
+                    top_low,
+                    top_high,
+                )
                 count = _choose(top_low, top_high, cull, active)
                 last = pair
             _count(low, high, row_weight[r], active, count, confident, np.float32(0.0), part)
             for i in range(count):
                 a, b = low[active[i]], high[active[i]]
-                inside, both = 0, 0
+                inside, both = np.int64(0), np.int64(0)
                 for x in range(part.size):
                     hit = np.int32(a[x] + row_weight[r] * (b[x] - a[x]) > 0)
                     inside += hit

@@ -47,7 +47,9 @@ class QueryVectors:
     @property
     def linear(self) -> Tensor:
         """All that is summed, [K + sums, Q] float32: the semantic rows first."""
-        return torch.cat([self.semantic.T, *(weight[None] for weight in self.sums.values())]).float()
+        return torch.cat(
+            [self.semantic.T, *(weight[None] for weight in self.sums.values())]
+        ).float()
 
     @property
     def largest(self) -> Tensor:
@@ -60,14 +62,19 @@ class QueryVectors:
         """Who votes, bool [V, Q]."""
         rows = [chosen for chosen, _ in self.votes.values()]
         shape = (0, len(self.semantic))
-        return torch.stack(rows) if rows else torch.zeros(
-            shape, dtype=torch.bool, device=self.semantic.device)
+        return (
+            torch.stack(rows)
+            if rows
+            else torch.zeros(shape, dtype=torch.bool, device=self.semantic.device)
+        )
 
     @property
     def levels(self) -> list[float]:
         """The logits above which a vote counts, [V]; a threshold of 0.5 is exactly the logit 0."""
-        return [float(torch.tensor(threshold, dtype=torch.float64).logit().clamp(-1e30, 1e30))
-                for _, threshold in self.votes.values()]
+        return [
+            float(torch.tensor(threshold, dtype=torch.float64).logit().clamp(-1e30, 1e30))
+            for _, threshold in self.votes.values()
+        ]
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,24 @@ class Block:
     from_queries: bool = True
 
     @classmethod
-    def of(cls, semantic: Tensor, maps: Mapping[str, Tensor], frame: Mapping[str, Tensor],
-           from_queries: bool = True) -> Block:
+    def of(
+        cls,
+        semantic: Tensor,
+        maps: Mapping[str, Tensor],
+        frame: Mapping[str, Tensor],
+        from_queries: bool = True,
+    ) -> Block:
         """Build from the semantic map [K,r,c], whose maximum and label are taken here."""
         peak, index = semantic.max(dim=0)
-        return cls(peak, index.to(torch.uint8), semantic, maps, frame, len(semantic),
-                   from_queries=from_queries)
+        return cls(
+            peak,
+            index.to(torch.uint8),
+            semantic,
+            maps,
+            frame,
+            len(semantic),
+            from_queries=from_queries,
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the accumulator `name` [r,c]; KeyError when nobody asked for it."""
@@ -110,7 +129,7 @@ class Block:
         return weight.sum(0), z.mul_(weight).sum(0)
 
     def tanh(self, temperature: float) -> Tensor:
-        """Return sum_k tanh(S_k / T), for mask models, whose S is never negative."""
+        """Sum the hyperbolic tangents of S_k / T; for mask models, whose S is never negative."""
         if 'tanh' in self.maps:
             return self.maps['tanh']
         return (self.semantic / temperature).tanh_().sum(0)
@@ -120,13 +139,13 @@ class Block:
 class Taps:
     """Bilinear interpolation along one axis, half-pixel centres, edges repeated."""
 
-    low: Tensor                                     # [n] int64
-    high: Tensor                                    # [n] int64
-    weight: Tensor                                  # [n] float32, of the high tap
+    low: Tensor  # [n] int64
+    high: Tensor  # [n] int64
+    weight: Tensor  # [n] float32, of the high tap
 
     @classmethod
     def of(cls, length: int, target: int) -> Taps:
-        """Return the taps that resize `length` samples to `target` samples as torch does, on the CPU."""
+        """Return, on the CPU, the taps that resize `length` samples to `target` as torch does."""
         place = torch.arange(target, dtype=torch.float32) + 0.5
         place = (place * (length / target) - 0.5).clamp_(min=0.0)
         low = place.to(torch.int64).clamp_(max=length - 1)

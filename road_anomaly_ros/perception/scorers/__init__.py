@@ -1,7 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Anomaly scores as epilogues of the dense pass: one entry per method, chosen by name, higher is
-stranger."""
+"""Anomaly scores as epilogues of the dense pass, chosen by name; higher is stranger."""
 
 from __future__ import annotations
 
@@ -24,12 +23,34 @@ from road_anomaly_ros.perception.contract import (
 )
 from road_anomaly_ros.perception.registry import build_options
 from road_anomaly_ros.perception.scorers import (
-    external, learned, mask2anomaly, maskomaly, queries, s2, semantic, windowed)
+    external,
+    learned,
+    mask2anomaly,
+    maskomaly,
+    queries,
+    s2,
+    semantic,
+    windowed,
+)
 from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 
 __all__ = [
-    'SCORERS', 'DenseResult', 'Output', 'Scorer', 'bind', 'check', 'evaluate', 'external', 'learned', 'mask2anomaly',
-    'maskomaly', 'queries', 's2', 'score_map', 'semantic']
+    'SCORERS',
+    'DenseResult',
+    'Output',
+    'Scorer',
+    'bind',
+    'check',
+    'evaluate',
+    'external',
+    'learned',
+    'mask2anomaly',
+    'maskomaly',
+    'queries',
+    's2',
+    'score_map',
+    'semantic',
+]
 
 
 Output = MaskOutput | WindowedOutput | PixelOutput | MapOutput
@@ -37,18 +58,24 @@ Output = MaskOutput | WindowedOutput | PixelOutput | MapOutput
 
 @dataclass(frozen=True)
 class DenseResult:
-    """Labels and score of one image; `sanitized` counts repaired inputs, `extras` holds what was
-    asked for."""
+    """Labels, score and the extra maps that were asked for; `sanitized` counts repaired inputs."""
 
-    labels: Tensor                                  # [H, W] uint8 argmax_k S_k
-    score: Tensor                                   # [H, W] float32, higher is stranger
-    sanitized: Tensor                               # 0-d int64, on the device
+    labels: Tensor  # [H, W] uint8 argmax_k S_k
+    score: Tensor  # [H, W] float32, higher is stranger
+    sanitized: Tensor  # 0-d int64, on the device
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def evaluate(output: Output, scorer: str, options: Any = None, *,
-             size: tuple[int, int] | None = None, upsample: str = 'logits', sanitize: bool = True,
-             extras: Sequence[str] = ()) -> DenseResult:
+def evaluate(
+    output: Output,
+    scorer: str,
+    options: Any = None,
+    *,
+    size: tuple[int, int] | None = None,
+    upsample: str = 'logits',
+    sanitize: bool = True,
+    extras: Sequence[str] = (),
+) -> DenseResult:
     """Score one segmenter output at `size` (H, W), by default that of the camera image.
 
     `options` is the scorer's options dataclass or a mapping of option names; None means the
@@ -63,7 +90,9 @@ def evaluate(output: Output, scorer: str, options: Any = None, *,
     method = entry.make
     _refuse_kind(scorer, method, _kind(output))
     _refuse_extras(scorer, method, extras)
-    source, vectors = _prepare(output, method, options, size or output.image_size, upsample, sanitize)
+    source, vectors = _prepare(
+        output, method, options, size or output.image_size, upsample, sanitize
+    )
 
     def epilogue(block: dense.Block) -> Mapping[str, Tensor]:
         found = method.epilogue(block, options)
@@ -82,8 +111,14 @@ def _kind(output: Output) -> str:
     return 'pixel' if isinstance(output, PixelOutput) else 'mask'
 
 
-def _prepare(output: Output, method: Scorer, options: Any, size: tuple[int, int],
-            upsample: str, sanitize: bool) -> tuple[Any, dense.QueryVectors | None]:
+def _prepare(
+    output: Output,
+    method: Scorer,
+    options: Any,
+    size: tuple[int, int],
+    upsample: str,
+    sanitize: bool,
+) -> tuple[Any, dense.QueryVectors | None]:
     if upsample not in dense.UPSAMPLE:
         raise ValueError(f'upsample: expected one of {list(dense.UPSAMPLE)}, got {upsample!r}')
     if isinstance(output, MapOutput):
@@ -125,8 +160,10 @@ def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
 def _refuse_kind(name: str, method: Scorer, kind: str) -> None:
     if kind not in method.kinds:
         able = [entry.name for entry in SCORERS if kind in entry.make.kinds]
-        raise ValueError(f'scorer {name!r} needs {" or ".join(method.kinds)} outputs, but this segmenter gives '
-                         f'{kind} outputs; choose one of {sorted(able)}')
+        raise ValueError(
+            f'scorer {name!r} needs {" or ".join(method.kinds)} outputs, but this segmenter gives '
+            f'{kind} outputs; choose one of {sorted(able)}'
+        )
 
 
 def _refuse_extras(name: str, method: Scorer, extras: Sequence[str]) -> None:
@@ -137,8 +174,16 @@ def _refuse_extras(name: str, method: Scorer, extras: Sequence[str]) -> None:
 
 
 @torch.inference_mode()
-def score_map(name: str, class_logits: Any, mask_logits: Any, size: tuple[int, int] | None = None, *,
-              upsample: str = 'logits', sanitize_inputs: bool = True, **options: Any) -> Any:
+def score_map(
+    name: str,
+    class_logits: Any,
+    mask_logits: Any,
+    size: tuple[int, int] | None = None,
+    *,
+    upsample: str = 'logits',
+    sanitize_inputs: bool = True,
+    **options: Any,
+) -> Any:
     """Return the anomaly score float32 [H,W] of one image, higher is stranger.
 
     `class_logits` [Q,K+1] (last column: no object) and `mask_logits` [Q,h,w] are float tensors or
@@ -153,7 +198,11 @@ def score_map(name: str, class_logits: Any, mask_logits: Any, size: tuple[int, i
     if class_logits is None:
         output = PixelOutput(masks, size)
     else:
-        classes = class_logits if isinstance(class_logits, Tensor) else torch.as_tensor(np.asarray(class_logits))
+        classes = (
+            class_logits
+            if isinstance(class_logits, Tensor)
+            else torch.as_tensor(np.asarray(class_logits))
+        )
         output = MaskOutput(classes.to(masks.device), masks, size)
     score = evaluate(output, name, options, upsample=upsample, sanitize=sanitize_inputs).score
     return score.numpy() if from_arrays else score

@@ -69,7 +69,8 @@ class Scorer:
     display: tuple[float, float] = (0.0, 1.0)
     check: Callable[[Any, str, LabelSet], None] = field(default=accept_all)
     bind: Callable[[Any, Path | None, tuple[str, ...]], tuple[Any, str]] = field(
-        default=keep_options)
+        default=keep_options
+    )
     merged: tuple[str, ...] = ()
 
 

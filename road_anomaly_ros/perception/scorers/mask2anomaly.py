@@ -12,11 +12,10 @@ from torch import Tensor
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
 from road_anomaly_ros.perception.registry import option
-from road_anomaly_ros.perception.scorers.base import (
-    MASKS_ONLY, SCORERS, Scorer, chosen)
+from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Scorer, chosen
 
 CITYSCAPES_CLASSES = 19
-STUFF = tuple(range(2, 11))                         # building .. sky, without road and sidewalk
+STUFF = tuple(range(2, 11))  # building .. sky, without road and sidewalk
 ROAD_AND_THINGS = (0, *range(11, 19))
 
 
@@ -25,37 +24,51 @@ class Mask2AnomalyOptions:
     """Options of `mask2anomaly`; the class ids of the defaults are Cityscapes train ids."""
 
     refine_mode: str = option(
-        'code', "Refinement: 'code' and 'code_any' silence confident stuff masks (from refine_min_kept "
+        'code',
+        "Refinement: 'code' and 'code_any' silence confident stuff masks (from refine_min_kept "
         "or from one such query on), 'paper' keeps only confident road and thing masks, 'none' is "
-        'the plain score.', choices=('code', 'code_any', 'paper', 'none'))
+        'the plain score.',
+        choices=('code', 'code_any', 'paper', 'none'),
+    )
     refine_min_kept: int = option(
-        2, "Mode 'code': refine only with at least this many confident queries.", low=1, high=1000)
+        2, "Mode 'code': refine only with at least this many confident queries.", low=1, high=1000
+    )
     refine_conf: float = option(
-        0.95, 'A query is confident when its best probability is above this.', low=0.0, high=1.0)
+        0.95, 'A query is confident when its best probability is above this.', low=0.0, high=1.0
+    )
     refine_mask_thresh: float = option(
-        0.5, 'Level from which a confident mask counts as there.', low=0.0, high=1.0)
+        0.5, 'Level from which a confident mask counts as there.', low=0.0, high=1.0
+    )
     refine_class_ids: tuple[int, ...] = option(
-        STUFF, "Classes whose confident masks are silenced in the modes 'code' and 'code_any'.",
-        low=0, high=254)
+        STUFF,
+        "Classes whose confident masks are silenced in the modes 'code' and 'code_any'.",
+        low=0,
+        high=254,
+    )
     paper_class_ids: tuple[int, ...] = option(
-        ROAD_AND_THINGS, "Classes whose confident masks keep their score in the mode 'paper'.",
-        low=0, high=254)
+        ROAD_AND_THINGS,
+        "Classes whose confident masks keep their score in the mode 'paper'.",
+        low=0,
+        high=254,
+    )
     score_includes_kept: bool = option(
-        True, 'Let confident stuff queries compete with the class maximum, as the code does; false is '
-        'equation 2.')
-    clip_unit: bool = option(False, 'Clip the score to [0, 1]; it is negative where masks overlap.')
+        True,
+        'Let confident stuff queries compete with the class maximum, as the code does; false is '
+        'equation 2.',
+    )
+    clip_unit: bool = option(
+        False, 'Clip the score to [0, 1]; it is negative where masks overlap.'
+    )
 
 
 def _confident(probabilities: Tensor, ids: tuple[int, ...], conf: float) -> Tensor:
-    """Return which queries [Q] are confident of one of the classes `ids`; 'no object' never
-    counts."""
+    """Return which queries [Q] are confident of one of the classes `ids`."""
     best, label = probabilities.max(1)
     return (best > conf) & chosen(ids, probabilities.shape[1], label.device)[label]
 
 
 def vectors(source: MaskSource, options: Mask2AnomalyOptions) -> QueryVectors:
-    """Weigh confident stuff queries by their probability s_q, and count confident road and
-    things."""
+    """Weigh confident stuff queries by their probability; count confident road and things."""
     probabilities = source.probabilities()
     known = probabilities[:, :-1].float()
     check_class_ids(options, known.shape[1])
@@ -91,20 +104,31 @@ def check(options: Mask2AnomalyOptions, kind: str, labels: LabelSet) -> None:
 
 
 def check_class_ids(options: Mask2AnomalyOptions, classes: int) -> None:
-    """Raise ValueError when the ids in use are the Cityscapes defaults or beyond the model's
-    classes."""
+    """Refuse ids in use that are the Cityscapes defaults or beyond the model's classes."""
     for name, default, used in (
-            ('refine_class_ids', STUFF, options.score_includes_kept or 'code' in options.refine_mode),
-            ('paper_class_ids', ROAD_AND_THINGS, options.refine_mode == 'paper')):
+        ('refine_class_ids', STUFF, options.score_includes_kept or 'code' in options.refine_mode),
+        ('paper_class_ids', ROAD_AND_THINGS, options.refine_mode == 'paper'),
+    ):
         ids = getattr(options, name)
         if used and ids == default and classes != CITYSCAPES_CLASSES:
-            raise ValueError(f'{name}: the default {list(default)} are Cityscapes classes, but this '
-                             f'model has {classes}; give the ids of its own classes')
+            raise ValueError(
+                f'{name}: the default {list(default)} are Cityscapes classes, but this '
+                f'model has {classes}; give the ids of its own classes'
+            )
         if used and ids and max(ids) >= classes:
-            raise ValueError(f'{name}: expected ids below {classes}, the number of classes, got '
-                             f'{max(ids)}')
+            raise ValueError(
+                f'{name}: expected ids below {classes}, the number of classes, got {max(ids)}'
+            )
 
 
-SCORERS.register('mask2anomaly', Mask2AnomalyOptions)(Scorer(
-    mask2anomaly, 'Mask2Anomaly, Rai et al. 2023', vectors, frozenset({'max_s', 'kept', 'votes'}),
-    MASKS_ONLY, threshold=0.7, check=check))
+SCORERS.register('mask2anomaly', Mask2AnomalyOptions)(
+    Scorer(
+        mask2anomaly,
+        'Mask2Anomaly, Rai et al. 2023',
+        vectors,
+        frozenset({'max_s', 'kept', 'votes'}),
+        MASKS_ONLY,
+        threshold=0.7,
+        check=check,
+    )
+)

@@ -18,10 +18,14 @@ from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Scorer
 class EamOptions:
     """Options of `eam`."""
 
-    clip_unit: bool = option(False, 'Clip the score to [0, 1]; it is negative where masks overlap.')
+    clip_unit: bool = option(
+        False, 'Clip the score to [0, 1]; it is negative where masks overlap.'
+    )
     negative_objectness: bool = option(
-        False, 'For models with an outlier class as the last one before no-object: score by how far it '
-        'beats the best known class.')
+        False,
+        'For models with an outlier class as the last one before no-object: score by how far it '
+        'beats the best known class.',
+    )
 
 
 def best_vectors(source: MaskSource, options: object) -> QueryVectors:
@@ -38,8 +42,7 @@ def s2_reject(block: Block, options: NoOptions) -> Tensor:
 
 
 def eam_vectors(source: MaskSource, options: EamOptions) -> QueryVectors:
-    """Weigh queries by their best known class, minus the outlier class in the negative-objectness
-    form."""
+    """Weigh queries by their best known class, minus the outlier class where there is one."""
     known = source.probabilities()[:, :-1].float()
     if not options.negative_objectness:
         return QueryVectors(known, sums={'mass': known.amax(1)})
@@ -47,8 +50,7 @@ def eam_vectors(source: MaskSource, options: EamOptions) -> QueryVectors:
 
 
 def eam(block: Block, options: EamOptions) -> Tensor:
-    """1 - sum_q m_q max_k p_q(k); range (1-Q, 1]; without the 1 in the negative-objectness
-    form."""
+    """1 - sum_q m_q max_k p_q(k); range (1-Q, 1]; the negative-objectness form lacks the 1."""
     score = -block['mass'] if options.negative_objectness else 1 - block['mass']
     return score.clamp_(0, 1) if options.clip_unit else score
 
@@ -57,12 +59,30 @@ def check_eam(options: EamOptions, kind: str, labels: LabelSet) -> None:
     """Refuse the outlier column where only one class is known."""
     del kind
     if options.negative_objectness and len(labels) < 2:
-        raise ValueError('negative_objectness: expected at least one class before the outlier class, '
-                         f'got a model of {len(labels)}')
+        raise ValueError(
+            'negative_objectness: expected at least one class before the outlier class, '
+            f'got a model of {len(labels)}'
+        )
 
 
-SCORERS.register('s2_reject')(Scorer(
-    s2_reject, 'query-level uncertainty, eq. 1', best_vectors, frozenset({'best'}), MASKS_ONLY, threshold=0.7))
-SCORERS.register('eam', EamOptions)(Scorer(
-    eam, 'EAM, Grcic et al. 2023', eam_vectors, frozenset({'mass'}), MASKS_ONLY, threshold=0.7,
-    check=check_eam))
+SCORERS.register('s2_reject')(
+    Scorer(
+        s2_reject,
+        'query-level uncertainty, eq. 1',
+        best_vectors,
+        frozenset({'best'}),
+        MASKS_ONLY,
+        threshold=0.7,
+    )
+)
+SCORERS.register('eam', EamOptions)(
+    Scorer(
+        eam,
+        'EAM, Grcic et al. 2023',
+        eam_vectors,
+        frozenset({'mass'}),
+        MASKS_ONLY,
+        threshold=0.7,
+        check=check_eam,
+    )
+)

@@ -21,35 +21,59 @@ COPY_REJECTION = -1.0
 class S2Options:
     """Options of `s2`; names as in the specification, `lam` is lambda."""
 
-    stage: str = option('fuse', "Which map is the score: 'fuse' (eq. 10), 'reject' (eq. 1) or 'accept' (eq. 9).",
-                        choices=('fuse', 'reject', 'accept'))
-    lam: float = option(0.6, 'Weight of rejection in the fusion; selection has the rest.', low=0.0, high=1.0)
-    tau: float = option(0.01, 'Queries with a normalised entropy below this are confident.', low=0.0, high=1.0)
-    temperature: float = option(1.0, 'Softmax temperature over the queries that cover a pixel; small prefers '
-                                'the most uncertain one.', low=1e-3, high=1e3)
+    stage: str = option(
+        'fuse',
+        "Which map is the score: 'fuse' (eq. 10), 'reject' (eq. 1) or 'accept' (eq. 9).",
+        choices=('fuse', 'reject', 'accept'),
+    )
+    lam: float = option(
+        0.6, 'Weight of rejection in the fusion; selection has the rest.', low=0.0, high=1.0
+    )
+    tau: float = option(
+        0.01, 'Queries with a normalised entropy below this are confident.', low=0.0, high=1.0
+    )
+    temperature: float = option(
+        1.0,
+        'Softmax temperature over the queries that cover a pixel; small prefers '
+        'the most uncertain one.',
+        low=1e-3,
+        high=1e3,
+    )
     eps: float = option(1e-8, 'Guard of divisions and logarithms.', low=0.0, high=1e-2)
     accept_fill: float = option(
-        0.0, "Selection score of pixels that no query covers; 'reject' copies the rejection score there.",
-        low=COPY_REJECTION, high=1.0, words={'reject': COPY_REJECTION})
+        0.0,
+        "Selection score where no query covers a pixel; 'reject' copies the rejection score.",
+        low=COPY_REJECTION,
+        high=1.0,
+        words={'reject': COPY_REJECTION},
+    )
     drop_void_queries: bool = option(
-        False, 'Leave queries whose best column is no-object out of the selection stage.')
-    weight_by_objectness: bool = option(False, "Multiply a query's entropy by its probability of any class.")
+        False, 'Leave queries whose best column is no-object out of the selection stage.'
+    )
+    weight_by_objectness: bool = option(
+        False, "Multiply a query's entropy by its probability of any class."
+    )
     overlap_resolution: str = option(
-        'output', "Where overlaps with confident queries are counted: on the 'output' grid (as published) or "
-        "on the 'native' mask grid (cheap, differs at boundaries).", choices=('output', 'native'))
-    rejection: str = option('s2_reject', "Rejection map: 's2_reject' (eq. 1) or 'rba' as 1 + clip(rba, -1, 0).",
-                            choices=('s2_reject', 'rba'))
+        'output',
+        "Where overlaps with confident queries are counted: 'output' grid (as published) or "
+        "on the 'native' mask grid (cheap, differs at boundaries).",
+        choices=('output', 'native'),
+    )
+    rejection: str = option(
+        's2_reject',
+        "Rejection map: 's2_reject' (eq. 1) or 'rba' as 1 + clip(rba, -1, 0).",
+        choices=('s2_reject', 'rba'),
+    )
 
 
 @dataclass(frozen=True)
 class QueryUncertainty:
-    """What the selection stage knows of each query, float64 [Q]; `selected` bool [Q] takes part in
-    it."""
+    """What the selection stage knows of each query, float64 [Q]; `selected` ones take part."""
 
-    p_fg: Tensor                                    # [Q, K] class distribution without no-object, eq. 2
-    s_init: Tensor                                  # normalised entropy in [0, 1], eq. 3
-    overlap: Tensor                                 # share of the mask inside confident masks, eq. 6
-    s_adj: Tensor                                   # s_init (1 - overlap), eq. 7
+    p_fg: Tensor  # [Q, K] class distribution without no-object, eq. 2
+    s_init: Tensor  # normalised entropy in [0, 1], eq. 3
+    overlap: Tensor  # share of the mask inside confident masks, eq. 6
+    s_adj: Tensor  # s_init (1 - overlap), eq. 7
     selected: Tensor
 
 
@@ -68,7 +92,9 @@ def query_uncertainty(source: MaskSource, options: S2Options) -> QueryUncertaint
     confident = (s_init < options.tau) & selected
     overlap = torch.zeros_like(s_init)
     if options.tau > 0:
-        areas, shared = source.support_overlap(confident, native=options.overlap_resolution == 'native')
+        areas, shared = source.support_overlap(
+            confident, native=options.overlap_resolution == 'native'
+        )
         overlap = shared / (areas + options.eps).clamp_min(torch.finfo(s_init.dtype).tiny)
     return QueryUncertainty(p_fg, s_init, overlap, s_init * (1 - overlap), selected)
 
@@ -90,26 +116,38 @@ def s2_vectors(source: MaskSource, options: S2Options) -> QueryVectors:
         return QueryVectors(known, maxima=maxima, tanh=tanh)
     found = query_uncertainty(source, options)
     accept = torch.where(found.selected, found.s_adj, -torch.inf).float()
-    return QueryVectors(known, maxima=maxima, accept=accept, temperature=options.temperature,
-                        tanh=tanh)
+    return QueryVectors(
+        known, maxima=maxima, accept=accept, temperature=options.temperature, tanh=tanh
+    )
 
 
 def s2(block: Block, options: S2Options) -> Maps:
     """Score of the chosen stage, range [0, 1], with the maps of all stages that were computed."""
-    if options.rejection == 'rba':
-        reject = 1 - block.tanh(1.0).clamp(0, 1)
-    else:
-        reject = 1 - block['best']
+    by_rba = options.rejection == 'rba'
+    reject = 1 - (block.tanh(1.0).clamp(0, 1) if by_rba else block['best'])
     if options.stage == 'reject':
         return {'score': reject, 's_reject': reject}
     fill = reject if options.accept_fill < 0 else options.accept_fill
     accept = torch.where(block['covered'] > 0, block['accept'], fill)
     fuse = options.lam * reject + (1 - options.lam) * accept
     score = accept if options.stage == 'accept' else fuse
-    return {'score': score, 's_reject': reject, 's_accept': accept, 's_fuse': fuse,
-            'covered': block['covered'] > 0}
+    return {
+        'score': score,
+        's_reject': reject,
+        's_accept': accept,
+        's_fuse': fuse,
+        'covered': block['covered'] > 0,
+    }
 
 
-SCORERS.register('s2', S2Options)(Scorer(
-    s2, 'query-level uncertainty, eq. 1-10', s2_vectors, frozenset({'best', 'tanh', 'accept'}), MASKS_ONLY,
-    extras=('s_reject', 's_accept', 's_fuse', 'covered'), threshold=0.6))
+SCORERS.register('s2', S2Options)(
+    Scorer(
+        s2,
+        'query-level uncertainty, eq. 1-10',
+        s2_vectors,
+        frozenset({'best', 'tanh', 'accept'}),
+        MASKS_ONLY,
+        extras=('s_reject', 's_accept', 's_fuse', 'covered'),
+        threshold=0.6,
+    )
+)

@@ -19,7 +19,9 @@ TEMPERATURE_LOW = 1e-3
 
 
 def _temperature() -> float:
-    value: float = option(1.0, 'Temperature; above 1 flattens the distribution.', low=TEMPERATURE_LOW, high=1e3)
+    value: float = option(
+        1.0, 'Temperature; above 1 flattens the distribution.', low=TEMPERATURE_LOW, high=1e3
+    )
     return value
 
 
@@ -27,7 +29,9 @@ def _temperature() -> float:
 class PlainOptions:
     """Options of `plain`."""
 
-    clip_unit: bool = option(False, 'Clip the score to [0, 1]; it is negative where masks overlap.')
+    clip_unit: bool = option(
+        False, 'Clip the score to [0, 1]; it is negative where masks overlap.'
+    )
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,15 @@ class SoftmaxOptions:
 
     temperature: float = _temperature()
     temperature_target: str = option(
-        'semantic', "What the temperature divides: the 'semantic' map (as published), the 'class_logits' "
+        'semantic',
+        "What the temperature divides: the 'semantic' map (as published), the 'class_logits' "
         "before the sum over queries (a calibration), or 'pixel_logits' (pixel models only).",
-        choices=('semantic', 'class_logits', 'pixel_logits'))
+        choices=('semantic', 'class_logits', 'pixel_logits'),
+    )
     include_void_channel: bool = option(
-        True, 'Pixel models: keep the last channel (void) in the softmax and the maximum, as published.')
+        True,
+        'Pixel models: keep the last channel (void) in the softmax and the maximum, as published.',
+    )
 
 
 @dataclass(frozen=True)
@@ -100,9 +108,11 @@ def check_target(options: SoftmaxOptions, kind: str, labels: LabelSet) -> None:
     del labels
     wrong = 'pixel_logits' if kind == 'mask' else 'class_logits'
     if options.temperature_target == wrong:
-        raise ValueError(f'temperature_target: expected semantic or '
-                         f'{"class_logits" if kind == "mask" else "pixel_logits"} for a {kind} model, '
-                         f'got {wrong}')
+        raise ValueError(
+            f'temperature_target: expected semantic or '
+            f'{"class_logits" if kind == "mask" else "pixel_logits"} for a {kind} model, '
+            f'got {wrong}'
+        )
 
 
 def unit(score: Tensor, options: UnitOptions) -> Tensor:
@@ -156,7 +166,7 @@ def rba(block: Block, options: UnitOptions) -> Tensor:
 
 
 def rba_s1(block: Block, options: RbaS1Options) -> Tensor:
-    """-sum_k tanh(relu(S_k / T)); equal to `rba` at T = 1 for mask models, whose S is never negative."""
+    """-sum_k tanh(relu(S_k / T)); equal to `rba` at T = 1 for mask models, where S >= 0."""
     if not block.from_queries:
         block = Block.of(block.semantic.relu(), {}, {}, from_queries=False)
     return unit(-block.tanh(options.temperature), options)
@@ -176,24 +186,62 @@ def energy(block: Block, options: NoOptions) -> Tensor:
 
 PEAK, ALL = frozenset({'max_s'}), frozenset({'partition'})
 
-SCORERS.register('plain', PlainOptions)(Scorer(
-    plain, 'Mask2Anomaly eq. 2', peak_vectors, PEAK, threshold=0.7))
-SCORERS.register('msp', SoftmaxOptions)(Scorer(
-    msp, 'Hendrycks and Gimpel 2017', tempered_vectors, ALL, check=check_target,
-    display=(0.85, 0.95)))
-SCORERS.register('max_logit', SoftmaxOptions)(Scorer(
-    max_logit, 'Hendrycks et al. 2022', tempered_vectors, ALL, check=check_target,
-    display=(-1.0, 0.0)))
-SCORERS.register('max_entropy', EntropyOptions)(Scorer(
-    max_entropy, 'entropy of the softmax', tempered_vectors, ALL, check=check_target,
-    display=(0.95, 1.0)))
-SCORERS.register('rba', UnitOptions)(Scorer(
-    rba, 'RbA, Nayal et al. 2023', rba_vectors, frozenset({'tanh'}), threshold=-0.1,
-    display=(-1.0, 0.0)))
-SCORERS.register('rba_s1', RbaS1Options)(Scorer(
-    rba_s1, 'RbA with temperature, EoMT study', rba_vectors, frozenset({'tanh'}), threshold=-0.1,
-    display=(-1.0, 0.0)))
-SCORERS.register('nls', UnitOptions)(Scorer(
-    nls, 'UGainS', nls_vectors, frozenset({'total'}), threshold=-0.15, display=(-1.0, 0.0)))
-SCORERS.register('energy')(Scorer(
-    energy, 'Liu et al. 2020, PEBAL', energy_vectors, ALL, display=(-4.0, -2.0)))
+SCORERS.register('plain', PlainOptions)(
+    Scorer(plain, 'Mask2Anomaly eq. 2', peak_vectors, PEAK, threshold=0.7)
+)
+SCORERS.register('msp', SoftmaxOptions)(
+    Scorer(
+        msp,
+        'Hendrycks and Gimpel 2017',
+        tempered_vectors,
+        ALL,
+        check=check_target,
+        display=(0.85, 0.95),
+    )
+)
+SCORERS.register('max_logit', SoftmaxOptions)(
+    Scorer(
+        max_logit,
+        'Hendrycks et al. 2022',
+        tempered_vectors,
+        ALL,
+        check=check_target,
+        display=(-1.0, 0.0),
+    )
+)
+SCORERS.register('max_entropy', EntropyOptions)(
+    Scorer(
+        max_entropy,
+        'entropy of the softmax',
+        tempered_vectors,
+        ALL,
+        check=check_target,
+        display=(0.95, 1.0),
+    )
+)
+SCORERS.register('rba', UnitOptions)(
+    Scorer(
+        rba,
+        'RbA, Nayal et al. 2023',
+        rba_vectors,
+        frozenset({'tanh'}),
+        threshold=-0.1,
+        display=(-1.0, 0.0),
+    )
+)
+SCORERS.register('rba_s1', RbaS1Options)(
+    Scorer(
+        rba_s1,
+        'RbA with temperature, EoMT study',
+        rba_vectors,
+        frozenset({'tanh'}),
+        threshold=-0.1,
+        display=(-1.0, 0.0),
+    )
+)
+SCORERS.register('nls', UnitOptions)(
+    Scorer(nls, 'UGainS', nls_vectors, frozenset({'total'}), threshold=-0.15, display=(-1.0, 0.0))
+)
+SCORERS.register('energy')(
+    Scorer(energy, 'Liu et al. 2020, PEBAL', energy_vectors, ALL, display=(-4.0, -2.0))
+)
