@@ -61,7 +61,7 @@ def overlay(result: FrameResult, options: DrawingOptions | None = None) -> Canva
     canvas = _tinted(result, options)
     if options.heat_opacity > 0:
         canvas = _heated(canvas, result, options)
-    pen = _Pen(result.size, options.scale)
+    pen = Pen(result.size, options.scale)
     if options.contours and result.objects:
         _draw_contours(canvas, result, pen)
     if options.legend:
@@ -74,7 +74,7 @@ def overlay(result: FrameResult, options: DrawingOptions | None = None) -> Canva
     return canvas
 
 
-class _Pen:
+class Pen:
     """Sizes in pixels that suit an image: a 50th of its shorter side, but always readable."""
 
     def __init__(self, size: tuple[int, int], scale: float) -> None:
@@ -147,14 +147,14 @@ def _heat_opacity(display_range: tuple[float, float], threshold: float) -> np.nd
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def _draw_contours(canvas: Canvas, result: FrameResult, pen: _Pen) -> None:
+def _draw_contours(canvas: Canvas, result: FrameResult, pen: Pen) -> None:
     marks = _host(result.mask).astype(np.uint8)
     outlines, _ = cv2.findContours(marks, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(canvas, outlines, -1, _SHADE, pen.line + 2, cv2.LINE_AA)
     cv2.drawContours(canvas, outlines, -1, ACCENT, pen.line, cv2.LINE_AA)
 
 
-def _draw_corners(canvas: Canvas, item: AnomalyObject, pen: _Pen) -> None:
+def _draw_corners(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
     """Draw the corners of a box a little outside of the obstacle, which stays free to be seen."""
     x, y, width, height = item.box
     away = 2 * pen.line + 1
@@ -166,7 +166,7 @@ def _draw_corners(canvas: Canvas, item: AnomalyObject, pen: _Pen) -> None:
     cv2.polylines(canvas, corners, False, WHITE, pen.line, cv2.LINE_AA)
 
 
-def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: _Pen) -> None:
+def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
     text = f'#{item.id}  {item.score:.2f}'
     width = lettering.text_width(text, pen.letter) + 2 * pen.gap
     height = lettering.text_height(pen.letter) + pen.gap // 2
@@ -180,7 +180,7 @@ def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: _Pen) -> None:
     lettering.draw_text(canvas, text, (left + pen.gap + pen.line, top + pen.gap // 4), pen.letter)
 
 
-def _draw_legend(canvas: Canvas, result: FrameResult, pen: _Pen) -> None:
+def _draw_legend(canvas: Canvas, result: FrameResult, pen: Pen) -> None:
     """Draw the legend over the top, where the sky is; nothing where it would hide a third."""
     rows = _class_rows(result, pen, canvas.shape[1])
     height = pen.gap + pen.row * (1 + len(rows))
@@ -199,7 +199,7 @@ def _draw_legend(canvas: Canvas, result: FrameResult, pen: _Pen) -> None:
                                 (left + side + pen.gap, top), pen.letter, GREY)
 
 
-def _draw_facts(canvas: Canvas, result: FrameResult, pen: _Pen, limit: int) -> None:
+def _draw_facts(canvas: Canvas, result: FrameResult, pen: Pen, limit: int) -> None:
     count = len(result.objects)
     facts = [result.scorer, '1 obstacle' if count == 1 else f'{count} obstacles']
     if 'total' in result.timings:
@@ -216,7 +216,7 @@ def _draw_facts(canvas: Canvas, result: FrameResult, pen: _Pen, limit: int) -> N
         left += width + 3 * pen.gap
 
 
-def _draw_heat_bar(canvas: Canvas, result: FrameResult, pen: _Pen) -> int:
+def _draw_heat_bar(canvas: Canvas, result: FrameResult, pen: Pen) -> int:
     """Draw the heat's range with a tick at the threshold at the right; return its left end."""
     low, high = result.display_range
     texts = f'{low:.3g}', f'{high:.3g}'
@@ -237,7 +237,7 @@ def _draw_heat_bar(canvas: Canvas, result: FrameResult, pen: _Pen) -> int:
     return left - 2 * pen.gap - widths[0]
 
 
-def _class_rows(result: FrameResult, pen: _Pen, width: int) -> list[list[tuple[int, int]]]:
+def _class_rows(result: FrameResult, pen: Pen, width: int) -> list[list[tuple[int, int]]]:
     """Return up to two rows of (left, class) for the classes in the picture, by their ids."""
     rows: list[list[tuple[int, int]]] = []
     left = width

@@ -193,6 +193,11 @@ class Pipeline:
         asked = {'features': chain.features} if chain.features else {}
         return self._segmenter([*tensors, *mirrored], **asked)
 
+    @torch.inference_mode()
+    def output(self, image: np.ndarray | torch.Tensor) -> Any:
+        """Return what the network says about one image: the MaskOutput or its like, unscored."""
+        return self._segment(self._chain, [self._upload(image)], None)[0]
+
     def check(self, config: PipelineConfig) -> None:
         """Raise what `reconfigure` would raise, and change nothing."""
         self._refuse_reload(config)
@@ -225,6 +230,9 @@ class Pipeline:
             config.scorer, options, kind=self._segmenter.kind, labels=self._segmenter.labels
         )
         options, features = scorers.bind(config.scorer, options, self._segmenter)
+        objects.check(config.options('objects'), self._segmenter.labels.drivable)
+        for name in config.refinements:
+            refinements.check(name, self._segmenter.labels)
         steps = tuple(
             (name, METHODS['refinement'][name].make, config.options('refinement', name))
             for name in config.refinements

@@ -1,0 +1,271 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The intermediate pictures of one frame: stages of the score, segments, queries, obstacles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from road_anomaly_ros.perception import drawing, lettering
+from road_anomaly_ros.perception.contract import (
+    FrameResult,
+    LabelSet,
+    MaskOutput,
+    Segments,
+    WindowedOutput,
+)
+from road_anomaly_ros.perception.dense import MaskSource
+from road_anomaly_ros.perception.lettering import Canvas
+from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.perception.scorers import evaluate
+from road_anomaly_ros.perception.scorers.s2 import query_uncertainty
+from road_anomaly_ros.perception.segments import SEGMENTS
+
+SHOWN = 3                       # queries at either end of the ranking, and obstacles
+_STAGES = {
+    's_reject': ('rejection', 'Rejection: no query is sure of a known class here (eq. 1).'),
+    's_accept': ('selection', 'Selection: the queries that cover this are undecided (eq. 9).'),
+    's_fuse': ('fused', 'Fused: rejection and selection together (eq. 10).')}
+_LEAST_SHARE = 0.0005           # queries with smaller masks are ranked only where no other is left
+_BARS = 8
+_PANEL: lettering.Color = (24, 28, 36)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of the explanation; `name` is its file without the ending."""
+
+    name: str
+    text: str
+    pixels: Canvas
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What one query says: its class distribution [K+1] (last: no object), mask and scores."""
+
+    number: int
+    probabilities: list[float]
+    mask: Canvas                                    # [H, W] uint8, 255 is sure
+    share: float                                    # of the image that the mask covers
+    entropy: float
+    overlap: float
+    score: float                                    # entropy (1 - overlap), higher is stranger
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """All that is known of one frame, ready to be written."""
+
+    result: FrameResult
+    stages: list[Picture]
+    queries: list[Picture]
+    obstacles: list[dict[str, Any]]
+    notes: list[str]
+
+
+@torch.inference_mode()
+def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
+    """Return the pictures and tables that explain the score of one uint8 RGB image [H, W, 3].
+
+    Pixel models have no queries: their rejection, selection and queries are left out, with a note.
+    """
+    result, output = pipeline(image), pipeline.output(image)
+    notes = list(result.notes)
+    stages = [Picture('image', 'The camera image.', image),
+              Picture('overlay', 'Classes, anomaly heat and obstacles.',
+                      drawing.overlay(result, pipeline.chain.options('drawing'))),
+              Picture('classes', 'The most likely known class of every pixel.',
+                      drawing.color_labels(result.labels, result.label_set))]
+    maps: dict[str, torch.Tensor] = {}
+    queries: list[Query] = []
+    if isinstance(output, (MaskOutput, WindowedOutput)):
+        options = dataclasses.replace(pipeline.chain.options('scorer', 's2'), stage='fuse')
+        maps = dict(evaluate(output, 's2', options, extras=tuple(_STAGES)).extras)
+        queries = ranked(output, options)
+        stages += [_heat(*_STAGES[name], maps[name], (0.0, 1.0)) for name in _STAGES]
+    else:
+        notes.append('this model gives no queries: no rejection, no selection, no query pictures')
+    stages += _scores(pipeline, image, notes)
+    stages += _segments(pipeline, image, result, notes)
+    return Explanation(result, stages, list(_query_pictures(queries, image, pipeline.labels)),
+                       _obstacles(result, maps, queries), notes)
+
+
+def ranked(output: MaskOutput | WindowedOutput, options: Any) -> list[Query]:
+    """Return the queries with a mask, strangest first; of all windows where there are several."""
+    if isinstance(output, MaskOutput):
+        output = WindowedOutput((output,), ((0, 0),), output.image_size, output.image_size)
+    found = [query for window, corner in zip(output.windows, output.offsets, strict=True)
+             for query in _queries(window, corner, output, options)]
+    return sorted(found, key=lambda query: (-query.score, -query.share, query.number))
+
+
+def _queries(window: MaskOutput, corner: tuple[int, int], whole: WindowedOutput,
+             options: Any) -> Iterator[Query]:
+    source = MaskSource(window, window.image_size)
+    known = query_uncertainty(source, options)
+    shares = (window.mask_logits > 0).flatten(1).float().mean(1)
+    able = known.selected & (shares >= _LEAST_SHARE)
+    if not bool(able.any()):
+        able = shares > 0
+    probabilities = source.probabilities()
+    for number in able.nonzero().flatten().tolist():
+        yield Query(
+            number, probabilities[number].tolist(),
+            _mask(window.mask_logits[number], window.image_size, corner, whole),
+            float(shares[number]), float(known.s_init[number]), float(known.overlap[number]),
+            float(known.s_adj[number]))
+
+
+def _mask(logits: torch.Tensor, size: tuple[int, int], corner: tuple[int, int],
+          whole: WindowedOutput) -> Canvas:
+    """Return one mask over the whole image, 0..255."""
+    window = functional.interpolate(logits.float()[None, None], size=size, mode='bilinear')[0, 0]
+    scaled = torch.zeros(whole.scaled_size, device=logits.device)
+    scaled[corner[0]:corner[0] + size[0], corner[1]:corner[1] + size[1]] = window.sigmoid()
+    pixels = (255 * scaled).round().to(torch.uint8).cpu().numpy()
+    return np.asarray(cv2.resize(pixels, whole.image_size[::-1]), np.uint8)
+
+
+def _scores(pipeline: Pipeline, image: np.ndarray, notes: list[str]) -> Iterator[Picture]:
+    """Yield the chosen score before and after refinement, `variance_aware` if none is chosen."""
+    config, chain = pipeline.config, pipeline.chain
+    steps = chain.refinements or ('variance_aware',)
+    try:
+        for name, names in (('score', ('none',)), ('refined', steps)):
+            pipeline.reconfigure(config.replace({'refinements': names}))
+            result = pipeline(image)
+            notes += [note for note in result.notes if note not in notes]
+            text = (f'The score {chain.scorer}, obstacles lie above {result.threshold:.3g}.'
+                    if name == 'score' else f'Refined by {", ".join(steps)}'
+                    + ('.' if chain.refinements else ' (which this chain does not do).'))
+            yield _heat(name, text, result.score, result.display_range)
+    finally:
+        pipeline.reconfigure(config)
+
+
+def _segments(pipeline: Pipeline, image: np.ndarray, result: FrameResult,
+              notes: list[str]) -> list[Picture]:
+    name = pipeline.chain.segments
+    entry = SEGMENTS[name]
+    try:
+        source = entry.make(device=pipeline.device,
+                            options=pipeline.chain.options('segments', name))
+        found = source(result.image)
+    except (ValueError, RuntimeError) as error:
+        notes.append(f'no segments from {name}: {" ".join(str(error).split())}')
+        return []
+    index = cv2.resize(_partition(found), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    colors = np.random.default_rng(0).integers(40, 256, (int(index.max()) + 2, 3), np.uint8)
+    colors[0] = 0
+    pixels = cv2.addWeighted(image, 0.55, colors[index.astype(np.int64) + 1], 0.45, 0)
+    edges = np.zeros(index.shape, bool)
+    edges[:, 1:] |= index[:, 1:] != index[:, :-1]
+    edges[1:] |= index[1:] != index[:-1]
+    pixels[edges] = 255
+    count = len(np.unique(index[index >= 0]))
+    return [Picture('segments', f'{count} class-agnostic segments from {name}.',
+                    np.asarray(pixels, np.uint8))]
+
+
+def _partition(segments: Segments) -> np.ndarray:
+    """Return the segment shown at each pixel [h, w] float32, the smallest of several."""
+    if segments.index is not None:
+        return segments.index.cpu().numpy().astype(np.float32)
+    masks = np.asarray(segments.masks.cpu() if segments.masks is not None else [], bool)
+    index = np.full(masks.shape[1:], -1, np.float32)
+    for number in np.argsort(-masks.sum((1, 2)), kind='stable'):
+        index[masks[number]] = number
+    return index
+
+
+def _heat(name: str, text: str, score: torch.Tensor,
+          display_range: tuple[float, float]) -> Picture:
+    low, high = display_range
+    return Picture(name, f'{text} Dark is {low:.3g}, bright is {high:.3g}.',
+                   drawing.heatmap(score, display_range))
+
+
+def _query_pictures(queries: Sequence[Query], image: np.ndarray,
+                    labels: LabelSet) -> Iterator[Picture]:
+    most = queries[:SHOWN]
+    least = queries[SHOWN:][::-1][:SHOWN]
+    for kind, chosen in (('most', most), ('least', least)):
+        for place, query in enumerate(chosen, start=1):
+            best = max(range(len(labels) + 1), key=query.probabilities.__getitem__)
+            text = (f'Query {query.number}, {kind} anomalous {place}: score {query.score:.3f}, '
+                    f'entropy {query.entropy:.3f}, overlap with sure masks {query.overlap:.2f}, '
+                    f'{100 * query.share:.1f} % of the image, most likely {_name(labels, best)}.')
+            yield Picture(f'query_{kind}_{place}', text, query_card(query, image, labels))
+
+
+def query_card(query: Query, image: np.ndarray, labels: LabelSet) -> Canvas:
+    """Draw a query: its mask on the image, and beside it the classes it thinks of."""
+    pen = drawing.Pen((image.shape[0], image.shape[1]), 1.0)
+    weight = query.mask[..., None].astype(np.float32) / 255
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    shown = np.ascontiguousarray(np.rint(image * weight + 0.3 * grey * (1 - weight)), np.uint8)
+    outlines, _ = cv2.findContours((query.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL,
+                                   cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(shown, outlines, -1, drawing.ACCENT, pen.line, cv2.LINE_AA)
+    panel = _class_bars(query, labels, pen)
+    height = max(shown.shape[0], panel.shape[0])
+    return np.concatenate([_padded(part, height) for part in (shown, panel)], axis=1)
+
+
+def _padded(picture: Canvas, height: int) -> Canvas:
+    below = np.full((height - picture.shape[0], *picture.shape[1:]), _PANEL, np.uint8)
+    return np.concatenate((picture, below))
+
+
+def _class_bars(query: Query, labels: LabelSet, pen: drawing.Pen) -> Canvas:
+    order = sorted(range(len(query.probabilities)), key=lambda k: (-query.probabilities[k], k))
+    names = [_name(labels, index) for index in order[:_BARS]]
+    text = max(lettering.text_width(name, pen.letter) for name in names)
+    number = lettering.text_width('0.000', pen.letter)
+    full = 10 * pen.letter
+    width = text + full + number + 5 * pen.gap
+    panel = np.full((pen.row * (len(names) + 2) + pen.gap, width, 3), _PANEL, np.uint8)
+    title = f'query {query.number}   score {query.score:.3f}'
+    lettering.draw_text(panel, title, (pen.gap, pen.gap), pen.letter)
+    for row, (index, name) in enumerate(zip(order, names, strict=False), start=2):
+        top = row * pen.row
+        share = query.probabilities[index]
+        color = labels.colors[index] if index < len(labels) else (150, 150, 150)
+        lettering.draw_text(panel, name, (pen.gap, top), pen.letter, lettering.GREY)
+        bar = (text + 2 * pen.gap, top, max(1, round(share * full)), pen.letter)
+        lettering.fill(panel, bar, color)
+        lettering.draw_text(panel, f'{share:.3f}', (width - number - pen.gap, top), pen.letter)
+    return panel
+
+
+def _name(labels: LabelSet, index: int) -> str:
+    return labels.names[index] if index < len(labels) else 'no object'
+
+
+def _obstacles(result: FrameResult, maps: dict[str, torch.Tensor],
+               queries: Sequence[Query]) -> list[dict[str, Any]]:
+    """Return for the first obstacles the means of the stages and the queries that cover them."""
+    rows = []
+    for item in result.objects[:SHOWN]:
+        inside = result.instances == item.id
+        pixels = inside.cpu().numpy()
+        covering = sorted(queries, key=lambda query: -float(query.mask[pixels].mean()))[:SHOWN]
+        rows.append({
+            'id': item.id, 'box': item.box, 'area': item.area, 'score': item.score,
+            'ground': _name(result.label_set, item.label) if item.label < len(
+                result.label_set) else 'unknown',
+            **{_STAGES[name][0]: float(values[inside].mean()) for name, values in maps.items()},
+            'queries': [{'number': query.number, 'mask': float(query.mask[pixels].mean()) / 255,
+                         'class': _name(result.label_set, int(np.argmax(query.probabilities))),
+                         'probability': max(query.probabilities), 'score': query.score}
+                        for query in covering]})
+    return rows
