@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from road_anomaly_ros.ros import images
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _numbers = itertools.count()
 
 

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from road_anomaly_ros.perception import FrameResult
 from road_anomaly_ros.ros import images
-from road_anomaly_ros.ros.health import CameraStats, Throttle
+from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
 from road_anomaly_ros.ros.outputs import COMPRESSED, Publishers
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 
@@ -160,7 +160,7 @@ class Camera:
         """Send a result under the header of its frame and note how old it is."""
         header = frame.message.header
         for failure in self.publishers.publish(result, header, options, quality):
-            self.complain(f'output {failure}', f'output left out: {failure}')
+            self.complain(f'output {kind_of(failure)}', f'output left out: {failure}')
         stats = self.stats
         stats.processed += 1
         stats.sanitized += result.sanitized

@@ -148,23 +148,28 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
 
 
 class StageTimes:
-    """Milliseconds of each stage of the chain over the last frames, and what was switched off."""
+    """Milliseconds of each stage of the chain over the last frames, and what was skipped.
+
+    A note reads 'refinement NAME skipped: why'; it is counted under what stands before the colon.
+    """
 
     def __init__(self) -> None:
         self._stages: dict[str, Window] = {}
-        self._notes: dict[str, tuple[float, int]] = {}
+        self._notes: dict[str, tuple[float, int, str]] = {}
 
     def add(self, timings: Mapping[str, float], notes: Iterable[str]) -> None:
         """Note one frame."""
         for stage, spent in timings.items():
             self._stages.setdefault(stage, Window()).add(spent)
         for note in notes:
-            self._notes[note] = (time.monotonic(), self._notes.get(note, (0.0, 0))[1] + 1)
+            kind = kind_of(note)
+            _, count, _ = self._notes.get(kind, (0.0, 0, ''))
+            self._notes[kind] = (time.monotonic(), count + 1, note)
 
     def notes(self) -> list[str]:
-        """Return what was skipped in the last seconds."""
+        """Return what was skipped in the last seconds, and why."""
         horizon = time.monotonic() - RECENT_S
-        return [note for note, (moment, _) in list(self._notes.items()) if moment > horizon]
+        return [note for moment, _, note in list(self._notes.values()) if moment > horizon]
 
     def values(self) -> dict[str, str]:
         """Return p50 and p99 per stage and the counts of skipped stages as texts."""
@@ -172,9 +177,14 @@ class StageTimes:
         for stage, window in list(self._stages.items()):
             p50, p99, _ = window.percentiles()
             found[f'{stage}_p50_ms'], found[f'{stage}_p99_ms'] = f'{p50:.2f}', f'{p99:.2f}'
-        for note, (_, count) in list(self._notes.items()):
-            found[f'skipped: {note}'] = str(count)
+        for kind, (_, count, _) in list(self._notes.items()):
+            found[kind] = str(count)
         return found
+
+
+def kind_of(note: str) -> str:
+    """Return what a note is about, without the reason, which may differ each time."""
+    return note.partition(':')[0]
 
 
 def memory_values(device: Any) -> dict[str, str]:

@@ -96,6 +96,9 @@ class AnomalyNode(LifecycleNode):
         check_names(options.cameras)
         self._engine.fallback_to_cpu = options.fallback_to_cpu
         self._engine.load(config)
+        if self._engine.pipeline.needs_anomaly:
+            raise ValueError(f'segmenter {config.segmenter!r} needs an anomaly map with each image, '
+                             f"which only 'road-anomaly run' takes; choose another segmenter")
         self._stages = health.StageTimes()
         self._cameras = {name: Camera(self, name, options.image_transport, self._images)
                          for name in options.cameras or ('',)}
@@ -215,7 +218,7 @@ class AnomalyNode(LifecycleNode):
             return
         self._stages.add(result.timings, result.notes)
         for note in result.notes:
-            if self._throttle.ready(note):
+            if self._throttle.ready(health.kind_of(note)):
                 self.get_logger().warning(note)
 
     def _give_up(self, frames: list[Frame], reason: str) -> None:

@@ -29,12 +29,12 @@ class Faulty(Pipeline):
         super().__init__(config)
         type(self).built += 1
 
-    def batch(self, images, stamps=None):
+    def batch(self, images, *others):
         self.sizes.append(len(images))
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
-        return super().batch(images, stamps)
+        return super().batch(images, *others)
 
 
 @pytest.fixture

@@ -235,11 +235,11 @@ class Sick(Pipeline):
 
     faults: list
 
-    def batch(self, pictures, stamps=None):
+    def batch(self, pictures, *others):
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
-        return super().batch(pictures, stamps)
+        return super().batch(pictures, *others)
 
 
 @pytest.fixture
@@ -290,11 +290,11 @@ def test_out_of_memory_while_loading_is_a_refusal(graph):
 
 def test_a_refinement_that_throws_is_named(graph):
     class Noted(Pipeline):
-        def batch(self, pictures, stamps=None):
+        def batch(self, pictures, *others):
             import dataclasses
             note = 'refinement gaussian skipped: no room'
             return [dataclasses.replace(result, notes=(note,))
-                    for result in super().batch(pictures, stamps)]
+                    for result in super().batch(pictures, *others)]
     node = graph.anomaly_node(engine=Engine(Noted))
     rows = graph.diagnostics()
     publisher = graph.publisher(Image, 'image')

@@ -17,7 +17,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import Graph, image_message, send_until, values, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -41,11 +41,13 @@ class Gate(Pipeline):
         super().__init__(config)
         self.entered, self.open = threading.Event(), threading.Event()
         self.open.set()
+        self.sizes = []
 
-    def batch(self, images, stamps=None):
+    def batch(self, images, *others):
+        self.sizes.append(len(images))
         self.entered.set()
         assert self.open.wait(20)
-        return super().batch(images, stamps)
+        return super().batch(images, *others)
 
 
 def call(graph, kind, name, request):
@@ -147,6 +149,12 @@ def test_a_missing_model_is_one_line_and_can_be_mended(graph, tmp_path, capfd):
                       and row.level == DiagnosticStatus.OK], 'a healthy node')
 
 
+def test_a_segmenter_that_the_node_cannot_feed_is_refused(graph, capfd):
+    node = graph.anomaly_node(state='unconfigured', segmenter='external')
+    assert node.trigger_configure().name == 'FAILURE'
+    assert 'road-anomaly run' in capfd.readouterr().err
+
+
 def test_an_unexpected_error_releases_everything_and_may_be_retried(graph):
     class Broken(Pipeline):
         fail = True
@@ -222,6 +230,25 @@ def test_several_cameras_have_topics_of_their_own(graph):
         score = scores(messages)[-1]
         here, there = score[33, 10], score[33, 50]
         assert (here > there) == (name == 'left')
+
+
+def test_newest_frames_of_all_cameras_go_through_the_model_together(graph):
+    engine = Engine(Gate)
+    node = graph.anomaly_node(engine=engine, cameras=['a', 'b', 'c'], max_batch=2)
+    publishers = [graph.publisher(Image, f'{name}/image') for name in node.cameras]
+    gate = engine.pipeline
+    gate.entered.clear()
+    gate.open.clear()
+    send_until(publishers[0], image_message, gate.entered.is_set, 'a frame in flight')
+    gate.sizes.clear()
+    for name, publisher in zip(node.cameras, publishers, strict=True):
+        before = node.cameras[name].stats.received
+        send_until(publisher, image_message,
+                   lambda n=name, b=before: node.cameras[n].stats.received > b, 'a waiting frame')
+    gate.open.set()
+    wait_for(lambda: sum(camera.stats.processed for camera in node.cameras.values()) >= 4, 'all')
+    assert gate.sizes == [2, 1]                     # three waiting frames, at most two at once
+    assert all(camera.stats.processed for camera in node.cameras.values())
 
 
 def test_a_camera_that_dies_is_reported_and_the_other_goes_on(graph):
@@ -345,6 +372,14 @@ def test_a_qos_mismatch_is_reported_with_what_to_change(graph, capfd):
     wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
                       and remedy in row.message], 'the remedy', seconds=5.0)
     assert remedy in capfd.readouterr().err
+
+
+def test_an_output_subscriber_that_asks_for_too_much_is_told(graph):
+    node = graph.anomaly_node()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    graph.collect(Image, SCORE, latched)
+    wait_for(lambda: [text for text in node.cameras[''].stats.recent()
+                      if 'asks for more' in text and 'durability' in text], 'a complaint')
 
 
 def test_diagnostics_name_stages_counts_and_memory(graph):

@@ -20,7 +20,7 @@ if not hasattr(os, 'fork'):
 
 from conftest import ROOT
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Loading torch takes seconds, so one parent imports everything once and forks a process per case.
