@@ -67,6 +67,14 @@ def test_a_batch_says_what_its_images_say_alone(tiny):
             torch.testing.assert_close(window.mask_logits, other.mask_logits, atol=1e-4, rtol=0)
 
 
+def test_lower_precision_stays_close(tiny):
+    image = picture(32, 48)
+    exact = load(tiny[0])([image])[0].windows[0].class_logits
+    mixed = eomt.load(str(tiny[0]), device=CPU, precision=torch.bfloat16,
+                      options=eomt.Options())([image])[0].windows[0].class_logits
+    assert (mixed.softmax(-1) - exact.softmax(-1)).abs().max() < 0.1
+
+
 @pytest.mark.parametrize('size', [(1, 1), (7, 5), (2160, 3840)])
 def test_any_size_goes_through(tiny, size):
     output = load(tiny[0])([picture(*size)])[0]

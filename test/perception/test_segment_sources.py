@@ -229,6 +229,20 @@ def test_sam_equals_its_predictor(sam_file):
     assert (found.masks[order] == expected).float().mean() > 0.97     # resized once, not twice
 
 
+@pytest.mark.parametrize('size', ['vit_b', 'vit_l', 'vit_h'])
+def test_the_published_sizes_of_sam_are_recognised(size):
+    from segment_anything import sam_model_registry
+    with torch.device('meta'):          # shapes without memory
+        expected = sam_model_registry[size]()
+        found = sam.build(expected.state_dict())
+    shapes = [{key: value.shape for key, value in network.state_dict().items()}
+              for network in (found, expected)]
+    assert shapes[0] == shapes[1]
+    assert [(block.window_size, block.attn.num_heads) for block in found.image_encoder.blocks] \
+        == [(block.window_size, block.attn.num_heads) for block in expected.image_encoder.blocks]
+    assert found.image_encoder.img_size == 1024
+
+
 def test_sam_hf_equals_the_model_of_transformers(tmp_path):
     model = tiny_models.sam_hf(tmp_path)
     made = sam_hf.load(device=CPU, options=sam_hf.Options(model=str(tmp_path), **OPEN))
