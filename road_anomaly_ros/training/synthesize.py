@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_options(parser: argparse.ArgumentParser, owner: type) -> None:
     """Declare one argument per option of the dataclass `owner`."""
     for item in options_of(owner):
-        default = ','.join(item.default) if item.kind is tuple else item.default
+        default = ','.join(map(str, item.default)) if item.kind is tuple else item.default
         parser.add_argument(f'--{item.name.replace("_", "-")}', default=default,
                             metavar=item.kind.__name__.upper(),
                             help=f'{item.text} (default {default})'.replace('%', '%%'))

@@ -1,0 +1,283 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The training of an anomaly head: steps, checkpoints that continue to the bit, figures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from road_anomaly_ros.perception import heads, scorers
+from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo
+from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.perception.weights import select_device
+from road_anomaly_ros.training.head import HeadTrainOptions
+from road_anomaly_ros.training.head_features import Cache, Example, at_points, fingerprint
+from road_anomaly_ros.training.measure import Curve, pixel_curve
+
+CHECKPOINT = 'checkpoint.pt'
+_RISE = 0.1                         # share of a cosine run in which the rate rises
+_MEASURED = 64                      # images from which mean and deviation are taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Pixels of one image: `inputs` statistics [N,4], `target` [N], `valid` [N]; places in it."""
+
+    statistics: Tensor
+    target: Tensor
+    valid: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+def train(options: HeadTrainOptions, *, data: Path, out: Path, val: Path | None = None,
+          segmenter: str = 'mask2former', model: str = 'builtin', device: str = 'auto',
+          resume: bool = False, cache: Path | None = None) -> dict[str, float]:
+    """Train a head on the images of `data`, write it to `out`, return its figures on `val`.
+
+    ValueError, in one line, for data, options or a folder that cannot work, before any step.
+    """
+    _check_run(out, resume)
+    place = select_device(device)
+    entry = SEGMENTERS[segmenter]
+    frozen = entry.make(model, device=place, precision=torch.float32, options=entry.options())
+    features = _features_for(options, frozen)
+    before, digest = fingerprint(frozen), heads.weights_digest(frozen.model_dir)
+    base = cache or out / 'features'
+    caches = [Cache(base / name, data=folder, digest=digest, features=features)
+              for name, folder in (('train', data), ('val', val)) if folder is not None]
+    for part in caches:
+        part.fill(frozen, place)
+    trainer = Trainer(options, caches[0], out, digest=digest, features=features, device=place)
+    if resume:
+        trainer.load()
+    trainer.run()
+    if fingerprint(frozen) != before:
+        raise RuntimeError('the frozen segmenter changed while its head was trained')
+    trainer.save_head(frames=len(caches[0]))
+    figures = {} if val is None else measure(out, options.kind, caches[1])
+    if figures:
+        _write(out / 'results.json', json.dumps(figures, indent=1).encode())
+        print(', '.join(f'{name} {value:.4f}' for name, value in figures.items()))
+    print(f'{options.kind} in {out}')
+    return figures
+
+
+def _check_run(out: Path, resume: bool) -> None:
+    path = out / CHECKPOINT
+    if path.is_file() and not resume:
+        raise ValueError(f'{out} holds a run already; continue it with --resume or choose '
+                         'another folder')
+
+
+def _features_for(options: HeadTrainOptions, segmenter: Any) -> str:
+    if options.kind == 'head_v1':
+        return ''
+    offered = tuple(getattr(segmenter, 'feature_maps', ()))
+    if options.features not in offered:
+        raise ValueError(f'--features: this segmenter offers {list(offered) or "none"}, got '
+                         f'{options.features!r}')
+    return options.features
+
+
+class Trainer:
+    """Head, optimiser and the epoch reached; saved and continued as a whole."""
+
+    def __init__(self, options: HeadTrainOptions, cache: Cache, out: Path, *, digest: str,
+                 features: str, device: torch.device) -> None:
+        self.options, self.cache, self.out, self.device = options, cache, out, device
+        self.epoch, self.losses = 0, list[float]()
+        sample = cache[0].output.features
+        channels = 0 if sample is None else int(sample.shape[0])
+        self.info = HeadInfo(options.kind, digest, features, channels, options.projection,
+                             (options.hidden[0], options.hidden[1]))
+        torch.manual_seed(options.seed)
+        self.head = self.info.module(options.dropout).to(device).train()
+        self.mean, self.deviation = self._spread(channels)
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=options.rate,
+                                           weight_decay=options.decay)
+
+    def _spread(self, channels: int) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation [C] of the features, 0 and 1 where they are left alone."""
+        if not channels or not self.options.standardise:
+            return torch.zeros(channels), torch.ones(channels)
+        step = max(1, len(self.cache) // _MEASURED)
+        parts = [self.cache[number].output.features.float().flatten(1)
+                 for number in range(0, len(self.cache), step)]
+        mean = torch.stack([part.mean(1) for part in parts]).mean(0)
+        power = torch.stack([(part - mean[:, None]).square().mean(1) for part in parts]).mean(0)
+        return mean, power.sqrt().clamp_min(1e-3)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return math.ceil(len(self.cache) / self.options.batch)
+
+    def run(self) -> None:
+        """Train to the last epoch; every epoch ends with a checkpoint and a line in curve.csv."""
+        total = self.options.epochs
+        with tqdm(total=total * self.steps, initial=self.epoch * self.steps, desc='train',
+                  disable=None) as bar:
+            while self.epoch < total:
+                order = np.random.default_rng([self.options.seed, self.epoch]).permutation(
+                    len(self.cache))
+                batches = [order[start:start + self.options.batch]
+                           for start in range(0, len(order), self.options.batch)]
+                losses = []
+                for number, batch in enumerate(batches):
+                    losses.append(self._step(self.epoch * self.steps + number, batch))
+                    bar.update()
+                self.losses.append(float(np.mean(losses)))
+                self.epoch += 1
+                self.save()
+
+    def _step(self, number: int, batch: Sequence[int]) -> float:
+        options = self.options
+        for group in self.optimizer.param_groups:
+            group['lr'] = rate_at(number, options.epochs * self.steps, options)
+        torch.manual_seed(options.seed + 1_000_003 * (number + 1))      # of the dropout
+        logits, targets, valid = [], [], []
+        for index in batch:
+            rng = np.random.default_rng([options.seed, number, int(index)])
+            for example in self.cache.examples(int(index)):
+                points = draw(example, options.pixels, rng)
+                logits.append(self._logits(example, points))
+                targets.append(points.target)
+                valid.append(points.valid)
+        loss = heads.training_loss(
+            torch.cat(logits), torch.cat(targets).to(self.device),
+            torch.cat(valid).to(self.device), positive_weight=options.positive_weight,
+            ignore_void=options.ignore_void)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ValueError(f'the loss became {value} in step {number}; lower --rate')
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return value
+
+    def _logits(self, example: Example, points: Points) -> Tensor:
+        projected = None
+        if self.info.channels:
+            raw = example.output.features.float().sub(self.mean[:, None, None])
+            raw = raw.div_(self.deviation[:, None, None]).to(self.device)
+            projected = at_points(self.head.project(raw), points.rows.to(self.device),
+                                  points.columns.to(self.device), example.output.image_size).T
+        return self.head(points.statistics.to(self.device), projected)
+
+    def save(self) -> None:
+        """Write curve.csv and checkpoint.pt; what was there stays until the new is complete."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        state = {'head': self.head.state_dict(), 'optimizer': self.optimizer.state_dict(),
+                 'epoch': self.epoch, 'losses': self.losses, 'options': _plain(self.options),
+                 'segmenter': self.info.segmenter}
+        partial = self.out / f'.{CHECKPOINT}.partial'
+        torch.save(state, partial)
+        os.replace(partial, self.out / CHECKPOINT)
+        with (self.out / '.curve.csv.partial').open('w', newline='') as file:
+            writer = csv.writer(file)
+            writer.writerow(['epoch', 'loss'])
+            writer.writerows([number, f'{loss:.6f}'] for number, loss in enumerate(self.losses, 1))
+        os.replace(self.out / '.curve.csv.partial', self.out / 'curve.csv')
+
+    def load(self) -> None:
+        """Continue from OUT/checkpoint.pt where there is one; ValueError for another run's."""
+        path = self.out / CHECKPOINT
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name, value in _plain(self.options).items():
+            if state['options'].get(name) != value:
+                raise ValueError(f'{path} was trained with {name} {state["options"].get(name)!r}, '
+                                 f'now {value!r}; choose another folder')
+        if state['segmenter'] != self.info.segmenter:
+            raise ValueError(f'{path} was trained on another segmenter; choose another folder')
+        self.head.load_state_dict(state['head'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.epoch, self.losses = state['epoch'], list(state['losses'])
+
+    def save_head(self, *, frames: int) -> None:
+        """Write the head for raw features, with what it was trained on, to OUT."""
+        found = AnomalyHead(self.info.channels, projection=self.info.projection,
+                            hidden=self.info.hidden)
+        found.load_state_dict({name: value.cpu() for name, value in
+                               self.head.state_dict().items()})
+        if self.info.channels:
+            layer = found.feature_proj[0]
+            with torch.no_grad():
+                layer.weight.div_(self.deviation[None, :, None, None])
+                layer.bias.sub_(layer.weight[:, :, 0, 0] @ self.mean)
+        training = {**_plain(self.options), 'frames': frames, 'loss': self.losses[-1]}
+        heads.save_head(self.out, dataclasses.replace(self.info, training=training), found)
+
+
+def rate_at(step: int, total: int, options: HeadTrainOptions) -> float:
+    """Return the learning rate of a step of a run of `total` steps."""
+    if options.schedule == 'constant':
+        return options.rate
+    rise = max(1, round(_RISE * total))
+    if step < rise:
+        return options.rate * (step + 1) / rise
+    return options.rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def draw(example: Example, count: int, rng: np.random.Generator) -> Points:
+    """Return `count` pixels of an image drawn evenly, or all of them for 0."""
+    height, width = example.mask.shape
+    chosen = np.arange(height * width) if count == 0 else rng.integers(height * width, size=count)
+    rows, columns = (torch.from_numpy(part) for part in np.divmod(chosen, width))
+    truth = example.mask[rows, columns]
+    logits = at_points(example.output.mask_logits.float(), rows, columns, (height, width))
+    known = example.output.class_logits.softmax(-1)[:, :-1]
+    statistics = heads.descriptor(known.T @ logits.sigmoid()).T
+    return Points(statistics, (truth == 1).float(), (truth != 255).float(), rows, columns)
+
+
+def measure(folder: Path, kind: str, cache: Cache, stride: int = 2) -> dict[str, float]:
+    """Return AP, AUROC, FPR95 and best F1 of a head, through the scorer that the node runs."""
+    pairs = list(_scored(folder, kind, cache, stride))
+    score, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    return figures(pixel_curve(score, truth), score, truth)
+
+
+def _scored(folder: Path, kind: str, cache: Cache,
+            stride: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    options = {'checkpoint': str(folder)}
+    for number in tqdm(range(len(cache)), 'measure', disable=None):
+        for example in cache.examples(number):
+            with torch.inference_mode():
+                score = scorers.evaluate(example.output, kind, options).score
+            mask = example.mask[::stride, ::stride].numpy()
+            yield score[::stride, ::stride].numpy()[mask != 255], mask[mask != 255] == 1
+
+
+def figures(curve: Curve, score: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Return the figures of a curve, with F1 and the threshold where it is best."""
+    found = score > curve.threshold
+    hits = int((found & truth).sum())
+    f1 = 2 * hits / max(1, int(found.sum()) + int(truth.sum()))
+    return {'AP': curve.ap, 'AUROC': curve.auroc, 'FPR95': curve.fpr95, 'F1': f1,
+            'threshold': curve.threshold}
+
+
+def _plain(options: HeadTrainOptions) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(options).items()}
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_bytes(data)
+    os.replace(partial, path)
