@@ -70,7 +70,8 @@ def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
             if index == 0 and source.count != 1:
                 pipeline.warm_up(frame.image.shape[:2])
                 begin = time.perf_counter()
-            result = pipeline(frame.image, frame.stamp)
+            foreign = {} if frame.anomaly is None else {'anomaly': frame.anomaly}
+            result = pipeline(frame.image, frame.stamp, **foreign)
             writer.put(Done(index, frame, result, draw, {'decode': decode, **result.timings}))
             advance()
             if stop is not None and stop.signal is not None:

@@ -274,7 +274,10 @@ def test_sam2_loads_checkpoints_of_the_video_model(tmp_path):
     image = tiny_models.sam2(tmp_path / 'image')
     parts = {name: getattr(image.config, name).to_dict() for name in
              ('vision_config', 'prompt_encoder_config', 'mask_decoder_config')}
-    narrow = dict.fromkeys(('memory_attention_hidden_size', 'memory_attention_feed_forward_hidden_size', 'memory_encoder_hidden_size', 'mask_downsampler_embed_dim', 'memory_fuser_embed_dim', 'memory_fuser_intermediate_dim'), 32)
+    narrow = dict.fromkeys((
+        'memory_attention_hidden_size', 'memory_attention_feed_forward_hidden_size',
+        'memory_encoder_hidden_size', 'mask_downsampler_embed_dim', 'memory_fuser_embed_dim',
+        'memory_fuser_intermediate_dim'), 32)
     video = Sam2VideoModel(Sam2VideoConfig(
         image_size=64, memory_attention_num_layers=1, memory_encoder_output_channels=8,
         memory_attention_rope_feat_sizes=[4, 4], **parts, **narrow))

@@ -20,6 +20,7 @@ class Frame:
     name: str                           # file name, or number within the source
     frame_id: str = ''                  # coordinate frame of the camera, where the source knows it
     truth: np.ndarray | None = None     # true obstacles [H, W], 0 none, where they are known
+    anomaly: np.ndarray | None = None   # anomaly map [h, w] made elsewhere, where there is one
 
     @property
     def stamp(self) -> float:
