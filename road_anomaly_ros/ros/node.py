@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbac
 from rclpy.node import Node
 
 from road_anomaly_ros.perception import PipelineConfig, PipelineError
-from road_anomaly_ros.ros import health, images, outputs
+from road_anomaly_ros.ros import health, outputs
 from road_anomaly_ros.ros.camera import Camera, check_names
 from road_anomaly_ros.ros.engine import Engine, OutOfMemory, is_out_of_memory
 from road_anomaly_ros.ros.parameters import NodeOptions, Parameters
@@ -96,11 +96,10 @@ class AnomalyNode(LifecycleNode):
         check_names(options.cameras)
         self._engine.fallback_to_cpu = options.fallback_to_cpu
         self._engine.load(config)
-        if self._engine.pipeline.needs_anomaly:
-            raise ValueError(f'segmenter {config.segmenter!r} needs an anomaly map with each image, '
-                             f"which only 'road-anomaly run' takes; choose another segmenter")
+        tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
         self._stages = health.StageTimes()
-        self._cameras = {name: Camera(self, name, options.image_transport, self._images)
+        self._cameras = {name: Camera(self, name, options.image_transport, self._images,
+                                      tolerance)
                          for name in options.cameras or ('',)}
         pipeline = self._engine.pipeline
         self.get_logger().info(f'model {config.model} on {pipeline.device}, '
@@ -196,13 +195,11 @@ class AnomalyNode(LifecycleNode):
 
     def _compute(self, frames: list[Frame]) -> None:
         limit = self._settings.options.max_pixels
-        pictures = [self._cameras[frame.camera].to_array(frame.message, limit) for frame in frames]
-        usable = [(frame, picture) for frame, picture in zip(frames, pictures, strict=True)
-                  if picture is not None]
+        inputs = [self._cameras[frame.camera].to_inputs(frame, limit) for frame in frames]
+        usable = [pair for pair in zip(frames, inputs, strict=True) if pair[1] is not None]
         if not usable:
             return
-        stamps = [images.seconds(frame.message.header.stamp) for frame, _ in usable]
-        chain, results = self._engine.run([picture for _, picture in usable], stamps)
+        chain, results = self._engine.run(*zip(*(parts for _, parts in usable), strict=True))
         drawing = chain.options('drawing')
         for (frame, _), result in zip(usable, results, strict=True):
             self._finish(frame, result, drawing)

@@ -161,13 +161,10 @@ def test_the_executable_itself(number):
     assert 'Traceback' not in said
 
 
-@pytest.mark.parametrize(('parameter', 'says'), [
-    ('scorer:=nonsense', "unknown scorer 'nonsense'"), ('jpeg_quality:=400', '[1, 100]'),
-])
-def test_a_wrong_parameter_at_start_is_one_line(parameter, says):
+def test_a_wrong_parameter_at_start_is_one_line():
     done = subprocess.run(
-        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '-p', parameter],
-        capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
+        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '-p',
+         'scorer:=nonsense'], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line]
-    assert len(lines) == 1 and says in lines[0]
+    assert len(lines) == 1 and "unknown scorer 'nonsense'" in lines[0]
