@@ -171,11 +171,19 @@ class Trainer:
     def _logits(self, example: Example, points: Points) -> Tensor:
         projected = None
         if self.info.channels:
-            raw = example.output.features.float().sub(self.mean[:, None, None])
-            raw = raw.div_(self.deviation[:, None, None]).to(self.device)
-            projected = at_points(self.head.project(raw), points.rows.to(self.device),
-                                  points.columns.to(self.device), example.output.image_size).T
+            projected = at_points(
+                self._project(example.output.features.to(self.device).float()),
+                points.rows.to(self.device), points.columns.to(self.device),
+                example.output.image_size).T
         return self.head(points.statistics.to(self.device), projected)
+
+    def _project(self, features: Tensor) -> Tensor:
+        """Return what the head's projection gives for standardised features, from raw ones."""
+        layer = self.head.feature_proj[0]
+        weight = layer.weight[:, :, 0, 0] / self.deviation.to(self.device)
+        bias = layer.bias - weight @ self.mean.to(self.device)
+        return (weight @ features.flatten(1) + bias[:, None]).relu().unflatten(
+            1, features.shape[1:])
 
     def save(self) -> None:
         """Write curve.csv and checkpoint.pt; what was there stays until the new is complete."""
