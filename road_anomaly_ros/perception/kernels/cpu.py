@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dense pass on the CPU as one fused loop; without numba the torch blocks of `dense` do it.
 
-The image is cut into tiles of 128 columns. A tile of mask logits is widened once per mask row (a
+The image is cut into tiles of 64 columns. A tile of mask logits is widened once per mask row (a
 small matrix product, so that every ratio costs the same), blended between two such rows, turned
 into probabilities and reduced over the queries while all of it lies in the first two cache levels.
 Queries that cannot matter in a tile are skipped: interpolation never exceeds its taps, so the
