@@ -99,6 +99,12 @@ def test_heat_shows_on_the_anomaly_and_nowhere_else():
     assert (picture[marked] == drawing.heatmap(result.score)[marked]).all()
 
 
+def test_heat_leaves_what_is_far_below_the_threshold_alone():
+    options = dataclasses.replace(PLAIN, heat_opacity=1.0)
+    assert (drawing.overlay(frame(8, 8, torch.full((8, 8), 0.24)), options) == 100).all()
+    assert (drawing.overlay(frame(8, 8, torch.full((8, 8), 0.4)), options) != 100).any()
+
+
 def test_outlines_and_boxes_lie_around_the_obstacle():
     contours = drawing.overlay(scene(), dataclasses.replace(PLAIN, contours=True))
     changed = (contours != 100).any(axis=2)

@@ -42,6 +42,7 @@ def test_one_obstacle_and_all_it_says():
 
 def test_the_threshold_itself_is_no_obstacle():
     assert find([[0.5, 0.5]])[2] == ()
+    assert find([[0.5, 0.45]], low=0.4)[2] == ()
     assert find([[0.5, 0.50001]])[2][0].area == 1
 
 

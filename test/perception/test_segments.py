@@ -58,7 +58,8 @@ def test_segments_end_where_things_end(name):
 @pytest.mark.parametrize('name', EMBEDDED)
 def test_numbers_are_dense_segments_connected_and_large_enough(name):
     picture, _ = scene()
-    index = index_of(name, picture, min_size=12)
+    picture = cv2.add(picture, np.random.default_rng(1).integers(0, 60, picture.shape, np.uint8))
+    index = index_of(name, picture, min_size=12, scale=1.0)
     sizes = np.bincount(index.ravel())
     assert index.min() == 0 and (sizes >= 12).all()
     parts = [ndimage.label(index == number, np.ones((3, 3)))[1] for number in range(len(sizes))]
