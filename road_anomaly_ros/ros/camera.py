@@ -17,6 +17,7 @@ from road_anomaly_ros.perception import FrameResult
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
 from road_anomaly_ros.ros.outputs import COMPRESSED, Publishers
+from road_anomaly_ros.ros.pairing import Pairing
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 
 try:
@@ -45,9 +46,13 @@ def check_names(names: tuple[str, ...]) -> None:
 
 
 class Camera:
-    """Subscriptions, publishers and counters of one camera; '' names the only camera."""
+    """Subscriptions, publishers and counters of one camera; '' names the only camera.
 
-    def __init__(self, node: Any, name: str, transport: str, group: Any) -> None:
+    With a `tolerance` in seconds every image waits for an anomaly map of its moment.
+    """
+
+    def __init__(self, node: Any, name: str, transport: str, group: Any,
+                 tolerance: float | None = None) -> None:
         self._node = node
         self._group = group
         self._kind, suffix = _KINDS[transport]
@@ -56,6 +61,9 @@ class Camera:
         self.stats = CameraStats()
         self.image_topic = f'{prefix}image{suffix}'
         self.info_topic = f'{prefix}camera_info'
+        self.anomaly_topic = f'{prefix}anomaly_in'
+        self._tolerance = tolerance
+        self._pairing: Pairing | None = None
         self._base_topic = f'{prefix}image'
         self._throttle = Throttle()
         self._frames: NewestFrames | None = None
@@ -79,6 +87,10 @@ class Camera:
         self._subscriptions = [
             self._subscribe(self._kind, self.image_topic, self.on_image),
             self._subscribe(CameraInfo, self.info_topic, self.on_info)]
+        if self._tolerance is not None:
+            self._pairing = Pairing(round(self._tolerance * 1e9))
+            self._subscriptions.append(
+                self._subscribe(Image, self.anomaly_topic, self.on_anomaly))
 
     def _subscribe(self, kind: type, topic: str, callback: Any) -> Any:
         events = SubscriptionEventCallbacks(
@@ -108,7 +120,31 @@ class Camera:
         self.stats.received += 1
         self.stats.arrivals.add(0.0)
         self._check_time(message.header.stamp)
-        if not frames.put(Frame(self.name, message, time.monotonic())):
+        arrived = time.monotonic()
+        if self._pairing is None:
+            self._put(frames, Frame(self.name, message, arrived))
+        else:
+            self._put_pair(frames, *self._pairing.add_image(
+                images.nanoseconds(message.header.stamp), (message, arrived)))
+
+    def on_anomaly(self, message: Any) -> None:
+        """Bring an anomaly map together with the image of its moment."""
+        frames, pairing = self._frames, self._pairing
+        if frames is not None and pairing is not None:
+            self._put_pair(frames, *pairing.add_map(
+                images.nanoseconds(message.header.stamp), message))
+
+    def _put_pair(self, frames: NewestFrames, pair: Any, lost: int) -> None:
+        self.stats.dropped += lost
+        if lost:
+            self.complain('anomaly', f'no anomaly map for an image: publish one with its stamp on '
+                                     f'{self._node.resolve_topic_name(self.anomaly_topic)}')
+        if pair is not None:
+            (message, arrived), anomaly = pair
+            self._put(frames, Frame(self.name, message, arrived, anomaly))
+
+    def _put(self, frames: NewestFrames, frame: Frame) -> None:
+        if not frames.put(frame):
             self.stats.dropped += 1
 
     def on_info(self, message: CameraInfo) -> None:
@@ -139,6 +175,20 @@ class Camera:
             return None
         self.stats.size = picture.shape[:2]
         return picture
+
+    def to_inputs(self, frame: Frame, max_pixels: int) -> tuple[Any, ...] | None:
+        """Return picture, stamp and anomaly map, if any; None when one of them is unusable."""
+        picture = self.to_array(frame.message, max_pixels)
+        if picture is None:
+            return None
+        stamp = images.seconds(frame.message.header.stamp)
+        if frame.anomaly is None:
+            return picture, stamp
+        try:
+            return picture, stamp, images.to_map(frame.anomaly, max_pixels)
+        except images.ImageRefused as error:
+            self.refuse(error.reason, f'anomaly map: {error}')
+            return None
 
     def refuse(self, reason: str, text: str) -> None:
         """Count a message that holds nothing usable."""

@@ -76,22 +76,23 @@ class Engine:
         with self._lock:
             self._wanted = config
 
-    def run(self, images: Sequence[np.ndarray], stamps: Sequence[float | None]
-            ) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
+    def run(self, images: Sequence[np.ndarray], stamps: Sequence[float | None],
+            *maps: Sequence[np.ndarray]) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
         """Process images, all under one configuration, which is returned beside the results.
 
-        An image that fails yields its exception in its place and leaves the others alone. Raises
+        `maps` are their anomaly maps, where the pipeline needs them, as one sequence. An image
+        that fails yields its exception in its place and leaves the others alone. Raises
         OutOfMemory when the device has no room even for one image.
         """
         self._take_over()
         try:
-            return self._pipeline.chain, list(self._pipeline.batch(images, stamps))
+            return self._pipeline.chain, list(self._pipeline.batch(images, stamps, *maps))
         except Exception as error:
             if is_out_of_memory(error):
                 _empty_cache()
             elif len(images) == 1:
                 return self._pipeline.chain, [error]
-            return self._one_by_one(images, stamps)
+            return self._one_by_one(images, stamps, *maps)
 
     def _take_over(self) -> None:
         with self._lock:
@@ -102,18 +103,17 @@ class Engine:
     def _adapted(self, config: PipelineConfig) -> PipelineConfig:
         return config.replace({'device': 'cpu'}) if self._on_cpu else config
 
-    def _one_by_one(self, images: Sequence[np.ndarray], stamps: Sequence[float | None]
+    def _one_by_one(self, *inputs: Sequence[Any]
                     ) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
         results: list[FrameResult | Exception] = []
-        for image, stamp in zip(images, stamps, strict=True):
+        for frame in zip(*inputs, strict=True):
             try:
-                results += self._pipeline.batch([image], [stamp])
+                results += self._pipeline.batch(*([part] for part in frame))
             except Exception as error:
-                results.append(self._recover(image, stamp, error))
+                results.append(self._recover(frame, error))
         return self._pipeline.chain, results
 
-    def _recover(self, image: np.ndarray, stamp: float | None,
-                 error: Exception) -> FrameResult | Exception:
+    def _recover(self, frame: Sequence[Any], error: Exception) -> FrameResult | Exception:
         if not is_out_of_memory(error):
             return error
         self.recoveries += 1
@@ -126,7 +126,7 @@ class Engine:
         self.release()
         self.load(config.replace({'device': 'cpu'}), warm_up=False)
         self._on_cpu = True
-        return self._pipeline.batch([image], [stamp])[0]
+        return self._pipeline.batch(*([part] for part in frame))[0]
 
 
 RELOAD_REMEDY = ("deactivate and clean up ('ros2 lifecycle set NODE deactivate', then 'cleanup'), "

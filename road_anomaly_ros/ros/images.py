@@ -19,6 +19,7 @@ from road_anomaly_ros.tools.encodings import (
     ImageRefused,
     decode_compressed,
     decode_image,
+    decode_map,
 )
 
 DTYPES = {'mono8': np.uint8, 'rgb8': np.uint8, '16UC1': np.uint16, '32FC1': np.float32}
@@ -80,6 +81,19 @@ def to_bytes(values: np.ndarray) -> array.array:
     data = array.array('B')
     data.frombytes(memoryview(values.reshape(-1)).cast('B') if values.size else b'')
     return data
+
+
+def to_map(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the anomaly map of an Image of 32FC1, 16UC1 or mono8 as [H, W] of its own type.
+
+    Raises ImageRefused, whose `reason` is one word, for whatever cannot be read.
+    """
+    return decode_map(message, max_pixels)
+
+
+def nanoseconds(stamp: Any) -> int:
+    """Return a builtin_interfaces/Time in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def seconds(stamp: Any) -> float:

@@ -49,6 +49,9 @@ class NodeOptions:
     jpeg_quality: int = option(90, 'Quality of the pictures on .../compressed.', low=1, high=100)
     stale_after: float = option(
         3.0, 'Silence of a camera that is reported as a fault.', low=0.2, high=60.0, unit='s')
+    anomaly_tolerance: float = option(
+        0.05, "Largest difference of the stamps of an image and its map on anomaly_in, which the "
+        "segmenter 'external' needs.", low=0.0, high=10.0, unit='s', live=False)
     fallback_to_cpu: bool = option(
         False, 'Go on with the CPU when the device runs out of memory, instead of stopping.')
 

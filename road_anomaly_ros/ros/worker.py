@@ -17,6 +17,7 @@ class Frame:
     camera: str
     message: Any
     arrived: float                      # seconds, monotonic clock
+    anomaly: Any = None                 # message with the anomaly map of the same moment
 
 
 class NewestFrames:

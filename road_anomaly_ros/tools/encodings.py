@@ -25,6 +25,7 @@ _FAST: dict[str, tuple[int, tuple[int, int, int]]] = {
     'mono8': (1, (0, 0, 0)), '8UC1': (1, (0, 0, 0)),
 }
 FAST_ENCODINGS = frozenset(_FAST)
+_MAPS = {'32FC1': 'f4', '16UC1': 'u2', 'mono16': 'u2', 'mono8': 'u1', '8UC1': 'u1'}
 _TO_RGB = {(3, (2, 1, 0)): cv2.COLOR_BGR2RGB, (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
            (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB, (1, (0, 0, 0)): cv2.COLOR_GRAY2RGB}
 _PLANAR = ('nv12', 'nv21')          # colour follows the grey plane, in half as many rows
@@ -53,6 +54,21 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     pixels = _rows(message, height, width * channels).reshape(height, width, channels)
     conversion = _TO_RGB.get((channels, order))
     return pixels.copy() if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def decode_map(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the values of a one-channel message, 32FC1, 16UC1 or mono8, as they are: [H, W].
+
+    Raises ImageRefused for other encodings and for what cannot be read.
+    """
+    height, width, encoding = int(message.height), int(message.width), str(message.encoding)
+    if encoding not in _MAPS:
+        raise ImageRefused('encoding', f'expected a map of {", ".join(_MAPS)}, got {encoding!r}')
+    _check_dimensions(height, width, max_pixels)
+    order = '>' if message.is_bigendian else '<'
+    kind = np.dtype(_MAPS[encoding]).newbyteorder(order)
+    rows = np.ascontiguousarray(_rows(message, height, width * kind.itemsize))
+    return rows.view(kind).astype(kind.newbyteorder('='))
 
 
 def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -149,12 +149,6 @@ def test_a_missing_model_is_one_line_and_can_be_mended(graph, tmp_path, capfd):
                       and row.level == DiagnosticStatus.OK], 'a healthy node')
 
 
-def test_a_segmenter_that_the_node_cannot_feed_is_refused(graph, capfd):
-    node = graph.anomaly_node(state='unconfigured', segmenter='external')
-    assert node.trigger_configure().name == 'FAILURE'
-    assert 'road-anomaly run' in capfd.readouterr().err
-
-
 def test_an_unexpected_error_releases_everything_and_may_be_retried(graph):
     class Broken(Pipeline):
         fail = True
