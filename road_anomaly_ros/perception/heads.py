@@ -56,6 +56,9 @@ class AnomalyHead(nn.Module):
     convolution and a ReLU at their own resolution, `hidden` the widths of the two hidden layers.
     """
 
+    feature_proj: nn.Sequential
+    mlp: nn.Sequential
+
     def __init__(self, channels: int = 0, *, projection: int = 32,
                  hidden: tuple[int, int] = (64, 32), dropout: float = 0.1) -> None:
         super().__init__()
@@ -104,14 +107,14 @@ class RunningHead:
     def __init__(self, info: HeadInfo, head: AnomalyHead, source: Path) -> None:
         self.info, self.source = info, source
         self._head = head.eval().requires_grad_(False)
-        first = head.mlp[0]
-        weight = first.weight.detach()
+        state = {name: value.detach() for name, value in head.state_dict().items()}
+        weight = state['mlp.0.weight']
         # 1 - peak is no statistic of its own for a linear layer.
         self._first = torch.cat([(weight[:, 0] - weight[:, 3])[:, None], weight[:, 1:3],
                                  weight[:, STATISTICS:]], 1).contiguous()
-        self._bias = (first.bias.detach() + weight[:, 3])[:, None]
-        self._second, self._second_bias = head.mlp[3].weight, head.mlp[3].bias[:, None]
-        self._last, self._last_bias = head.mlp[6].weight, head.mlp[6].bias[:, None]
+        self._bias = (state['mlp.0.bias'] + weight[:, 3])[:, None]
+        self._second, self._second_bias = state['mlp.3.weight'], state['mlp.3.bias'][:, None]
+        self._last, self._last_bias = state['mlp.6.weight'], state['mlp.6.bias'][:, None]
 
     def to(self, device: torch.device) -> RunningHead:
         """Return the head on `device`."""

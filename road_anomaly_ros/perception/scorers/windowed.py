@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from road_anomaly_ros.perception import dense
 from road_anomaly_ros.perception.contract import WindowedOutput
-from road_anomaly_ros.perception.scorers.base import Scorer
+from road_anomaly_ros.perception.scorers.base import Maps, Scorer
 from road_anomaly_ros.perception.windows import merge_windows
 
 
@@ -41,7 +42,11 @@ def _planes(source: dense.MaskSource, vectors: dense.QueryVectors, method: Score
     planes, names = source.planes(vectors, source.size)
     if not method.merged:
         return planes, names
-    _, maps = dense.run(source, vectors, lambda block: method.epilogue(block, options),
-                        method.merged)
+
+    def epilogue(block: dense.Block) -> Maps:
+        found = method.epilogue(block, options)
+        return found if isinstance(found, Mapping) else {'score': found}
+
+    _, maps = dense.run(source, vectors, epilogue, method.merged)
     return (torch.cat([planes, *(maps[name][None] for name in method.merged)]),
             [*names, *method.merged])
