@@ -71,6 +71,19 @@ def test_mask2former_equals_the_model_of_transformers(checkpoint, size):
                                atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize('backbone', ['resnet', 'swin'])
+def test_inputs_that_no_stride_divides(tmp_path, backbone):
+    model = tiny_models.mask2former(tmp_path, backbone=backbone, preprocessing={
+        'size': {'height': 50, 'width': 75}, 'size_divisor': 0})
+    image = picture(61, 93)
+    _, expected = official(model, tmp_path, image)
+    output = load('mask2former', tmp_path)([image])[0]
+    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0],
+                               atol=1e-4, rtol=0)
+    torch.testing.assert_close(output.class_logits, expected.class_queries_logits[0],
+                               atol=1e-4, rtol=0)
+
+
 def test_swin_checkpoints_of_transformers_4_load(tmp_path):
     model = tiny_models.mask2former(tmp_path, backbone='swin')
     old = {'encoder.swin.': 'encoder.', 'attention.q_proj': 'attention.self.query',
