@@ -45,12 +45,13 @@ def exp(x: Any) -> Any:
     y = y if y > np.float32(-62.0) else np.float32(-62.0)
     shifted = np.float32(y + np.float32(12582912.0))  # 1.5 * 2^23: the mantissa is round(y)
     f = y - (shifted - np.float32(12582912.0))
-    p = np.float32(1.327647018e-3)  # minimax on [-0.5, 0.5], relative error 7.5e-8
-    p = p * f + np.float32(9.675541380e-3)
-    p = p * f + np.float32(5.550713280e-2)
-    p = p * f + np.float32(2.402211972e-1)
-    p = p * f + np.float32(6.931469671e-1)
-    p = np.float32(p * f + np.float32(1.000000072))
+    p = np.float32(1.535336188319500e-4)  # exactly 1 at 0, so that tanh has no offset
+    p = p * f + np.float32(1.339887440266574e-3)
+    p = p * f + np.float32(9.618437357674640e-3)
+    p = p * f + np.float32(5.550332471162809e-2)
+    p = p * f + np.float32(2.402264791363012e-1)
+    p = p * f + np.float32(6.931472028550421e-1)
+    p = np.float32(p * f + np.float32(1.0))
     exponent = np.int32(shifted.view(np.int32) << np.int32(23))
     return np.int32(p.view(np.int32) + exponent).view(np.float32)
 
