@@ -35,6 +35,7 @@ def shared(folder):
 # Lower bounds are the first releases with what is used here; there are no upper bounds.
 REQUIRED = [
     'mcap>=1.1',                    # reads .mcap files that were cut off
+    'numba>=0.60',                  # the dense pass on the CPU; without it torch does it, slower
     'numpy>=1.26',
     'opencv-python-headless>=4.9',
     'pillow>=10.1',                 # first with a scalable font inside
