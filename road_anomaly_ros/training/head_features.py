@@ -51,7 +51,12 @@ class Cache(Sequence[Example]):
 
     def _check_key(self) -> None:
         path = self.folder / KEY
-        if path.is_file() and json.loads(path.read_text(encoding='utf-8')) != self._key:
+        if not path.is_file():
+            return
+        before = json.loads(path.read_text(encoding='utf-8'))
+        if not self.features:           # statistics need no features and do not mind any
+            self._key['features'] = self.features = before.get('features', '')
+        if before != self._key:
             raise ValueError(f'{self.folder} holds features of another segmenter, other features '
                              'or other images; remove it or choose another folder')
 

@@ -100,7 +100,7 @@ class Trainer:
         self.options, self.cache, self.out, self.device = options, cache, out, device
         self.epoch, self.losses = 0, list[float]()
         sample = cache[0].output.features
-        channels = 0 if sample is None else int(sample.shape[0])
+        channels = int(sample.shape[0]) if features and sample is not None else 0
         self.info = HeadInfo(options.kind, digest, features, channels, options.projection,
                              (options.hidden[0], options.hidden[1]))
         torch.manual_seed(options.seed)

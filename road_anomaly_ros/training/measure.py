@@ -111,7 +111,7 @@ def pixel_curve(score: np.ndarray, truth: np.ndarray) -> Curve:
 
     AP is the step-wise sum of precision over recall; FPR95 the false positive rate at the first
     threshold with a true positive rate of at least 0.95. Thresholds: best F1 and, below, best F2.
-    Display: the median of the negatives to the upper quartile of the positives.
+    Display: the median of the negatives to the 99.5th percentile of all.
     """
     order = np.argsort(-score, kind='stable')
     ordered = score[order]
@@ -123,7 +123,7 @@ def pixel_curve(score: np.ndarray, truth: np.ndarray) -> Curve:
     f1, f2 = (_f_measure(precision, recall, beta) for beta in (1, 2))
     best = int(f1.argmax())
     low = max(best, int(f2.argmax()))
-    quiet, loud = np.quantile(score[~truth], .5), np.quantile(score[truth], .75)
+    quiet, loud = np.quantile(score[~truth], .5), np.quantile(score, .995)
     return Curve(ap=float(np.sum(np.diff(recall, prepend=0) * precision)),
                  auroc=float(np.trapezoid(np.r_[0, recall], np.r_[0, false_rate])),
                  fpr95=float(false_rate[np.argmax(recall >= .95)]),
@@ -241,8 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--ground', default='3,4', help='label ids to stand on (default 3,4)')
     parser.add_argument('--every', type=int, default=1, help='take every so many-th frame')
     parser.add_argument('--seed', type=int, default=0, help='seed of the pasting (default 0)')
-    parser.add_argument('--scorer', default='eam', help='scorer of the default chain')
-    parser.add_argument('--refinements', default='', help='refinements of the default chain')
+    parser.add_argument('--scorer', default='plain', help='scorer of the default chain')
+    parser.add_argument('--refinements', default='road_prior',
+                        help='refinements of the default chain')
+    parser.add_argument('--on-drivable', default='touches', help='objects.on_drivable of it')
     parser.add_argument('-o', '--out', type=Path, help='folder that receives calibration.yaml')
     args = parser.parse_args(argv)
     frames = read_folder(args.frames, classes=args.classes)[::args.every]
@@ -254,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         chain = tuple(part for part in args.refinements.split(',') if part)
         write_calibration(args.out, curves, chain=chain,
                           source=f'{len(frames)} frames with pasted objects',
-                          default={'scorer': args.scorer, 'refinements': list(chain)})
+                          default={'scorer': args.scorer, 'refinements': list(chain),
+                                   'objects.on_drivable': args.on_drivable})
     return 0
 
 

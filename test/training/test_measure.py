@@ -21,7 +21,7 @@ def test_pixel_curve_by_hand():
     assert curve.fpr95 == pytest.approx(1 / 4)
     assert curve.threshold == pytest.approx(.65)        # F1 2/3, 1/2, 4/5, 2/3, ...
     assert curve.low_threshold <= curve.threshold
-    assert curve.display == pytest.approx((.55, .85))
+    assert curve.display == pytest.approx((.55, .8975))
 
 
 def test_ties_count_as_one_threshold():
@@ -57,5 +57,5 @@ def test_calibration_is_read_back(tmp_path):
     found = Calibration.of_model(tmp_path)
     assert dict(found.default) == {'scorer': 'eam'} and list(found.scorers) == ['eam']
     assert found.scorers['eam'].threshold == pytest.approx(.6)
-    assert found.scorers['eam'].display == pytest.approx((.2, .9))
+    assert found.scorers['eam'].display == pytest.approx((.2, .894))
     assert [path.name for path in tmp_path.iterdir()] == ['calibration.yaml']
