@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command('demo', 'road_anomaly_ros.tools.demo',
+    Command('demo', 'road_anomaly_ros.ros.demo',
             'watch the whole chain work on a rendered drive or on your own footage'),
     Command('run', 'road_anomaly_ros.tools.run',
             'process a video, an image, a folder or a bag, no frame dropped'),

@@ -43,6 +43,7 @@ class Settings:
     reliable: bool = False
     topic: str | None = None                    # the image topic of a bag that has several
     renamed: Mapping[str, str] = field(default_factory=dict)        # recorded name -> new name
+    decoded: bool = False                       # send a bag's pictures decoded, nothing else
     only_camera: bool = False                   # leave out what is neither image nor camera_info
 
 
@@ -77,8 +78,9 @@ class Pictures:
         self.remarks += [source.problem] if source.problem else []
 
     def _send(self, frame: Frame) -> None:
+        # A stamp of zero means that there is none, but a video begins there.
         stamp = (self._node.get_clock().now().to_msg() if self._settings.restamp
-                 else to_time(frame.stamp_ns))
+                 else to_time(max(1, frame.stamp_ns)))
         header = Header(stamp=stamp, frame_id=frame.frame_id or self._settings.frame_id)
         picture, size = frame.image, self._settings.size
         if size is not None and picture.shape[1::-1] != size:

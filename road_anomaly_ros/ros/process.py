@@ -61,6 +61,8 @@ class _Session:
         self._failure: BaseException | None = None
 
     def run(self, make: Callable[[threading.Event], Any], args: Sequence[str] | None) -> int:
+        from road_anomaly_ros.ros.transport import make_room
+        make_room()
         import rclpy
         from rclpy.signals import SignalHandlerOptions
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

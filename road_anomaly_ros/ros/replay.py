@@ -61,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag.add_argument('--topic', help='image topic to publish as image, of a bag with several')
     bag.add_argument('--map', metavar='FROM:=TO', type=mapping, action='append', default=[],
                      help='publish a recorded topic under another name')
+    bag.add_argument('--decoded', action='store_true',
+                     help='send the images decoded, as rgb8, and nothing else')
     bag.add_argument('--only-camera', action='store_true',
                      help='leave out what is neither the image nor its camera_info')
     parser.add_argument('--ros-args', nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
@@ -104,7 +106,8 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
     return Settings(
         fps=arguments.fps, loop=arguments.loop, restamp=arguments.restamp,
         frame_id=arguments.frame_id, size=arguments.resize, reliable=arguments.reliable,
-        topic=arguments.topic, renamed=dict(arguments.map), only_camera=arguments.only_camera)
+        topic=arguments.topic, renamed=dict(arguments.map), decoded=arguments.decoded,
+        only_camera=arguments.only_camera)
 
 
 def node_main(args: Sequence[str] | None = None) -> int:

@@ -64,7 +64,8 @@ class Replay(Node):
 
 def as_stored(path: str, settings: Settings) -> bool:
     """Tell whether messages are sent as the bag holds them; ROS 1 bags hold pictures only."""
-    return is_bag(Path(path)) and Path(path).suffix != '.bag' and settings.size is None
+    pictures = settings.decoded or settings.size is not None or Path(path).suffix == '.bag'
+    return is_bag(Path(path)) and not pictures
 
 
 def checked(path: str, settings: Settings) -> None:

@@ -37,8 +37,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command and say where to look next; returns what `run` returns."""
     code = run.main(arguments)
     if code == 0:
-        places = [arguments.out / name for name in ('overlay.mp4', 'snapshots')]
-        print('look at', ' and '.join(str(place) for place in places if place.exists()))
-        if arguments.input == DRIVE:
-            print('your own footage: make demo INPUT=dashcam.mp4')
+        say_where(arguments)
     return code
+
+
+def say_where(arguments: argparse.Namespace) -> None:
+    """Print where to look and how to go on."""
+    places = [arguments.out / name for name in ('overlay.mp4', 'snapshots')]
+    print('look at', ' and '.join(str(place) for place in places if place.exists()))
+    if arguments.input == DRIVE:
+        print('your own footage: make demo INPUT=dashcam.mp4')

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
 
 if TYPE_CHECKING:
-    from road_anomaly_ros.perception.config import PipelineConfig
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.processing import Outcome
     from road_anomaly_ros.tools.sinks import Sink
@@ -33,6 +32,7 @@ examples:
   road-anomaly run photos/ -o results --scorer rba --save-scores png
   road-anomaly run drive_bag/ -o results --topic /camera/image_raw --bag
   road-anomaly run dashcam.mp4 -o results --resize 960x540 --set objects.min_area=200
+  road-anomaly run photos/ -o results --anomaly-maps maps_of_another_method/
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
 BAG, SCORES = 'bag', 'scores'
@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive")
     parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
                         help='folder for the results')
+    parser.add_argument('--anomaly-maps', metavar='DIR', type=Path,
+                        help='refine the anomaly maps of another method (npy, npz or grey PNG, '
+                        'one per picture, of its name or in its order) instead of computing any')
     add_processing_arguments(parser)
 
 
@@ -63,29 +66,43 @@ def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 128 + the signal that stopped it."""
+    from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.sources import open_source
+    from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
     from road_anomaly_ros.tools.staging import Staging
     config = chain_config(arguments)
-    with open_source(arguments.input, arguments.topic) as source:
+    maps = arguments.anomaly_maps
+    if maps is not None:
+        config = config.replace({'segmenter': 'external'})
+    elif config.segmenter == 'external':
+        raise ValueError("the segmenter 'external' needs anomaly maps; name their folder with "
+                         '--anomaly-maps DIR')
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(arguments.input, arguments.topic))
+        if maps is not None:
+            source = WithAnomalyMaps(source, maps)
         staging = Staging(arguments.out, planned(arguments))
         try:
-            return execute(source, config, staging, arguments)
+            return execute(source, Pipeline.from_config(config), staging, arguments)
         finally:
             staging.discard()
 
 
-def execute(source: Source, config: PipelineConfig, staging: Staging,
-            arguments: argparse.Namespace) -> int:
-    """Process the source, publish the results, say what was found; returns the exit code."""
-    from road_anomaly_ros.perception.pipeline import Pipeline
+def execute(source: Source, pipeline: Pipeline, staging: Staging, arguments: argparse.Namespace,
+            *, draw: Any = None, more: Sequence[Sink] = ()) -> int:
+    """Process the source, publish the results, say what was found; returns the exit code.
+
+    `draw` makes the overlay of a result, by default that of the pipeline; `more` outputs are
+    served too.
+    """
     from road_anomaly_ros.tools.flow import StopOnSignal
     from road_anomaly_ros.tools.processing import process
     from road_anomaly_ros.tools.staging import plain
-    pipeline = Pipeline.from_config(config)
-    sinks = make_sinks(source, staging, arguments)
+    draw = draw or painter(pipeline)
+    sinks = [*make_sinks(source, staging, arguments), *more]
     with StopOnSignal() as stop:
         with progress_bar(source, arguments.max_frames) as advance:
-            outcome = process(source, pipeline, sinks, draw=painter(pipeline), advance=advance,
+            outcome = process(source, pipeline, sinks, draw=draw, advance=advance,
                               limit=arguments.max_frames, size=arguments.resize, stop=stop)
         if outcome.frames == 0:
             return _nothing_done(source, outcome)

@@ -99,7 +99,7 @@ def test_a_folder_keeps_pixels_stamps_and_order(graph, folder):
     for message, picture in zip(found, pictures(), strict=True):
         assert np.array_equal(images.to_array(message), picture)
         assert message.header.frame_id == 'cam'
-    assert stamps(found) == [0, 10**8, 2 * 10**8, 3 * 10**8]
+    assert stamps(found) == [1, 10**8, 2 * 10**8, 3 * 10**8], 'zero would mean no stamp'
 
 
 def test_compressed_pictures_are_made_for_who_listens(graph, folder):

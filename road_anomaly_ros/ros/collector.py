@@ -1,0 +1,227 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a node publishes, gathered picture by picture, as a source of frames with their results."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from road_anomaly_ros.perception import AnomalyObject, FrameResult, LabelSet
+from road_anomaly_ros.perception.contract import UNLABELLED
+from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros.controls import STEP_S, camera_qos
+from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
+from road_anomaly_ros.ros.node import NAME as ANOMALY_NODE
+from road_anomaly_ros.tools.sources import Frame, Source
+
+OVERLAY, SCORE, MASK, INSTANCES, LABELS = (
+    'overlay', 'anomaly/score', 'obstacle/mask', 'obstacle/instances', 'semantic/labels')
+RESULT_S = 30.0                         # longest wait for the results of one picture
+READY_S = 300.0                         # for a model that loads on a busy machine
+NO_RESULT = 'no result'
+_PROBE = 'probe'
+_PROBE_S = 0.5
+_DEPTH = 8
+_DTYPES = {'mono8': 'u1', 'rgb8': 'u1', '16UC1': '<u2', '32FC1': '<f4'}
+
+
+@dataclass(frozen=True)
+class LiveResult(FrameResult):
+    """A result as it was published, with the overlay that the node drew."""
+
+    overlay: Any = None                 # uint8 RGB [H, W, 3]
+
+
+class Collector(Node):
+    """Subscribes to a camera, the outputs named in `wanted` and, with `truth`, a ground truth.
+
+    Messages are gathered by their headers; everything is asked for reliably.
+    """
+
+    def __init__(self, wanted: tuple[str, ...], *, camera: str, truth: bool = False,
+                 **node_arguments: Any) -> None:
+        super().__init__('demo', **node_arguments)
+        self._changed = threading.Condition()
+        self._wanted = {*wanted, 'truth'} if truth else {*wanted}
+        self._found: dict[Any, dict[str, Any]] = {}
+        self._pictures: deque[tuple[float, Any]] = deque()
+        self.rows: dict[str, Any] = {}          # newest row of /diagnostics by its last word
+        self.reports = 0
+        qos = camera_qos(reliable=True, depth=_DEPTH)
+        self.create_subscription(Image, 'image', self._on_picture, qos)
+        for name in wanted:
+            self.create_subscription(Image, f'{ANOMALY_NODE}/{name}',
+                                     lambda message, name=name: self._add(name, message), qos)
+        if truth:
+            self.create_subscription(Image, f'{camera}/truth/instances',
+                                     lambda message: self._add('truth', message), qos)
+        self.create_subscription(DiagnosticArray, DIAGNOSTICS, self._on_report, 10)
+        self._probes = self.create_publisher(Image, 'image', qos)
+        self._step = self.create_client(Trigger, f'{camera}/play_next')
+
+    def _on_picture(self, message: Any) -> None:
+        if message.header.frame_id != _PROBE:
+            with self._changed:
+                self._pictures.append((time.monotonic(), message))
+                self._changed.notify_all()
+
+    def _add(self, name: str, message: Any) -> None:
+        with self._changed:
+            self._found.setdefault(_key(message), {})[name] = message
+            self._changed.notify_all()
+
+    def _on_report(self, message: Any) -> None:
+        with self._changed:
+            for row in message.status:
+                path, _, part = row.name.rpartition(': ')
+                if path == self.resolve_topic_name(ANOMALY_NODE):
+                    self.rows[part] = row
+            self.reports += 1
+            self._changed.notify_all()
+
+    def wait_until_ready(self, alive: Callable[[], None]) -> None:
+        """Send small pictures until one has come back on every topic.
+
+        Only this proves that both sides know of each other. `alive` raises when a process is gone.
+        Raises TimeoutError, and ValueError with the reason when the node cannot be configured.
+        """
+        ready, end = self._wanted - {'truth'}, time.monotonic() + READY_S
+        message = images.to_message(np.zeros((48, 64, 3), np.uint8), 'rgb8', Image().header)
+        message.header.frame_id = _PROBE
+        while time.monotonic() < end:
+            alive()
+            self._refuse_fault()
+            self._probes.publish(message)
+            with self._changed:
+                if self._changed.wait_for(
+                        lambda: ready <= self._found.get(_key(message), {}).keys(), _PROBE_S):
+                    self._found.clear()
+                    self.destroy_publisher(self._probes)
+                    return
+        raise TimeoutError(f'the node gave no result within {READY_S:.0f} s')
+
+    def _refuse_fault(self) -> None:
+        row = self.rows.get('chain')
+        if row is not None and row.level == row.ERROR:
+            raise ValueError(row.message)
+
+    def next_picture(self, going: Callable[[], bool]) -> tuple[float, Any] | None:
+        """Ask the camera for a picture; returns moment and message, None at its end.
+
+        `going` tells whether the camera runs, and raises when the node does not.
+        """
+        future = self._step.call_async(Trigger.Request())
+        end = time.monotonic() + STEP_S
+        while not future.done() and not self._pictures and time.monotonic() < end:
+            if not going():
+                return None                     # a camera whose input ended has left
+            with self._changed:
+                self._changed.wait(0.05)
+        with self._changed:
+            if future.done() and not future.result().success:
+                return None
+            self._changed.wait_for(lambda: self._pictures, STEP_S)
+            return self._pictures.popleft() if self._pictures else None
+
+    def results(self, picture: Any) -> dict[str, Any] | None:
+        """Wait for what belongs to a picture; None when it does not come."""
+        key = _key(picture)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._wanted <= self._found.get(key, {}).keys(), RESULT_S)
+            found = self._found.pop(key, {})
+            self._found.clear()                 # nothing else can still be of use
+            return found if self._wanted <= found.keys() else None
+
+    def wait_for_reports(self, count: int, seconds: float) -> None:
+        """Wait until `count` more reports of /diagnostics have come."""
+        with self._changed:
+            wanted = self.reports + count
+            self._changed.wait_for(lambda: self.reports >= wanted, seconds)
+
+
+class LiveSource(Source):
+    """Pictures of a camera that is stepped, each once the node's results for it are there.
+
+    `results` holds the result of each picture that was handed out and not yet asked for. Pictures
+    without a result are counted in `refused`; `remarks` returns what the camera says of its input.
+    """
+
+    def __init__(self, collector: Collector, like: Source, going: Callable[[], bool],
+                 remarks: Callable[[], list[str]] = list) -> None:
+        super().__init__(name=like.name, kind=like.kind, fps=like.fps, count=like.count,
+                         topic=like.topic)
+        self._collector, self._going, self._remarks = collector, going, remarks
+        self.results: deque[LiveResult] = deque()
+        self.published = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (found := self._collector.next_picture(self._going)) is not None:
+            moment, message = found
+            self.published += 1
+            maps = self._collector.results(message)
+            if maps is None:
+                self.refused[NO_RESULT] += 1
+                continue
+            age = (time.monotonic() - moment) * 1e3
+            picture = images.to_array(message)
+            self.results.append(to_result(picture, maps, age))
+            stamp = message.header.stamp
+            yield Frame(picture, stamp.sec * 10**9 + stamp.nanosec, str(self.published - 1),
+                        message.header.frame_id,
+                        truth=to_map(maps['truth']) if 'truth' in maps else None)
+        self.problem = '; '.join(self._remarks()) or None
+
+
+def to_map(message: Any) -> np.ndarray:
+    """Return the values of a one-channel or rgb8 Image without padding, [H, W] or [H, W, 3]."""
+    shape = (message.height, message.width, *((3,) if message.encoding == 'rgb8' else ()))
+    return np.frombuffer(message.data, _DTYPES[message.encoding]).reshape(shape)
+
+
+def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResult:
+    """Return published maps as a result; `age` is its time from picture to result in ms."""
+    score, instances = to_map(maps[SCORE]), to_map(maps[INSTANCES])
+    labels = (to_map(maps[LABELS]) if LABELS in maps
+              else np.full(score.shape, UNLABELLED, np.uint8))
+    objects = describe(instances, score)
+    return LiveResult(
+        image=torch.from_numpy(picture).permute(2, 0, 1), labels=torch.from_numpy(labels.copy()),
+        score=torch.from_numpy(score.copy()), mask=torch.from_numpy(to_map(maps[MASK]) > 0),
+        instances=torch.from_numpy(instances.astype(np.int32)), objects=objects,
+        label_set=LabelSet((), ()), scorer='', threshold=0.0, threshold_source='default',
+        display_range=(0.0, 1.0), timings={'total': age}, overlay=to_map(maps[OVERLAY]))
+
+
+def describe(instances: np.ndarray, score: np.ndarray) -> tuple[AnomalyObject, ...]:
+    """Return the obstacles of a map of ids [H, W], 0 none, with their scores float32 [H, W]."""
+    found = []
+    for number in np.unique(instances[instances > 0]).tolist():
+        rows, columns = np.nonzero(instances == number)
+        scores = score[rows, columns]
+        known = scores[~np.isnan(scores)]
+        mean, top, high = ((known.mean(), known.max(), np.quantile(known, 0.95)) if len(known)
+                           else (np.nan,) * 3)
+        x, y = int(columns.min()), int(rows.min())
+        found.append(AnomalyObject(
+            id=int(number), box=(x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1),
+            centroid=(float(columns.mean()), float(rows.mean())), area=len(rows),
+            score=float(mean), score_max=float(top), score_p95=float(high), label=UNLABELLED))
+    return tuple(found)
+
+
+def _key(message: Any) -> tuple[str, int, int]:
+    header = message.header
+    return header.frame_id, header.stamp.sec, header.stamp.nanosec

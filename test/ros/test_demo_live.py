@@ -1,0 +1,192 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo with the real node in processes of its own, and the parts it is made of."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from road_anomaly_ros.tools import demo as offline
+
+pytest.importorskip('rclpy', reason='needs the extra ros')
+
+from road_anomaly_ros.perception.objects import ObjectOptions, find
+from road_anomaly_ros.ros import demo, transport
+from road_anomaly_ros.ros.collector import describe
+from road_anomaly_ros.tools.bags import BagReader
+
+SMALL = 'rendered:3?frames=5&width=96&height=64'
+FAST = ('--set', 'segmenter=synthetic', '--set', 'objects.min_area=0', '--no-video')
+DEADLINE_S = 280.0
+
+
+def start(*words):
+    return subprocess.Popen([sys.executable, '-m', 'road_anomaly_ros.cli', *words], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    try:
+        return process.communicate(timeout=DEADLINE_S)[0]
+    finally:
+        process.kill()
+
+
+def maps(folder):
+    """The stored results by topic, those of one frame after another."""
+    reader = BagReader(folder)
+    try:
+        found = {}
+        for record in reader.records():
+            found.setdefault(record.topic, []).append(bytes(reader.decode(record).data))
+        return found
+    finally:
+        reader.close()
+
+
+def table(path):
+    with path.open(encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_live_demo_gives_what_the_offline_chain_gives(tmp_path):
+    processes = {name: start('demo', SMALL, '-o', str(tmp_path / name), '--bag', *words, *FAST)
+                 for name, words in (('live', ()), ('offline', ('--offline',)))}
+    said = {name: finish(process) for name, process in processes.items()}
+    for name, process in processes.items():
+        assert process.returncode == 0, said[name]
+    summary, expected = (json.loads((tmp_path / name / 'summary.json').read_text())
+                         for name in ('live', 'offline'))
+    assert summary['outputs'] == expected['outputs']
+    assert summary['truth'] == expected['truth']
+    assert summary['frames'] == expected['frames'] == 5
+    assert summary['live'].items() >= {'published': 5, 'collected': 5,
+                                       'without_result': 0}.items()
+    assert summary['live']['node']['processed'] >= 5
+    assert summary['live']['node']['dropped'] == 0
+    assert {'segment', 'score', 'total'} <= set(summary['stages_ms'])
+    assert (summary['scorer'], summary['device']) == (expected['scorer'], expected['device'])
+    live, right = maps(tmp_path / 'live' / 'bag'), maps(tmp_path / 'offline' / 'bag')
+    right.pop('/anomaly_node/overlay/compressed')
+    for topic, values in right.items():
+        assert live[topic] == values, f'{topic} differs'
+    for column in ('objects', 'width', 'height', 'max_score'):
+        assert [row[column] for row in table(tmp_path / 'live' / 'frames.csv')] == [
+            row[column] for row in table(tmp_path / 'offline' / 'frames.csv')]
+
+
+def test_a_model_that_is_missing_is_one_line(tmp_path):
+    process = start('demo', SMALL, '-o', str(tmp_path / 'out'), '--model', '/nowhere/model')
+    said = finish(process)
+    assert process.returncode == 2, said
+    assert '/nowhere/model' in said.splitlines()[-1]
+    assert 'Traceback' not in said
+    assert not (tmp_path / 'out').exists()
+
+
+def children(pid):
+    """The processes that a process has started."""
+    found = []
+    for entry in os.listdir('/proc'):
+        try:
+            if entry.isdigit() and int(status(entry)[1]) == pid:
+                found.append(int(entry))
+        except OSError:
+            continue
+    return found
+
+
+def status(pid):
+    """State and parent of a process, and what follows."""
+    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+
+
+def gone(pid):
+    try:
+        return status(pid)[0] == 'Z'
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc'), reason='needs /proc')
+def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
+    out = tmp_path / 'out'
+    process = start('demo', 'rendered:3?frames=100000&width=96&height=64', '-o', str(out), *FAST)
+    rows = out / '.partial' / 'frames.csv'
+    end = time.monotonic() + DEADLINE_S
+    while not (rows.exists() and rows.read_bytes().count(b'\n') > 3):
+        assert process.poll() is None and time.monotonic() < end, process.stdout.read()
+        time.sleep(0.02)
+    started = children(process.pid)
+    assert len(started) == 2
+    process.send_signal(signal.SIGINT)
+    said = finish(process)
+    assert process.returncode == 130, said
+    assert json.loads((out / 'summary.json').read_text())['interrupted']
+    assert 'Traceback' not in said
+    assert all(map(gone, started))
+
+
+def test_without_rclpy_the_chain_runs_offline(monkeypatch, capsys):
+    monkeypatch.setattr(demo.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(offline, 'main', lambda arguments: 7)
+    assert demo.main(argparse.Namespace(offline=False)) == 7
+    assert capsys.readouterr().err == 'rclpy is not installed: the chain runs without ROS\n'
+
+
+def test_obstacles_are_described_as_by_the_chain(rng):
+    score = torch.from_numpy(rng.random((40, 60), np.float32))
+    score[5:15, 5:20] += 2
+    score[25:35, 40:50] += 3
+    _, instances, objects = find(score, threshold=1.5, low_threshold=1.5,
+                                 options=ObjectOptions(min_area=0))
+    found = describe(instances.numpy(), score.numpy())
+    assert len(found) == len(objects) == 2
+    for ours, theirs in zip(found, objects, strict=True):
+        assert (ours.id, ours.box, ours.area) == (theirs.id, theirs.box, theirs.area)
+        assert ours.centroid == pytest.approx(theirs.centroid)
+        assert (ours.score, ours.score_max, ours.score_p95) == pytest.approx(
+            (theirs.score, theirs.score_max, theirs.score_p95))
+
+
+@pytest.fixture
+def untouched(monkeypatch, tmp_path):
+    """No choice of the user's, and room in shared memory."""
+    for name in transport._CHOICES:
+        monkeypatch.setenv(name, '')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transport, 'SHARED_MEMORY', str(tmp_path))
+    return monkeypatch
+
+
+def test_fast_dds_gets_room_for_pictures(untouched):
+    transport.make_room()
+    assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == str(transport.PROFILE)
+    assert transport.PROFILE.is_file()
+
+
+@pytest.mark.parametrize('name', transport._CHOICES)
+def test_the_choice_of_the_user_stands(untouched, name):
+    untouched.setenv(name, 'mine')
+    transport.make_room()
+    assert os.environ[name] == 'mine'
+    assert str(transport.PROFILE) not in [os.environ[key] for key in transport._CHOICES]
+
+
+def test_without_shared_memory_nothing_is_changed(untouched):
+    untouched.setattr(transport, 'SHARED_MEMORY', '/nowhere')
+    transport.make_room()
+    assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == ''
