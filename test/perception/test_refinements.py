@@ -227,6 +227,20 @@ def test_blocks_of_pixels_join_without_a_seam(monkeypatch):
         assert refined == pytest.approx(expected, abs=1e-14)
 
 
+def test_smooth_and_noisy_masks_in_rows_of_eights():
+    rng = np.random.default_rng(10)
+    score = rng.random((16, 40))
+    masks = np.zeros((6, 16, 40), bool)
+    masks[0, 2:9, 3:29] = masks[1, :, 8:16] = masks[2, 15, 39] = masks[3] = True
+    masks[4] = np.arange(40) % 8 < 3            # equal groups of eight that are not whole
+    for stack in (masks, masks | (rng.random(masks.shape) < 0.3)):
+        areas = stack.sum((1, 2))
+        for overlap in OVERLAPS:
+            expected = literal_variance_aware(score, stack, areas, 50.0, overlap)
+            refined = refine('variance_aware', score, stack, segment_overlap=overlap)
+            assert refined == pytest.approx(expected, abs=1e-12)
+
+
 def test_statistics_are_those_of_the_input_only():
     masks = masks_of('####', '##..')
     row = refined_row('variance_aware', [0.0, 1.0, 1.0, 1.0], masks, beta=0.0)

@@ -13,8 +13,8 @@ from torch.nn import functional
 from road_anomaly_ros.perception.contract import Segments
 
 # Elements of masks widened at once: what fits the cache on a CPU, what fills a GPU.
-_BLOCK = {'cpu': 1 << 19, 'cuda': 1 << 26}
-_ALL_EIGHT = 0x0101010101010101     # eight True side by side, read as one integer
+_BLOCK = {'cpu': 1 << 21, 'cuda': 1 << 26}
+_FEW = 16                       # words per run from which on runs are worth their bookkeeping
 
 
 class Cover(Protocol):
@@ -198,16 +198,24 @@ def _add(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def _add_eights(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Return the sums of maps [C, P] over masks [n, P], eight pixels at a time.
 
-    Most groups of eight pixels lie wholly inside or outside of a mask: the product is taken over
-    sums of eight, and only the groups on a contour are looked at closely. On a CPU this halves the
-    time; on a GPU the list of those groups would have to be waited for.
+    Along a row of pixels a mask seldom changes: equal groups of eight pixels, read as integers,
+    form runs, and the sum over a run is the difference of two running sums. On a CPU this halves
+    the time (masks like noise are multiplied out after all); on a GPU the list of the runs would
+    have to be waited for.
     """
     words, pixels = masks.view(torch.int64), maps.unflatten(1, (-1, 8))
-    whole = words == _ALL_EIGHT
-    found = pixels.sum(2) @ whole.to(maps.dtype).T
-    mask, place = ((words != 0) & ~whole).nonzero(as_tuple=True)
-    parts = pixels[:, place] * masks.unflatten(1, (-1, 8))[mask, place]
-    return found.index_add_(1, mask, parts.sum(2))
+    fresh = torch.ones(words.shape, dtype=torch.bool)
+    torch.ne(words[:, 1:], words[:, :-1], out=fresh[:, 1:])
+    mask, begin = fresh.nonzero(as_tuple=True)
+    if _FEW * len(mask) > words.numel():
+        return _add(maps, masks)
+    end = begin.roll(-1)
+    end[end == 0] = words.shape[1]
+    held = words[mask, begin] != 0
+    mask, begin, end = mask[held], begin[held], end[held]
+    until = functional.pad(pixels.cumsum(1), (0, 0, 1, 0))
+    runs = (until[:, end] - until[:, begin]) * masks.unflatten(1, (-1, 8))[mask, begin]
+    return maps.new_zeros(len(maps), len(masks)).index_add_(1, mask, runs.sum(2))
 
 
 def nearest(length: int, source: int, device: torch.device) -> torch.Tensor:
