@@ -1,0 +1,332 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled data sets by layout, each with its label convention; `LAYOUTS` is the place to add one.
+
+Whatever a data set stores, what leaves this file is 0 (inlier), 1 (anomaly) and 255 (ignored), and
+class ids 0 .. K-1 with 255 (ignored) where the layout knows classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from road_anomaly_ros.perception.labels import CITYSCAPES
+
+IGNORE = 255
+ANOMALY_TRACK, OBSTACLE_TRACK = (500, 100), (50, 10)    # least predicted, least true size in px
+CAMVID = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car',
+          'pedestrian', 'bicyclist')
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+_ENDINGS = ('', '_labels_semantic', '_labels')          # of label files, after the image's stem
+_BINARY = {0: 0, 1: 1, IGNORE: IGNORE}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The files of one image; `anomaly` or `classes` is None where there is no such label."""
+
+    name: str
+    image: Path
+    anomaly: Path | None = None
+    classes: Path | None = None
+
+    def read_image(self) -> np.ndarray:
+        """Return uint8 RGB [H,W,3] as stored, not turned; ValueError when it is unreadable."""
+        image = cv2.imread(str(self.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise ValueError(f'{self.image}: expected a readable image')
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where a data set keeps its files and what the values of its labels mean."""
+
+    name: str
+    text: str                               # what a folder of this layout holds
+    find: Callable[[Path], list[Sample]]    # empty where the folder is of another layout
+    values: Mapping[int, int] = dataclasses.field(default_factory=dict)     # raw to 0, 1, 255
+    class_names: tuple[str, ...] = ()
+    class_values: Mapping[int, int] = dataclasses.field(default_factory=dict)   # raw to 0 .. K-1
+    sizes: tuple[int, int] = ANOMALY_TRACK
+
+    def convert(self, raw: np.ndarray, *, strict: bool = True) -> np.ndarray:
+        """Return anomaly labels uint8 of 0, 1, 255 from stored ones [H,W].
+
+        Values that the convention does not know raise ValueError, or are ignored (not `strict`).
+        """
+        return _lookup(raw, self.values, strict=strict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """Pixels of a data set by their meaning, and where it has none of a kind."""
+
+    inlier: int = 0
+    anomaly: int = 0
+    ignored: int = 0
+
+    def __add__(self, other: Histogram) -> Histogram:
+        return Histogram(self.inlier + other.inlier, self.anomaly + other.anomaly,
+                         self.ignored + other.ignored)
+
+    @classmethod
+    def of(cls, label: np.ndarray) -> Histogram:
+        """Count an anomaly label of 0, 1 and 255."""
+        counts = np.bincount(label.ravel(), minlength=256)
+        return cls(int(counts[0]), int(counts[1]), int(counts[IGNORE]))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """The samples of one folder, in the order of their names, and how to read their labels."""
+
+    layout: Layout
+    root: Path
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def anomaly(self, index: int) -> np.ndarray | None:
+        """Return uint8 [H,W] of 0, 1, 255; None where the layout has no anomalies."""
+        path = self.samples[index].anomaly
+        return None if path is None else _named(path, read_label(path), self.layout.values)
+
+    def classes(self, index: int) -> np.ndarray | None:
+        """Return class ids uint8 [H,W], 255 ignored; None where the layout has no classes.
+
+        Anomalies are ignored where both labels exist: no class is right for them.
+        """
+        sample = self.samples[index]
+        if sample.classes is None:
+            return None
+        found = _named(sample.classes, read_label(sample.classes), self.layout.class_values)
+        if sample.anomaly is not None:
+            found[self.anomaly(index) != 0] = IGNORE
+        return found
+
+    def check(self) -> Iterator[Histogram]:
+        """Read every label once and yield its histogram.
+
+        ValueError, one line, for a label that is missing, of another size than its image, or
+        that holds values the layout does not know.
+        """
+        for index, sample in enumerate(self.samples):
+            size = _image_size(sample.image)
+            for path in filter(None, (sample.anomaly, sample.classes)):
+                _check_file(sample, path, size)
+            self.classes(index)
+            label = self.anomaly(index)
+            yield Histogram() if label is None else Histogram.of(label)
+
+
+def open_dataset(root: Path, layout: str) -> DataSet:
+    """Return the data set in `root`; ValueError, one line, for an unknown or another layout."""
+    if layout not in LAYOUTS:
+        raise ValueError(f'unknown layout {layout!r}; choose one of {list(LAYOUTS)}')
+    if not root.is_dir():
+        raise ValueError(f'{root}: expected the folder of a data set, found '
+                         f'{"a file" if root.exists() else "nothing"}')
+    chosen = LAYOUTS[layout]
+    samples = chosen.find(root)
+    if not samples:
+        fitting = [name for name, other in LAYOUTS.items() if name != layout and other.find(root)]
+        remedy = f'choose --layout {" or ".join(fitting)}' if fitting else 'see --layout in --help'
+        raise ValueError(f'{root}: expected {chosen.text} (layout {layout}), found no image of '
+                         f'that kind; {remedy}')
+    return DataSet(chosen, root, tuple(sorted(samples, key=lambda sample: sample.name)))
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Return the stored values [H,W] of a label picture: grey, 16 bit, 1 bit or palette indices.
+
+    A colour picture is taken where its channels agree. ValueError for other ones.
+    """
+    try:
+        with Image.open(path) as picture:
+            label = np.asarray(picture)
+    except FileNotFoundError:
+        raise ValueError(f'{path}: expected a label for every image, found none here') from None
+    except OSError:
+        raise ValueError(f'{path}: expected a readable label picture') from None
+    if label.ndim == 3:
+        if not (label[..., :3] == label[..., :1]).all():
+            raise ValueError(f'{path}: expected label ids in one channel, this is a picture in '
+                             'colour')
+        label = label[..., 0]
+    return label.astype(np.uint8) if label.dtype == bool else label
+
+
+def _lookup(raw: np.ndarray, values: Mapping[int, int], *, strict: bool) -> np.ndarray:
+    table = np.full(1 << 16, IGNORE, np.uint8)
+    known = np.zeros(1 << 16, bool)
+    table[list(values)] = list(values.values())
+    known[list(values)] = True
+    index = np.asarray(raw).astype(np.uint16)
+    if strict:
+        present = np.bincount(index.ravel(), minlength=1 << 16) > 0
+        strange = np.flatnonzero(present & ~known).tolist()
+        if strange:
+            kinds = ', '.join(map(str, sorted(values)[:6])) + (', ..' if len(values) > 6 else '')
+            raise ValueError(f'expected the values {kinds}, got {strange[:6]}')
+    return table[index]
+
+
+def _named(path: Path, raw: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
+    try:
+        return _lookup(raw, values, strict=True)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; is this the right --layout?') from None
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except OSError:
+        raise ValueError(f'{path}: expected a readable image') from None
+
+
+def _check_file(sample: Sample, path: Path, size: tuple[int, int]) -> None:
+    if not path.is_file():
+        raise ValueError(f'{path}: expected a label for {sample.image.name}, found none here')
+    found = _image_size(path)
+    if found != size:
+        raise ValueError(f'{path}: expected the size of its image, {size[0]}x{size[1]}, got '
+                         f'{found[0]}x{found[1]}; labels are never resized')
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir()
+                  if path.suffix.lower() in _SUFFIXES and not path.name.startswith('.'))
+
+
+def _label_of(stem: str, folder: Path) -> Path:
+    """Return the label file of an image; where none exists, the name that it should have."""
+    candidates = [folder / f'{stem}{ending}.png' for ending in _ENDINGS]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def paired(root: Path) -> list[Sample]:
+    """Find images/ and labels_masks/ with equal stems."""
+    folder = root / 'labels_masks'
+    if not folder.is_dir():
+        return []
+    return [Sample(path.stem, path, _label_of(path.stem, folder))
+            for path in _pictures(root / 'images')]
+
+
+def segment_me(root: Path) -> list[Sample]:
+    """Find a track of SegmentMeIfYouCan; where validation images are named so, only those count.
+
+    The labels of the test images are not public.
+    """
+    samples = paired(root)
+    public = [sample for sample in samples if sample.name.startswith('validation')]
+    return public or samples
+
+
+def road_anomaly(root: Path) -> list[Sample]:
+    """Find frames/NAME.jpg with frames/NAME.labels/labels_semantic.png, or the paired folders."""
+    frames = _pictures(root / 'frames')
+    return [Sample(path.stem, path, path.with_suffix('.labels') / 'labels_semantic.png')
+            for path in frames] or paired(root)
+
+
+def fishyscapes(root: Path) -> list[Sample]:
+    """Find NNNN_NAME_labels.png with NAME_leftImg8bit.png below, or the paired folders."""
+    labels = sorted(root.rglob('[0-9]*_labels.png'))
+    if (root / 'images').is_dir() or not labels:
+        return paired(root)
+    images = {path.name.removesuffix('_leftImg8bit.png'): path
+              for path in root.rglob('*_leftImg8bit.png')}
+    found = []
+    for path in labels:
+        stem = path.name.removesuffix('_labels.png')
+        beside = path.with_name(f'{stem}_rgb.png')
+        scene = re.sub(r'^\d+_', '', stem)
+        found.append(Sample(stem, images.get(scene, beside), path))
+    return found
+
+
+def lost_and_found(root: Path) -> list[Sample]:
+    """Find leftImg8bit/ and gtCoarse/ with labelIds."""
+    return [Sample(name, image, root / 'gtCoarse' / below / f'{name}_gtCoarse_labelIds.png')
+            for name, image, below in _left_images(root, 'gtCoarse')]
+
+
+def cityscapes(root: Path) -> list[Sample]:
+    """Find leftImg8bit/ and gtFine/ with labelIds."""
+    return [Sample(name, image, classes=root / 'gtFine' / below / f'{name}_gtFine_labelIds.png')
+            for name, image, below in _left_images(root, 'gtFine')]
+
+
+def _left_images(root: Path, truth: str) -> list[tuple[str, Path, Path]]:
+    base = root / 'leftImg8bit'
+    if not (root / truth).is_dir():
+        return []
+    return [(path.name.removesuffix('_leftImg8bit.png'), path, path.relative_to(base).parent)
+            for path in sorted(base.rglob('*_leftImg8bit.png'))]
+
+
+def camvid(root: Path) -> list[Sample]:
+    """Find images/ and labels/ with equal stems, and no anomaly masks."""
+    folder = root / 'labels'
+    if not folder.is_dir() or (root / 'labels_masks').is_dir():
+        return []
+    return [Sample(path.stem, path, classes=folder / f'{path.stem}.png')
+            for path in _pictures(root / 'images')]
+
+
+def synthetic(root: Path) -> list[Sample]:
+    """Find what `road-anomaly synthesize` wrote, classes too where the scenes are CamVid's."""
+    settings = root / 'config.yaml'
+    if not settings.is_file() or not (root / 'instances').is_dir():
+        return []
+    known = 'layout: camvid' in settings.read_text(encoding='utf-8')
+    folder = root / 'labels'
+    return [dataclasses.replace(sample, classes=folder / f'{sample.name}.png' if known else None)
+            for sample in paired(root)]
+
+
+_LOST_IDS = {0: IGNORE, 1: 0, **dict.fromkeys(range(2, 201), 1),
+             **dict.fromkeys(range(201, 256), IGNORE)}
+_FINE_IDS = {**dict.fromkeys(range(256), IGNORE),
+             **{raw: index for index, raw in enumerate(CITYSCAPES_IDS)}}
+_CAMVID_IDS = {**{index: index for index in range(len(CAMVID))}, IGNORE: IGNORE}
+
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (
+    Layout('folder', 'images/ and labels_masks/ with equal stems, 0 inlier, 1 anomaly, 255 ignore',
+           paired, _BINARY, sizes=OBSTACLE_TRACK),
+    Layout('synthetic', "the output of 'road-anomaly synthesize'",
+           synthetic, _BINARY, CAMVID, _CAMVID_IDS, OBSTACLE_TRACK),
+    Layout('road_anomaly', 'frames/NAME.jpg with NAME.labels/, or images/ and labels_masks/',
+           road_anomaly, {**_BINARY, 2: 1}),
+    Layout('road_anomaly21', 'images/ and labels_masks/ of the SegmentMeIfYouCan anomaly track',
+           segment_me, _BINARY),
+    Layout('road_obstacle21', 'images/ and labels_masks/ of the SegmentMeIfYouCan obstacle track',
+           segment_me, _BINARY, sizes=OBSTACLE_TRACK),
+    Layout('fishyscapes_lost_and_found',
+           'images/ and labels_masks/, or NNNN_NAME_labels.png and NAME_leftImg8bit.png below it',
+           fishyscapes, _BINARY, sizes=OBSTACLE_TRACK),
+    Layout('fishyscapes_static',
+           'images/ and labels_masks/, or NAME_labels.png beside NAME_rgb.png',
+           fishyscapes, _BINARY),
+    Layout('lost_and_found', 'leftImg8bit/ and gtCoarse/ with labelIds',
+           lost_and_found, _LOST_IDS, sizes=OBSTACLE_TRACK),
+    Layout('cityscapes', 'leftImg8bit/ and gtFine/ with labelIds', cityscapes,
+           class_names=CITYSCAPES, class_values=_FINE_IDS),
+    Layout('camvid', 'images/ and labels/ with the ids of the 11 classes', camvid,
+           class_names=CAMVID, class_values=_CAMVID_IDS),
+)}

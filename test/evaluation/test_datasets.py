@@ -1,0 +1,159 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from road_anomaly_ros.evaluation.datasets import (
+    CAMVID,
+    CITYSCAPES_IDS,
+    LAYOUTS,
+    Histogram,
+    open_dataset,
+    read_label,
+)
+
+SIZE = (24, 32)
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), array)
+
+
+def label(*values):
+    """Bands of rows, one per value."""
+    return np.repeat(np.uint8(values), SIZE[0] // len(values))[:, None].repeat(SIZE[1], 1)
+
+
+def picture():
+    return np.full((*SIZE, 3), 90, np.uint8)
+
+
+def pair(root, image, truth, values, images='images', labels='labels_masks'):
+    write(root / images / image, picture())
+    write(root / labels / truth, label(*values))
+
+
+def build(root, layout):
+    """One image of the layout as its publishers store it."""
+    lost = 'leftImg8bit/test/04_Weg/04_Weg_000000_000030_leftImg8bit.png'
+    if layout in ('folder', 'fishyscapes_static'):
+        pair(root, 'a.png', 'a.png', (0, 1, 255))
+    elif layout == 'synthetic':
+        pair(root, '000000.jpg', '000000.png', (0, 1, 255))
+        write(root / 'labels' / '000000.png', label(0, 3, 4))
+        (root / 'instances').mkdir()
+        (root / 'config.yaml').write_text('layout: camvid\n')
+    elif layout == 'road_anomaly':
+        write(root / 'frames' / 'animals01.jpg', picture())
+        write(root / 'frames' / 'animals01.labels' / 'labels_semantic.png', label(0, 2, 0))
+    elif layout == 'road_anomaly21':
+        pair(root, 'validation0000.jpg', 'validation0000_labels_semantic.png', (0, 1, 255))
+        write(root / 'images' / 'airplane0001.jpg', picture())
+    elif layout == 'road_obstacle21':
+        pair(root, 'validation_1.webp', 'validation_1_labels_semantic.png', (0, 1, 255))
+    elif layout == 'fishyscapes_lost_and_found':
+        write(root / lost, picture())
+        write(root / '0000_04_Weg_000000_000030_labels.png', label(0, 1, 255))
+    elif layout == 'lost_and_found':
+        write(root / lost, picture())
+        write(root / 'gtCoarse/test/04_Weg/04_Weg_000000_000030_gtCoarse_labelIds.png',
+              label(1, 7, 0))
+    elif layout == 'cityscapes':
+        write(root / 'leftImg8bit/val/ulm/ulm_0_leftImg8bit.png', picture())
+        write(root / 'gtFine/val/ulm/ulm_0_gtFine_labelIds.png', label(7, 33, 4))
+    else:
+        pair(root, 'a.jpg', 'a.png', (0, 10, 255), labels='labels')
+    return root
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_layout_is_found_and_read(tmp_path, layout):
+    data = open_dataset(build(tmp_path, layout), layout)
+    assert len(data) == 1
+    assert data.samples[0].read_image().shape == (*SIZE, 3)
+    truth, known = data.anomaly(0), data.classes(0)
+    third = SIZE[0] // 3 * SIZE[1]
+    if layout in ('cityscapes', 'camvid'):
+        assert truth is None
+        np.testing.assert_array_equal(known, label(0, len(data.layout.class_names) - 1, 255))
+        assert list(data.check()) == [Histogram()]
+        return
+    last = 0 if layout == 'road_anomaly' else 255
+    np.testing.assert_array_equal(truth, label(0, 1, last))
+    ignored = 0 if layout == 'road_anomaly' else third
+    assert list(data.check()) == [Histogram(2 * third - ignored, third, ignored)]
+    if layout == 'synthetic':
+        np.testing.assert_array_equal(known, label(0, 255, 255))
+    else:
+        assert known is None
+
+
+def test_class_ids_of_cityscapes_and_camvid_are_the_published_ones():
+    assert len(CITYSCAPES_IDS) == 19 and len(CAMVID) == 11
+    names, values = LAYOUTS['cityscapes'].class_names, LAYOUTS['cityscapes'].class_values
+    assert {names[values[raw]] for raw in (7, 23, 26, 33)} == {'road', 'sky', 'car', 'bicycle'}
+
+
+@pytest.mark.parametrize(('layout', 'case'), [
+    ('road_anomaly', 'm2a_RoadAnomaly'), ('lost_and_found', 'smiyc_lost_and_found'),
+    ('road_anomaly21', 'smiyc_tracks'), ('road_obstacle21', 'smiyc_tracks')])
+def test_golden_labels(golden, layout, case):
+    arrays = golden('labels')['']
+    wanted = arrays[case]
+    found = LAYOUTS[layout].convert(arrays['raw'], strict=False)
+    np.testing.assert_array_equal(found, np.where(wanted <= 1, wanted, 255))
+
+
+def test_golden_fishyscapes_ignores_255_and_never_calls_it_an_anomaly(golden):
+    arrays = golden('labels')['']
+    known = np.isin(arrays['raw'], (0, 1, 255))
+    found = LAYOUTS['fishyscapes_static'].convert(arrays['raw'], strict=False)
+    np.testing.assert_array_equal(found[known], arrays['any_nonzero_void255'][known])
+    assert (found[known] != arrays['only_255_is_ood'][known]).any()
+
+
+@pytest.mark.parametrize(('break_it', 'expected'), [
+    (lambda root: (root / 'labels_masks/a.png').unlink(), r'a\.png: expected a label for a\.png'),
+    (lambda root: write(root / 'labels_masks/a.png', label(0, 1)[:8]),
+     'expected the size of its image, 32x24, got 32x8'),
+    (lambda root: write(root / 'labels_masks/a.png', label(0, 2, 200)),
+     r'a\.png: expected the values 0, 1, 255, got \[2, 200\]; is this the right --layout'),
+    (lambda root: write(root / 'labels_masks/a.png', np.dstack([label(0, 1)] * 2 + [label(1, 0)])),
+     'expected label ids in one channel'),
+    (lambda root: (root / 'images/a.png').write_bytes(b'no picture'), 'expected a readable image'),
+])
+def test_labels_that_cannot_be_right_are_one_line(tmp_path, break_it, expected):
+    data_root = build(tmp_path, 'folder')
+    break_it(data_root)
+    with pytest.raises(ValueError, match=expected) as caught:
+        list(open_dataset(data_root, 'folder').check())
+    assert '\n' not in str(caught.value)
+
+
+def test_wrong_layouts_name_the_right_one(tmp_path):
+    with pytest.raises(ValueError, match='choose --layout cityscapes'):
+        open_dataset(build(tmp_path / 'a', 'cityscapes'), 'folder')
+    with pytest.raises(ValueError, match=r'unknown layout .x.; choose one of'):
+        open_dataset(tmp_path, 'x')
+    with pytest.raises(ValueError, match='found nothing'):
+        open_dataset(tmp_path / 'none', 'folder')
+    (tmp_path / 'b' / 'images').mkdir(parents=True)
+    (tmp_path / 'b' / 'labels_masks').mkdir()
+    with pytest.raises(ValueError, match='found no image of that kind'):
+        open_dataset(tmp_path / 'b', 'folder')
+
+
+def test_labels_may_be_palettes_one_bit_or_equal_channels(tmp_path):
+    wanted = label(0, 1)
+    indexed = Image.fromarray(wanted).convert('P')
+    indexed.putdata(wanted.ravel().tolist())
+    indexed.putpalette([200, 10, 10, 10, 200, 10])
+    indexed.save(tmp_path / 'palette.png')
+    Image.fromarray(wanted.astype(bool)).save(tmp_path / 'bits.png')
+    Image.fromarray(np.dstack([wanted] * 3)).save(tmp_path / 'grey.png')
+    for name in ('palette', 'bits', 'grey'):
+        np.testing.assert_array_equal(read_label(tmp_path / f'{name}.png'), wanted)
