@@ -54,13 +54,14 @@ def label_set(names: Sequence[str] | Mapping[int, str]) -> LabelSet:
         if sorted(names) != list(range(len(names))):
             raise ValueError(f'expected class ids 0 .. {len(names) - 1}, got {sorted(names)[:8]}')
         names = [names[index] for index in range(len(names))]
-    plain = [_plain(name) for name in names]
+    plain = [plain_name(name) for name in names]
     return LabelSet(
         names=tuple(str(name) for name in names), colors=_colors(plain),
         drivable=tuple(index for index, name in enumerate(plain) if name in _DRIVABLE))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the one spelling under which a class is known, whatever data set named it."""
     text = re.sub(r'[\s_/-]+', ' ', str(name)).strip().lower()
     return _SYNONYMS.get(text, text)
 

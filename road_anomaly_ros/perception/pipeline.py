@@ -75,6 +75,16 @@ class _Chain:
     threshold_source: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What one chain says about an image, without obstacles."""
+
+    labels: torch.Tensor  # [H, W] uint8
+    score: torch.Tensor  # [H, W] float32, higher is stranger
+    notes: tuple[str, ...]  # refinements that were skipped, and why
+    milliseconds: float  # of the network's pass, which chains share, and of the chain itself
+
+
 class Pipeline:
     """Camera image to labels, anomaly score and obstacles, on one device.
 
@@ -120,6 +130,11 @@ class Pipeline:
     def labels(self) -> LabelSet:
         """The known classes of the model."""
         return self._segmenter.labels
+
+    @property
+    def model_dir(self) -> Path | None:
+        """The directory of the model's weights; None where it has none."""
+        return self._segmenter.model_dir
 
     @property
     def device(self) -> torch.device:
@@ -197,6 +212,41 @@ class Pipeline:
     def output(self, image: np.ndarray | torch.Tensor) -> Any:
         """Return what the network says about one image: the MaskOutput or its like, unscored."""
         return self._segment(self._chain, [self._upload(image)], None)[0]
+
+    def prepare(self, config: PipelineConfig) -> _Chain:
+        """Return the chain of other live settings for `scores`; raises as `reconfigure` does."""
+        self._refuse_reload(config)
+        return self._build(config)
+
+    @torch.inference_mode()
+    def scores(
+        self, image: np.ndarray | torch.Tensor, chains: Sequence[_Chain]
+    ) -> list[Scored]:
+        """Score one image by several chains of `prepare`; they share the network's pass.
+
+        A chain with `tta_hflip`, or with features that differ from those of others, needs a pass
+        of its own kind.
+        """
+        tensor = self._upload(image)
+        features = next((chain.features for chain in chains if chain.features), '')
+        passes: dict[tuple[str, bool], tuple[Sequence[Any], float]] = {}
+        found = []
+        for chain in chains:
+            key = chain.features or features, chain.config.tta_hflip
+            if key not in passes:
+                watch = self.stopwatch(self._device)
+                outputs = self._segment(
+                    dataclasses.replace(chain, features=key[0]), [tensor], None
+                )
+                watch.lap('segment')
+                passes[key] = outputs, watch.times()['total']
+            outputs, shared = passes[key]
+            watch = self.stopwatch(self._device)
+            dense = self._score(chain, outputs)
+            score, notes = self._refine(chain, tensor, dense, outputs[0])
+            watch.lap('score')
+            found.append(Scored(dense.labels, score, notes, shared + watch.times()['total']))
+        return found
 
     def check(self, config: PipelineConfig) -> None:
         """Raise what `reconfigure` would raise, and change nothing."""
