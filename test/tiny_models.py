@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def roughen(model: torch.nn.Module) -> torch.nn.Module:
             elif name.endswith('running_var'):
                 value.copy_(torch.rand_like(value) + 0.5)
     return model.eval()
+
+
+def processor(name: str, folder: Path):
+    """Return transformers' image processor that resizes as torchvision does."""
+    import transformers
+    kind = getattr(transformers, f'{name}ImageProcessorFast', None) \
+        or getattr(transformers, f'{name}ImageProcessor')
+    return kind.from_pretrained(folder)
+
+
+def semantic_map(processor, raw, target, **options):
+    """Return the labels that transformers finds and, from some version on, the class scores."""
+    function = processor.post_process_semantic_segmentation
+    if 'return_segmentation_scores' not in inspect.signature(function).parameters:
+        return (function(raw, target_sizes=[target], **options)[0],)
+    found = function(raw, target_sizes=[target], return_segmentation_scores=True, **options)[0]
+    return found['segmentation'], found['segmentation_scores']
 
 
 def _backbone(kind: str):

@@ -36,10 +36,9 @@ def tiny(tmp_path_factory):
 
 @pytest.mark.parametrize('size', [(32, 64), (64, 128), (80, 32), (32, 32)])
 def test_windows_and_semantic_map_equal_those_of_transformers(checkpoint, size):
-    from transformers import EomtImageProcessor
     folder, model = checkpoint
     image = picture(*size)
-    processor = EomtImageProcessor.from_pretrained(folder)
+    processor = tiny_models.processor('Eomt', folder)
     inputs = processor(image, return_tensors='pt')
     with torch.inference_mode():
         raw = model(**inputs)
@@ -50,11 +49,12 @@ def test_windows_and_semantic_map_equal_those_of_transformers(checkpoint, size):
                                       raw.masks_queries_logits, strict=True):
         torch.testing.assert_close(window.class_logits, classes, atol=1e-4, rtol=0)
         torch.testing.assert_close(window.mask_logits, masks, atol=1e-4, rtol=0)
-    expected = processor.post_process_semantic_segmentation(
-        raw, target_sizes=[size], size={'shortest_edge': 32, 'longest_edge': None},
-        return_segmentation_scores=True)[0]
-    score = scorers.evaluate(output, 'plain', {}, extras=('max_s',)).extras['max_s']
-    torch.testing.assert_close(score, expected['segmentation_scores'].amax(0), atol=1e-4, rtol=0)
+    labels, *scores = tiny_models.semantic_map(
+        processor, raw, size, size={'shortest_edge': 32, 'longest_edge': None})
+    found = scorers.evaluate(output, 'plain', {}, extras=('max_s',))
+    assert (found.labels == labels).float().mean() > 0.999
+    if scores:
+        torch.testing.assert_close(found.extras['max_s'], scores[0].amax(0), atol=1e-4, rtol=0)
 
 
 def test_a_batch_says_what_its_images_say_alone(tiny):

@@ -32,10 +32,9 @@ def segformer_folder(tmp_path_factory):
 
 @pytest.mark.parametrize('size', [(64, 64), (40, 70), (1, 1)])
 def test_segformer_equals_the_model_of_transformers(segformer_folder, size):
-    from transformers import SegformerImageProcessor
     folder, model = segformer_folder
     image = picture(*size)
-    inputs = SegformerImageProcessor.from_pretrained(folder)(image, return_tensors='pt')
+    inputs = tiny_models.processor('Segformer', folder)(image, return_tensors='pt')
     with torch.inference_mode():
         expected = model(**inputs).logits[0]
     segmenter = load(segformer, folder)

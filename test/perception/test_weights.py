@@ -114,7 +114,7 @@ def test_shapes_that_do_not_match_are_named(folder):
     state = load_file(path)
     state['class_predictor.bias'] = torch.zeros(9)
     save_file(state, path, metadata={'format': 'pt'})
-    assert 'class_predictor.bias (9,) for (5,)' in refusal(load, folder)
+    assert '1 of another shape (class_predictor.bias' in refusal(load, folder)
 
 
 def test_incomplete_directories_say_what_is_missing(folder, tmp_path):

@@ -153,7 +153,7 @@ class PixelDecoder(nn.Module):
 
 def _sine(embedding: Any, size: Size, device: torch.device) -> torch.Tensor:
     """Return the sine position embedding of a map of `size` as tokens [1,N,C]."""
-    shape = torch.Size((1, 2 * embedding.num_position_features, *size))
+    shape = torch.Size((1, 1, *size))       # the number of channels is not asked for
     found = embedding(shape=shape, device=device, dtype=torch.float32)
     return found.flatten(2).transpose(1, 2)
 
