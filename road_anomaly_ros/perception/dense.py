@@ -212,8 +212,9 @@ class MaskSource:
         )
 
         def consume(region: Region, block: Block) -> None:
-            maps = [block[name].float()[None] for name in names]
-            found[:, region[0], region[1]] = torch.cat([block.semantic, *maps])
+            parts = [*block.semantic, *(block[name] for name in names)]
+            for plane, part in zip(found, parts, strict=True):
+                plane[region] = part
 
         self.visit(vectors, consume, size)
         return found, names

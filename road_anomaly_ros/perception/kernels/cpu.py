@@ -117,17 +117,11 @@ def visit(
         rows, tiles = part
         columns = grid.columns(tiles)
         out = _Buffers.of(vectors, rows.stop - rows.start, columns.stop - columns.start)
-        loops.accumulate(
-            logits.numpy(),
-            live.numpy(),
-            *grid.band(rows),
-            *weights,
-            tiles,
-            *(buffer.numpy() for buffer in vars(out).values()),
-        )
+        arrays = tuple(buffer.numpy() for buffer in vars(out).values())
+        loops.accumulate(logits.numpy(), live.numpy(), grid.band(rows), weights, tiles, arrays)
         consume((rows, columns), out.block(vectors, classes))
 
-    _share(work, grid.parts(classes if vectors.keep else 1))
+    _share(work, grid.parts(-(-classes // 4) if vectors.keep else 1))
 
 
 def _weights(vectors: QueryVectors, live: Tensor, limits: Tensor) -> tuple[Any, ...]:
@@ -210,7 +204,7 @@ def support_overlap(
         loops.overlap(
             logits.numpy(),
             live.numpy(),
-            *grid.band(rows),
+            grid.band(rows),
             confident[live].numpy(),
             size[1],
             tiles,

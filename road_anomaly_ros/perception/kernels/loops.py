@@ -257,17 +257,15 @@ def _accept(
 def _advance(
     logits: Array,
     queries: Array,
-    rows: tuple[int, int],
-    last: tuple[int, int],
+    rows: Array,
+    last: Array,
     start: int,
     weights: Array,
     taps: Array,
-    low: Array,
-    high: Array,
-    top_low: Array,
-    top_high: Array,
+    state: Array,
 ) -> None:
-    """Bring `low` and `high` from the mask rows `last` to the mask rows `rows`."""
+    """Bring the state (low, high and their maxima) from the mask rows `last` to `rows`."""
+    low, high, top_low, top_high = state
     if rows[0] == last[1]:
         low[:] = high
         top_low[:] = top_high
@@ -281,47 +279,76 @@ def _advance(
 
 
 @_jit()
-def accumulate(
-    logits: Array,
-    queries: Array,
-    row_low: Array,
-    row_high: Array,
-    row_weight: Array,
-    starts: Array,
-    weights: Array,
-    linear: Array,
-    classes: int,
-    maxima: Array,
-    chosen: Array,
-    levels: Array,
-    values: Array,
-    inverse: Any,
-    cull: Array,
-    temper: Any,
-    scale: Any,
-    tiles: tuple[int, int],
-    label: Array,
-    peak: Array,
-    sums: Array,
-    largest: Array,
-    votes: Array,
-    accept: Array,
-    covered: Array,
-    partition: Array,
-    tanh: Array,
-) -> None:
-    """Fill the accumulators of the given output rows and of the columns in `tiles`.
+def _of_semantic(part: Array, o: int, c0: int, c1: int, weigh: Array, out: Array) -> None:
+    """Store what row `o` of the output has of the sums `part` [N,TILE]."""
+    linear, classes, _, _, _, _, _, _, temper, scale = weigh
+    label, peak, sums, _, _, _, _, partition, tanh = out
+    top, skip = peak[o, c0:c1], linear.shape[0] - sums.shape[0]
+    _peak(part, classes, top, label[o, c0:c1])
+    for k in range(sums.shape[0]):
+        sums[k, o, c0:c1] = part[skip + k, : c1 - c0]
+    if partition.shape[1]:
+        _partition(part, classes, top, temper, partition[0, o, c0:c1], partition[1, o, c0:c1])
+    if tanh.shape[0]:
+        _tanh(part, classes, scale, tanh[o, c0:c1])
 
-    Outputs begin at the first of these rows and columns; those of no rows are not wanted.
+
+@_jit()
+def _of_queries(
+    low: Array,
+    high: Array,
+    t: Any,
+    active: Array,
+    count: int,
+    masks: Array,
+    scratch: Array,
+    o: int,
+    c0: int,
+    c1: int,
+    weigh: Array,
+    out: Array,
+) -> None:
+    """Store what row `o` of the output has of single queries."""
+    _, _, maxima, chosen, levels, values, inverse, _, _, _ = weigh
+    _, _, _, largest, votes, accept, covered, _, _ = out
+    for j in range(maxima.shape[0]):
+        _largest(maxima[j], active, count, masks, largest[j, o, c0:c1])
+    for j in range(chosen.shape[0]):
+        _count(low, high, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
+    if accept.shape[0]:
+        best, total = scratch[0, : c1 - c0], scratch[1, : c1 - c0]
+        _accept(
+            low,
+            high,
+            t,
+            active,
+            count,
+            values,
+            inverse,
+            best,
+            total,
+            accept[o, c0:c1],
+            covered[o, c0:c1],
+        )
+
+
+@_jit()
+def accumulate(
+    logits: Array, queries: Array, grid: Array, weigh: Array, tiles: Array, out: Array
+) -> None:
+    """Fill the accumulators of the output rows of `grid` and of the columns in `tiles`.
+
+    The tuples are made by `cpu`. Outputs begin at the first of these rows and columns; those of
+    no rows are not wanted.
     """
+    row_low, row_high, row_weight, starts, weights = grid
+    linear, cull, label = weigh[0], weigh[7], out[0]
     n, width = queries.size, label.shape[1]
     low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
+    state = (low, high, np.empty(n, np.float32), np.empty(n, np.float32))
     masks, part = np.empty((n, TILE), np.float32), np.empty((linear.shape[0], TILE), np.float32)
-    taps = np.empty((n, weights.shape[1]), np.float32)
-    top_low, top_high = np.empty(n, np.float32), np.empty(n, np.float32)
+    taps, scratch = np.empty((n, weights.shape[1]), np.float32), np.empty((2, TILE), np.float32)
     active, packed = np.empty(n, np.int64), np.empty(linear.size, np.float32)
-    best, total = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
-    skip = linear.shape[0] - sums.shape[0]
     for tile in range(tiles[0], tiles[1]):
         c0 = (tile - tiles[0]) * TILE
         c1 = min(c0 + TILE, width)
@@ -329,77 +356,37 @@ def accumulate(
         for o in range(label.shape[0]):
             pair = (row_low[o], row_high[o])
             if pair != last:
-                _advance(
-                    logits,
-                    queries,
-                    pair,
-                    last,
-                    starts[tile],
-                    weights[tile],
-                    taps,
-                    low,
-                    high,
-                    top_low,
-                    top_high,
-                )
-                count = _choose(top_low, top_high, cull, active)
+                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, state)
+                count = _choose(state[2], state[3], cull, active)
                 _pack(linear, active, count, packed)
                 last = pair
-            t, top = row_weight[o], peak[o, c0:c1]
+            t = row_weight[o]
             _masks(low, high, t, active, count, masks)
             _sums(packed, count, masks, part)
-            _peak(part, classes, top, label[o, c0:c1])
-            for k in range(sums.shape[0]):
-                sums[k, o, c0:c1] = part[skip + k, : c1 - c0]
-            for j in range(maxima.shape[0]):
-                _largest(maxima[j], active, count, masks, largest[j, o, c0:c1])
-            for j in range(chosen.shape[0]):
-                _count(low, high, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
-            if accept.shape[0]:
-                _accept(
-                    low,
-                    high,
-                    t,
-                    active,
-                    count,
-                    values,
-                    inverse,
-                    best[: c1 - c0],
-                    total[: c1 - c0],
-                    accept[o, c0:c1],
-                    covered[o, c0:c1],
-                )
-            if partition.shape[1]:
-                _partition(
-                    part, classes, top, temper, partition[0, o, c0:c1], partition[1, o, c0:c1]
-                )
-            if tanh.shape[0]:
-                _tanh(part, classes, scale, tanh[o, c0:c1])
+            _of_semantic(part, o, c0, c1, weigh, out)
+            _of_queries(low, high, t, active, count, masks, scratch, o, c0, c1, weigh, out)
 
 
 @_jit()
 def overlap(
     logits: Array,
     queries: Array,
-    row_low: Array,
-    row_high: Array,
-    row_weight: Array,
-    starts: Array,
-    weights: Array,
+    grid: Array,
     confident: Array,
     width: int,
-    tiles: tuple[int, int],
+    tiles: Array,
     areas: Array,
     shared: Array,
 ) -> None:
     """Add per query the pixels with a positive logit, and those that a confident query has too.
 
-    Counts the given output rows and the columns in `tiles` of an image of `width` columns.
+    Counts the output rows of `grid` and the columns in `tiles` of an image of `width` columns.
     """
+    row_low, row_high, row_weight, starts, weights = grid
     n = queries.size
     low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
+    state = (low, high, np.empty(n, np.float32), np.empty(n, np.float32))
     taps = np.empty((n, weights.shape[1]), np.float32)
-    top_low, top_high = np.empty(n, np.float32), np.empty(n, np.float32)
     active, cull = np.empty(n, np.int64), np.zeros(n, np.float32)
     region = np.empty(TILE, np.int32)
     for tile in range(tiles[0], tiles[1]):
@@ -408,27 +395,16 @@ def overlap(
         for r in range(row_low.size):
             pair = (row_low[r], row_high[r])
             if pair != last:
-                _advance(
-                    logits,
-                    queries,
-                    pair,
-                    last,
-                    starts[tile],
-                    weights[tile],
-                    taps,
-                    low,
-                    high,
-                    top_low,
-                    top_high,
-                )
-                count = _choose(top_low, top_high, cull, active)
+                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, state)
+                count = _choose(state[2], state[3], cull, active)
                 last = pair
-            _count(low, high, row_weight[r], active, count, confident, np.float32(0.0), part)
+            t = row_weight[r]
+            _count(low, high, t, active, count, confident, np.float32(0.0), part)
             for i in range(count):
                 a, b = low[active[i]], high[active[i]]
                 inside, both = np.int64(0), np.int64(0)
                 for x in range(part.size):
-                    hit = np.int32(a[x] + row_weight[r] * (b[x] - a[x]) > 0)
+                    hit = np.int32(a[x] + t * (b[x] - a[x]) > 0)
                     inside += hit
                     both += hit * np.int32(part[x] > 0)
                 areas[active[i]] += inside
