@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive")
     parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
                         help='folder for the results')
-    parser.add_argument('--anomaly-maps', metavar='DIR', type=Path,
-                        help='refine the anomaly maps of another method (npy, npz or grey PNG, '
-                        'one per picture, of its name or in its order) instead of computing any')
     add_processing_arguments(parser)
 
 
 def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` and `demo` have in common."""
+    parser.add_argument('--anomaly-maps', metavar='DIR', type=Path,
+                        help='refine the anomaly maps of another method (npy, npz or grey PNG, '
+                        'one per picture, of its name or in its order) instead of computing any')
     parser.add_argument('--topic', help='image topic of a bag that has several')
     parser.add_argument('--max-frames', metavar='N', type=positive, help='stop after N frames')
     parser.add_argument('--resize', metavar='WxH', type=size,
