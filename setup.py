@@ -57,6 +57,8 @@ ROS = [
     'ros-sensor-msgs',
     'ros-std-srvs',
 ]
+# FastSAM and MobileSAM; under AGPL-3.0, hence only on request.
+ULTRALYTICS = ['ultralytics>=8.2']
 DEV = [
     'colcon-common-extensions>=0.3',
     'colcon-ros>=0.5',
@@ -92,7 +94,7 @@ setup(
         *shared('rviz'),
     ],
     install_requires=REQUIRED,
-    extras_require={'ros': ROS, 'dev': DEV},
+    extras_require={'ros': ROS, 'dev': DEV, 'ultralytics': ULTRALYTICS},
     zip_safe=False,
     entry_points={
         'console_scripts': [

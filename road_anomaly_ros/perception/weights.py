@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -164,13 +165,18 @@ def _snapshot(name: str, *, local: bool) -> Path | None:
     return None
 
 
-def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = '') -> Any:
+def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = '',
+                    also: str = '') -> Any:
     """Return a transformers model with the weights of a directory: float32, eval, on the CPU.
 
     safetensors are preferred; pickles are read with `weights_only`. Every key must match, except
-    those that match the regular expression `ignore`. PipelineError names the unmatched keys or
-    what could not be read.
+    those that match the regular expression `ignore`. Besides its own kind of model the one called
+    `also` is taken. PipelineError names the unmatched keys or what could not be read.
     """
+    kind, wanted = model_kind(directory), model_class.config_class.model_type
+    if kind not in (wanted, also):
+        raise PipelineError(f'{directory} holds a model of the kind {kind!r}, expected '
+                            f'{wanted!r}; name another model, or choose what loads this kind')
     for path in _require_weights(directory):
         check_digest(path)
     try:
@@ -189,6 +195,16 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
                       mismatched=[_mismatch(item) for item in info['mismatched_keys']],
                       ignore=ignore)
     return model.float().eval()
+
+
+def model_kind(directory: Path) -> str:
+    """Return `model_type` of a config.json; PipelineError where that cannot be read."""
+    path = directory / 'config.json'
+    try:
+        return str(json.loads(path.read_text(encoding='utf-8'))['model_type'])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f'{path} is no configuration of transformers: '
+                            f'{reason(error)}') from None
 
 
 @contextlib.contextmanager

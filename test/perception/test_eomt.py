@@ -164,5 +164,5 @@ def test_keys_without_counterpart_are_listed(tiny, tmp_path, narrow_heads):
 
 def test_other_models_are_refused(tmp_path):
     tiny_models.mask2former(tmp_path)
-    with pytest.raises(PipelineError, match='describes no EoMT'):
+    with pytest.raises(PipelineError, match=r"'mask2former', expected one of"):
         load(tmp_path)

@@ -123,14 +123,21 @@ def test_incomplete_directories_say_what_is_missing(folder, tmp_path):
     (folder / 'preprocessor_config.json').write_text('{}')
     (folder / 'model.safetensors').unlink()
     assert 'no weights' in refusal(load, folder)
-    (folder / 'config.json').write_text('{"model_type": "mask2former"')
     (folder / 'model.safetensors').write_bytes(b'')
     assert 'could not be loaded' in refusal(load, folder)
+    for text in ('{"model_type": "mask2former"', '[]', '{}'):
+        (folder / 'config.json').write_text(text)
+        assert 'no configuration' in refusal(load, folder)
     (folder / 'config.json').unlink()
     assert 'config.json' in refusal(load, folder)
     assert 'no model at' in refusal(load, tmp_path / 'nowhere')
     (tmp_path / 'file').write_text('')
     assert 'expected a directory' in refusal(load, tmp_path / 'file')
+
+
+def test_a_model_of_another_kind_is_named(tmp_path):
+    tiny_models.segformer(tmp_path)
+    assert "kind 'segformer', expected 'mask2former'" in refusal(load, tmp_path)
 
 
 def test_a_label_list_with_gaps_is_refused(folder):

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from road_anomaly_ros.perception.segmenters.mask2former import labels_of
 from road_anomaly_ros.perception.weights import (
     load_pretrained,
     model_directory,
+    model_kind,
     read_state,
     resolve_model,
 )
@@ -156,10 +156,10 @@ def _original_file(found: str | Path) -> Path | None:
 
 def _model_class(directory: Path) -> Any:
     import transformers
-    try:
-        kind = json.loads((directory / 'config.json').read_text(encoding='utf-8'))['model_type']
-        return getattr(transformers, _CLASSES[kind])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise PipelineError(f'{directory / "config.json"} describes no EoMT that this version of '
-                            f'transformers knows; expected model_type one of {sorted(_CLASSES)}'
-                            ) from None
+    kind = model_kind(directory)
+    found = getattr(transformers, _CLASSES.get(kind, ''), None)
+    if found is None:
+        raise PipelineError(f'{directory} holds a model of the kind {kind!r}, expected one of '
+                            f'{sorted(_CLASSES)} that this version of transformers knows; name '
+                            'another model')
+    return found

@@ -52,5 +52,6 @@ def load(*, device: torch.device, options: Options) -> PromptedSegments:
 @functools.lru_cache(maxsize=1)         # other options must not read the weights again
 def _backend(model: str, device: torch.device) -> Sam2Backend:
     from transformers import Sam2Model
-    network = load_pretrained(Sam2Model, model_directory(model), ignore=_VIDEO)
+    network = load_pretrained(Sam2Model, model_directory(model), ignore=_VIDEO,
+                              also='sam2_video')
     return Sam2Backend(network.requires_grad_(False).to(device))
