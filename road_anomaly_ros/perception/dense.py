@@ -28,7 +28,7 @@ from torch import Tensor
 
 from road_anomaly_ros.perception.contract import MaskOutput, PixelOutput
 from road_anomaly_ros.perception.kernels import cpu, gpu
-from road_anomaly_ros.perception.kernels.vectors import Block, QueryVectors, Taps
+from road_anomaly_ros.perception.kernels.vectors import Block, Features, QueryVectors, Taps
 
 __all__ = ['LOGIT_LIMIT', 'UPSAMPLE', 'Block', 'MaskSource', 'PlaneSource', 'QueryVectors', 'run']
 
@@ -265,14 +265,15 @@ class PlaneSource:
 
 
 def with_features(consume: Consume, features: Tensor | None, size: tuple[int, int]) -> Consume:
-    """Return `consume` that also gets its part of the features [F,gh,gw], resized to `size`."""
+    """Return `consume` that also gets its part of the features [F,gh,gw], as wide as `size`."""
     if features is None:
         return consume
-    planes = features.float()
-    rows, columns = Taps.of(planes.shape[1], size[0]), Taps.of(planes.shape[2], size[1])
+    height, rows = features.shape[1], Taps.of(features.shape[1], size[0])
+    columns = Taps.of(features.shape[2], size[1])
+    wide = resize(features.float(), Taps.of(height, height), columns).contiguous()
 
     def more(region: Region, block: Block) -> None:
-        part = resize(planes, rows[region[0]], columns[region[1]])
+        part = Features(wide, rows[region[0]], region[1])
         consume(region, dataclasses.replace(block, features=part))
 
     return more

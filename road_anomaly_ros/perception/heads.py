@@ -23,14 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.weights import load_state, read_state
+
+try:
+    from road_anomaly_ros.perception.kernels import perceptron as loops
+except ImportError:                                 # numba is an optional dependency
+    loops = None                                    # type: ignore[assignment]
 
 WEIGHTS, INFO = 'head.safetensors', 'head.json'
 FOLDER = 'heads'                    # beside the model's weights, one folder per kind of head
 KINDS = ('head_v1', 'head_v2')
 STATISTICS = 4
 _LEAST = 1e-7                       # of a class value inside the logarithm
-_CHUNK = 8192                       # pixels whose activations stay in cache
 
 
 def descriptor(semantic: Tensor) -> Tensor:
@@ -102,19 +107,32 @@ class HeadInfo:
 
 
 class RunningHead:
-    """A loaded head, arranged for row blocks: constants folded, pixels in chunks of cache size."""
+    """A loaded head, arranged for the blocks of the dense pass.
+
+    What the features add to the first hidden layer is computed at their own resolution: resizing
+    and the layer are both linear, so that their order does not matter before the ReLU.
+    """
 
     def __init__(self, info: HeadInfo, head: AnomalyHead, source: Path) -> None:
         self.info, self.source = info, source
         self._head = head.eval().requires_grad_(False)
-        state = {name: value.detach() for name, value in head.state_dict().items()}
+        state = {name: value.detach().float() for name, value in head.state_dict().items()}
         weight = state['mlp.0.weight']
         # 1 - peak is no statistic of its own for a linear layer.
-        self._first = torch.cat([(weight[:, 0] - weight[:, 3])[:, None], weight[:, 1:3],
-                                 weight[:, STATISTICS:]], 1).contiguous()
-        self._bias = (state['mlp.0.bias'] + weight[:, 3])[:, None]
-        self._second, self._second_bias = state['mlp.3.weight'], state['mlp.3.bias'][:, None]
-        self._last, self._last_bias = state['mlp.6.weight'], state['mlp.6.bias'][:, None]
+        self._first = torch.cat([(weight[:, 0] - weight[:, 3])[:, None], weight[:, 1:3]], 1)
+        self._bias = state['mlp.0.bias'] + weight[:, 3]
+        self._visual = weight[:, STATISTICS:].contiguous()
+        self._second, self._second_bias = state['mlp.3.weight'], state['mlp.3.bias']
+        self._last, self._last_bias = state['mlp.6.weight'], state['mlp.6.bias']
+        self._compiled = self._arrays() if loops is not None else ()
+
+    def _arrays(self) -> tuple[Any, ...]:
+        """Return the weights for the compiled loop; the first layer in whole groups of four."""
+        more = -len(self._bias) % 4
+        parts = (F.pad(self._first, (0, 0, 0, more)), F.pad(self._bias, (0, more)),
+                 F.pad(self._second, (0, more)), self._second_bias, self._last[0])
+        return (*(part.cpu().contiguous().numpy() for part in parts),
+                self._last_bias.cpu().numpy()[0])
 
     def to(self, device: torch.device) -> RunningHead:
         """Return the head on `device`."""
@@ -122,8 +140,10 @@ class RunningHead:
             return self
         return RunningHead(self.info, self._head.to(device), self.source)
 
-    def project(self, features: Tensor | None) -> Tensor | None:
-        """Return the projected features [P,gh,gw] of [C,gh,gw]; None for V1.
+    def visual(self, features: Tensor | None) -> Tensor | None:
+        """Return what features [C,gh,gw] add to the first layer, [h1,gh,gw]; None for V1.
+
+        On the CPU h1 is rounded up to whole groups of four. A cell that is not finite adds 0.
 
         ValueError where the segmenter gave none or others than the head was trained on.
         """
@@ -135,25 +155,34 @@ class RunningHead:
         if features.shape[0] != self.info.channels:
             raise ValueError(f'{self.source}: expected features of {self.info.channels} channels, '
                              f'got {features.shape[0]}')
-        return self._head.project(features)
+        projected = self._head.project(features)
+        added = (self._visual @ projected.flatten(1)).nan_to_num(0.0)
+        more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
+        return F.pad(added, (0, 0, 0, more)).unflatten(1, projected.shape[1:])
 
-    def logits(self, semantic: Tensor, features: Tensor | None = None) -> Tensor:
+    def logits(self, semantic: Tensor, visual: Features | None = None) -> Tensor:
         """Return the logit float32 [r,c] of a block's semantic map [K,r,c]; higher is stranger.
 
-        `features` [P,r,c] are the projected ones, resized to the block.
+        `visual` is the block's part of what the method of that name gave.
         """
+        if self._compiled and semantic.device.type == 'cpu':
+            return self._looped(semantic, visual)
         planes = _statistics(semantic).flatten(1)
-        found = torch.empty(planes.shape[1], device=planes.device)
-        flat = None if features is None else features.flatten(1)
-        step = _CHUNK if planes.device.type == 'cpu' else planes.shape[1]
-        for start in range(0, planes.shape[1], step):
-            part = slice(start, start + step)
-            hidden = torch.addmm(self._bias, self._first[:, :3], planes[:, part])
-            if flat is not None:
-                hidden.addmm_(self._first[:, 3:], flat[:, part])
-            hidden = torch.addmm(self._second_bias, self._second, hidden.relu_()).relu_()
-            found[part] = torch.addmm(self._last_bias, self._last, hidden)[0]
+        hidden = torch.addmm(self._bias[:, None], self._first, planes)
+        if visual is not None:
+            hidden += visual.resized().flatten(1)
+        hidden = torch.addmm(self._second_bias[:, None], self._second, hidden.relu_()).relu_()
+        found = torch.addmm(self._last_bias[:, None], self._last, hidden)
         return found.view(semantic.shape[1:])
+
+    def _looped(self, semantic: Tensor, visual: Features | None) -> Tensor:
+        found = torch.empty(semantic.shape[1:])
+        if visual is None:
+            visual = Features(torch.empty((0, 1, 1)), Taps.of(1, len(found)), slice(0, 1))
+        rows = (part.numpy() for part in vars(visual.rows).values())
+        loops.logits(semantic.contiguous().numpy(), visual.wide.numpy(), *rows,
+                     visual.columns.start, *self._compiled, found.numpy())
+        return found
 
 
 def weights_digest(model_dir: Path | None) -> str:

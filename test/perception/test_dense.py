@@ -340,7 +340,7 @@ def test_learned_heads_get_features_at_image_resolution(path):
     semantic = semantic_map(output.class_logits, output.mask_logits, output.image_size)
 
     def head(block):
-        return {'score': block.semantic.sum(0) + block.features.sum(0)}
+        return {'score': block.semantic.sum(0) + block.features.resized().sum(0)}
 
     _, maps = dense.run(source, vectors, head, ('score',))
     torch.testing.assert_close(maps['score'], semantic.sum(0) + large.sum(0), rtol=0, atol=1e-5)

@@ -13,9 +13,10 @@ import pytest
 import tiny_models
 import torch
 
-from road_anomaly_ros.perception import heads, scorers
+from road_anomaly_ros.perception import dense, heads, scorers
 from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, WindowedOutput
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo, RunningHead
+from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.pipeline import Pipeline
 
 
@@ -92,16 +93,30 @@ def test_losses(golden):
         assert float(found) == pytest.approx(float(case[name]), rel=1e-5)
 
 
-def test_running_form_equals_the_module(rng):
+@pytest.mark.parametrize('compiled', [True, False])
+@pytest.mark.parametrize('hidden', [(64, 32), (6, 3)])
+def test_running_form_equals_the_module(rng, compiled, hidden, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(heads, 'loops', None)
+    elif heads.loops is None:
+        pytest.skip('numba is not installed')
     torch.manual_seed(0)
-    head = AnomalyHead(5).eval()
-    running = RunningHead(HeadInfo('head_v2', '', 'pyramid', 5), head, Path('x'))
-    semantic = torch.from_numpy(rng.random((4, 100, 130)).astype(np.float32)) * 1.5
-    features = torch.from_numpy(rng.normal(size=(32, 100, 130)).astype(np.float32))
+    head = AnomalyHead(5, hidden=hidden).eval()
+    running = RunningHead(HeadInfo('head_v2', '', 'pyramid', 5, hidden=hidden), head, Path('x'))
+    semantic = torch.from_numpy(rng.random((4, 21, 130)).astype(np.float32)) * 1.5
+    semantic[:, :3] = 0
+    features = torch.from_numpy(rng.normal(size=(5, 7, 9)).astype(np.float32))
+
+    projected = torch.nn.functional.interpolate(
+        head.project(features)[None].detach(), size=(21, 130), mode='bilinear')[0]
     with torch.no_grad():
-        want = head(heads.descriptor(semantic).flatten(1).T, features.flatten(1).T)
-    torch.testing.assert_close(running.logits(semantic, features).flatten(), want,
-                               atol=1e-5, rtol=1e-5)
+        want = head(heads.descriptor(semantic).flatten(1).T, projected.flatten(1).T)
+    found, columns = [], Taps.of(9, 130)
+    wide = dense.resize(running.visual(features), Taps.of(7, 7), columns).contiguous()
+    for part in (slice(0, 64), slice(64, 130)):
+        block = semantic[:, :, part]
+        found.append(running.logits(block, Features(wide, Taps.of(7, 21), part)))
+    torch.testing.assert_close(torch.cat(found, 1).flatten(), want, atol=1e-5, rtol=1e-5)
 
 
 def test_windows_are_merged_by_their_mean_logit(golden, tmp_path):

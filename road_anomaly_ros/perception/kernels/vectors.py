@@ -78,12 +78,53 @@ class QueryVectors:
 
 
 @dataclass(frozen=True)
+class Taps:
+    """Bilinear interpolation along one axis, half-pixel centres, edges repeated."""
+
+    low: Tensor  # [n] int64
+    high: Tensor  # [n] int64
+    weight: Tensor  # [n] float32, of the high tap
+
+    @classmethod
+    def of(cls, length: int, target: int) -> Taps:
+        """Return, on the CPU, the taps that resize `length` samples to `target` as torch does."""
+        place = torch.arange(target, dtype=torch.float32) + 0.5
+        place = (place * (length / target) - 0.5).clamp_(min=0.0)
+        low = place.to(torch.int64).clamp_(max=length - 1)
+        return cls(low, (low + 1).clamp_(max=length - 1), (place - low).clamp_(0.0, 1.0))
+
+    def __getitem__(self, rows: slice) -> Taps:
+        return Taps(self.low[rows], self.high[rows], self.weight[rows])
+
+
+@dataclass(frozen=True)
+class Features:
+    """A block's part of features [F,gh,gw] that are resized along x for the whole image only.
+
+    The last step, a blend of two rows, is left to who reads them: it is cheap there, while resized
+    features of the whole image would be the largest of all accumulators.
+    """
+
+    wide: Tensor  # [F, gh, W] contiguous
+    rows: Taps  # of the block, r
+    columns: slice  # of the block, c
+
+    def resized(self) -> Tensor:
+        """Return the features of the block, [F,r,c]."""
+        part = self.wide[:, :, self.columns]
+        low, high, share = (
+            value.to(part.device, non_blocking=True) for value in vars(self.rows).values()
+        )
+        return torch.lerp(part.index_select(1, low), part.index_select(1, high), share[:, None])
+
+
+@dataclass(frozen=True)
 class Block:
     """The accumulators of some image rows and columns, r by c of them.
 
     `max_s` float32 [r,c] and `label` uint8 [r,c] are the maximum of the semantic map over the
     classes and where it is (ties go to the lowest), `maps` [r,c] what was asked for by name.
-    `semantic` float32 [K,r,c] is there where the scorer asked to keep it, `features` [F,r,c] where
+    `semantic` float32 [K,r,c] is there where the scorer asked to keep it, `features` where
     it gave some; `classes` is K. `from_queries` tells mask models from pixel models.
     """
 
@@ -93,7 +134,7 @@ class Block:
     maps: Mapping[str, Tensor]
     frame: Mapping[str, Tensor]
     classes: int
-    features: Tensor | None = None
+    features: Features | None = None
     from_queries: bool = True
 
     @classmethod
@@ -133,23 +174,3 @@ class Block:
         if 'tanh' in self.maps:
             return self.maps['tanh']
         return (self.semantic / temperature).tanh_().sum(0)
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Bilinear interpolation along one axis, half-pixel centres, edges repeated."""
-
-    low: Tensor  # [n] int64
-    high: Tensor  # [n] int64
-    weight: Tensor  # [n] float32, of the high tap
-
-    @classmethod
-    def of(cls, length: int, target: int) -> Taps:
-        """Return, on the CPU, the taps that resize `length` samples to `target` as torch does."""
-        place = torch.arange(target, dtype=torch.float32) + 0.5
-        place = (place * (length / target) - 0.5).clamp_(min=0.0)
-        low = place.to(torch.int64).clamp_(max=length - 1)
-        return cls(low, (low + 1).clamp_(max=length - 1), (place - low).clamp_(0.0, 1.0))
-
-    def __getitem__(self, rows: slice) -> Taps:
-        return Taps(self.low[rows], self.high[rows], self.weight[rows])

@@ -49,10 +49,10 @@ def _on_device(folder: str, device: torch.device) -> heads.RunningHead:
 
 
 def vectors(source: MaskSource, options: HeadOptions) -> QueryVectors:
-    """Weigh queries as for the semantic map, and project the features at their own resolution."""
+    """Weigh queries as for the semantic map, and reduce the features at their own resolution."""
     head = _on_device(options.checkpoint, source.mask_logits.device)
     known = source.probabilities()[:, :-1].float()
-    return QueryVectors(known, keep=True, features=head.project(source.output.features))
+    return QueryVectors(known, keep=True, features=head.visual(source.output.features))
 
 
 def head_score(block: Block, options: HeadOptions) -> Maps:
