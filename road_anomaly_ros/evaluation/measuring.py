@@ -1,0 +1,149 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a data set and some methods to figures: one pass of the network, then one row per method.
+
+Scores wait on disk between the two, so that memory holds one image and the scores of anomalies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from road_anomaly_ros.evaluation.datasets import DataSet
+from road_anomaly_ros.evaluation.store import Store
+from road_anomaly_ros.perception.contract import LabelSet
+from road_anomaly_ros.perception.labels import plain_name
+from road_anomaly_ros.perception.metrics import ComponentMetrics, MeanIoU, Steps, summarize
+from road_anomaly_ros.perception.pipeline import Pipeline
+
+_PIXEL = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95'}       # column: name in metrics.py
+_COMPONENT = ('sIoU', 'PPV', 'F1')
+
+
+@dataclass(frozen=True)
+class Method:
+    """One chain to be measured; `key` changes with all that its scores depend on."""
+
+    name: str
+    chain: Any              # of Pipeline.prepare
+    key: str
+
+
+def score_images(pipeline: Pipeline, data: DataSet, methods: Sequence[Method], store: Store, *,
+                 seed: int = 0, advance: Callable[[], object] = lambda: None) -> None:
+    """Store the scores of every image by every method that has none yet.
+
+    All methods that an image lacks share one pass of the network. ValueError for an image that a
+    method cannot score, OSError when the disk is full; what is stored stays.
+    """
+    for index, sample in enumerate(data.samples):
+        missing = [method for method in methods if not store.has(method.key, index)]
+        if missing:
+            torch.manual_seed(seed + index)
+            np.random.seed(seed + index)
+            found = pipeline.scores(sample.read_image(), [method.chain for method in missing])
+            for method, scored in zip(missing, found, strict=True):
+                if scored.notes:
+                    raise ValueError(f'{method.name}, {sample.image}: {scored.notes[0]}')
+                arrays: dict[str, Any] = {'seconds': scored.milliseconds / 1e3}
+                if sample.anomaly is not None:
+                    arrays['score'] = _finite(scored.score, f'{method.name}, {sample.image}')
+                if sample.classes is not None:
+                    arrays['classes'] = scored.labels.cpu().numpy()
+                store.write(method.key, index, arrays)
+        advance()
+
+
+def _finite(score: torch.Tensor, what: str) -> np.ndarray:
+    found = score.float().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise ValueError(f'{what}: the score holds NaN or infinity; set sanitize_inputs=true')
+    return found
+
+
+def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = None,
+            sizes: tuple[int, int] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the figures of one method in percent, NaN where undefined, and how they came about.
+
+    `labels` are the model's classes, for mIoU; `sizes` the least predicted and least true obstacle
+    in pixels, by default the layout's.
+    """
+    sizes = sizes or data.layout.sizes
+    row: dict[str, Any] = dict.fromkeys((*_PIXEL, *_COMPONENT), math.nan)
+    details: dict[str, Any] = {'min_pred_size': sizes[0], 'min_gt_size': sizes[1]}
+    pixels = _pixel_figures(data, store, key)
+    if pixels:
+        row.update({name: 100 * pixels[short] for name, short in _PIXEL.items()})
+        details.update(best_f1=100 * pixels['best_f1'], threshold=pixels['best_threshold'])
+        metric = ComponentMetrics(pixels['best_threshold'], *sizes)
+        for score, truth in _scored(data, store, key):
+            metric.update(score, truth)
+        found = metric.compute()
+        row.update({name: 100 * found[name] for name in _COMPONENT})
+    table = None if labels is None else class_table(labels, data.layout.class_names)
+    if table is not None:
+        row['mIoU'] = 100 * _mean_iou(data, store, key, table)
+    row['frames'] = len(data)
+    row['seconds'] = sum(float(store.read(key, index, 'seconds')) for index in range(len(data)))
+    return row, details
+
+
+def _scored(data: DataSet, store: Store, key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for index in range(len(data)):
+        truth = data.anomaly(index)
+        if truth is not None:
+            yield store.read(key, index, 'score'), truth
+
+
+def _pixel_figures(data: DataSet, store: Store, key: str) -> Mapping[str, float]:
+    """Return ap, auroc, fpr95, best_f1 and best_threshold; empty where they are undefined.
+
+    Exact: only the scores of anomalies are held; known pixels are counted between them.
+    """
+    parts = [score[truth == 1] for score, truth in _scored(data, store, key)]
+    values, hits = np.unique(np.concatenate(parts or [np.empty(0, np.float32)]),
+                             return_counts=True)
+    counts = np.zeros(2 * values.size + 1, np.int64)    # between and at the values, in turn
+    for score, truth in _scored(data, store, key):
+        known = np.sort(score[truth == 0])
+        places = 2 * np.searchsorted(values, known)
+        at = places < 2 * values.size
+        at[at] = values[places[at] // 2] == known[at]
+        used, found = np.unique(places + at, return_counts=True)
+        counts[used] += found
+    total = int(counts.sum())
+    if values.size == 0 or total == 0:
+        return {}
+    equal, below = counts[1::2], np.cumsum(counts)[1::2]
+    return summarize(Steps(values[::-1].astype(np.float64), hits[::-1], (total - below)[::-1],
+                           equal[::-1], total))
+
+
+def class_table(labels: LabelSet, names: Sequence[str]) -> np.ndarray | None:
+    """Return for every class of the model that of the data set, uint8 [256].
+
+    None where the model lacks a class of the data set; those that it alone has become an id that
+    is always wrong.
+    """
+    wanted = [plain_name(name) for name in names]
+    known = [plain_name(name) for name in labels.names]
+    if not wanted or not set(wanted) <= set(known):
+        return None
+    table = np.full(256, len(wanted), np.uint8)
+    table[:len(known)] = [wanted.index(name) if name in wanted else len(wanted) for name in known]
+    return table
+
+
+def _mean_iou(data: DataSet, store: Store, key: str, table: np.ndarray) -> float:
+    metric = MeanIoU(len(data.layout.class_names))
+    for index in range(len(data)):
+        truth = data.classes(index)
+        if truth is not None:
+            metric.update(table[store.read(key, index, 'classes')], truth)
+    return float(metric.compute()['miou'])

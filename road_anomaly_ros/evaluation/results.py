@@ -1,0 +1,131 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""results.json, the tables made of it, and the comparison of two of them."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from road_anomaly_ros.evaluation.store import write_complete
+from road_anomaly_ros.tools.staging import plain
+
+NAME = 'results.json'
+METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1', 'mIoU')
+_COLUMNS = ('dataset', 'method', *METRICS, 'frames', 'seconds')
+_FORM = '{"environment": {...}, "results": [{"dataset", "method", "AP", ...}]}'
+
+Row = Mapping[str, Any]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return results.json, given as file or by its folder; ValueError where it is none."""
+    path = path / NAME if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        for row in found['results']:
+            row['dataset'], row['method']
+        return {'environment': dict(found['environment']), 'results': list(found['results'])}
+    except FileNotFoundError:
+        raise ValueError(f'{path}: expected results of road-anomaly evaluate, found none'
+                         ) from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f'{path}: expected {_FORM}; was it written by road-anomaly evaluate?'
+                         ) from None
+
+
+def merge(found: Mapping[str, Any], environment: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """Return the results with one row added or replaced, and the environment of this run."""
+    key = row['dataset'], row['method']
+    rows = [old for old in found['results'] if (old['dataset'], old['method']) != key]
+    return {'environment': dict(environment), 'results': [*rows, dict(row)]}
+
+
+def write(out: Path, found: Mapping[str, Any]) -> None:
+    """Write results.json, table.md and table.csv; undefined figures are null or empty."""
+    document = json.dumps(plain(found), indent=1, allow_nan=False) + '\n'
+    rows = found['results']
+    for name, text in (('table.md', markdown(rows)), ('table.csv', comma_separated(rows)),
+                       (NAME, document)):
+        write_complete(out / name, functools.partial(_put, text=text))
+
+
+def _put(file: BinaryIO, text: str) -> None:
+    file.write(text.encode())
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the Markdown table of all rows, metrics in percent."""
+    columns = _used(rows)
+    lines = [_line(columns), _line(['---'] * len(columns))]
+    lines += [_line([_cell(row.get(column)) for column in columns]) for row in _sorted(rows)]
+    return '\n'.join(lines) + '\n'
+
+
+def comma_separated(rows: Sequence[Row]) -> str:
+    """Return the same table as CSV, figures unrounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    columns = _used(rows)
+    writer.writerow(columns)
+    for row in _sorted(rows):
+        cells = plain([row.get(column) for column in columns])
+        writer.writerow(['' if cell is None else cell for cell in cells])
+    return text.getvalue()
+
+
+def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
+    """Return a Markdown table of what both results hold, `after` with its difference in points.
+
+    Rows of only one of them are named below. ValueError where they have nothing in common.
+    """
+    first, second = ({(row['dataset'], row['method']): row for row in rows}
+                     for rows in (before, after))
+    common = [key for key in first if key in second]
+    if not common:
+        raise ValueError('the two results have no data set and method in common')
+    metrics = [name for name in METRICS
+               if any(first[key].get(name) is not None or second[key].get(name) is not None
+                      for key in common)]
+    lines = [_line(['dataset', 'method', *metrics]), _line(['---'] * (2 + len(metrics)))]
+    lines += [_line([*key, *(_change(first[key].get(name), second[key].get(name))
+                             for name in metrics)]) for key in sorted(common)]
+    alone = [(side, key) for side, one, other in (('A', first, second), ('B', second, first))
+             for key in sorted(one) if key not in other]
+    lines += [f'only in {side}: {dataset}, {method}' for side, (dataset, method) in alone]
+    return '\n'.join(lines) + '\n'
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return f'{_cell(before) or "-"} to {_cell(after) or "-"}'
+    return f'{after:.2f} ({after - before:+.2f})'
+
+
+def _used(rows: Sequence[Row]) -> list[str]:
+    return [name for name in _COLUMNS if name != 'mIoU' or any('mIoU' in row for row in rows)]
+
+
+def _sorted(rows: Sequence[Row]) -> list[Row]:
+    """Order by data set, best AP first."""
+    return sorted(rows, key=lambda row: (row['dataset'], -_number(row.get('AP')), row['method']))
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, (int, float)) and value == value else -1.0
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if value is None:
+        return ''
+    return f'{value:.2f}' if isinstance(value, float) else str(value)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'

@@ -1,0 +1,122 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of single images on disk: what is complete survives any end of the run, and is reused."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+SCORES = 'scores'
+_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.pkl', '.ckpt', '.tar')
+_BYTES_PER_PIXEL = 5                # float32 score and uint8 class
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of plain values; equal values give equal hashes."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hashes(folder: Path | None) -> dict[str, str]:
+    """Return the SHA-256 of every weights file in a model's folder; empty without a folder."""
+    if folder is None or not folder.is_dir():
+        return {}
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _WEIGHTS and path.is_file():
+            with path.open('rb') as file:
+                found[path.name] = _sha256(file)
+    return found
+
+
+def _sha256(file: BinaryIO) -> str:
+    state = hashlib.sha256()
+    while block := file.read(1 << 20):
+        state.update(block)
+    return state.hexdigest()
+
+
+class Store:
+    """One .npz per image and method below OUT/scores/; a file is there only when complete.
+
+    The folder of a method carries a hash of all that its scores depend on, so that other settings
+    never meet old scores. ValueError when another run writes to `out`.
+    """
+
+    def __init__(self, out: Path) -> None:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f'{out}: expected a folder for the results, this is a file')
+        out.mkdir(parents=True, exist_ok=True)
+        self.out, self.folder = out, out / SCORES
+        self._lock = os.open(out, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise ValueError(f'{out}: another run is writing there; choose another folder or '
+                             'wait for it') from None
+
+    def path(self, key: str, index: int) -> Path:
+        """Return where the scores of one image stand."""
+        return self.folder / key / f'{index:06d}.npz'
+
+    def has(self, key: str, index: int) -> bool:
+        """Tell whether an image is done."""
+        return self.path(key, index).is_file()
+
+    def write(self, key: str, index: int, arrays: Mapping[str, Any]) -> None:
+        """Store one image, complete or not at all; OSError names the file, as on a full disk."""
+        path = self.path(key, index)
+
+        def put(file: BinaryIO) -> None:
+            np.savez(file, **arrays)
+        write_complete(path, put)
+
+    def read(self, key: str, index: int, name: str) -> np.ndarray:
+        """Return one array of what was stored of an image."""
+        with np.load(self.path(key, index)) as arrays:
+            return arrays[name]
+
+    def refuse_full_disk(self, pixels: int, methods: int) -> None:
+        """Raise ValueError when the scores will not fit on the disk of `out`."""
+        needed, free = pixels * methods * _BYTES_PER_PIXEL, shutil.disk_usage(self.out).free
+        if needed > free:
+            raise ValueError(f'{self.out}: scores need {needed / 2**30:.1f} GiB while they are '
+                             f'measured, {free / 2**30:.1f} GiB are free; choose another folder '
+                             'or fewer methods at a time')
+
+    def clear(self, key: str) -> None:
+        """Remove the scores of one method."""
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+        with contextlib.suppress(OSError):          # others are still in it
+            self.folder.rmdir()
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        os.close(self._lock)
+
+
+def write_complete(path: Path, put: Callable[[BinaryIO], object]) -> None:
+    """Write a file that appears under its name only when complete; OSError carries that name."""
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open('wb') as file:
+            put(file)
+        os.replace(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise

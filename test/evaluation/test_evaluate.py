@@ -1,0 +1,252 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import csv
+import errno
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from road_anomaly_ros import cli
+from road_anomaly_ros.evaluation import measuring, results
+from road_anomaly_ros.evaluation.datasets import open_dataset
+from road_anomaly_ros.evaluation.store import Store
+from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception.labels import label_set
+from road_anomaly_ros.perception.metrics import component_metrics, pixel_metrics
+
+SIZE = (48, 64)
+METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1')
+
+
+@pytest.fixture
+def data(tmp_path, rng):
+    """Grey road under a blue sky; in three of four images a magenta box that is labelled."""
+    folder = tmp_path / 'data'
+    for name in ('images', 'labels_masks'):
+        (folder / name).mkdir(parents=True)
+    for index in range(4):
+        picture, truth = np.full((*SIZE, 3), 110, np.uint8), np.zeros(SIZE, np.uint8)
+        picture[:18], truth[:3] = (120, 170, 235), 255
+        if index < 3:
+            picture[26:40, 8 + index:28 + index] = (230, 20, 200)
+            truth[28:40, 10 + index:30 + index] = 1
+        picture = np.clip(picture + rng.integers(-8, 9, picture.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / 'images' / f'{index}.png'), picture[..., ::-1])
+        cv2.imwrite(str(folder / 'labels_masks' / f'{index}.png'), truth)
+    return folder
+
+
+def evaluate(data, out, *options, methods=('plain', 'max_entropy+road_prior')):
+    return cli.main(['evaluate', str(data), '-o', str(out), '--set', 'segmenter=synthetic',
+                     '--methods', *methods, *options])
+
+
+def rows_of(out):
+    document = json.loads((out / 'results.json').read_text())
+    return {row['method']: row for row in document['results']}
+
+
+def passes(monkeypatch, stop_at=None, error=KeyboardInterrupt):
+    """Count passes of the network; raise `error` at pass `stop_at`."""
+    seen, segment = [], Pipeline._segment
+
+    def counted(self, *arguments):
+        seen.append(1)
+        if len(seen) == stop_at:
+            raise error
+        return segment(self, *arguments)
+    monkeypatch.setattr(Pipeline, '_segment', counted)
+    return seen
+
+
+def test_figures_are_those_of_the_pipeline_and_the_metrics(data, tmp_path, monkeypatch):
+    seen = passes(monkeypatch)
+    assert evaluate(data, tmp_path / 'out') == 0
+    assert len(seen) == 4
+    assert not (tmp_path / 'out' / 'scores').exists()
+    found = rows_of(tmp_path / 'out')
+    samples = open_dataset(data, 'folder')
+    labels = [samples.anomaly(index) for index in range(4)]
+    for name, refinements in (('plain', 'none'), ('max_entropy', 'road_prior')):
+        pipeline = Pipeline.from_config(segmenter='synthetic', scorer=name,
+                                        refinements=[refinements])
+        scores = [pipeline(sample.read_image()).score.numpy() for sample in samples.samples]
+        wanted = pixel_metrics(scores, labels)
+        parts = component_metrics(scores, labels, wanted['best_threshold'], 50, 10)
+        row = found[name if refinements == 'none' else f'{name}+{refinements}']
+        assert row['frames'] == 4 and row['seconds'] > 0 and 'mIoU' not in row
+        for column, value in zip(METRICS, (wanted['ap'], wanted['auroc'], wanted['fpr95'],
+                                           parts['sIoU'], parts['PPV'], parts['F1']), strict=True):
+            assert row[column] == pytest.approx(100 * value, abs=1e-9), column
+    assert 50 < found['plain']['AP'] < 100
+
+
+def test_results_say_what_they_were_made_with(data, tmp_path):
+    out = tmp_path / 'out'
+    assert evaluate(data, out, '--min-gt-size', '20', methods=['plain']) == 0
+    document = json.loads((out / 'results.json').read_text())
+    assert set(document) == {'environment', 'results'}
+    assert list(document['results'][0]) == ['dataset', 'method', *METRICS, 'frames', 'seconds']
+    environment = document['environment']
+    assert {'machine', 'versions', 'seeds', 'checkpoints', 'runs'} <= set(environment)
+    run = environment['runs']['folder']
+    assert run['pixels'] == {'inlier': 4 * 45 * 64 - 720, 'anomaly': 720, 'ignored': 4 * 3 * 64}
+    assert run['methods']['plain']['min_gt_size'] == 20
+    assert run['methods']['plain']['options']['scorer'] == 'plain'
+    with (out / 'table.csv').open() as file:
+        table = list(csv.DictReader(file))
+    assert float(table[0]['AP']) == document['results'][0]['AP']
+    assert f'| folder | plain | {document["results"][0]["AP"]:.2f} |' in (
+        out / 'table.md').read_text()
+
+
+@pytest.mark.parametrize(('error', 'code', 'line'), [
+    (KeyboardInterrupt, 130, 'the same command continues'),
+    (OSError(errno.ENOSPC, 'No space left on device', 'x.npz'), 2,
+     'x.npz: No space left on device')])
+def test_a_run_that_ends_early_is_continued(data, tmp_path, monkeypatch, capsys, error, code,
+                                            line):
+    out = tmp_path / 'out'
+    with monkeypatch.context() as patch:
+        passes(patch, stop_at=3, error=error)
+        assert evaluate(data, out) == code
+    assert line in capsys.readouterr().err
+    assert not (out / 'results.json').exists()
+    assert len(list((out / 'scores').rglob('*.npz'))) == 4
+    seen = passes(monkeypatch)
+    assert evaluate(data, out) == 0
+    assert len(seen) == 2
+    assert evaluate(data, tmp_path / 'whole') == 0
+    for method, row in rows_of(tmp_path / 'whole').items():
+        again = rows_of(out)[method]
+        assert [again[name] for name in METRICS] == [row[name] for name in METRICS]
+
+
+def test_what_is_measured_is_not_measured_again(data, tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    assert evaluate(data, out, methods=['plain']) == 0
+    seen = passes(monkeypatch)
+    assert evaluate(data, out, methods=['plain']) == 0 and not seen
+    assert evaluate(data, out, methods=['plain', 'msp']) == 0 and len(seen) == 4
+    assert set(rows_of(out)) == {'plain', 'msp'}
+    (data / 'labels_masks' / '0.png').write_bytes((data / 'labels_masks' / '3.png').read_bytes())
+    assert evaluate(data, out, '--skip-clean', '--keep-scores', methods=['plain']) == 0
+    assert len(seen) == 6 and rows_of(out)['plain']['frames'] == 2
+    assert len(list((out / 'scores').rglob('*.npz'))) == 2
+
+
+def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.write('a', 0, {'score': np.zeros(3)})
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(np, 'savez', full)
+    with pytest.raises(OSError, match=r'No space left.*000001\.npz'):
+        store.write('a', 1, {'score': np.zeros(3)})
+    assert [path.name for path in (tmp_path / 'scores' / 'a').iterdir()] == ['000000.npz']
+    assert store.has('a', 0) and not store.has('a', 1)
+    with pytest.raises(ValueError, match='choose another folder or fewer methods'):
+        store.refuse_full_disk(1 << 50, 2)
+    with pytest.raises(ValueError, match='another run is writing there'):
+        Store(tmp_path)
+    store.close()
+    Store(tmp_path).close()
+
+
+@pytest.mark.parametrize('case', ['smooth', 'fp16', 'ties', 'perfect', 'constant', 'rare',
+                                  'negative'])
+def test_streamed_figures_equal_the_golden_ones(golden, tmp_path, case):
+    arrays = golden('pixel_metrics')[case]
+    scores, labels = arrays['scores'].astype(np.float32), arrays['labels']
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'labels_masks').mkdir()
+    store = Store(tmp_path / 'out')
+    for index, (score, label) in enumerate(zip(scores, labels, strict=True)):
+        for name in ('images', 'labels_masks'):
+            cv2.imwrite(str(tmp_path / name / f'{index}.png'), label)
+        store.write('x', index, {'score': score, 'seconds': 1.0})
+    row, _ = measuring.measure(open_dataset(tmp_path, 'folder'), store, 'x')
+    for column, name in (('AP', 'ap'), ('AUROC', 'auroc'), ('FPR95', 'fpr95_first_ge')):
+        assert row[column] == pytest.approx(100 * float(arrays[name]), abs=1e-7), column
+    store.close()
+
+
+def test_miou_by_class_names(tmp_path, capsys):
+    """The synthetic segmenter lacks most of CamVid's classes; a table maps those it shares."""
+    labels = label_set(['tree', 'road', 'bush', 'sky'])
+    table = measuring.class_table(labels, ('sky', 'road', 'vegetation'))
+    assert table[:4].tolist() == [2, 1, 3, 0]
+    assert measuring.class_table(labels, ('sky', 'car')) is None
+    for name in ('images', 'labels'):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), np.zeros(SIZE, np.uint8))
+    assert evaluate(tmp_path, tmp_path / 'out', '--layout', 'camvid', methods=['auto']) == 2
+    assert 'choose a model of these classes' in capsys.readouterr().err
+
+
+def test_miou_of_a_class_data_set(tmp_path):
+    for name in ('images', 'labels'):
+        (tmp_path / name).mkdir()
+    truth = np.array([[0, 0, 3, 3], [0, 3, 3, 255]], np.uint8)
+    for name in ('images', 'labels'):
+        cv2.imwrite(str(tmp_path / name / 'a.png'), truth)
+    data, store = open_dataset(tmp_path, 'camvid'), Store(tmp_path / 'out')
+    guess = np.array([[0, 0, 0, 3], [0, 3, 3, 3]], np.uint8)
+    store.write('x', 0, {'classes': guess, 'seconds': 0.5})
+    row, _ = measuring.measure(data, store, 'x', labels=label_set(data.layout.class_names))
+    assert row['mIoU'] == pytest.approx(100 * (3 / 4 + 3 / 4) / 2)
+    assert np.isnan(row['AP']) and row['seconds'] == 0.5
+    store.close()
+
+
+@pytest.mark.parametrize(('options', 'methods', 'expected'), [
+    ([], ['plain', 'plain'], "'plain' is there twice"),
+    ([], ['nonsense'], "unknown scorer 'nonsense'"),
+    ([], ['plain+nonsense'], "unknown refinement 'nonsense'"),
+    (['--layout', 'camvid'], ['plain'], 'choose --layout folder'),
+    (['--set', 'segmenter=external'], ['external'], 'has no network to be measured'),
+    (['--set', 'segmenter=synthetic'], ['head_v2'], 'head_v2'),
+])
+def test_refusals_are_one_line_before_any_pass(data, tmp_path, capsys, monkeypatch, options,
+                                               methods, expected):
+    seen = passes(monkeypatch)
+    assert evaluate(data, tmp_path / 'out', *options, methods=methods) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count('\n') == 1 and not seen
+
+
+def test_a_set_without_anomalies_is_undefined_and_says_so(data, tmp_path, capsys):
+    for index in range(3):
+        truth = cv2.imread(str(data / 'labels_masks' / f'{index}.png'), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(data / 'labels_masks' / f'{index}.png'),
+                    np.where(truth == 1, 255, truth))
+    assert evaluate(data, tmp_path / 'out', methods=['plain']) == 0
+    assert 'no pixel' in capsys.readouterr().err
+    assert [rows_of(tmp_path / 'out')['plain'][name] for name in METRICS] == [None] * 6
+    assert evaluate(data, tmp_path / 'out', '--skip-clean', methods=['plain']) == 2
+    assert 'none of the 4 images has an anomaly' in capsys.readouterr().err
+
+
+def test_compare(tmp_path, capsys):
+    def row(method, score, rate):
+        return {'dataset': 'd', 'method': method, 'AP': score, 'FPR95': rate, 'frames': 1}
+    for name, rows in (('a', [row('rba', 50.0, 20.0), row('eam', 1.0, 2.0)]),
+                       ('b', [row('rba', 52.5, None), row('s2', 1.0, 2.0)])):
+        (tmp_path / name).mkdir()
+        results.write(tmp_path / name, {'environment': {}, 'results': rows})
+    sides = [str(tmp_path / 'a'), str(tmp_path / 'b' / 'results.json')]
+    assert cli.main(['evaluate', '--compare', *sides]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        '| dataset | method | AP | FPR95 |', '| --- | --- | --- | --- |',
+        '| d | rba | 52.50 (+2.50) | 20.00 to - |', 'only in A: d, eam', 'only in B: d, s2']
+    assert cli.main(['evaluate', '--compare', sides[0], str(tmp_path / 'none')]) == 2
+    assert 'expected results of road-anomaly evaluate' in capsys.readouterr().err
+    (tmp_path / 'c.json').write_text('[]')
+    assert cli.main(['evaluate', '--compare', sides[0], str(tmp_path / 'c.json')]) == 2
+    assert 'was it written by' in capsys.readouterr().err
+    assert cli.main(['evaluate']) == 2
+    assert 'expected DATASET_DIR and -o OUT' in capsys.readouterr().err
