@@ -69,8 +69,8 @@ class Grid:
         weights = np.zeros((len(first), taps, loops.TILE), np.float32)
         place = np.arange(size[1])
         tile, inside = place // loops.TILE, place % loops.TILE
-        np.add.at(weights, (tile, low - starts[tile], inside), 1 - share)
-        np.add.at(weights, (tile, high - starts[tile], inside), share)
+        np.add.at(weights, (tile, low - starts[tile], inside), (1 - share) * loops.SCALE)
+        np.add.at(weights, (tile, high - starts[tile], inside), share * loops.SCALE)
         return cls(
             (rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()), starts, weights, size
         )

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inner loops of the dense pass on the CPU, compiled by numba (importing this needs numba).
 
-A tile is TILE columns wide. Arrays named `low` and `high` [n,TILE] hold two neighbouring mask rows
-already interpolated along x; an output row blends them by its weight. `active` lists the queries
-that can matter in the tile. All floats are float32 and finite.
+A tile is TILE columns wide. Arrays named `low` and `slope` [n,TILE] hold a mask row already
+interpolated along x, and how far the next one is from it; an output row blends them by its weight
+t to y = low + t slope = SCALE logit, so that sigmoid(logit) = 1 / (1 + 2^y) and a positive logit is
+a negative y. `active` lists the queries that can matter in the tile. All floats are float32 and
+finite.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 
 TILE = 64
 _ONE_THREAD = 250_000  # multiplications up to which OpenBLAS starts no threads of its own
+SCALE = np.float32(-1.4426950408889634)  # -log2(e), contained in the horizontal weights
 ABSENT = np.float32(-3e38)  # stands for -inf, which fast arithmetic excludes
 _FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz', 'arcp'}
 
@@ -35,25 +38,29 @@ def _jit(fastmath: set[str] = _FAST) -> Callable[[Callable[..., Any]], Callable[
 
 
 @_jit(_FAST - {'reassoc'})  # the rounding trick must not be simplified away
-def exp(x: Any) -> Any:
-    """e^x to a relative error of 2e-6, |x| limited to 43: 2^n by the exponent, 2^f by a series.
+def exp2(y: Any) -> Any:
+    """2^y to a relative error of 3e-7, |y| limited to 62: 2^n by the exponent, 2^f by a series.
 
-    The limit leaves the product of two results within float32.
+    The limit leaves the product of two results within float32. At 0 it is exactly 1.
     """
-    y = x * np.float32(1.4426950408889634)
     y = y if y < np.float32(62.0) else np.float32(62.0)
     y = y if y > np.float32(-62.0) else np.float32(-62.0)
     shifted = np.float32(y + np.float32(12582912.0))  # 1.5 * 2^23: the mantissa is round(y)
     f = y - (shifted - np.float32(12582912.0))
-    p = np.float32(1.535336188319500e-4)  # exactly 1 at 0, so that tanh has no offset
-    p = p * f + np.float32(1.339887440266574e-3)
-    p = p * f + np.float32(9.618437357674640e-3)
-    p = p * f + np.float32(5.550332471162809e-2)
-    p = p * f + np.float32(2.402264791363012e-1)
-    p = p * f + np.float32(6.931472028550421e-1)
+    p = np.float32(1.326472672e-3)  # minimax on [-0.5, 0.5], relative error 9.1e-8
+    p = p * f + np.float32(9.671512724e-3)
+    p = p * f + np.float32(5.550733745e-2)
+    p = p * f + np.float32(2.402224208e-1)
+    p = p * f + np.float32(6.931469776e-1)
     p = np.float32(p * f + np.float32(1.0))
     exponent = np.int32(shifted.view(np.int32) << np.int32(23))
     return np.int32(p.view(np.int32) + exponent).view(np.float32)
+
+
+@_jit()
+def exp(x: Any) -> Any:
+    """Return e^x for |x| below 43, to a relative error of 2e-6."""
+    return exp2(x * np.float32(1.4426950408889634))
 
 
 @_jit()
@@ -100,24 +107,24 @@ def _choose(top_low: Array, top_high: Array, cull: Array, active: Array) -> int:
 
 
 @_jit()
-def _masks(low: Array, high: Array, t: Any, active: Array, count: int, masks: Array) -> None:
+def _masks(low: Array, slope: Array, t: Any, active: Array, count: int, masks: Array) -> None:
     """Blend two widened rows and store the probabilities of the active queries.
 
     Two queries share one division, the slowest step: 1/u = v/(uv) and 1/v = u/(uv).
     """
     for i in range(0, count - 1, 2):
-        a, b, m = low[active[i]], high[active[i]], masks[i]
-        c, d, n = low[active[i + 1]], high[active[i + 1]], masks[i + 1]
+        a, b, m = low[active[i]], slope[active[i]], masks[i]
+        c, d, n = low[active[i + 1]], slope[active[i + 1]], masks[i + 1]
         for x in range(m.size):
-            u = np.float32(1.0) + exp(-(a[x] + t * (b[x] - a[x])))
-            v = np.float32(1.0) + exp(-(c[x] + t * (d[x] - c[x])))
+            u = np.float32(1.0) + exp2(a[x] + t * b[x])
+            v = np.float32(1.0) + exp2(c[x] + t * d[x])
             both = np.float32(1.0) / (u * v)
             m[x] = v * both
             n[x] = u * both
     if count % 2:
-        a, b, m = low[active[count - 1]], high[active[count - 1]], masks[count - 1]
+        a, b, m = low[active[count - 1]], slope[active[count - 1]], masks[count - 1]
         for x in range(m.size):
-            m[x] = np.float32(1.0) / (np.float32(1.0) + exp(-(a[x] + t * (b[x] - a[x]))))
+            m[x] = np.float32(1.0) / (np.float32(1.0) + exp2(a[x] + t * b[x]))
 
 
 @_jit()
@@ -196,7 +203,7 @@ def _largest(weights: Array, active: Array, count: int, masks: Array, largest: A
 @_jit()
 def _count(
     low: Array,
-    high: Array,
+    slope: Array,
     t: Any,
     active: Array,
     count: int,
@@ -208,15 +215,15 @@ def _count(
     votes[:] = 0
     for i in range(count):
         if chosen[active[i]]:
-            a, b = low[active[i]], high[active[i]]
+            a, b = low[active[i]], slope[active[i]]
             for x in range(votes.size):
-                votes[x] += np.int32(a[x] + t * (b[x] - a[x]) > level)
+                votes[x] += np.int32(a[x] + t * b[x] < level * SCALE)
 
 
 @_jit()
 def _accept(
     low: Array,
-    high: Array,
+    slope: Array,
     t: Any,
     active: Array,
     count: int,
@@ -235,16 +242,16 @@ def _accept(
     total[:] = np.float32(0.0)
     mean[:] = np.float32(0.0)
     for i in range(count):
-        value, a, b = values[active[i]], low[active[i]], high[active[i]]
+        value, a, b = values[active[i]], low[active[i]], slope[active[i]]
         if value > ABSENT:
             for x in range(mean.size):
-                inside = a[x] + t * (b[x] - a[x]) > 0
+                inside = a[x] + t * b[x] < 0
                 peak[x] = value if inside and value > peak[x] else peak[x]
     for i in range(count):
-        value, a, b = values[active[i]], low[active[i]], high[active[i]]
+        value, a, b = values[active[i]], low[active[i]], slope[active[i]]
         if value > ABSENT:
             for x in range(mean.size):
-                inside = a[x] + t * (b[x] - a[x]) > 0
+                inside = a[x] + t * b[x] < 0
                 weight = exp((value - peak[x]) * inverse) if inside else np.float32(0.0)
                 total[x] += weight
                 mean[x] += weight * value
@@ -264,8 +271,8 @@ def _advance(
     taps: Array,
     state: Array,
 ) -> None:
-    """Bring the state (low, high and their maxima) from the mask rows `last` to `rows`."""
-    low, high, top_low, top_high = state
+    """Bring the state (low, high, slope, maxima of low and high) from the rows `last` to `rows`."""
+    low, high, slope, top_low, top_high = state
     if rows[0] == last[1]:
         low[:] = high
         top_low[:] = top_high
@@ -276,6 +283,9 @@ def _advance(
         top_high[:] = top_low
     else:
         _widen(logits, queries, rows[1], start, weights, taps, high, top_high)
+    for i in range(slope.shape[0]):
+        for x in range(slope.shape[1]):
+            slope[i, x] = high[i, x] - low[i, x]
 
 
 @_jit()
@@ -296,7 +306,7 @@ def _of_semantic(part: Array, o: int, c0: int, c1: int, weigh: Array, out: Array
 @_jit()
 def _of_queries(
     low: Array,
-    high: Array,
+    slope: Array,
     t: Any,
     active: Array,
     count: int,
@@ -314,12 +324,12 @@ def _of_queries(
     for j in range(maxima.shape[0]):
         _largest(maxima[j], active, count, masks, largest[j, o, c0:c1])
     for j in range(chosen.shape[0]):
-        _count(low, high, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
+        _count(low, slope, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
     if accept.shape[0]:
         best, total = scratch[0, : c1 - c0], scratch[1, : c1 - c0]
         _accept(
             low,
-            high,
+            slope,
             t,
             active,
             count,
@@ -345,7 +355,8 @@ def accumulate(
     linear, cull, label = weigh[0], weigh[7], out[0]
     n, width = queries.size, label.shape[1]
     low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
-    state = (low, high, np.empty(n, np.float32), np.empty(n, np.float32))
+    slope = np.empty((n, TILE), np.float32)
+    state = (low, high, slope, np.empty(n, np.float32), np.empty(n, np.float32))
     masks, part = np.empty((n, TILE), np.float32), np.empty((linear.shape[0], TILE), np.float32)
     taps, scratch = np.empty((n, weights.shape[1]), np.float32), np.empty((2, TILE), np.float32)
     active, packed = np.empty(n, np.int64), np.empty(linear.size, np.float32)
@@ -357,14 +368,14 @@ def accumulate(
             pair = (row_low[o], row_high[o])
             if pair != last:
                 _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, state)
-                count = _choose(state[2], state[3], cull, active)
+                count = _choose(state[3], state[4], cull, active)
                 _pack(linear, active, count, packed)
                 last = pair
             t = row_weight[o]
-            _masks(low, high, t, active, count, masks)
+            _masks(low, slope, t, active, count, masks)
             _sums(packed, count, masks, part)
             _of_semantic(part, o, c0, c1, weigh, out)
-            _of_queries(low, high, t, active, count, masks, scratch, o, c0, c1, weigh, out)
+            _of_queries(low, slope, t, active, count, masks, scratch, o, c0, c1, weigh, out)
 
 
 @_jit()
@@ -385,7 +396,8 @@ def overlap(
     row_low, row_high, row_weight, starts, weights = grid
     n = queries.size
     low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
-    state = (low, high, np.empty(n, np.float32), np.empty(n, np.float32))
+    slope = np.empty((n, TILE), np.float32)
+    state = (low, high, slope, np.empty(n, np.float32), np.empty(n, np.float32))
     taps = np.empty((n, weights.shape[1]), np.float32)
     active, cull = np.empty(n, np.int64), np.zeros(n, np.float32)
     region = np.empty(TILE, np.int32)
@@ -396,15 +408,15 @@ def overlap(
             pair = (row_low[r], row_high[r])
             if pair != last:
                 _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, state)
-                count = _choose(state[2], state[3], cull, active)
+                count = _choose(state[3], state[4], cull, active)
                 last = pair
             t = row_weight[r]
-            _count(low, high, t, active, count, confident, np.float32(0.0), part)
+            _count(low, slope, t, active, count, confident, np.float32(0.0), part)
             for i in range(count):
-                a, b = low[active[i]], high[active[i]]
+                a, b = low[active[i]], slope[active[i]]
                 inside, both = np.int64(0), np.int64(0)
                 for x in range(part.size):
-                    hit = np.int32(a[x] + t * (b[x] - a[x]) > 0)
+                    hit = np.int32(a[x] + t * b[x] < 0)
                     inside += hit
                     both += hit * np.int32(part[x] > 0)
                 areas[active[i]] += inside
