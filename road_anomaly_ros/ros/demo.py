@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 128 + the signal that stopped it."""
-    if arguments.offline:
+    if arguments.offline or arguments.anomaly_maps:
         return offline.main(arguments)
     if importlib.util.find_spec('rclpy') is None:
         print('rclpy is not installed: the chain runs without ROS', file=sys.stderr)

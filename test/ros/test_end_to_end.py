@@ -78,6 +78,8 @@ def test_every_header_of_the_highway_clip_is_accounted_for(graph, clip):
     assert results == sorted(set(results)), 'a result came twice or out of order'
     assert set(results) <= set(expected)
     assert stats.failed == sum(stats.refused.values()) == stats.backwards == 0
+    assert {(message.width, message.height, message.header.frame_id)
+            for message in scores} == {(*SIZE, 'camera')}
     assert results[-1] == expected[-1], 'the newest frame is never the one that is dropped'
 
 
