@@ -85,7 +85,8 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(exclude=['test*']),
     # Listed by hand: setuptools before 62.3 (Ubuntu 22.04) knows no '**' in package_data.
-    package_data={NAME: ['py.typed', 'ros/fastdds.xml', *(relpath(path, NAME) for path in MODELS)]},
+    package_data={NAME: ['py.typed', 'ros/fastdds.xml',
+                         *(relpath(path, NAME) for path in MODELS)]},
     data_files=[
         ('share/ament_index/resource_index/packages', [join('resource', NAME)]),
         (join('share', NAME), ['package.xml']),
