@@ -19,17 +19,20 @@ import torch
 from tqdm import tqdm
 
 from road_anomaly_ros.perception import heads, scorers
+from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.training.generator.writer import read_records, read_sample
 from road_anomaly_ros.training.head_trainer import figures
-from road_anomaly_ros.training.measure import VARIANTS, pixel_curve
+from road_anomaly_ros.training.measure import CHAINS, SCORERS, pixel_curve
 
 Method = tuple[str, Mapping[str, Any]]
+Chain = tuple[str, ...]
 
 
 def methods(folder: Path) -> dict[str, Method]:
     """Return every zero-shot score and the heads in `folder`, by the name of their row."""
-    found: dict[str, Method] = dict(VARIANTS)
+    found: dict[str, Method] = dict(SCORERS)
     for kind in heads.KINDS:
         if (folder / kind / heads.INFO).is_file():
             found[kind] = kind, {'checkpoint': str(folder / kind)}
@@ -37,8 +40,9 @@ def methods(folder: Path) -> dict[str, Method]:
 
 
 def measure(data: Path, chosen: Mapping[str, Method], *, segmenter: str = 'mask2former',
-            model: str = 'builtin', stride: int = 2) -> dict[str, dict[str, float]]:
-    """Return AP, AUROC, FPR95, best F1 and its threshold per method over the images of `data`.
+            model: str = 'builtin', chains: Sequence[Chain] = CHAINS,
+            stride: int = 3) -> dict[str, dict[str, float]]:
+    """Return AP, AUROC, FPR95, best F1 and its threshold per method and chain of refinements.
 
     All methods score the same pass of the segmenter at full size; every `stride`-th row and column
     counts.
@@ -46,27 +50,44 @@ def measure(data: Path, chosen: Mapping[str, Method], *, segmenter: str = 'mask2
     entry = SEGMENTERS[segmenter]
     frozen = entry.make(model, device=torch.device('cpu'), precision=torch.float32,
                         options=entry.options())
-    for name, (scorer, options) in chosen.items():
-        if name in heads.KINDS:
-            scorers.bind(scorer, scorers.SCORERS[scorer].options(**options), frozen)
-    asked = {'features': 'pyramid'} if 'head_v2' in chosen else {}
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
+    for name in heads.KINDS:
+        if name in chosen:
+            options = scorers.SCORERS[name].options(**chosen[name][1])
+            scorers.bind(name, options, frozen)
+    scores: dict[str, list[np.ndarray]] = {}
     truths = []
     for image, mask in _samples(data):
         mask = mask[::stride, ::stride]
         truths.append(mask[mask != 255] == 1)
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        with torch.inference_mode():
-            output = frozen([pixels], **asked)[0]
-            for name, (scorer, options) in chosen.items():
-                score = scorers.evaluate(output, scorer, options).score[::stride, ::stride]
-                scores[name].append(score.numpy()[mask != 255])
+        for name, score in _scores(image, frozen, chosen, chains):
+            scores.setdefault(name, []).append(score[::stride, ::stride][mask != 255])
     truth = np.concatenate(truths)
-    found = {}
+    found = {'chance': {'AP': float(truth.mean())}}
     for name, parts in scores.items():
         score = np.concatenate(parts)
         found[name] = figures(pixel_curve(score, truth), score, truth)
-    return found | {'chance': {'AP': float(truth.mean())}}
+    return found
+
+
+@torch.inference_mode()
+def _scores(image: np.ndarray, frozen: Any, chosen: Mapping[str, Method],
+            chains: Sequence[Chain]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name of each row with its score [H,W]."""
+    source = SEGMENTS['felzenszwalb']
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    asked = {'features': 'pyramid'} if 'head_v2' in chosen else {}
+    output = frozen([pixels], **asked)[0]
+    context = None
+    for name, (scorer, options) in chosen.items():
+        found = scorers.evaluate(output, scorer, options)
+        context = context or RefineContext(
+            image=pixels, labels=found.labels, label_set=frozen.labels,
+            source=source.make(device=pixels.device, options=source.options()))
+        for chain in chains:
+            score = found.score
+            for step in chain:
+                score = REFINEMENTS[step].make(score, context, REFINEMENTS[step].options())
+            yield ' + '.join([name, *chain]), score.numpy()
 
 
 def _samples(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -110,7 +110,8 @@ def pixel_curve(score: np.ndarray, truth: np.ndarray) -> Curve:
     """Return the figures of `score` [N] (higher is stranger) against bool `truth` [N].
 
     AP is the step-wise sum of precision over recall; FPR95 the false positive rate at the first
-    threshold with a true positive rate of at least 0.95. Thresholds: best F1 and, below, best F2.
+    threshold with a true positive rate of at least 0.95. Thresholds: best F2 (a missed obstacle
+    costs more than a false one) and, for growing what was found, best F4 below it.
     Display: the median of the negatives to the 99.5th percentile of all.
     """
     order = np.argsort(-score, kind='stable')
@@ -120,9 +121,8 @@ def pixel_curve(score: np.ndarray, truth: np.ndarray) -> Curve:
     alarms = last + 1 - hits
     recall, false_rate = hits / hits[-1], alarms / max(alarms[-1], 1)
     precision = hits / (hits + alarms)
-    f1, f2 = (_f_measure(precision, recall, beta) for beta in (1, 2))
-    best = int(f1.argmax())
-    low = max(best, int(f2.argmax()))
+    best, low = (int(_f_measure(precision, recall, beta).argmax()) for beta in (2, 4))
+    low = max(best, low)
     quiet, loud = np.quantile(score[~truth], .5), np.quantile(score, .995)
     return Curve(ap=float(np.sum(np.diff(recall, prepend=0) * precision)),
                  auroc=float(np.trapezoid(np.r_[0, recall], np.r_[0, false_rate])),
@@ -230,6 +230,13 @@ def _short(value: float) -> float:
     return float(f'{value:.5g}')
 
 
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    for pair in pairs:
+        if '=' not in pair:
+            raise ValueError(f'--set: expected NAME=VALUE, got {pair!r}')
+    return {name: yaml.safe_load(value) for name, value in (pair.split('=', 1) for pair in pairs)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the calibration."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -244,7 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--scorer', default='plain', help='scorer of the default chain')
     parser.add_argument('--refinements', default='road_prior',
                         help='refinements of the default chain')
-    parser.add_argument('--on-drivable', default='touches', help='objects.on_drivable of it')
+    parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                        help='an option of the default chain; may be given several times')
     parser.add_argument('-o', '--out', type=Path, help='folder that receives calibration.yaml')
     args = parser.parse_args(argv)
     frames = read_folder(args.frames, classes=args.classes)[::args.every]
@@ -257,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_calibration(args.out, curves, chain=chain,
                           source=f'{len(frames)} frames with pasted objects',
                           default={'scorer': args.scorer, 'refinements': list(chain),
-                                   'objects.on_drivable': args.on_drivable})
+                                   **_settings(args.set)})
     return 0
 
 

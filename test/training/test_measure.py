@@ -19,7 +19,7 @@ def test_pixel_curve_by_hand():
     assert curve.ap == pytest.approx(.5 * 1 + .5 * 2 / 3)
     assert curve.auroc == pytest.approx(7 / 8)
     assert curve.fpr95 == pytest.approx(1 / 4)
-    assert curve.threshold == pytest.approx(.65)        # F1 2/3, 1/2, 4/5, 2/3, ...
+    assert curve.threshold == pytest.approx(.65)        # F2 .56, .5, .91, .83, ...
     assert curve.low_threshold <= curve.threshold
     assert curve.display == pytest.approx((.55, .8975))
 
