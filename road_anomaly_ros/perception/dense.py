@@ -11,10 +11,10 @@ Three implementations stand behind the same call: compiled loops on the CPU (`ke
 Triton kernel on CUDA (`kernels/gpu.py`), and the blocks in torch below, which run everywhere and
 are what the other two are tested against.
 
-Why compiled loops on the CPU (measured at Q=100, K=19, 1024x2048 from 256x512; CPU seconds of one
-core per frame, no query skipped): the materialising reference takes 2.4, torch in blocks of cache
-size 0.6 at best, the loops 0.25. torch.compile needs a C++ compiler on the user's machine,
-bfloat16 products miss the 1e-5, and the loops can also skip queries that do not matter in a tile.
+Why compiled loops on the CPU (Q=100, K=19, 1024x2048 from 256x512, random logits so that no query
+can be skipped; CPU seconds per frame in one thread of a busy EPYC): the materialising reference
+takes 2.4, torch in parts of cache size 1.4, the loops 0.3. torch.compile needs a C++ compiler on
+the user's machine, bfloat16 products miss the 1e-5, and loops can skip queries tile by tile.
 """
 
 from __future__ import annotations

@@ -98,14 +98,16 @@ class PixelMetrics:
 
     def _exact_steps(self) -> Steps:
         known, anomalies = (
-            np.sort(np.concatenate(part)) if part else np.empty(0, np.float32)
-            for part in self._parts
+            np.concatenate(part) if part else np.empty(0, np.float32) for part in self._parts
         )
+        total = known.size
+        if anomalies.size:
+            known = np.sort(known[known >= anomalies.min()])  # the others are never false alarms
         values, counts = np.unique(anomalies, return_counts=True)
         above = known.size - np.searchsorted(known, values, 'right')
         equal = known.size - above - np.searchsorted(known, values, 'left')
         return Steps(
-            values[::-1].astype(np.float64), counts[::-1], above[::-1], equal[::-1], known.size
+            values[::-1].astype(np.float64), counts[::-1], above[::-1], equal[::-1], total
         )
 
 

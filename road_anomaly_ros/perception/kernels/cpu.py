@@ -11,6 +11,7 @@ bound is rigorous (at most `NEGLIGIBLE` per query and accumulator).
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -36,9 +37,11 @@ _PIXELS = 32768  # of a block: torch works on it in one thread
 Part = tuple[slice, tuple[int, int]]  # image rows and tiles
 Consume = Callable[[tuple[slice, slice], Block], None]
 
+_log = logging.getLogger(__name__)
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
 def available() -> bool:
@@ -107,6 +110,8 @@ def visit(
 
     `logits` float32 [Q,h,w] finite and contiguous, `tops` [Q] their maxima, `size` (H, W).
     """
+    if not loops.accumulate.signatures:
+        _log.info('preparing the loops of the dense pass; the first time takes some seconds')
     limits, grid = _limits(vectors), Grid.of(logits.shape, size)
     live = (tops > limits).nonzero()[:, 0]
     if len(live) == 0:

@@ -36,7 +36,7 @@ class S2Options:
         1.0,
         'Softmax temperature over the queries that cover a pixel; small prefers '
         'the most uncertain one.',
-        low=1e-3,
+        low=1e-6,
         high=1e3,
     )
     eps: float = option(1e-8, 'Guard of divisions and logarithms.', low=0.0, high=1e-2)

@@ -15,7 +15,7 @@ from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
 from road_anomaly_ros.perception.registry import NoOptions, option
 from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 
-TEMPERATURE_LOW = 1e-3
+TEMPERATURE_LOW = 1e-6
 
 
 def _temperature() -> float:
