@@ -88,6 +88,9 @@ def main(arguments: argparse.Namespace) -> int:
         print(f'interrupted: what is done is in {arguments.out}; the same command continues',
               file=sys.stderr)
         return 130
+    except OSError as error:
+        raise OSError(error.errno, f'{error.strerror}; what is done is kept and the same command '
+                      'continues', error.filename) from None
     finally:
         store.close()
     print(results.markdown(results.read(arguments.out)['results']), end='')

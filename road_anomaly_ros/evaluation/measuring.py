@@ -8,7 +8,9 @@ Scores wait on disk between the two, so that memory holds one image and the scor
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from road_anomaly_ros.perception.pipeline import Pipeline
 
 _PIXEL = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95'}       # column: name in metrics.py
 _COMPONENT = ('sIoU', 'PPV', 'F1')
+_MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = 
         row.update({name: 100 * pixels[short] for name, short in _PIXEL.items()})
         details.update(best_f1=100 * pixels['best_f1'], threshold=pixels['best_threshold'])
         metric = ComponentMetrics(pixels['best_threshold'], *sizes)
-        for score, truth in _scored(data, store, key):
-            metric.update(score, truth)
+        for index in range(len(data)):
+            metric.update(*_scored(data, store, key, index))
         found = metric.compute()
         row.update({name: 100 * found[name] for name in _COMPONENT})
     table = None if labels is None else class_table(labels, data.layout.class_names)
@@ -94,11 +97,8 @@ def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = 
     return row, details
 
 
-def _scored(data: DataSet, store: Store, key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for index in range(len(data)):
-        truth = data.anomaly(index)
-        if truth is not None:
-            yield store.read(key, index, 'score'), truth
+def _scored(data: DataSet, store: Store, key: str, index: int) -> tuple[np.ndarray, Any]:
+    return store.read(key, index, 'score'), data.anomaly(index)
 
 
 def _pixel_figures(data: DataSet, store: Store, key: str) -> Mapping[str, float]:
@@ -106,16 +106,19 @@ def _pixel_figures(data: DataSet, store: Store, key: str) -> Mapping[str, float]
 
     Exact: only the scores of anomalies are held; known pixels are counted between them.
     """
-    parts = [score[truth == 1] for score, truth in _scored(data, store, key)]
-    values, hits = np.unique(np.concatenate(parts or [np.empty(0, np.float32)]),
-                             return_counts=True)
+    def anomalies(index: int) -> np.ndarray:
+        score, truth = _scored(data, store, key, index)
+        return score[truth == 1]
+
+    def places(index: int) -> tuple[np.ndarray, np.ndarray]:
+        score, truth = _scored(data, store, key, index)
+        return _places(values, score[truth == 0])
+
+    labelled = [index for index, sample in enumerate(data.samples) if sample.anomaly is not None]
+    values, hits = np.unique(np.concatenate([*_parallel(anomalies, labelled),
+                                             np.empty(0, np.float32)]), return_counts=True)
     counts = np.zeros(2 * values.size + 1, np.int64)    # between and at the values, in turn
-    for score, truth in _scored(data, store, key):
-        known = np.sort(score[truth == 0])
-        places = 2 * np.searchsorted(values, known)
-        at = places < 2 * values.size
-        at[at] = values[places[at] // 2] == known[at]
-        used, found = np.unique(places + at, return_counts=True)
+    for used, found in _parallel(places, labelled):
         counts[used] += found
     total = int(counts.sum())
     if values.size == 0 or total == 0:
@@ -123,6 +126,28 @@ def _pixel_figures(data: DataSet, store: Store, key: str) -> Mapping[str, float]
     equal, below = counts[1::2], np.cumsum(counts)[1::2]
     return summarize(Steps(values[::-1].astype(np.float64), hits[::-1], (total - below)[::-1],
                            equal[::-1], total))
+
+
+def _places(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where scores lie among ascending `values`, and how many at each such place.
+
+    Place 2 i is below values[i] and above values[i - 1], place 2 i + 1 is at values[i].
+    """
+    known = np.sort(known)
+    found = 2 * np.searchsorted(values, known)
+    at = found < 2 * values.size
+    at[at] = values[found[at] // 2] == known[at]
+    found += at
+    starts = np.flatnonzero(np.diff(found, prepend=-1))     # they ascend, as `known` does
+    return found[starts], np.diff(starts, append=found.size)
+
+
+def _parallel(work: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
+    """Yield what `work` returns, in order; a few images at a time, to keep memory bounded."""
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(indices), threads):
+            yield from pool.map(work, indices[start:start + threads])
 
 
 def class_table(labels: LabelSet, names: Sequence[str]) -> np.ndarray | None:

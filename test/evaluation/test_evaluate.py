@@ -84,6 +84,22 @@ def test_figures_are_those_of_the_pipeline_and_the_metrics(data, tmp_path, monke
     assert 50 < found['plain']['AP'] < 100
 
 
+def test_chains_that_share_a_pass_score_as_they_do_alone(image):
+    pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain', refinements=['none'])
+    changes = ({}, {'scorer': 'rba'}, {'tta_hflip': True},
+               {'scorer': 's2', 'refinements': ('variance_aware',)})
+    configs = [pipeline.config.replace(change) for change in changes]
+    found = pipeline.scores(image, [pipeline.prepare(config) for config in configs])
+    assert pipeline.chain.scorer == 'plain'
+    for config, scored in zip(configs, found, strict=True):
+        alone = Pipeline(config)(image)
+        np.testing.assert_array_equal(scored.score, alone.score)
+        np.testing.assert_array_equal(scored.labels, alone.labels)
+        assert scored.milliseconds > 0 and not scored.notes
+    with pytest.raises(ValueError, match='model cannot change while the model is loaded'):
+        pipeline.prepare(pipeline.config.replace({'model': 'other'}))
+
+
 def test_results_say_what_they_were_made_with(data, tmp_path):
     out = tmp_path / 'out'
     assert evaluate(data, out, '--min-gt-size', '20', methods=['plain']) == 0
@@ -106,7 +122,7 @@ def test_results_say_what_they_were_made_with(data, tmp_path):
 @pytest.mark.parametrize(('error', 'code', 'line'), [
     (KeyboardInterrupt, 130, 'the same command continues'),
     (OSError(errno.ENOSPC, 'No space left on device', 'x.npz'), 2,
-     'x.npz: No space left on device')])
+     'x.npz: No space left on device; what is done is kept and the same command continues')])
 def test_a_run_that_ends_early_is_continued(data, tmp_path, monkeypatch, capsys, error, code,
                                             line):
     out = tmp_path / 'out'
@@ -201,6 +217,13 @@ def test_miou_of_a_class_data_set(tmp_path):
     assert row['mIoU'] == pytest.approx(100 * (3 / 4 + 3 / 4) / 2)
     assert np.isnan(row['AP']) and row['seconds'] == 0.5
     store.close()
+
+
+def test_a_refinement_that_fails_ends_the_run(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Pipeline, '_refine', lambda *a: (a[3].score, ('oasc skipped: it broke',)))
+    assert evaluate(data, tmp_path / 'out', methods=['plain+oasc']) == 2
+    error = capsys.readouterr().err
+    assert 'plain+oasc' in error and '0.png: oasc skipped: it broke' in error
 
 
 @pytest.mark.parametrize(('options', 'methods', 'expected'), [
