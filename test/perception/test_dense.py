@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -235,6 +236,20 @@ def test_the_size_of_the_parts_does_not_matter(path, monkeypatch, budget):
     for name, values in expected.extras.items():
         torch.testing.assert_close(result.extras[name], values, rtol=0, atol=1e-6)
     assert torch.equal(result.labels, expected.labels)
+
+
+@pytest.mark.parametrize('size', [(1024, 2048), (2160, 3840), (7, 100_000)])
+def test_no_part_is_larger_than_its_budget(size):
+    planes = torch.zeros(100, 3, 5)
+    sizes = [values.numel() * 4 for _, values in itertools.islice(dense.walk(planes, size), 3)]
+    assert max(sizes) <= dense._PART_BYTES['cpu']
+    if cpu.available():
+        grid = cpu.Grid.of(planes.shape, size)
+        regions = [(rows, grid.columns(tiles)) for rows, tiles in grid.parts(1)]
+        pixels = [
+            (rows.stop - rows.start) * (across.stop - across.start) for rows, across in regions
+        ]
+        assert max(pixels) <= cpu._PIXELS and sum(pixels) == size[0] * size[1]
 
 
 @pytest.mark.skipif(not cpu.available(), reason='numba is not installed')

@@ -195,6 +195,40 @@ def test_ids_may_come_as_text():
         build_options(SCORERS['maskomaly'].options, {'accept_query_ids': ('x',)})
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda a: a[..., ::-1][..., ::-1],
+        lambda a: np.asfortranarray(a),
+        lambda a: a.astype(np.float64),
+        lambda a: a.tolist(),
+    ],
+)
+def test_arrays_of_any_layout_are_taken(change):
+    classes, masks = (part.numpy() for part in two_queries())
+    expected = score_map('rba', classes, masks, (3, 8))
+    found = score_map('rba', change(classes), change(masks), np.array([3, 8]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings('error')
+def test_read_only_arrays_and_tensors_with_gradients_are_taken():
+    classes, masks = (part.numpy() for part in two_queries())
+    classes.flags.writeable = masks.flags.writeable = False
+    expected = score_map('s2', classes, masks)
+    tracked = [torch.tensor(part, requires_grad=True) for part in (classes, masks)]
+    score = score_map('s2', *tracked)
+    assert not score.requires_grad
+    score += 1  # an ordinary tensor, free to be used
+    np.testing.assert_allclose(score - 1, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('size', [(0, 4), (3,), (4, 4, 4)])
+def test_sizes_that_are_none_are_refused(size):
+    with pytest.raises(ValueError, match='image_size'):
+        score_map('plain', *two_queries(), size)
+
+
 def test_arrays_give_arrays_and_tensors_give_tensors():
     classes, masks = two_queries()
     as_array = score_map('plain', classes.numpy(), masks.numpy())

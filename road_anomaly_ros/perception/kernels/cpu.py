@@ -110,7 +110,7 @@ def visit(
 
     `logits` float32 [Q,h,w] finite and contiguous, `tops` [Q] their maxima, `size` (H, W).
     """
-    if not loops.accumulate.signatures:
+    if not loops.accumulate.signatures:  # type: ignore[attr-defined]
         _log.info('preparing the loops of the dense pass; the first time takes some seconds')
     limits, grid = _limits(vectors), Grid.of(logits.shape, size)
     live = (tops > limits).nonzero()[:, 0]

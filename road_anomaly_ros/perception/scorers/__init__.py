@@ -173,7 +173,7 @@ def _refuse_extras(name: str, method: Scorer, extras: Sequence[str]) -> None:
             raise ValueError(f'scorer {name!r} has no map {extra!r}; choose one of {list(known)}')
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_map(
     name: str,
     class_logits: Any,
@@ -187,22 +187,26 @@ def score_map(
     """Return the anomaly score float32 [H,W] of one image, higher is stranger.
 
     `class_logits` [Q,K+1] (last column: no object) and `mask_logits` [Q,h,w] are float tensors or
-    arrays; for a pixel model pass None and its logits [C,h,w]. `size` is (H, W), by default (h,
-    w). `options` are the scorer's, by name. Arrays in give an array, tensors a tensor on their
-    device. Raises ValueError for unknown names, values and shapes.
+    arrays; for a pixel model pass None and its logits [C,h,w]. `size` is (H, W), by default that
+    of the masks. `options` are the scorer's, by name. Arrays in give an array, tensors a tensor
+    on their device. Raises ValueError for unknown names, values and shapes.
     """
     from_arrays = not isinstance(mask_logits, Tensor)
-    masks = torch.as_tensor(np.asarray(mask_logits)) if from_arrays else mask_logits
-    size = size or (int(masks.shape[-2]), int(masks.shape[-1]))
+    masks = _tensor(mask_logits)
+    height_width = tuple(int(length) for length in (masks.shape[-2:] if size is None else size))
     output: MaskOutput | PixelOutput
     if class_logits is None:
-        output = PixelOutput(masks, size)
+        output = PixelOutput(masks, height_width)  # type: ignore[arg-type]
     else:
-        classes = (
-            class_logits
-            if isinstance(class_logits, Tensor)
-            else torch.as_tensor(np.asarray(class_logits))
-        )
-        output = MaskOutput(classes.to(masks.device), masks, size)
+        classes = _tensor(class_logits).to(masks.device)
+        output = MaskOutput(classes, masks, height_width)  # type: ignore[arg-type]
     score = evaluate(output, name, options, upsample=upsample, sanitize=sanitize_inputs).score
     return score.numpy() if from_arrays else score
+
+
+def _tensor(values: Any) -> Tensor:
+    """Return a tensor that shares memory where it can; read-only arrays are copied."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.ascontiguousarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
