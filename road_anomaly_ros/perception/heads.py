@@ -78,8 +78,10 @@ class AnomalyHead(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Return the projected features [P,gh,gw] of [C,gh,gw], to be resized to the map."""
-        found: Tensor = self.feature_proj(features[None].float())[0]
-        return found
+        weight, bias = self.feature_proj.parameters()
+        tokens = features.flatten(1).T.float()      # a view where channels lie innermost
+        found = F.linear(tokens, weight[:, :, 0, 0], bias).relu()
+        return found.T.unflatten(1, features.shape[1:])
 
     def forward(self, statistics: Tensor, projected: Tensor | None = None) -> Tensor:
         """Return the logit [N] of pixels with `statistics` [N,4] and `projected` [N,P]."""

@@ -272,12 +272,14 @@ def _scored(folder: Path, kind: str, cache: Cache,
 
 
 def figures(curve: Curve, score: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Return the figures of a curve, with F1 and the threshold where it is best."""
-    found = score > curve.threshold
-    hits = int((found & truth).sum())
-    f1 = 2 * hits / max(1, int(found.sum()) + int(truth.sum()))
-    return {'AP': curve.ap, 'AUROC': curve.auroc, 'FPR95': curve.fpr95, 'F1': f1,
-            'threshold': curve.threshold}
+    """Return the figures of a curve, with the best F1 and the threshold that gives it."""
+    order = np.argsort(-score, kind='stable')
+    hits = np.cumsum(truth[order])
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + max(1, int(hits[-1])))
+    distinct = np.append(np.diff(score[order]) != 0, True)
+    best = int(np.argmax(np.where(distinct, f1, 0)))
+    return {'AP': curve.ap, 'AUROC': curve.auroc, 'FPR95': curve.fpr95, 'F1': float(f1[best]),
+            'threshold': float(np.nextafter(score[order[best]], np.float32(-np.inf)))}
 
 
 def _plain(options: HeadTrainOptions) -> dict[str, Any]:
