@@ -33,6 +33,7 @@ READY_S = 300.0                         # for a model that loads on a busy machi
 NO_RESULT = 'no result'
 _PROBE = 'probe'
 _PROBE_S = 0.5
+_REPORT_S = 5.0                         # reports of /diagnostics come every second
 _DEPTH = 8
 _DTYPES = {'mono8': 'u1', 'rgb8': 'u1', '16UC1': '<u2', '32FC1': '<f4'}
 
@@ -109,8 +110,13 @@ class Collector(Node):
                         lambda: ready <= self._found.get(_key(message), {}).keys(), _PROBE_S):
                     self._found.clear()
                     self.destroy_publisher(self._probes)
+                    self._changed.wait_for(self._knows_chain, _REPORT_S)
                     return
         raise TimeoutError(f'the node gave no result within {READY_S:.0f} s')
+
+    def _knows_chain(self) -> bool:
+        row = self.rows.get('chain')
+        return row is not None and any(pair.key == 'scorer' for pair in row.values)
 
     def _refuse_fault(self) -> None:
         row = self.rows.get('chain')

@@ -45,12 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
             with _stop_on_sigterm(), _environment(keep=arguments.keep), Processes() as processes:
                 processes.start_node(config)
                 code = _collect(processes, source, config, staging, arguments)
+                if code == 0:
+                    offline.say_where(arguments)
                 if arguments.keep and code == 0:
                     _keep(processes, source, arguments)
         finally:
             staging.discard()
-    if code == 0:
-        offline.say_where(arguments)
     return code
 
 
