@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scenes import FAR, one_hot_logits, two_queries
+from mask_outputs import FAR, one_hot_logits, two_queries
 
 from road_anomaly_ros.perception.contract import MaskOutput
 from road_anomaly_ros.perception.dense import MaskSource

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scenes import BOTH_KINDS, FAR, MASKS_ONLY, one_hot_logits, options_for, two_queries
+from mask_outputs import BOTH_KINDS, FAR, MASKS_ONLY, one_hot_logits, options_for, two_queries
 
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PixelOutput
 from road_anomaly_ros.perception.registry import build_options, options_of

@@ -160,7 +160,7 @@ def test_a_hub_out_of_reach_fails_with_the_remedy(tmp_path):
     environment = {**os.environ, 'HF_HUB_OFFLINE': '0', 'HF_HOME': str(tmp_path),
                    'HF_ENDPOINT': 'http://127.0.0.1:9'}        # nothing listens on this port
     done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True,
-                          text=True, timeout=60, check=True)
+                          text=True, timeout=240, check=True)
     assert 'could not be fetched' in done.stdout and 'into a directory' in done.stdout
     assert done.stdout.count('\n') == 1
 
