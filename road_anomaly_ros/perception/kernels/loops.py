@@ -4,7 +4,7 @@
 
 A tile is TILE columns wide. Arrays named `low` and `slope` [n,TILE] hold a mask row already
 interpolated along x, and how far the next one is from it; an output row blends them by its weight
-t to y = low + t slope = SCALE logit, so that sigmoid(logit) = 1 / (1 + 2^y) and a positive logit is
+t to y = low + t slope = SCALE logit, so that sigmoid(logit) = 1 / (1 + 2^y); a positive logit is
 a negative y. `active` lists the queries that can matter in the tile. All floats are float32 and
 finite.
 """
@@ -271,7 +271,7 @@ def _advance(
     taps: Array,
     state: Array,
 ) -> None:
-    """Bring the state (low, high, slope, maxima of low and high) from the rows `last` to `rows`."""
+    """Bring the state (low, high, slope, both maxima) from the rows `last` to `rows`."""
     low, high, slope, top_low, top_high = state
     if rows[0] == last[1]:
         low[:] = high
