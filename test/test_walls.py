@@ -38,12 +38,12 @@ FLOORS = {
 
 # Inside perception imports go to a lower number only; rooms of one number stay apart.
 ORDER = {
-    'contract': 0, 'registry': 1,
+    'contract': 0, 'registry': 1, 'stopwatch': 1,
     'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'windows': 2, 'kernels': 2,
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,
-    'config': 6, 'pipeline': 7, '__init__': 8,
+    'stages': 6, 'proposals': 6, 'config': 6, 'pipeline': 7, '__init__': 8,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -228,6 +228,7 @@ class FrameResult:
     timings: Mapping[str, float] = field(default_factory=dict)  # milliseconds per stage
     sanitized: int = 0  # non-finite inputs repaired in this frame
     notes: tuple[str, ...] = ()  # one line per stage that was skipped or failed
+    stages: Any = None  # stages.Stages, the intermediate pictures, where the pipeline keeps them
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject
 from road_anomaly_ros.perception.registry import option
 
 OFF, TOUCHES, STANDS = 'off', 'touches', 'stands'
+COMPONENTS, SEGMENTS, BOTH = 'components', 'segments', 'both'
 Table = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
@@ -26,6 +28,10 @@ Floats32 = NDArray[np.float32]
 class ObjectOptions:
     """How a score becomes obstacles."""
 
+    mode: str = option(
+        COMPONENTS, "What may be an obstacle: connected 'components' of the score, class-agnostic "
+        "'segments' with a mean above the threshold, or 'both', where a component that lies by "
+        'more than half in such a segment gives way to it.', choices=(COMPONENTS, SEGMENTS, BOTH))
     threshold: float = option(
         math.nan, "Obstacles lie strictly above this score; nan takes the model's calibration.")
     low_threshold: float = option(
@@ -37,6 +43,11 @@ class ObjectOptions:
     reference_area: int = option(
         1024 * 2048, 'Image area to which min_area refers; 0 takes min_area as it is.',
         low=0, high=100_000_000, unit='pixel')
+    max_area_frac: float = option(
+        0.25, 'Larger segments are no obstacles.', low=0.0, high=1.0, unit='image area')
+    nms_iou: float = option(
+        0.7, 'Of segments that overlap by a larger intersection over union the strangest stays.',
+        low=0.0, high=1.0)
     max_objects: int = option(
         100, 'Longest list of obstacles; the mask still shows those beyond it.',
         low=0, high=10_000)
@@ -67,7 +78,7 @@ def check(options: ObjectOptions, drivable: Sequence[int]) -> None:
 
 def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.nan,
          options: ObjectOptions | None = None, labels: torch.Tensor | None = None,
-         drivable: Sequence[int] = (),
+         drivable: Sequence[int] = (), proposals: Proposals | None = None,
          ) -> tuple[torch.Tensor, torch.Tensor, tuple[AnomalyObject, ...]]:
     """Return the obstacles of one score map: (mask bool, instances int32, objects), maps [H, W].
 
@@ -82,13 +93,24 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
     around it ('touches') or the band below its lowest pixels ('stands'). Where no label is known
     there (the rim of the image, unlabelled ground) the obstacle is kept.
 
-    Raises ValueError for a score that is no map, a threshold that is NaN, labels of another size.
+    `proposals` are the segments of the modes 'segments' and 'both'. A pixel of several obstacles
+    belongs to the strangest segment; what is left of the others must still have `min_area`.
+
+    Raises ValueError for a score that is no map, a threshold that is NaN, labels of another size,
+    and for those modes without proposals.
     """
     options = options or ObjectOptions()
     check(options, drivable)
     _check_maps(score, labels, threshold, options)
+    if options.mode != COMPONENTS and proposals is None:
+        raise ValueError(f'objects.mode={options.mode!r} expects segments, got none; '
+                         f'choose a segment source or {COMPONENTS!r}')
     values, classes = _to_host(score, labels)
-    regions = _regions(values, threshold, low_threshold, options)
+    regions = None
+    if options.mode != SEGMENTS:
+        regions = _regions(values, threshold, low_threshold, options)
+    if options.mode != COMPONENTS and proposals is not None and len(proposals.places):
+        regions = _with_proposals(regions, proposals, values, options)
     if regions is None:
         empty = torch.zeros_like(score, dtype=torch.int32)
         return empty.bool(), empty, ()
@@ -107,6 +129,20 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
                   for number, index in enumerate(listed.tolist(), start=1))
     return (torch.from_numpy(mask).to(score.device), torch.from_numpy(instances).to(score.device),
             found)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Segments 0 .. count-1, strangest first, which may overlap, as a list of their pixels."""
+
+    rows: Table                                                     # [m] number of the segment
+    places: Table                                                   # [m] flat place of the pixel
+    count: int
+
+    @classmethod
+    def none(cls) -> Proposals:
+        """Return no segment at all."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), 0)
 
 
 class _Regions:
@@ -134,7 +170,7 @@ class _Regions:
 def _extent(pixels: Table, owner: Table, area: Table, width: int) -> tuple[Table, Floats]:
     """Return boxes [n, 4] (x, y, width, height) and centroids [n, 2] from runs of pixels."""
     count = len(area)
-    breaks = (np.diff(pixels) != 1) | (pixels[1:] % width == 0)
+    breaks = (np.diff(pixels) != 1) | (pixels[1:] % width == 0) | (np.diff(owner) != 0)
     begin = np.concatenate(([0], np.flatnonzero(breaks) + 1))
     length = np.diff(np.append(begin, len(pixels)))
     owner = owner[begin]
@@ -194,13 +230,40 @@ def _regions(values: Floats32, threshold: float, low_threshold: float,
     pixels = np.flatnonzero(weak.view(bool))
     owner = flat[pixels]
     area = np.bincount(owner, minlength=count)
-    chosen &= area >= _least_area(values, options)
+    chosen &= area >= least_area(values.size, options)
+    return _chosen(pixels, owner, area, chosen, values.shape[1])
+
+
+def _chosen(pixels: Table, owner: NDArray[Any], area: Table, chosen: NDArray[np.bool_],
+            width: int) -> _Regions | None:
+    """Return the regions that are `chosen` [n], numbered anew; None for none."""
     if not chosen.any():
         return None
     inside = chosen[owner]
     if not inside.all():
         pixels, owner = pixels[inside], owner[inside]
-    return _Regions(pixels, (np.cumsum(chosen) - 1)[owner], area[chosen], values.shape[1])
+    return _Regions(pixels, (np.cumsum(chosen) - 1)[owner], area[chosen], width)
+
+
+def _with_proposals(found: _Regions | None, proposals: Proposals, values: Floats32,
+                    options: ObjectOptions) -> _Regions | None:
+    """Return segments and the components that are not replaced by one, none sharing a pixel."""
+    rows, places, count = proposals.rows, proposals.places, proposals.count
+    owners = np.full(values.size, -1, np.int64)
+    if found is not None:
+        owners[found.pixels] = found.owner
+        hit = owners[places]
+        pairs = (rows * len(found.area) + hit)[hit >= 0]
+        shared = np.bincount(pairs, minlength=count * len(found.area)).reshape(count, -1)
+        replaced = np.any(2 * shared > found.area, axis=0)
+        owners[found.pixels] = np.where(replaced[found.owner], -1, found.owner + count)
+    # The last of equal places wins, so the strangest is written last.
+    owners[places[::-1]] = rows[::-1]
+    pixels = np.flatnonzero(owners >= 0)
+    owner = owners[pixels]
+    area = np.bincount(owner)
+    chosen = area >= max(1, least_area(values.size, options))
+    return _chosen(pixels, owner, area, chosen, values.shape[1])
 
 
 def _smooth(binary: NDArray[np.uint8], options: ObjectOptions) -> NDArray[np.uint8]:
@@ -211,8 +274,9 @@ def _smooth(binary: NDArray[np.uint8], options: ObjectOptions) -> NDArray[np.uin
     return binary
 
 
-def _least_area(values: Floats32, options: ObjectOptions) -> float:
-    scale = values.size / options.reference_area if options.reference_area else 1.0
+def least_area(pixels: int, options: ObjectOptions) -> float:
+    """Return the area of the smallest obstacle in an image of so many pixels."""
+    scale = pixels / options.reference_area if options.reference_area else 1.0
     return options.min_area * scale
 
 

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception import objects, refinements, scorers, weights
+from road_anomaly_ros.perception import objects, proposals, refinements, scorers, weights
 from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
@@ -23,40 +21,12 @@ from road_anomaly_ros.perception.registry import options_of
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
+from road_anomaly_ros.perception.stages import Stages
+from road_anomaly_ros.perception.stopwatch import Stopwatch
 
 FALLBACK_SCORER = 'plain'
 FALLBACK_SCORERS = {'map': 'external'}  # by kind of segmenter
 _WARM_UP_SIZE = (360, 480)
-
-
-class Stopwatch:
-    """Milliseconds per stage of one frame; on CUDA from events, so that timing never waits."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == 'cuda'
-        self._marks: list[tuple[str, Any]] = [('', self._now())]
-
-    def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap under `stage`."""
-        self._marks.append((stage, self._now()))
-
-    def times(self) -> dict[str, float]:
-        """Return milliseconds per stage and their `total`; a stage that ran twice is summed."""
-        if self._cuda:
-            self._marks[-1][1].synchronize()
-        found: dict[str, float] = {}
-        for (_, before), (stage, after) in itertools.pairwise(self._marks):
-            spent = before.elapsed_time(after) if self._cuda else (after - before) * 1e3
-            found[stage] = found.get(stage, 0.0) + spent
-        found['total'] = sum(found.values())
-        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +64,12 @@ class Pipeline:
     """
 
     stopwatch: type[Stopwatch] = Stopwatch  # a benchmark may measure more than time
+    keep_stages = False  # whether results hold what their intermediate pictures are made of
 
     def __init__(self, config: PipelineConfig | None = None) -> None:
         self._config = config or PipelineConfig()
         self._device = weights.select_device(self._config.device)
+        self._spare: tuple[Any, Callable[..., Segments]] | None = None
         entry = SEGMENTERS[self._config.segmenter]
         self._segmenter = entry.make(
             self._config.model,
@@ -243,7 +215,8 @@ class Pipeline:
             outputs, shared = passes[key]
             watch = self.stopwatch(self._device)
             dense = self._score(chain, outputs)
-            score, notes = self._refine(chain, tensor, dense, outputs[0])
+            context = self._context(chain, tensor, dense)
+            score, notes = self._refine(chain, context, dense.score)
             watch.lap('score')
             found.append(Scored(dense.labels, score, notes, shared + watch.times()['total']))
         return found
@@ -287,7 +260,11 @@ class Pipeline:
             (name, METHODS['refinement'][name].make, config.options('refinement', name))
             for name in config.refinements
         )
-        key, source = self._segments_for(config, [step for _, step, _ in steps])
+        found_in_segments = config.options('objects').mode != objects.COMPONENTS
+        wanted = found_in_segments or any(
+            refinements.REFINEMENTS[name].make.needs_segments for name in config.refinements
+        )
+        key, source = self._segments_for(config) if wanted else (None, None)
         levels, threshold_source = _levels(config, calibration)
         return _Chain(
             config,
@@ -302,14 +279,20 @@ class Pipeline:
             threshold_source,
         )
 
-    def _segments_for(self, config: PipelineConfig, steps: Sequence[Any]) -> tuple[Any, Any]:
-        if not any(step.needs_segments for step in steps):
-            return None, None
+    def _segments_for(self, config: PipelineConfig) -> tuple[Any, Any]:
         key = (config.segments, config.options('segments', config.segments))
         before = getattr(self, '_chain', None)
         if before is not None and before.segment_key == key:
             return key, before.segment_source
         return key, SEGMENTS[config.segments].make(device=self._device, options=key[1])
+
+    def _source_to_show(self, chain: _Chain) -> Callable[..., Segments]:
+        """Return a source of segments for a chain that needs none itself."""
+        name = chain.config.segments
+        key = (name, chain.config.options('segments', name))
+        if self._spare is None or self._spare[0] != key:
+            self._spare = self._segments_for(chain.config)
+        return self._spare[1]
 
     def _upload(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
         if isinstance(image, np.ndarray):
@@ -346,13 +329,21 @@ class Pipeline:
         watch = self.stopwatch(self._device)
         dense = self._score(chain, outputs)
         watch.lap('score')
-        score, notes = self._refine(chain, image, dense, outputs[0])
+        context = self._context(chain, image, dense)
+        score, notes = self._refine(chain, context, dense.score)
         watch.lap('refine')
+        object_options, candidates, failures = proposals.or_components(
+            context.segments,
+            score,
+            threshold=chain.levels.threshold,
+            options=chain.object_options,
+        )
         mask, instances, found = objects.find(
             score,
             threshold=chain.levels.threshold,
             low_threshold=chain.levels.low_threshold,
-            options=chain.object_options,
+            options=object_options,
+            proposals=candidates,
             labels=dense.labels,
             drivable=self.labels.drivable,
         )
@@ -374,8 +365,28 @@ class Pipeline:
             stamp=stamp,
             timings=times,
             sanitized=int(dense.sanitized),
-            notes=notes,
+            notes=(*notes, *failures),
+            stages=self._stages(chain, context, image, dense.score, outputs[0])
+            if self.keep_stages
+            else None,
         )
+
+    def _stages(
+        self,
+        chain: _Chain,
+        context: refinements.RefineContext,
+        image: torch.Tensor,
+        score: torch.Tensor,
+        output: Any,
+    ) -> Stages:
+        fused = dataclasses.replace(chain.config.options('scorer', 's2'), stage='fuse')
+
+        def segments() -> Segments:
+            if context.source is None:
+                context.source = self._source_to_show(chain)
+            return context.segments()
+
+        return Stages(image, score, chain.levels.display, output, fused, segments)
 
     def _score(self, chain: _Chain, outputs: Sequence[Any]) -> scorers.DenseResult:
         results = [
@@ -393,10 +404,10 @@ class Pipeline:
         straight, mirrored = results
         return dataclasses.replace(straight, score=(straight.score + mirrored.score.flip(-1)) / 2)
 
-    def _refine(
-        self, chain: _Chain, image: torch.Tensor, dense: scorers.DenseResult, output: Any
-    ) -> tuple[torch.Tensor, tuple[str, ...]]:
-        context = refinements.RefineContext(
+    def _context(
+        self, chain: _Chain, image: torch.Tensor, dense: scorers.DenseResult
+    ) -> refinements.RefineContext:
+        return refinements.RefineContext(
             image=image,
             labels=dense.labels,
             label_set=self.labels,
@@ -404,7 +415,11 @@ class Pipeline:
             score=dense.score,
             threshold=chain.levels.low_threshold,
         )
-        score, notes = dense.score, []
+
+    def _refine(
+        self, chain: _Chain, context: refinements.RefineContext, score: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[str, ...]]:
+        notes = []
         for name, step, options in chain.refinements:
             try:
                 score = step(score, context, options)

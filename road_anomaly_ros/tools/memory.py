@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from road_anomaly_ros.perception.pipeline import Stopwatch
+from road_anomaly_ros.perception.stopwatch import Stopwatch
 
 T = TypeVar('T')
 
