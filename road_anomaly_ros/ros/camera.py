@@ -48,11 +48,12 @@ def check_names(names: tuple[str, ...]) -> None:
 class Camera:
     """Subscriptions, publishers and counters of one camera; '' names the only camera.
 
-    With a `tolerance` in seconds every image waits for an anomaly map of its moment.
+    With a `tolerance` in seconds every image waits for an anomaly map of its moment; `debug`
+    offers the intermediate pictures as well.
     """
 
     def __init__(self, node: Any, name: str, transport: str, group: Any,
-                 tolerance: float | None = None) -> None:
+                 tolerance: float | None = None, *, debug: bool = False) -> None:
         self._node = node
         self._group = group
         self._kind, suffix = _KINDS[transport]
@@ -71,7 +72,7 @@ class Camera:
         self._last_stamp: tuple[int, int] | None = None
         self._since = time.monotonic()
         self._qos_fault = ''
-        self.publishers = Publishers(node, name, self._output_events)
+        self.publishers = Publishers(node, name, self._output_events, debug=debug)
 
     @property
     def title(self) -> str:

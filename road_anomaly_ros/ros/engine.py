@@ -28,6 +28,7 @@ class Engine:
         self._wanted: PipelineConfig | None = None
         self._on_cpu = False
         self.fallback_to_cpu = False
+        self.keep_stages = False                # taken over when a model is loaded
         self.recoveries = 0                     # times the device ran out of memory
 
     @property
@@ -43,6 +44,7 @@ class Engine:
     def load(self, config: PipelineConfig, *, warm_up: bool = True) -> None:
         """Build the pipeline and run one frame; raises ValueError, PipelineError or OSError."""
         pipeline = self._build(config)
+        pipeline.keep_stages = self.keep_stages
         if warm_up:
             pipeline.warm_up()
         with self._lock:

@@ -95,11 +95,12 @@ class AnomalyNode(LifecycleNode):
         config, options = self._settings.config, self._settings.options
         check_names(options.cameras)
         self._engine.fallback_to_cpu = options.fallback_to_cpu
+        self._engine.keep_stages = options.debug_topics
         self._engine.load(config)
         tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
         self._stages = health.StageTimes()
         self._cameras = {name: Camera(self, name, options.image_transport, self._images,
-                                      tolerance)
+                                      tolerance, debug=options.debug_topics)
                          for name in options.cameras or ('',)}
         pipeline = self._engine.pipeline
         self.get_logger().info(f'model {config.model} on {pipeline.device}, '

@@ -13,7 +13,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from road_anomaly_ros.perception import FrameResult, LabelSet, drawing
+from road_anomaly_ros.perception import FrameResult, LabelSet, drawing, stages
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.process import one_line
 
@@ -37,6 +37,7 @@ class Output:
     text: str
     build: Callable[[FrameResult, Any], np.ndarray]     # drawing options -> [H,W] or [H,W,3]
     jpeg: bool = False
+    debug: bool = False                                 # offered with `debug_topics` only
 
 
 def qos(*, latched: bool = False) -> QoSProfile:
@@ -78,6 +79,10 @@ def _overlay(result: FrameResult, options: Any) -> np.ndarray:
     return _array(drawing.overlay(result, options))
 
 
+def _stage(name: str) -> Callable[[FrameResult, Any], np.ndarray]:
+    return lambda result, _: result.stages.draw(name)
+
+
 def _array(picture: Any) -> np.ndarray:
     return picture if isinstance(picture, np.ndarray) else picture.cpu().numpy()
 
@@ -91,13 +96,20 @@ OUTPUTS = (
     Output('obstacle/instances', '16UC1', 'Number of the obstacle at a pixel, 0 is none.',
            _instances),
     Output('overlay', 'rgb8', 'Camera image with heat, obstacles and legend.', _overlay, True),
+    *(Output(f'debug/{name}', 'rgb8', text, _stage(name), debug=True)
+      for name, text in stages.TEXTS.items()),
 )
 
 
-def topics(camera: str = '') -> dict[str, str]:
+def offered(*, debug: bool) -> list[Output]:
+    """Return the rows that a node offers, those for debugging only when asked for."""
+    return [output for output in OUTPUTS if debug or not output.debug]
+
+
+def topics(camera: str = '', *, debug: bool = False) -> dict[str, str]:
     """Return the private names of the picture topics of one camera with their message types."""
     found = {}
-    for output in OUTPUTS:
+    for output in offered(debug=debug):
         name = topic_name(camera, output.topic)
         found[name] = 'sensor_msgs/msg/Image'
         if output.jpeg:
@@ -113,12 +125,13 @@ def topic_name(camera: str, topic: str) -> str:
 class Publishers:
     """The publishers of one camera."""
 
-    def __init__(self, node: Any, camera: str, events: Callable[[str], Any]) -> None:
+    def __init__(self, node: Any, camera: str, events: Callable[[str], Any], *,
+                 debug: bool = False) -> None:
         self._node = node
         self._camera = camera
         self._events = events
         self._rows = []
-        for output in OUTPUTS:
+        for output in offered(debug=debug):
             raw = self._create(Image, output.topic)
             jpeg = None
             if output.jpeg:

@@ -47,6 +47,9 @@ class NodeOptions:
         8, 'Most images handed to the model at once when there are several cameras.',
         low=1, high=64)
     jpeg_quality: int = option(90, 'Quality of the pictures on .../compressed.', low=1, high=100)
+    debug_topics: bool = option(
+        False, 'Offer the stages of the score as pictures on ~/debug/..., each made only while '
+        'somebody listens.', live=False)
     stale_after: float = option(
         3.0, 'Silence of a camera that is reported as a fault.', low=0.2, high=60.0, unit='s')
     anomaly_tolerance: float = option(

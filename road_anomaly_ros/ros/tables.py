@@ -69,7 +69,9 @@ def topics() -> str:
     rows = [('`image`, `camera_info`', 'in', 'any encoding', 'Camera, best effort; '
              '`image/compressed` with `image_transport: compressed`.')]
     rows += [(f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''), 'out',
-              item.encoding, item.text) for item in outputs.OUTPUTS]
+              item.encoding, item.text) for item in outputs.offered(debug=False)]
+    rows += [(f'`~/{item.topic}`', 'out', item.encoding, f'{item.text} With `debug_topics: true`.')
+             for item in outputs.OUTPUTS if item.debug]
     rows += [(f'`{name}`', 'out', package, text) for name, package, text in (
         (f'~/{outputs.DETECTIONS}', 'vision_msgs', 'Boxes of the obstacles, where installed.'),
         (f'~/{outputs.LABEL_INFO}', 'vision_msgs', 'Names of the classes, latched.'),

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -13,26 +13,19 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from road_anomaly_ros.perception import drawing, lettering
+from road_anomaly_ros.perception import drawing, lettering, stages
 from road_anomaly_ros.perception.contract import (
     FrameResult,
     LabelSet,
     MaskOutput,
-    Segments,
     WindowedOutput,
 )
 from road_anomaly_ros.perception.dense import MaskSource
 from road_anomaly_ros.perception.lettering import Canvas
 from road_anomaly_ros.perception.pipeline import Pipeline
-from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.perception.scorers.s2 import query_uncertainty
-from road_anomaly_ros.perception.segments import SEGMENTS
 
 SHOWN = 3                       # queries at either end of the ranking, and obstacles
-_STAGES = {
-    's_reject': ('rejection', 'Rejection: no query is sure of a known class here (eq. 1).'),
-    's_accept': ('selection', 'Selection: the queries that cover this are undecided (eq. 9).'),
-    's_fuse': ('fused', 'Fused: rejection and selection together (eq. 10).')}
 _LEAST_SHARE = 0.0005           # queries with smaller masks are ranked only where no other is left
 _BARS = 8
 _PANEL: lettering.Color = (24, 28, 36)
@@ -77,26 +70,34 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
 
     Pixel models have no queries: their rejection, selection and queries are left out, with a note.
     """
-    result, output = pipeline(image), pipeline.output(image)
+    result, output = framed(pipeline, image), pipeline.output(image)
     notes = list(result.notes)
-    stages = [Picture('image', 'The camera image.', image),
-              Picture('overlay', 'Classes, anomaly heat and obstacles.',
-                      drawing.overlay(result, pipeline.chain.options('drawing'))),
-              Picture('classes', 'The most likely known class of every pixel.',
-                      drawing.color_labels(result.labels, result.label_set))]
-    maps: dict[str, torch.Tensor] = {}
+    pictures = [Picture('image', 'The camera image.', image),
+                Picture('overlay', 'Classes, anomaly heat and obstacles.',
+                        drawing.overlay(result, pipeline.chain.options('drawing'))),
+                Picture('classes', 'The most likely known class of every pixel.',
+                        drawing.color_labels(result.labels, result.label_set))]
+    maps: Mapping[str, torch.Tensor] = {}
     queries: list[Query] = []
     if isinstance(output, (MaskOutput, WindowedOutput)):
-        options = dataclasses.replace(pipeline.chain.options('scorer', 's2'), stage='fuse')
-        maps = dict(evaluate(output, 's2', options, extras=tuple(_STAGES)).extras)
-        queries = ranked(output, options)
-        stages += [_heat(*_STAGES[name], maps[name], (0.0, 1.0)) for name in _STAGES]
+        maps = result.stages.maps
+        queries = ranked(output, pipeline.chain.options('scorer', 's2'))
+        pictures += [_stage(result, name, stages.TEXTS[name]) for name in maps]
     else:
-        notes.append('this model gives no queries: no rejection, no selection, no query pictures')
-    stages += _scores(pipeline, image, notes)
-    stages += _segments(pipeline, image, result, notes)
-    return Explanation(result, stages, list(_query_pictures(queries, image, pipeline.labels)),
+        notes.append(f'{stages.NO_QUERIES}, no query pictures')
+    pictures += _scores(pipeline, image, result, notes)
+    pictures += _segments(pipeline, result, notes)
+    return Explanation(result, pictures, list(_query_pictures(queries, image, pipeline.labels)),
                        _obstacles(result, maps, queries), notes)
+
+
+def framed(pipeline: Pipeline, image: np.ndarray) -> FrameResult:
+    """Return the result of one image together with its stages."""
+    before, pipeline.keep_stages = pipeline.keep_stages, True
+    try:
+        return pipeline(image)
+    finally:
+        pipeline.keep_stages = before
 
 
 def ranked(output: MaskOutput | WindowedOutput, options: Any) -> list[Query]:
@@ -135,63 +136,43 @@ def _mask(logits: torch.Tensor, size: tuple[int, int], corner: tuple[int, int],
     return np.asarray(cv2.resize(pixels, whole.image_size[::-1]), np.uint8)
 
 
-def _scores(pipeline: Pipeline, image: np.ndarray, notes: list[str]) -> Iterator[Picture]:
+def _scores(pipeline: Pipeline, image: np.ndarray, result: FrameResult,
+            notes: list[str]) -> Iterator[Picture]:
     """Yield the chosen score before and after refinement, `variance_aware` if none is chosen."""
     config, chain = pipeline.config, pipeline.chain
-    steps = chain.refinements or ('variance_aware',)
-    try:
-        for name, names in (('score', ('none',)), ('refined', steps)):
-            pipeline.reconfigure(config.replace({'refinements': names}))
+    yield _stage(result, stages.SCORE, f'The score {chain.scorer}, obstacles lie above '
+                                       f'{result.threshold:.3g}.')
+    steps, remark = chain.refinements, '.'
+    if not steps:
+        steps, remark = ('variance_aware',), ' (which this chain does not do).'
+        pipeline.reconfigure(config.replace({'refinements': steps}))
+        try:
             result = pipeline(image)
-            notes += [note for note in result.notes if note not in notes]
-            text = (f'The score {chain.scorer}, obstacles lie above {result.threshold:.3g}.'
-                    if name == 'score' else f'Refined by {", ".join(steps)}'
-                    + ('.' if chain.refinements else ' (which this chain does not do).'))
-            yield _heat(name, text, result.score, result.display_range)
-    finally:
-        pipeline.reconfigure(config)
+        finally:
+            pipeline.reconfigure(config)
+        notes += [note for note in result.notes if note not in notes]
+    low, high = result.display_range
+    yield Picture('refined', f'Refined by {", ".join(steps)}{remark} {_scale(low, high)}',
+                  drawing.heatmap(result.score, result.display_range))
 
 
-def _segments(pipeline: Pipeline, image: np.ndarray, result: FrameResult,
-              notes: list[str]) -> list[Picture]:
+def _segments(pipeline: Pipeline, result: FrameResult, notes: list[str]) -> list[Picture]:
     name = pipeline.chain.segments
-    entry = SEGMENTS[name]
     try:
-        source = entry.make(device=pipeline.device,
-                            options=pipeline.chain.options('segments', name))
-        found = source(result.image)
+        index, pixels = result.stages.index, result.stages.draw(stages.SEGMENTED)
     except (ValueError, RuntimeError) as error:
         notes.append(f'no segments from {name}: {" ".join(str(error).split())}')
         return []
-    index = cv2.resize(_partition(found), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    colors = np.random.default_rng(0).integers(40, 256, (int(index.max()) + 2, 3), np.uint8)
-    colors[0] = 0
-    pixels = cv2.addWeighted(image, 0.55, colors[index.astype(np.int64) + 1], 0.45, 0)
-    edges = np.zeros(index.shape, bool)
-    edges[:, 1:] |= index[:, 1:] != index[:, :-1]
-    edges[1:] |= index[1:] != index[:-1]
-    pixels[edges] = 255
     count = len(np.unique(index[index >= 0]))
-    return [Picture('segments', f'{count} class-agnostic segments from {name}.',
-                    np.asarray(pixels, np.uint8))]
+    return [Picture('segments', f'{count} class-agnostic segments from {name}.', pixels)]
 
 
-def _partition(segments: Segments) -> np.ndarray:
-    """Return the segment shown at each pixel [h, w] float32, the smallest of several."""
-    if segments.index is not None:
-        return segments.index.cpu().numpy().astype(np.float32)
-    masks = np.asarray(segments.masks.cpu() if segments.masks is not None else [], bool)
-    index = np.full(masks.shape[1:], -1, np.float32)
-    for number in np.argsort(-masks.sum((1, 2)), kind='stable'):
-        index[masks[number]] = number
-    return index
+def _stage(result: FrameResult, name: str, text: str) -> Picture:
+    return Picture(name, f'{text} {_scale(*result.stages.range(name))}', result.stages.draw(name))
 
 
-def _heat(name: str, text: str, score: torch.Tensor,
-          display_range: tuple[float, float]) -> Picture:
-    low, high = display_range
-    return Picture(name, f'{text} Dark is {low:.3g}, bright is {high:.3g}.',
-                   drawing.heatmap(score, display_range))
+def _scale(low: float, high: float) -> str:
+    return f'Dark is {low:.3g}, bright is {high:.3g}.'
 
 
 def _query_pictures(queries: Sequence[Query], image: np.ndarray,
@@ -251,7 +232,7 @@ def _name(labels: LabelSet, index: int) -> str:
     return labels.names[index] if index < len(labels) else 'no object'
 
 
-def _obstacles(result: FrameResult, maps: dict[str, torch.Tensor],
+def _obstacles(result: FrameResult, maps: Mapping[str, torch.Tensor],
                queries: Sequence[Query]) -> list[dict[str, Any]]:
     """Return for the first obstacles the means of the stages and the queries that cover them."""
     rows = []
@@ -263,7 +244,7 @@ def _obstacles(result: FrameResult, maps: dict[str, torch.Tensor],
             'id': item.id, 'box': item.box, 'area': item.area, 'score': item.score,
             'ground': _name(result.label_set, item.label) if item.label < len(
                 result.label_set) else 'unknown',
-            **{_STAGES[name][0]: float(values[inside].mean()) for name, values in maps.items()},
+            **{name: float(values[inside].mean()) for name, values in maps.items()},
             'queries': [{'number': query.number, 'mask': float(query.mask[pixels].mean()) / 255,
                          'class': _name(result.label_set, int(np.argmax(query.probabilities))),
                          'probability': max(query.probabilities), 'score': query.score}

@@ -16,6 +16,7 @@ pytest.importorskip('rclpy', reason='no rclpy installed')
 from ros_graph import Graph, header, image_message, send_until, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 
+from road_anomaly_ros.perception import Pipeline, stages
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.ros import images, outputs
@@ -79,6 +80,8 @@ def test_every_topic_has_a_text_and_only_pictures_are_compressed():
         'semantic/color', 'anomaly/heatmap', 'overlay'}
     assert len(outputs.topics()) == 10
     assert '~/left/overlay/compressed' in outputs.topics('left')
+    assert set(outputs.topics(debug=True)) - set(outputs.topics()) == {
+        f'~/debug/{name}' for name in stages.TEXTS}
 
 
 @pytest.fixture
@@ -111,6 +114,57 @@ def test_only_what_is_listened_to_is_built(graph, counted):
     send_until(publisher, image_message,
                lambda: node.cameras[''].stats.processed > processed + 3, 'more frames')
     assert set(counted) == {'obstacle/mask'}
+
+
+def test_debug_topics_exist_only_when_asked_for(graph):
+    node = graph.anomaly_node()
+    name = node.resolve_topic_name('~/debug/fused')
+    assert name not in dict(node.get_topic_names_and_types())
+    publisher = graph.publisher(Image, 'image')
+    kept = []
+    run = node._engine.run
+
+    def spy(*inputs):
+        chain, results = run(*inputs)
+        kept.extend(result.stages for result in results)
+        return chain, results
+    node._engine.run = spy
+    send_until(publisher, image_message, lambda: kept, 'a frame')
+    assert set(kept) == {None}
+
+
+def test_debug_topics_show_the_stages_of_the_same_frame(graph, counted, image):
+    """Each is drawn only for who listens, and equals what the library draws."""
+    node = graph.anomaly_node(debug_topics=True, scorer='s2')
+    found = {name: graph.collect(Image, f'anomaly_node/debug/{name}')
+             for name in ('fused', 'score', 'segments')}
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, lambda: image_message(image, frame_id='roof'),
+               lambda: all(found.values()), 'the stages')
+    assert set(counted) == {f'debug/{name}' for name in found}
+    pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 's2'})
+    pipeline.keep_stages = True
+    expected = pipeline(image).stages
+    for name, messages in found.items():
+        assert messages[-1].header.frame_id == 'roof' and messages[-1].encoding == 'rgb8'
+        np.testing.assert_array_equal(images.to_array(messages[-1]), expected.draw(name))
+    assert node.cameras[''].stats.failed == 0
+
+
+def test_a_stage_that_cannot_be_made_costs_only_its_topic(graph, image, monkeypatch):
+    from road_anomaly_ros.perception.segments import watershed
+
+    def fail(self, image, prompts=None):
+        raise RuntimeError('no room')
+    monkeypatch.setattr(watershed.Watershed, '__call__', fail)
+    node = graph.anomaly_node(debug_topics=True, refinements=['none'])
+    broken = graph.collect(Image, 'anomaly_node/debug/segments')
+    labels = graph.collect(Image, 'anomaly_node/semantic/labels')
+    wait_for(lambda: graph.client.count_publishers('anomaly_node/debug/segments'), 'the topic')
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, lambda: image_message(image), lambda: len(labels) > 2, 'labels')
+    wait_for(lambda: 'no room' in ' '.join(node.cameras[''].stats.recent()), 'a complaint')
+    assert broken == [] and node.cameras[''].stats.failed == 0
 
 
 def test_raw_and_compressed_share_one_drawing(graph, counted):

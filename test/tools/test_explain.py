@@ -17,6 +17,7 @@ from road_anomaly_ros import cli
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, Segments, WindowedOutput
 from road_anomaly_ros.perception.scorers.s2 import S2Options
+from road_anomaly_ros.perception.stages import partition
 from road_anomaly_ros.tools import explanation
 
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 's2']
@@ -146,5 +147,6 @@ def test_overlapping_masks_show_the_smallest():
     masks = torch.zeros(2, 3, 3, dtype=torch.bool)
     masks[0, 1, 1] = True
     masks[1, :2] = True
-    shown = explanation._partition(Segments(masks=masks))
+    shown = partition(Segments(masks=masks))
     assert shown.tolist() == [[1, 1, 1], [1, 0, 1], [-1, -1, -1]]
+    assert partition(Segments(masks=masks[:0])).tolist() == [[-1] * 3] * 3
