@@ -8,6 +8,7 @@ sizes as in its authors' code). A head belongs to the weights that it was traine
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -126,21 +127,21 @@ class RunningHead:
         self._visual = weight[:, STATISTICS:].contiguous()
         self._second, self._second_bias = state['mlp.3.weight'], state['mlp.3.bias']
         self._last, self._last_bias = state['mlp.6.weight'], state['mlp.6.bias']
-        self._compiled = self._arrays() if loops is not None else ()
+        on_cpu = self._first.device.type == 'cpu'
+        self._compiled = self._arrays() if loops is not None and on_cpu else ()
 
     def _arrays(self) -> tuple[Any, ...]:
         """Return the weights for the compiled loop; the first layer in whole groups of four."""
         more = -len(self._bias) % 4
         parts = (F.pad(self._first, (0, 0, 0, more)), F.pad(self._bias, (0, more)),
                  F.pad(self._second, (0, more)), self._second_bias, self._last[0])
-        return (*(part.cpu().contiguous().numpy() for part in parts),
-                self._last_bias.cpu().numpy()[0])
+        return (*(part.contiguous().numpy() for part in parts), self._last_bias.numpy()[0])
 
     def to(self, device: torch.device) -> RunningHead:
-        """Return the head on `device`."""
+        """Return the head on `device`; this one stays where it is, for a fallback to the CPU."""
         if self._first.device == device:
             return self
-        return RunningHead(self.info, self._head.to(device), self.source)
+        return RunningHead(self.info, copy.deepcopy(self._head).to(device), self.source)
 
     def visual(self, features: Tensor | None) -> Tensor | None:
         """Return what features [C,gh,gw] add to the first layer, [h1,gh,gw]; None for V1.

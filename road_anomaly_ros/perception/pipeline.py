@@ -109,6 +109,11 @@ class Pipeline:
         return self._segmenter.model_dir
 
     @property
+    def segmenter(self) -> Any:
+        """The loaded network, which gives outputs to score."""
+        return self._segmenter
+
+    @property
     def device(self) -> torch.device:
         """Where the chain computes."""
         return self._device

@@ -195,9 +195,10 @@ class Registry(Generic[T]):
 
 
 class Room:
-    """Methods that live one to a file of a package: found by file name, imported only when chosen.
+    """Methods that live one to a file of a package, found by name, imported only when chosen.
 
-    Each file offers `Options` (a frozen dataclass of `option` fields) and `load(...)`.
+    Each file offers `Options` (a frozen dataclass of `option` fields) and `load(...)`; SOURCE says
+    where the method comes from, NEEDS what it cannot do without.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -219,3 +220,9 @@ class Room:
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()
+
+    def about(self, name: str) -> tuple[str, str]:
+        """Return the source of a method and what it needs; ValueError for an unknown name."""
+        self[name]
+        module = importlib.import_module(f'{self._package}.{name}')
+        return module.SOURCE, module.NEEDS

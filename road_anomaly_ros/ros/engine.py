@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,6 +50,9 @@ class Engine:
             pipeline.warm_up()
         with self._lock:
             self._pipeline, self._wanted, self._on_cpu = pipeline, None, False
+        # A full collection walks a million objects of libraries and model: a late frame each time.
+        gc.collect()
+        gc.freeze()
 
     def release(self) -> None:
         """Let go of the model and of the device's memory; does nothing when none is loaded."""
@@ -58,6 +62,8 @@ class Engine:
             return
         cuda = pipeline.device.type == 'cuda'
         del pipeline
+        gc.unfreeze()
+        gc.collect()
         if cuda:
             _empty_cache()
 

@@ -3,7 +3,7 @@
 """Texts made from the code: config/pipeline.yaml and the tables of the README.
 
 python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml
-python -m road_anomaly_ros.ros.tables {topics,parameters,presets}
+python -m road_anomaly_ros.ros.tables {topics,parameters,presets,methods}
 python -m road_anomaly_ros.ros.tables readme README.md
 
 `readme` renews what stands between `<!-- topics -->` and `<!-- /topics -->`, and so on.
@@ -12,6 +12,7 @@ python -m road_anomaly_ros.ros.tables readme README.md
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import textwrap
@@ -27,6 +28,7 @@ from road_anomaly_ros.ros import outputs
 from road_anomaly_ros.ros.fake_camera import TRUTH
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
+from road_anomaly_ros.tools import methods as measured
 
 NODE_KEY = '/**/anomaly_node'           # in whatever namespace
 WIDTH = 99
@@ -105,9 +107,17 @@ def presets(folder: Path) -> str:
     return table(('preset', 'what for', 'values'), rows)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [head, ['---'] * len(head), *rows]
+def methods(path: Path) -> str:
+    """Return the table of methods with the figures that `road-anomaly bench --methods` wrote."""
+    figures = json.loads(path.read_text(encoding='utf-8'))
+    rows = list(measured.cells(figures['methods']))
+    return '\n'.join([table(measured.HEAD, rows, numbers=2), '',
+                      *textwrap.wrap(measured.where(figures), WIDTH)])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """Return a table in Markdown; the last columns hold `numbers`."""
+    lines = [head, ['---'] * (len(head) - numbers) + ['---:'] * numbers, *rows]
     return '\n'.join('| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |'
                      for line in lines)
 
@@ -122,14 +132,16 @@ def renewed(text: str, made: dict[str, str]) -> str:
 
 def tables(folder: Path) -> dict[str, str]:
     """Return all tables of a README that lies in `folder` beside config/."""
-    return {'topics': topics(), 'parameters': parameters(), 'presets': presets(folder / 'config')}
+    return {'topics': topics(), 'parameters': parameters(), 'presets': presets(folder / 'config'),
+            'methods': methods(folder / 'docs' / 'methods.json')}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what is asked for, or renew a README in place."""
     parser = argparse.ArgumentParser(prog='tables', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=('config', 'topics', 'parameters', 'presets', 'readme'))
+    parser.add_argument('what', choices=(
+        'config', 'topics', 'parameters', 'presets', 'methods', 'readme'))
     parser.add_argument('readme', nargs='?', type=Path, default=Path('README.md'))
     arguments = parser.parse_args(argv)
     folder = arguments.readme.resolve().parent

@@ -31,6 +31,7 @@ EXAMPLES = """
 examples:
   road-anomaly bench
   road-anomaly bench --size 960x540 --frames 200 -o bench.json
+  road-anomaly bench --methods -o methods.json
   road-anomaly bench --scorers plain,rba,s2 --skip-dense
 """
 SIZES = ((480, 360), (960, 540))
@@ -56,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='leave out the comparison with the reference')
     parser.add_argument('--refinements-too', action='store_true',
                         help='compare the refinements with their literal loops (half a minute)')
+    parser.add_argument('--methods', action='store_true',
+                        help='measure every scorer, refinement, and what else works without '
+                             'further weights, instead')
     add_chain_arguments(parser)
 
 
@@ -73,6 +77,8 @@ def main(arguments: argparse.Namespace) -> int:
                         'load_at_start': round(os.getloadavg()[0], 2)},
         'model': pipeline.chain.model, 'chain': [], 'dense': []}
     print(heading(document['environment']))
+    if arguments.methods:
+        return measure_methods(pipeline, document, arguments)
     for row in chain_rows(pipeline, arguments.size or SIZES, also, arguments.frames):
         document['chain'].append(row)
         print(chain_table(row), flush=True)
@@ -86,6 +92,23 @@ def main(arguments: argparse.Namespace) -> int:
         print(refine_table(document['refinements']))
     if arguments.out is not None:
         save(document, arguments.out)
+    return 0
+
+
+def measure_methods(pipeline: Pipeline, document: dict[str, Any],
+                    arguments: argparse.Namespace) -> int:
+    """Measure each method alone at the first size asked for, 480x360 by default; returns 0."""
+    from road_anomaly_ros.tools import methods
+    size = arguments.size[0] if arguments.size else methods.SIZE
+    figures = {'environment': document['environment'], 'model': document['model'],
+               'size': list(size), 'methods': []}
+    print('\n| kind | name | p50 ms | peak MiB |\n| --- | --- | ---: | ---: |')
+    for row in methods.method_rows(pipeline, size, arguments.frames):
+        figures['methods'].append(row)
+        print(f'| {row["kind"]} | {row["name"]} | {row["p50"]:.1f} | {_number(row["peak_mb"])} |',
+              flush=True)
+    if arguments.out is not None:
+        save(figures, arguments.out)
     return 0
 
 
@@ -199,7 +222,8 @@ def dense_row(output: MaskOutput, scorer: str) -> dict[str, Any]:
         'speedup': round(reference['p50'] / mine['p50'], 2)}
 
 
-def measure(work: Callable[[], Any], device: torch.device) -> dict[str, float | None]:
+def measure(work: Callable[[], Any], device: torch.device,
+            runs: int = DENSE_RUNS) -> dict[str, float | None]:
     """Return p50 and p99 of the milliseconds that `work` takes, and its peak of memory in MiB."""
     import torch
 
@@ -207,7 +231,7 @@ def measure(work: Callable[[], Any], device: torch.device) -> dict[str, float | 
     from road_anomaly_ros.tools.memory import peak_of
     _, peak = peak_of(work, device)
     times = []
-    for _ in range(DENSE_RUNS):
+    for _ in range(runs):
         begin = time.perf_counter()
         work()
         if device.type == 'cuda':

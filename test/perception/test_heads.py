@@ -237,3 +237,13 @@ def test_digest_follows_the_weights(tmp_path):
     (tmp_path / 'model.safetensors').write_bytes(b'other')
     assert len(first) == 64 and heads.weights_digest(tmp_path) != first
     assert heads.weights_digest(None) == ''
+
+
+def test_a_head_on_another_device_leaves_the_one_on_the_cpu_alone(tmp_path):
+    """After a fallback to the CPU the cached head must still work there."""
+    info = heads.HeadInfo('head_v2', '0' * 64, 'pyramid', 3)
+    heads.save_head(tmp_path, info, info.module())
+    head, features = heads.load_head(tmp_path), torch.ones(3, 2, 2)
+    before = head.visual(features)
+    assert head.to(torch.device('meta')).visual(features.to('meta')).device.type == 'meta'
+    assert torch.equal(head.visual(features), before)

@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.tools import bench
+from road_anomaly_ros.perception.config import METHODS
+from road_anomaly_ros.tools import bench, methods
 from road_anomaly_ros.tools.environment import by_stage, percentiles
 from road_anomaly_ros.tools.memory import peak_of
 
@@ -79,3 +81,35 @@ def test_wrong_options_are_one_line(capsys, options, words):
     assert cli.main(['bench', *SYNTHETIC, *options]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count('\n') == 1
+
+
+def test_every_method_that_works_without_files_is_measured(tmp_path, capsys):
+    out = tmp_path / 'methods.json'
+    assert cli.main(['bench', '--methods', *SYNTHETIC, '--size', '64x48', '--frames', '1',
+                     '-o', str(out)]) == 0
+    document = json.loads(out.read_text())
+    assert document['size'] == [64, 48]
+    found = {(row['kind'], row['name']): row for row in document['methods']}
+    able = {(method.kind, method.name) for method in methods.methods()
+            if method.kind == 'refinement' or method.needs == methods.NO_WEIGHTS
+            or (method.kind == 'scorer' and method.needs.startswith('queries')
+                and 'head' not in method.needs)}
+    assert set(found) == able
+    assert all(row['p50'] > 0 for row in found.values())
+    assert '| refinement | mbp |' in capsys.readouterr().out
+
+
+def test_the_table_lists_every_method_with_its_source():
+    figures = [{'kind': 'scorer', 'name': 'rba', 'p50': 12.34, 'peak_mb': 2.2}]
+    rows = {(row[0], row[1].strip('`')): row[2:] for row in methods.cells(figures)}
+    assert set(rows) == {(kind, name) for kind, room in METHODS.items() for name in room.names()}
+    assert rows['scorer', 'rba'] == (
+        'RbA, Nayal et al. 2023', 'queries or pixel logits', '12.3', '2')
+    assert rows['segments', 'sam'][2:] == ('', '')
+    assert all(source and needs for source, needs, *_ in rows.values())
+
+
+def test_the_stored_figures_are_of_methods_that_exist():
+    stored = json.loads((ROOT / 'docs' / 'methods.json').read_text())
+    known = {(method.kind, method.name) for method in methods.methods()}
+    assert {(row['kind'], row['name']) for row in stored['methods']} <= known

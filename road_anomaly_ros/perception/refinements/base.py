@@ -49,11 +49,12 @@ class RefineContext:
 class Refinement:
     """One refinement: score [H, W] float and context in, score of the same shape and dtype out.
 
-    `needs_segments` tells whether it asks for segments, `needs_labels` whether for labels and
-    drivable classes.
+    `source` tells where it comes from, `needs_segments` whether it asks for segments,
+    `needs_labels` whether for labels and drivable classes.
     """
 
     function: Function
+    source: str
     needs_segments: bool = False
     needs_labels: bool = False
 
@@ -69,10 +70,12 @@ class Refinement:
 REFINEMENTS: Registry[Refinement] = Registry('refinement')
 
 
-def refinement(name: str, options: type = NoOptions, *, needs_segments: bool = False,
-               needs_labels: bool = False) -> Callable[[Function], Refinement]:
+def refinement(
+    name: str, options: type = NoOptions, *, source: str, needs_segments: bool = False,
+    needs_labels: bool = False,
+) -> Callable[[Function], Refinement]:
     """Return a decorator that registers a function (score, context, options) -> score."""
     def announce(function: Function) -> Refinement:
         return REFINEMENTS.register(name, options)(
-            Refinement(function, needs_segments, needs_labels))
+            Refinement(function, source, needs_segments, needs_labels))
     return announce

@@ -47,14 +47,14 @@ class RoadPriorOptions:
         'lowest of the image.')
 
 
-@refinement('gaussian', GaussianOptions)
+@refinement('gaussian', GaussianOptions, source='blur of the score')
 def gaussian(score: torch.Tensor, context: RefineContext,
              options: GaussianOptions) -> torch.Tensor:
     """Blur with a Gaussian cut at three sigma, border reflect-101; NaN spreads as far."""
     return _blur(score, 2 * math.ceil(3 * options.sigma) + 1, options.sigma)
 
 
-@refinement('mbp', MbpOptions)
+@refinement('mbp', MbpOptions, source='Objectomaly (code), in parallel')
 def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> torch.Tensor:
     """Mask boundary processing: edges of constant regions take the region's score, then a blur.
 
@@ -72,7 +72,7 @@ def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> tor
     return _blur(torch.where(written, mean, score), options.gauss_ksize, options.gauss_sigma)
 
 
-@refinement('road_prior', RoadPriorOptions, needs_labels=True)
+@refinement('road_prior', RoadPriorOptions, source='ours', needs_labels=True)
 def road_prior(score: torch.Tensor, context: RefineContext,
                options: RoadPriorOptions) -> torch.Tensor:
     """Draw scores far from drivable ground to the base: base + w (score - base), never upwards.

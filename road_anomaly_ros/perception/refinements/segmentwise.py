@@ -44,7 +44,7 @@ class VarianceAwareOptions:
         choices=(SMALLEST, LARGEST, AVERAGE))
 
 
-@refinement('oasc', OascOptions, needs_segments=True)
+@refinement('oasc', OascOptions, source='Objectomaly eq. 7-10', needs_segments=True)
 def oasc(score: torch.Tensor, context: RefineContext, options: OascOptions) -> torch.Tensor:
     """Object-aware score calibration: every mask is filled with its mean score.
 
@@ -61,7 +61,8 @@ def oasc(score: torch.Tensor, context: RefineContext, options: OascOptions) -> t
     return torch.where(finite & ~mean.isnan(), mean, score)
 
 
-@refinement('variance_aware', VarianceAwareOptions, needs_segments=True)
+@refinement('variance_aware', VarianceAwareOptions, source='query-level uncertainty, eq. 12',
+            needs_segments=True)
 def variance_aware(score: torch.Tensor, context: RefineContext,
                    options: VarianceAwareOptions) -> torch.Tensor:
     """Pull scores to their segment's mean, the more the less they vary: a mean + (1 - a) score.

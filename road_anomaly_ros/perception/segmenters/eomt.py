@@ -30,6 +30,9 @@ from road_anomaly_ros.perception.weights import (
 )
 from road_anomaly_ros.perception.windows import WindowPlan, plan_windows
 
+SOURCE = 'EoMT, Kerssies et al. 2025; transformers'
+NEEDS = 'directory, hub name or original checkpoint'
+
 _CLASSES = {'eomt': 'EomtForUniversalSegmentation',
             'eomt_dinov3': 'EomtDinov3ForUniversalSegmentation'}
 _MAX_WINDOWS = 32                   # of one image: a strip one pixel high would need thousands

@@ -19,6 +19,9 @@ from road_anomaly_ros.perception.segmenters._images import Preprocessing
 from road_anomaly_ros.perception.segmenters._pixels import PixelSegmenter
 from road_anomaly_ros.perception.weights import load_state, read_state, rename_keys, weights_file
 
+SOURCE = 'ERFNet, Romera et al. 2018'
+NEEDS = 'the public .pth of 20 classes'
+
 _SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 _STRIDE = 8                         # the network halves its maps three times, then doubles them
 _EPSILON = 1e-3

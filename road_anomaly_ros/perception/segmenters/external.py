@@ -17,6 +17,9 @@ from road_anomaly_ros.perception.contract import LabelSet, MapOutput
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import check_image
 
+SOURCE = 'any method outside'
+NEEDS = 'an anomaly map per image'
+
 MAP_SUFFIXES = ('.npy', '.npz', '.png', '.tif', '.tiff')
 
 

@@ -20,6 +20,9 @@ from road_anomaly_ros.perception.segmenters._mask2former import Network
 from road_anomaly_ros.perception.segmenters.mask2former import MaskSegmenter, labels_of
 from road_anomaly_ros.perception.weights import read_state, weights_file
 
+SOURCE = 'Mask2Anomaly, Rai et al. 2023; global masked attention'
+NEEDS = "the authors' .pth"
+
 _SUFFIXES = ('.pth', '.pt', '.pkl', '.bin', '.safetensors')
 _STRIDE, _DIVISOR = 4, 32           # of the mask logits, and of the padded input
 

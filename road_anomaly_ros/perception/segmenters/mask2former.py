@@ -20,6 +20,9 @@ from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_s
 from road_anomaly_ros.perception.segmenters._mask2former import Network, RawOutput
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
 
+SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
+NEEDS = 'built-in model, directory or hub name'
+
 _PREPROCESSING = {'size': {'shortest_edge': 800, 'longest_edge': 1333}, 'size_divisor': 32}
 FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid')
 

@@ -15,6 +15,9 @@ from road_anomaly_ros.perception.segmenters._pixels import PixelSegmenter
 from road_anomaly_ros.perception.segmenters.mask2former import labels_of
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
 
+SOURCE = 'SegFormer, Xie et al. 2021; transformers'
+NEEDS = 'directory or hub name'
+
 
 @dataclass(frozen=True)
 class Options:

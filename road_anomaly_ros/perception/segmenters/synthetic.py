@@ -16,6 +16,9 @@ from road_anomaly_ros.perception.labels import label_set
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import same_size_batches
 
+SOURCE = 'ours, for tests and first steps'
+NEEDS = 'nothing'
+
 # Class, its hue as (red - green, blue - green), and whether it lies above or below the horizon.
 _CLASSES = (('road', (0.0, 0.01), 1.0), ('building', (0.0, 0.01), -1.0),
             ('vegetation', (-0.12, -0.15), 0.0), ('sky', (-0.2, 0.2), -1.0))

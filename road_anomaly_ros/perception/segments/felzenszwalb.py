@@ -14,6 +14,9 @@ from road_anomaly_ros.perception.contract import Segments
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segments._images import reduced
 
+SOURCE = 'Felzenszwalb and Huttenlocher 2004; scikit-image'
+NEEDS = 'nothing'
+
 
 @dataclass(frozen=True)
 class Options:

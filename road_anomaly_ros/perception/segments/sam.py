@@ -23,6 +23,9 @@ from road_anomaly_ros.perception.segments._promptable import (
 )
 from road_anomaly_ros.perception.weights import load_state, read_state, weights_file
 
+SOURCE = 'Segment Anything, Kirillov et al. 2023; segment-anything'
+NEEDS = "the authors' .pth"
+
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _DECODER_HEADS = 8
 _ENCODER = 'image_encoder.'

@@ -19,6 +19,9 @@ from road_anomaly_ros.perception.segments._promptable import (
 from road_anomaly_ros.perception.segments.sam_hf import TransformersBackend
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
 
+SOURCE = 'Segment Anything 2, Ravi et al. 2024; transformers'
+NEEDS = 'directory or hub name'
+
 # The published checkpoints are of the video model; its memory has no part in single images.
 _VIDEO = (r'^memory_|^mask_downsample|^object_pointer_proj|^temporal_|^no_object_pointer'
           r'|^no_memory_positional|^occlusion_spatial|^prompt_encoder\.shared_embedding\.')

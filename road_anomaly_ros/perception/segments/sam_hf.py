@@ -18,6 +18,9 @@ from road_anomaly_ros.perception.segments._promptable import (
 )
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
 
+SOURCE = 'Segment Anything and slim versions; transformers'
+NEEDS = 'directory or hub name'
+
 # Tied to the shared embedding, so some checkpoints store one of the two names only.
 _TIED = r'^prompt_encoder\.shared_embedding\.'
 

@@ -29,6 +29,9 @@ from road_anomaly_ros.perception.segments._promptable import (
 )
 from road_anomaly_ros.perception.weights import reason, weights_file
 
+SOURCE = 'FastSAM, MobileSAM; ultralytics (AGPL-3.0, optional extra)'
+NEEDS = 'its .pt'
+
 _NETWORK_SIDE = 1024
 
 

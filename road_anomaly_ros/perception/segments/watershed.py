@@ -20,6 +20,9 @@ from road_anomaly_ros.perception.contract import Segments
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segments._images import reduced
 
+SOURCE = 'ours: watershed of the gradient, basins merged'
+NEEDS = 'nothing'
+
 Index = NDArray[np.int32]
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]

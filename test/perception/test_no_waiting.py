@@ -1,0 +1,150 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Between upload and obstacles nothing waits for the device.
+
+On PyTorch's device `meta` tensors have shapes and no values, so that code written for any device
+runs there until it needs a value on the host: `.item()`, `.cpu()`, `bool()`, `nonzero()` and
+indexing by a mask all raise. A counter of the operations that copy a value shows that the probe
+itself works.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mask_outputs import options_for
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from road_anomaly_ros.perception import heads
+from road_anomaly_ros.perception.contract import (
+    LabelSet,
+    MapOutput,
+    MaskOutput,
+    PixelOutput,
+    Segments,
+    WindowedOutput,
+)
+from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
+from road_anomaly_ros.perception.scorers import SCORERS, evaluate
+
+META = torch.device('meta')
+CLASSES, QUERIES, CHANNELS, SIZE = 4, 6, 3, (40, 56)
+LABELS = LabelSet(('road', 'walk', 'car', 'sky'), ((1, 1, 1),) * CLASSES, (0,))
+WAITS = {'_local_scalar_dense', 'nonzero', 'masked_select', 'unique2', '_unique2', 'is_nonzero'}
+
+
+class Waits(TorchDispatchMode):
+    """Notes every operation that copies a value to the host or needs one to know a size."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        name = function._schema.name.partition('::')[2]
+        given = [value for value in arguments if isinstance(value, torch.Tensor)]
+        away = bool(given) and given[0].device.type != 'cpu'
+        home = name == '_to_copy' and torch.device(
+            keywords.get('device') or given[0].device).type == 'cpu'
+        masked = name in ('index', 'index_put_', 'index_put') and any(
+            value.dtype in (torch.bool, torch.uint8)
+            for value in arguments[1] if value is not None)
+        if away and (name in WAITS or home or masked):
+            self.names.append(name)
+        return function(*arguments, **keywords)
+
+
+def mask_output(device=META, size=SIZE):
+    generator = torch.Generator().manual_seed(0)
+    return MaskOutput(torch.randn(QUERIES, CLASSES + 1, generator=generator).to(device),
+                      torch.randn(QUERIES, 10, 14, generator=generator).to(device), size,
+                      torch.randn(CHANNELS, 5, 7, generator=generator).to(device))
+
+
+def outputs_for(scorer):
+    kinds = SCORERS[scorer].make.kinds
+    if 'map' in kinds:
+        return [MapOutput(torch.empty(10, 14, device=META), SIZE)]
+    found = []
+    if 'mask' in kinds:
+        found += [mask_output(), WindowedOutput(
+            (mask_output(size=(20, 20)),) * 2, ((0, 0), (0, 8)), (20, 28), SIZE)]
+    if 'pixel' in kinds:
+        found.append(PixelOutput(torch.empty(CLASSES, 10, 14, device=META), SIZE))
+    return found
+
+
+@pytest.fixture
+def options(scorer, tmp_path):
+    """Options under which the scorer accepts the outputs above; a head gets random weights."""
+    if not scorer.startswith('head_'):
+        return options_for(scorer, CLASSES)
+    channels = CHANNELS if scorer == 'head_v2' else 0
+    info = heads.HeadInfo(scorer, segmenter='0' * 64, features='pyramid' if channels else '',
+                          channels=channels)
+    heads.save_head(tmp_path / scorer, info, info.module())
+    return {'checkpoint': str(tmp_path / scorer)}
+
+
+@pytest.mark.parametrize('upsample', ['logits', 'semantic'])
+@pytest.mark.parametrize('scorer', SCORERS.names())
+def test_no_scorer_waits(scorer, upsample, options):
+    for output in outputs_for(scorer):
+        with Waits() as waits:
+            found = evaluate(output, scorer, options, upsample=upsample)
+        assert waits.names == []
+        assert found.score.device == found.labels.device == META
+        assert tuple(found.score.shape) == tuple(found.labels.shape) == SIZE
+
+
+def segments(kind):
+    if kind == 'masks':
+        return Segments(masks=torch.empty(5, *SIZE, dtype=torch.bool, device=META))
+    if kind == 'coarse masks':
+        return Segments(masks=torch.empty(5, 10, 14, dtype=torch.bool, device=META))
+    return Segments(index=torch.empty(10, 14, dtype=torch.int32, device=META))
+
+
+@pytest.mark.parametrize('kind', ['masks', 'coarse masks', 'index'])
+@pytest.mark.parametrize('name', REFINEMENTS.names())
+def test_no_refinement_waits(name, kind):
+    entry = REFINEMENTS[name]
+    variants = [{'segment_overlap': 'average'}, {'variance': 'normalised'}] \
+        if name == 'variance_aware' else []
+    for changes in [{}, *variants]:
+        context = RefineContext(
+            torch.empty(3, *SIZE, dtype=torch.uint8, device=META),
+            torch.empty(SIZE, dtype=torch.uint8, device=META), LABELS, lambda *_: segments(kind))
+        with Waits() as waits:
+            score = entry.make(
+                torch.empty(SIZE, device=META), context, entry.options(**changes))
+        assert waits.names == []
+        assert score.device == META and tuple(score.shape) == SIZE
+
+
+@pytest.mark.parametrize(('waiting', 'name'), [
+    (lambda values: float(values[0]), '_local_scalar_dense'),
+    (lambda values: bool((values > 0).any()), '_local_scalar_dense'),
+    (lambda values: (values > 0).nonzero(), 'nonzero'),
+    (lambda values: values[values > 0], 'index'),
+    (lambda values: values.cpu(), '_to_copy'),
+    (lambda values: values.tolist(), '_to_copy'),
+])
+def test_the_probe_sees_what_waits(waiting, name):
+    with Waits() as waits, pytest.raises((RuntimeError, NotImplementedError)):
+        waiting(torch.empty(3, device=META))
+    assert waits.names[0] == name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize(
+    'scorer', [name for name in SCORERS.names() if 'mask' in SCORERS[name].make.kinds])
+def test_no_scorer_waits_on_a_gpu(scorer, options):
+    output = mask_output(torch.device('cuda'))
+    evaluate(output, scorer, options)               # compiling a kernel may wait
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        evaluate(output, scorer, options)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
