@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -150,3 +153,14 @@ def test_release_twice_is_no_error(engine):
     engine.release()
     assert not engine.loaded
     engine.check(PipelineConfig(segmenter='synthetic', model='other'))
+
+
+def test_what_is_loaded_is_kept_out_of_garbage_collections_until_it_is_released(engine):
+    """A full collection would walk all of it, 0.2 s in which no frame is computed."""
+    assert gc.get_freeze_count() > 100_000
+    gone = weakref.ref(engine.pipeline)
+    engine.pipeline.itself = engine.pipeline
+    engine.release()
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert gone() is None

@@ -170,7 +170,7 @@ def test_every_mutated_message_is_accounted_for_by_the_node(graph, rng, files):
     """Through the callbacks and the chain; afterwards a good frame is processed as before."""
     node = graph.anomaly_node(state='inactive', max_pixels=LIMIT)
     camera = node.cameras['']
-    count = 2000
+    count = 2000                            # the chain runs on what is accepted
     for number in range(count):
         message = mutated_image(rng) if number % 2 else mutated_compressed(rng, files)
         node._process([Frame('', message, time.monotonic())])
