@@ -18,14 +18,22 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.evaluation.datasets import DataSet
+from road_anomaly_ros.evaluation.details import Findings, look
 from road_anomaly_ros.evaluation.store import Store
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.labels import plain_name
-from road_anomaly_ros.perception.metrics import ComponentMetrics, MeanIoU, Steps, summarize
+from road_anomaly_ros.perception.metrics import (
+    ComponentMetrics,
+    MeanIoU,
+    Steps,
+    component_frame,
+    summarize,
+)
 from road_anomaly_ros.perception.pipeline import Pipeline
 
 _PIXEL = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95'}       # column: name in metrics.py
 _COMPONENT = ('sIoU', 'PPV', 'F1')
+STAGES = ('segment', 'score', 'segments', 'refine')     # as `Scored` calls them
 _MOST_THREADS = 8
 
 
@@ -54,7 +62,8 @@ def score_images(pipeline: Pipeline, data: DataSet, methods: Sequence[Method], s
             for method, scored in zip(missing, found, strict=True):
                 if scored.notes:
                     raise ValueError(f'{method.name}, {sample.image}: {scored.notes[0]}')
-                arrays: dict[str, Any] = {'seconds': scored.milliseconds / 1e3}
+                arrays: dict[str, Any] = {'seconds': scored.milliseconds / 1e3, 'stages': [
+                    scored.stages.get(stage, math.nan) for stage in STAGES]}
                 if sample.anomaly is not None:
                     arrays['score'] = _finite(scored.score, f'{method.name}, {sample.image}')
                 if sample.classes is not None:
@@ -71,38 +80,63 @@ def _finite(score: torch.Tensor, what: str) -> np.ndarray:
 
 
 def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = None,
-            sizes: tuple[int, int] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+            sizes: tuple[int, int] | None = None,
+            findings: Findings | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the figures of one method in percent, NaN where undefined, and how they came about.
 
     `labels` are the model's classes, for mIoU; `sizes` the least predicted and least true obstacle
-    in pixels, by default the layout's.
+    in pixels, by default the layout's; `findings` receives what a report shows besides.
     """
     sizes = sizes or data.layout.sizes
     row: dict[str, Any] = dict.fromkeys((*_PIXEL, *_COMPONENT), math.nan)
     details: dict[str, Any] = {'min_pred_size': sizes[0], 'min_gt_size': sizes[1]}
-    pixels = _pixel_figures(data, store, key)
-    if pixels:
+    steps = _steps(data, store, key)
+    if steps is not None:
+        pixels = summarize(steps)
         row.update({name: 100 * pixels[short] for name, short in _PIXEL.items()})
         details.update(best_f1=100 * pixels['best_f1'], threshold=pixels['best_threshold'])
-        metric = ComponentMetrics(pixels['best_threshold'], *sizes)
-        for index in range(len(data)):
-            metric.update(*_scored(data, store, key, index))
-        found = metric.compute()
+        if findings is not None:
+            findings.add_curve(steps)
+        found = _component_figures(data, store, key, pixels['best_threshold'], sizes, findings)
         row.update({name: 100 * found[name] for name in _COMPONENT})
     table = None if labels is None else class_table(labels, data.layout.class_names)
     if table is not None:
         row['mIoU'] = 100 * _mean_iou(data, store, key, table)
     row['frames'] = len(data)
     row['seconds'] = sum(float(store.read(key, index, 'seconds')) for index in range(len(data)))
+    if findings is not None:
+        findings.add_times([_stages(store, key, index) for index in range(len(data))])
     return row, details
+
+
+def _stages(store: Store, key: str, index: int) -> dict[str, float]:
+    spent = store.read(key, index, 'stages').tolist()
+    return {stage: time for stage, time in zip(STAGES, spent, strict=True) if time == time}
+
+
+def _component_figures(data: DataSet, store: Store, key: str, threshold: float,
+                       sizes: tuple[int, int], findings: Findings | None) -> Mapping[str, Any]:
+    metric = ComponentMetrics(threshold, *sizes)
+
+    def parts(index: int) -> Any:
+        score, truth = _scored(data, store, key, index)
+        if findings is None:
+            return component_frame(score, truth, threshold, *sizes), None, ()
+        return look(index, data.samples[index].name, score, truth, threshold, sizes)
+
+    for frame, figures, objects in _parallel(parts, range(len(data))):
+        metric.frames.append(frame)
+        if findings is not None:
+            findings.add_frame(figures, objects)
+    return metric.compute()
 
 
 def _scored(data: DataSet, store: Store, key: str, index: int) -> tuple[np.ndarray, Any]:
     return store.read(key, index, 'score'), data.anomaly(index)
 
 
-def _pixel_figures(data: DataSet, store: Store, key: str) -> Mapping[str, float]:
-    """Return ap, auroc, fpr95, best_f1 and best_threshold; empty where they are undefined.
+def _steps(data: DataSet, store: Store, key: str) -> Steps | None:
+    """Return the curve over the pixels of all images; None where it is undefined.
 
     Exact: only the scores of anomalies are held; known pixels are counted between them.
     """
@@ -122,10 +156,10 @@ def _pixel_figures(data: DataSet, store: Store, key: str) -> Mapping[str, float]
         counts[used] += found
     total = int(counts.sum())
     if values.size == 0 or total == 0:
-        return {}
+        return None
     equal, below = counts[1::2], np.cumsum(counts)[1::2]
-    return summarize(Steps(values[::-1].astype(np.float64), hits[::-1], (total - below)[::-1],
-                           equal[::-1], total))
+    return Steps(values[::-1].astype(np.float64), hits[::-1], (total - below)[::-1],
+                 equal[::-1], total)
 
 
 def _places(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

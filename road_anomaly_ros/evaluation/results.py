@@ -39,13 +39,6 @@ def read(path: Path) -> dict[str, Any]:
                          ) from None
 
 
-def merge(found: Mapping[str, Any], environment: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """Return the results with one row added or replaced, and the environment of this run."""
-    key = row['dataset'], row['method']
-    rows = [old for old in found['results'] if (old['dataset'], old['method']) != key]
-    return {'environment': dict(environment), 'results': [*rows, dict(row)]}
-
-
 def write(out: Path, found: Mapping[str, Any]) -> None:
     """Write results.json, table.md and table.csv; undefined figures are null or empty."""
     document = json.dumps(plain(found), indent=1, allow_nan=False) + '\n'

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception import objects, proposals, refinements, scorers, weights
+from road_anomaly_ros.perception import (
+    objects,
+    proposals,
+    refinements,
+    scorers,
+    sharing,
+    weights,
+)
 from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
@@ -21,6 +28,7 @@ from road_anomaly_ros.perception.registry import options_of
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
+from road_anomaly_ros.perception.sharing import Scored
 from road_anomaly_ros.perception.stages import Stages
 from road_anomaly_ros.perception.stopwatch import Stopwatch
 
@@ -43,16 +51,6 @@ class _Chain:
     object_options: Any
     levels: ScoreCalibration
     threshold_source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """What one chain says about an image, without obstacles."""
-
-    labels: torch.Tensor  # [H, W] uint8
-    score: torch.Tensor  # [H, W] float32, higher is stranger
-    notes: tuple[str, ...]  # refinements that were skipped, and why
-    milliseconds: float  # of the network's pass, which chains share, and of the chain itself
 
 
 class Pipeline:
@@ -199,32 +197,18 @@ class Pipeline:
     def scores(
         self, image: np.ndarray | torch.Tensor, chains: Sequence[_Chain]
     ) -> list[Scored]:
-        """Score one image by several chains of `prepare`; they share the network's pass.
-
-        A chain with `tta_hflip`, or with features that differ from those of others, needs a pass
-        of its own kind.
-        """
+        """Score one image by several chains of `prepare`; see `sharing` for what they share."""
         tensor = self._upload(image)
-        features = next((chain.features for chain in chains if chain.features), '')
-        passes: dict[tuple[str, bool], tuple[Sequence[Any], float]] = {}
-        found = []
-        for chain in chains:
-            key = chain.features or features, chain.config.tta_hflip
-            if key not in passes:
-                watch = self.stopwatch(self._device)
-                outputs = self._segment(
-                    dataclasses.replace(chain, features=key[0]), [tensor], None
-                )
-                watch.lap('segment')
-                passes[key] = outputs, watch.times()['total']
-            outputs, shared = passes[key]
-            watch = self.stopwatch(self._device)
-            dense = self._score(chain, outputs)
-            context = self._context(chain, tensor, dense)
-            score, notes = self._refine(chain, context, dense.score)
-            watch.lap('score')
-            found.append(Scored(dense.labels, score, notes, shared + watch.times()['total']))
-        return found
+        work = sharing.Work(
+            segment=lambda chain: self._segment(chain, [tensor], None),
+            score=self._score,
+            segments=lambda chain: chain.segment_source(tensor),
+            refine=lambda chain, dense: self._refine(
+                chain, self._context(chain, tensor, dense), dense.score
+            ),
+            watch=lambda: self.stopwatch(self._device),
+        )
+        return sharing.score_chains(chains, work)
 
     def check(self, config: PipelineConfig) -> None:
         """Raise what `reconfigure` would raise, and change nothing."""

@@ -35,6 +35,8 @@ class Options:
 class Felzenszwalb:
     """Partition of an image into regions of similar colour."""
 
+    of_image_only = True  # prompts change nothing, so that several scores may share segments
+
     def __init__(self, options: Options) -> None:
         self._options = options
 

@@ -50,6 +50,8 @@ class Options:
 class Watershed:
     """Partition of an image into regions of similar colour, bounded by edges."""
 
+    of_image_only = True  # prompts change nothing, so that several scores may share segments
+
     def __init__(self, options: Options) -> None:
         self._options = options
 
