@@ -16,12 +16,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from road_anomaly_ros.evaluation.store import write_complete
+from road_anomaly_ros.evaluation.store import write_text
 from road_anomaly_ros.perception.metrics import (
     TAUS,
     TPR_LEVEL,
@@ -159,11 +159,8 @@ def path_of(out: Path, key: str) -> Path:
 
 def write(out: Path, key: str, document: Mapping[str, Any]) -> None:
     """Write the details of one method, complete or not at all."""
-    text = json.dumps(plain(document), allow_nan=False, separators=(',', ':'))
-
-    def put(file: BinaryIO) -> None:
-        file.write(text.encode())
-    write_complete(path_of(out, key), put)
+    write_text(path_of(out, key),
+               json.dumps(plain(document), allow_nan=False, separators=(',', ':')))
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from road_anomaly_ros.evaluation.store import write_complete
+from road_anomaly_ros.evaluation.store import write_text
 from road_anomaly_ros.tools.staging import plain
 
 NAME = 'results.json'
@@ -45,11 +44,7 @@ def write(out: Path, found: Mapping[str, Any]) -> None:
     rows = found['results']
     for name, text in (('table.md', markdown(rows)), ('table.csv', comma_separated(rows)),
                        (NAME, document)):
-        write_complete(out / name, functools.partial(_put, text=text))
-
-
-def _put(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())
+        write_text(out / name, text)
 
 
 def markdown(rows: Sequence[Row]) -> str:

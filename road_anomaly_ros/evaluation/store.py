@@ -120,3 +120,10 @@ def write_complete(path: Path, put: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears only when complete; OSError carries its name."""
+    def put(file: BinaryIO) -> None:
+        file.write(text.encode())
+    write_complete(path, put)

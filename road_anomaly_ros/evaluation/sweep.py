@@ -1,0 +1,199 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Vary options of a method on a labelled data set, one at a time around a base.
+
+All variants share one pass of the network, equal scores and segments. OUT gets sweep.json,
+sweep.md, sweep.csv, one picture per option (AP, FPR95 and F1 against its values) and what
+`road-anomaly evaluate` writes, with one row per variant. A sweep that was stopped is continued by
+the same command; another sweep of the same base adds to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from road_anomaly_ros.evaluation.running import add_data_arguments
+from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config
+
+if TYPE_CHECKING:
+    from road_anomaly_ros.evaluation.running import Job
+    from road_anomaly_ros.evaluation.variants import Axis
+    from road_anomaly_ros.perception.config import PipelineConfig
+
+NAME = 'sweep.json'
+CURVES = 'curves'
+_DRAWN = ('AP', 'FPR95', 'F1')
+
+EXAMPLES = """
+examples:
+  road-anomaly sweep synth/ --layout synthetic --preset s2 -o sweep
+  road-anomaly sweep RoadAnomaly/ --layout road_anomaly --method s2+variance_aware \\
+      --vary scorer.s2.tau=0.005,0.01,0.02 --vary refinement.variance_aware.beta=5,50 -o sweep
+  road-anomaly sweep synth/ --layout synthetic --method rba \\
+      --vary refinements=none,variance_aware,variance_aware+road_prior -o sweep
+
+presets, the ablations of three publications: s2 (lambda, tau, T, beta and stages), temperature
+(of MSP), objectomaly (OASC and MBP).
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_data_arguments(parser)
+    parser.add_argument('--method', metavar='METHOD',
+                        help='the base: a score with refinements, such as s2+variance_aware '
+                             "(default: the preset's, else auto)")
+    parser.add_argument('--vary', metavar='NAME=V1,V2', action='append', default=[],
+                        help='an option by its full name with the values to try; may be given '
+                             'several times')
+    parser.add_argument('--preset', metavar='NAME', help='vary what a publication varied')
+    add_chain_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
+    from road_anomaly_ros.evaluation.running import Job, interrupted
+    method, axes = chosen(arguments.method, arguments.vary, arguments.preset)
+    try:
+        found = sweep(Job.of(arguments), method, axes, chain_config(arguments))
+    except KeyboardInterrupt:
+        return interrupted(arguments.out)
+    print(markdown(found), end='')
+    print(f'sweep in {arguments.out}: {NAME}, sweep.md, sweep.csv, {CURVES}/')
+    return 0
+
+
+def chosen(method: str | None, vary: Sequence[str],
+           preset: str | None) -> tuple[str, list[Axis]]:
+    """Return the base method and the axes; ValueError where there is nothing to vary."""
+    from road_anomaly_ros.evaluation.variants import PRESETS, parse_axis
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f'--preset: unknown preset {preset!r}; choose one of {list(PRESETS)}')
+    axes = [] if preset is None else list(PRESETS[preset].axes)
+    axes += [parse_axis(text) for text in vary]
+    if not axes:
+        raise ValueError(f'expected something to vary: --vary NAME=V1,V2 or --preset '
+                         f'{"|".join(PRESETS)}')
+    names = [axis.name for axis in axes]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(f'--vary: {doubled[0]!r} is there twice')
+    return method or ('auto' if preset is None else PRESETS[preset].method), axes
+
+
+def sweep(job: Job, method: str, axes: Sequence[Axis], config: PipelineConfig) -> dict[str, Any]:
+    """Measure all variants and write everything; returns the content of sweep.json."""
+    from road_anomaly_ros.evaluation import results, running, variants
+    base = running.method_configs([method], config)[method]
+    configs, names = variants.variant_configs(method, base, axes)
+    running.evaluate(job, configs)
+    measured = results.read(job.out)
+    name = job.name or job.layout
+    rows = {row['method']: row for row in measured['results'] if row['dataset'] == name}
+    made = [variants.points(axis, chain, method, rows)
+            for axis, chain in zip(axes, names, strict=True)]
+    run = measured['environment']['runs'][name]
+    document = {'environment': {**measured['environment'], 'runs': {name: {
+                    **run, 'methods': {chain: run['methods'][chain] for chain in configs}}}},
+                'dataset': name, 'frames': rows[method]['frames'], 'base': method,
+                'key': run['methods'][method]['key'], 'axes': made}
+    document = _with_earlier(job.out, document)
+    write(job.out, document)
+    return document
+
+
+def _with_earlier(out: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Add the other axes of an earlier sweep of the same base."""
+    try:
+        before = read(out)
+    except ValueError:
+        return document
+    if (before['dataset'], before['key']) != (document['dataset'], document['key']):
+        return document
+    new = {axis['name'] for axis in document['axes']}
+    kept = [axis for axis in before['axes'] if axis['name'] not in new]
+    return {**document, 'axes': [*kept, *document['axes']]}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return sweep.json, given as file or by its folder; ValueError where it is none."""
+    path = path / NAME if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        for axis in found['axes']:
+            axis['name'], axis['text'], [point['label'] for point in axis['points']]
+        found['dataset'], found['base'], found['key']
+    except FileNotFoundError:
+        raise ValueError(f'{path}: expected a sweep of road-anomaly sweep, found none') from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f'{path}: expected {{"environment", "dataset", "base", "axes": [..]}}; '
+                         'was it written by road-anomaly sweep?') from None
+    return dict(found)
+
+
+def write(out: Path, document: Mapping[str, Any]) -> None:
+    """Write the table as Markdown and CSV, a picture per axis, and sweep.json last."""
+    from road_anomaly_ros.evaluation.store import write_text
+    from road_anomaly_ros.evaluation.variants import file_name
+    from road_anomaly_ros.tools.staging import plain
+    write_text(out / 'sweep.md', markdown(document))
+    write_text(out / 'sweep.csv', comma_separated(document))
+    for axis in document['axes']:
+        write_text(out / CURVES / f'{file_name(axis["name"])}.svg', picture(axis))
+    write_text(out / NAME, json.dumps(plain(document), indent=1, allow_nan=False) + '\n')
+
+
+def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:
+    """Return an SVG of AP, FPR95 and F1 against the values of one axis.
+
+    Values stand at equal distances, in the order given: they often span decades or are words.
+    """
+    from road_anomaly_ros.evaluation import charts
+    marks = axis['points']
+    lines = [charts.Line(figure, [(place, point[figure]) for place, point in enumerate(marks)
+                                  if point.get(figure) is not None], color=number)
+             for number, figure in enumerate(_DRAWN)]
+    base = [place for place, point in enumerate(marks) if point.get('base')]
+    return charts.line_chart(
+        lines, x=charts.words([point['label'] for point in marks]),
+        y=charts.percent(), title=axis['name'], marked=True, alone=alone, size=(380, 250),
+        rules=[charts.Rule(place, 'base') for place in base])
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Return one Markdown table per axis, figures in percent, the base marked."""
+    from road_anomaly_ros.evaluation.variants import FIGURES
+    lines = [f'{document["dataset"]}, {document["frames"]} frames, base {document["base"]}']
+    for axis in document['axes']:
+        lines += ['', f'{axis["name"]}: {axis["text"]}', '',
+                  f'| value | {" | ".join(FIGURES)} |',
+                  f'| --- |{" ---: |" * len(FIGURES)}']
+        for point in axis['points']:
+            label = f'{point["label"]} (base)' if point['base'] else point['label']
+            cells = [_cell(point[figure]) for figure in FIGURES]
+            lines.append(f'| {label} | {" | ".join(cells)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _cell(value: float | None) -> str:
+    return '' if value is None else f'{value:.2f}'
+
+
+def comma_separated(document: Mapping[str, Any]) -> str:
+    """Return all axes as one CSV, figures unrounded."""
+    from road_anomaly_ros.evaluation.variants import FIGURES
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['dataset', 'option', 'value', 'method', *FIGURES])
+    for axis in document['axes']:
+        for point in axis['points']:
+            writer.writerow([document['dataset'], axis['name'], point['label'], point['method'],
+                             *('' if point[figure] is None else point[figure]
+                               for figure in FIGURES)])
+    return text.getvalue()
