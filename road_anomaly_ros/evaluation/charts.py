@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-COLORS = 7                          # distinct ones; more series repeat them, dashed
+COLORS = 7                          # distinct ones; more series repeat them
+# Lines that lie on one another are told apart through the gaps, and so are they on grey paper.
+_DASHES = ('', '9 3', '5 3', '', '2 3', '9 3 2 3', '6 5')
 LIGHT = ('#0067a5', '#c44e00', '#00805a', '#a8448a', '#9a7000', '#5b53c9', '#52606d')
 DARK = ('#4db2f0', '#ff9452', '#3fce9c', '#ee8fd0', '#e8bd3f', '#a8a2ff', '#aab6c2')
 STYLE = """
@@ -20,7 +22,7 @@ STYLE = """
 .chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .chart .rest { stroke: var(--ink-3); stroke-opacity: .45; stroke-width: 1; }
 """
-_LETTER = 6.4                       # mean width of a letter, px
+_LETTER = 7.0                       # width of a letter, px, rather too much
 _LEFT, _RIGHT, _TOP, _BOTTOM, _ROW = 50, 14, 28, 42, 18
 
 Point = tuple[float, float]
@@ -56,6 +58,7 @@ class Line:
     name: str
     points: Sequence[Point]
     color: int | None = None
+    joined: bool = True             # else dots alone, where there is nothing between the values
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,10 @@ def _round_step(step: float) -> float:
     return next(unit * size for size in (1, 2, 5, 10) if unit * size >= step * (1 - 1e-9))
 
 
-def percent(label: str = '%') -> Scale:
-    """Return a scale from 0 to 100."""
-    return linear(0, 100, label)
+def percent(label: str = '%', *, room: float = 0) -> Scale:
+    """Return a scale from 0 to 100, with some room above."""
+    ticks = tuple((value, str(value)) for value in range(0, 101, 20))
+    return Scale(lambda value: value / (100 + room), ticks, label)
 
 
 def log(low: float, high: float, label: str = '') -> Scale:
@@ -109,7 +113,7 @@ def line_chart(lines: Sequence[Line], *, x: Scale, y: Scale, title: str, size: t
     parts = [plot.axes(), *(plot.rule(rule) for rule in rules),
              *(plot.curve(line, marked) for line in (*grey, *reversed(colored)))]
     legend = [(line.name, line.color or 0) for line in colored]
-    return _svg(title, parts, size, legend, alone)
+    return _svg(title, parts, size, legend, alone, dashed=True)
 
 
 def column_chart(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], *,
@@ -207,13 +211,14 @@ class _Plot:
         if line.color is None:
             return f'<polyline class="curve rest" points="{path}">{title}</polyline>'
         color = f'var(--c{line.color % COLORS})'
-        dash = ' stroke-dasharray="6 3"' if line.color >= COLORS else ''
         dots = ''.join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"><title>'
                        f'{html.escape(line.name)}: {value:.2f}</title></circle>'
                        for (x, y), (_, value) in zip(places, line.points, strict=True)
                        ) if marked else ''
-        return (f'<polyline class="curve" points="{path}" style="stroke: {color}"{dash}>{title}'
-                f'</polyline>{dots}')
+        if not line.joined:
+            return dots
+        return (f'<polyline class="curve" points="{path}" style="stroke: {color}"'
+                f'{_dash(line.color)}>{title}</polyline>{dots}')
 
     def column(self, left: float, width: float, value: float, color: int, name: str) -> str:
         top, bottom = self.at_y(value), _TOP + self.height
@@ -225,8 +230,8 @@ class _Plot:
 
 
 def _svg(title: str, parts: Sequence[str], size: tuple[int, int],
-         legend: Sequence[tuple[str, int]], alone: bool) -> str:
-    entries, rows = _legend(legend, size)
+         legend: Sequence[tuple[str, int]], alone: bool, dashed: bool = False) -> str:
+    entries, rows = _legend(legend, size, dashed)
     height = size[1] + _ROW * rows
     own = _alone_style() if alone else ''
     space = ' xmlns="http://www.w3.org/2000/svg"' if alone else ''
@@ -236,7 +241,13 @@ def _svg(title: str, parts: Sequence[str], size: tuple[int, int],
             f'{"".join(parts)}{entries}</svg>')
 
 
-def _legend(legend: Sequence[tuple[str, int]], size: tuple[int, int]) -> tuple[str, int]:
+def _dash(color: int) -> str:
+    dash = _DASHES[color % COLORS]
+    return f' stroke-dasharray="{dash}"' if dash else ''
+
+
+def _legend(legend: Sequence[tuple[str, int]], size: tuple[int, int],
+            dashed: bool) -> tuple[str, int]:
     """Return swatches with names, as many to a row as there is room for, and the rows."""
     parts, x, row = [], 10.0, 0
     for name, color in legend:
@@ -244,7 +255,7 @@ def _legend(legend: Sequence[tuple[str, int]], size: tuple[int, int]) -> tuple[s
         if x > 10 and x + width > size[0]:
             x, row = 10.0, row + 1
         y = size[1] + _ROW * row + 8
-        dash = ' stroke-dasharray="6 3"' if color >= COLORS else ''
+        dash = _dash(color) if dashed else ''
         parts.append(f'<line x1="{x:.1f}" x2="{x + 18:.1f}" y1="{y}" y2="{y}" stroke-width="3" '
                      f'style="stroke: var(--c{color % COLORS})"{dash}/>'
                      f'<text x="{x + 23:.1f}" y="{y + 4}">{html.escape(name)}</text>')

@@ -156,8 +156,9 @@ def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:
     """
     from road_anomaly_ros.evaluation import charts
     marks = axis['points']
+    numbers = all(point.get('value') is not None for point in marks)
     lines = [charts.Line(figure, [(place, point[figure]) for place, point in enumerate(marks)
-                                  if point.get(figure) is not None], color=number)
+                                  if point.get(figure) is not None], number, numbers)
              for number, figure in enumerate(_DRAWN)]
     base = [place for place, point in enumerate(marks) if point.get('base')]
     return charts.line_chart(

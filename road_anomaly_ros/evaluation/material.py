@@ -1,0 +1,157 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a report is made of: results of one or several folders, sorted by data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from road_anomaly_ros.evaluation import details, results, sweep
+from road_anomaly_ros.perception.calibration import Calibration
+
+TRAINED = ('head_v1', 'head_v2')        # scores that learned from drawn anomalies
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one data set."""
+
+    method: str
+    figures: Mapping[str, Any]          # the row of results.json
+    record: Mapping[str, Any]           # key, options, checkpoints, threshold ..
+    found: Mapping[str, Any]            # its details; empty where they are gone
+
+    @property
+    def scorer(self) -> str:
+        """The score that ran, with 'auto' resolved."""
+        return str(self.record.get('options', {}).get('scorer', self.method.split('+')[0]))
+
+    @property
+    def chain(self) -> str:
+        """Score and refinements that ran, as the reference tables call them."""
+        refinements = self.record.get('options', {}).get('refinements', ())
+        return '+'.join([self.scorer, *refinements])
+
+    @property
+    def label(self) -> str:
+        """The name for people: what 'auto' stands for is told."""
+        return f'auto ({self.chain})' if self.method == 'auto' else self.method
+
+    def figure(self, name: str) -> float | None:
+        """Return a figure in percent; None where it is undefined."""
+        value = self.figures.get(name)
+        return float(value) if isinstance(value, (int, float)) and value == value else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that were measured on the same images, best AP first."""
+
+    dataset: str
+    run: Mapping[str, Any]              # layout, folder, frames, pixels
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """The data set with the number of its images."""
+        return f'{self.dataset}, {self.frames} frames'
+
+    @property
+    def frames(self) -> int:
+        """The number of images."""
+        return int(self.run.get('frames', 0))
+
+    @property
+    def chance(self) -> float | None:
+        """The AP of a score that knows nothing, in percent: the share of anomalies."""
+        pixels = self.run.get('pixels', {})
+        known = pixels.get('inlier', 0) + pixels.get('anomaly', 0)
+        return 100 * pixels['anomaly'] / known if known and pixels.get('anomaly') else None
+
+
+@dataclass
+class Material:
+    """All that was found."""
+
+    groups: list[Group] = field(default_factory=list)
+    sweeps: list[Mapping[str, Any]] = field(default_factory=list)
+    environments: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    calibration: tuple[Calibration, Mapping[str, Any]] | None = None
+    bench: Mapping[str, Any] | None = None
+
+
+def gather(folders: Sequence[Path], calibration: Path | None = None,
+           bench: Path | None = None) -> Material:
+    """Read everything; ValueError, one line, for what is none of ours or damaged."""
+    found = Material()
+    rows: dict[tuple[Any, ...], tuple[Mapping[str, Any], dict[str, Row]]] = {}
+    for folder in folders:
+        if not folder.exists():
+            raise ValueError(f'{folder}: expected a folder of results, found nothing')
+        varied = _read_sweep(folder, found)
+        if folder.is_dir() and not (folder / results.NAME).is_file() and varied:
+            continue
+        document = results.read(folder)
+        found.environments.append((str(folder), document['environment']))
+        out = folder if folder.is_dir() else folder.parent
+        for dataset, run, row in _rows(out, document):
+            if (dataset, row.method) in varied:
+                continue
+            same = (dataset, run.get('layout'), run.get('frames'),
+                    tuple(sorted(run.get('pixels', {}).items())))
+            rows.setdefault(same, (run, {}))[1][row.method] = row
+    found.groups = [Group(key[0], run, tuple(sorted(named.values(), key=_by_ap)))
+                    for key, (run, named) in rows.items()]
+    found.calibration = None if calibration is None else _read_calibration(calibration)
+    found.bench = None if bench is None else _read_bench(bench)
+    return found
+
+
+def _by_ap(row: Row) -> tuple[float, str]:
+    return -(row.figure('AP') or -1.0), row.method
+
+
+def _read_sweep(folder: Path, found: Material) -> set[tuple[str, str]]:
+    """Add the folder's sweep; returns (data set, method) of its variants."""
+    if not folder.is_dir() or not (folder / sweep.NAME).is_file():
+        return set()
+    document = sweep.read(folder)
+    found.sweeps.append(document)
+    return {(document['dataset'], point['method']) for axis in document['axes']
+            for point in axis['points']} | {(document['dataset'], document['base'])}
+
+
+def _rows(out: Path, document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Row]]:
+    runs = document['environment'].get('runs', {})
+    for figures in document['results']:
+        run = runs.get(figures['dataset'], {'frames': figures.get('frames', 0)})
+        record = run.get('methods', {}).get(figures['method'], {})
+        found = details.read(out, record['key']) if 'key' in record else None
+        if found is not None:           # a method may be older than the run that others share
+            run = found['environment']['run']
+        yield figures['dataset'], run, Row(figures['method'], figures, record, found or {})
+
+
+def _read_calibration(path: Path) -> tuple[Calibration, Mapping[str, Any]]:
+    checked = Calibration.read(path)
+    return checked, yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+
+
+def _read_bench(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        for row in found['chain']:
+            row['size'], row['scorer'], row['stages']['total']['p50']
+        return dict(found)
+    except OSError as error:
+        raise ValueError(f'{path}: expected the JSON of road-anomaly bench: {error.strerror}'
+                         ) from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f'{path}: expected the JSON of road-anomaly bench -o, got another file'
+                         ) from None
