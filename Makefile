@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 INPUT ?=
+DATA ?= ../shared/data
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench benchmark clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -40,5 +41,8 @@ lint: setup  ## style and types
 bench: setup  ## time and memory of every stage on this machine
 	@$(BIN)/road-anomaly bench
 
+benchmark: setup  ## accuracy of all methods, README table and report in benchmark_out/ (DATA=../shared/data)
+	@$(BIN)/road-anomaly benchmark --data "$(DATA)" -o benchmark_out --readme README.md
+
 clean:  ## remove what the commands above made, the environment included
-	rm -rf $(VENV) demo_out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo_out benchmark_out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -58,6 +58,8 @@ COMMANDS = (
             'measure thresholds and display ranges for a model'),
     Command('report', 'road_anomaly_ros.evaluation.report',
             'turn results into a page with tables, curves and pictures'),
+    Command('benchmark', 'road_anomaly_ros.evaluation.benchmark',
+            'measure all methods on pasted objects and renew the accuracy table'),
     Command('explain', 'road_anomaly_ros.tools.explain',
             'show why a pixel or an obstacle got its score'),
     Command('bench --node', 'road_anomaly_ros.ros.bench_node',

@@ -8,35 +8,22 @@ import json
 import cv2
 import numpy as np
 import pytest
+from tiny_scenes import SIZE, write_scenes
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.evaluation import measuring, results
+from road_anomaly_ros.evaluation import details, measuring, results
 from road_anomaly_ros.evaluation.datasets import open_dataset
 from road_anomaly_ros.evaluation.store import Store
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.perception.labels import label_set
 from road_anomaly_ros.perception.metrics import component_metrics, pixel_metrics
 
-SIZE = (48, 64)
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1')
 
 
 @pytest.fixture
 def data(tmp_path, rng):
-    """Grey road under a blue sky; in three of four images a magenta box that is labelled."""
-    folder = tmp_path / 'data'
-    for name in ('images', 'labels_masks'):
-        (folder / name).mkdir(parents=True)
-    for index in range(4):
-        picture, truth = np.full((*SIZE, 3), 110, np.uint8), np.zeros(SIZE, np.uint8)
-        picture[:18], truth[:3] = (120, 170, 235), 255
-        if index < 3:
-            picture[26:40, 8 + index:28 + index] = (230, 20, 200)
-            truth[28:40, 10 + index:30 + index] = 1
-        picture = np.clip(picture + rng.integers(-8, 9, picture.shape), 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / 'images' / f'{index}.png'), picture[..., ::-1])
-        cv2.imwrite(str(folder / 'labels_masks' / f'{index}.png'), truth)
-    return folder
+    return write_scenes(tmp_path / 'data', rng)
 
 
 def evaluate(data, out, *options, methods=('plain', 'max_entropy+road_prior')):
@@ -273,3 +260,69 @@ def test_compare(tmp_path, capsys):
     assert 'was it written by' in capsys.readouterr().err
     assert cli.main(['evaluate']) == 2
     assert 'expected DATASET_DIR and -o OUT' in capsys.readouterr().err
+
+
+def test_details_hold_exact_counts_and_the_foot_of_every_object(tmp_path):
+    score = np.array([[.9, .8, .7, .1], [.6, .5, .2, .1], [.1, .1, .1, .1], [.4, .1, .1, .1]],
+                     np.float32)
+    truth = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 255]], np.uint8)
+    for name in ('images', 'labels_masks'):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), truth)
+    store = Store(tmp_path / 'out')
+    store.write('x', 0, {'score': score, 'seconds': 1.0, 'stages': [5.0, 2.0, np.nan, np.nan]})
+    findings = details.Findings()
+    measuring.measure(open_dataset(tmp_path, 'folder'), store, 'x', sizes=(1, 1),
+                      findings=findings)
+    store.close()
+    found = findings.as_dict()
+    assert (found['anomaly'], found['known']) == (4, 11)
+    assert found['curve'] == {'threshold': [0.9, 0.7, 0.6, 0.4], 'true': [1, 2, 3, 4],
+                              'false': [0, 1, 1, 2]}
+    frame = found['frames'][0]
+    assert frame['ap'] == pytest.approx(100 * (1 + 2 / 3 + 3 / 4 + 4 / 6) / 4)
+    assert (frame['anomaly'], frame['missed'], frame['false'], frame['objects']) == (4, 0, 2, 3)
+    assert [(cell['least_size'], cell['band'], cell['count'])
+            for cell in found['objects']['cells']] == [(1, 0, 1), (1, 7, 1), (2, 2, 1)]
+    assert found['stages'] == {'segment': {'p50': 5.0, 'p99': 5.0},
+                               'score': {'p50': 2.0, 'p99': 2.0}}
+
+
+def test_only_extreme_frames_of_a_large_set_are_kept():
+    frames = [details.Frame(index, str(index), 1, float(index), 0, 0, 1, 1, 0)
+              for index in range(1000)]
+    kept = [frame.index for frame in details.extremes(frames)]
+    assert kept == [*range(40), *range(960, 1000)]
+
+
+@pytest.mark.parametrize('damage', ['{"environment": {', '[]', ''])
+def test_damaged_results_are_made_again_from_the_details(data, tmp_path, monkeypatch, capsys,
+                                                         damage):
+    out = tmp_path / 'out'
+    assert evaluate(data, out) == 0
+    before = json.loads((out / 'results.json').read_text())
+    (out / 'results.json').write_text(damage)
+    seen = passes(monkeypatch)
+    assert evaluate(data, out, methods=['plain', 'max_entropy+road_prior', 'msp']) == 0
+    error = capsys.readouterr().err
+    assert 'results.json.damaged' in error and error.count('\n') == 1
+    assert (out / 'results.json.damaged').read_text() == damage and len(seen) == 4
+    rows = rows_of(out)
+    assert set(rows) == {'plain', 'max_entropy+road_prior', 'msp'}
+    assert all(rows[row['method']] == row for row in before['results'])
+
+
+def test_segments_and_equal_scores_are_made_once_per_image(image, monkeypatch):
+    from road_anomaly_ros.perception.segments.watershed import Watershed
+    pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain', refinements=['none'])
+    made, scored = [], []
+    segment, score = Watershed.__call__, Pipeline._score
+    monkeypatch.setattr(Watershed, '__call__', lambda *a: made.append(1) or segment(*a))
+    monkeypatch.setattr(Pipeline, '_score', lambda *a: scored.append(1) or score(*a))
+    chains = [pipeline.prepare(pipeline.config.replace({'scorer': name, 'refinements': chain}))
+              for name in ('plain', 'rba') for chain in (('none',), ('variance_aware',))]
+    found = pipeline.scores(image, chains)
+    assert len(made) == 1 and len(scored) == 2
+    assert [set(item.stages) for item in found[:2]] == [
+        {'segment', 'score'}, {'segment', 'score', 'segments', 'refine'}]
+    assert found[1].stages['segments'] == found[3].stages['segments'] > 0

@@ -19,7 +19,7 @@ from road_anomaly_ros import cli
 from road_anomaly_ros.perception import heads
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
-from road_anomaly_ros.training import head_features, head_table, head_trainer
+from road_anomaly_ros.training import head_features, head_trainer
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 from road_anomaly_ros.training.generator.writer import Sources, synthesize
 from road_anomaly_ros.training.head import HeadTrainOptions
@@ -219,15 +219,3 @@ def test_best_f1_by_hand():
     found = head_trainer.figures(curve, score, truth)
     assert found['F1'] == pytest.approx(6 / 7)
     assert ((score > found['threshold']) == [True, True, True, True, False]).all()
-
-
-def test_table_sets_heads_beside_zero_shot_scores(world, tmp_path, monkeypatch):
-    train(world, tmp_path / 'head_v2')
-    monkeypatch.setattr(head_table, 'SCORERS', {'plain': ('plain', {})})
-    found = head_table.measure(
-        world / 'val', head_table.methods(tmp_path), model=str(world / 'model'),
-        chains=[(), ('variance_aware',)], stride=1)
-    assert set(found) == {'chance', 'plain', 'plain + variance_aware', 'head_v2',
-                          'head_v2 + variance_aware'}
-    lines = head_table.table(found).splitlines()
-    assert len(lines) == 7 and lines[0].startswith('| score | AP')
