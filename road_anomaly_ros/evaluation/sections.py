@@ -33,7 +33,7 @@ def summary(material: Material) -> str:
     for group in material.groups:
         parts.append(f'<div class="answer">{paragraph(answer(group))}</div>')
         rows = contenders(group)
-        if rows:
+        if len(rows) > 1:
             parts.append(table(['', *_columns(rows)], _cells(rows, _columns(rows)), (
                 f'{group.name}: the best methods of different scores, in percent. AP, AUROC, '
                 'FPR95: pixels; sIoU, PPV, F1: obstacles. All figures: Results.')))
@@ -129,13 +129,14 @@ def tables(material: Material) -> str:
         'In percent; the best of each column is shaded. AP: area under precision over recall. '
         'FPR95: share of ordinary pixels above the threshold that keeps 95 % of the anomalies; '
         'lower is better. sIoU, PPV and F1: obstacles as in SegmentMeIfYouCan, at the threshold '
-        'of the best pixel F1. ms / frame: network, score and refinements, measured while '
-        'several methods ran.', 'small')
+        'of the best pixel F1. ms / frame: network, score and refinements, median, measured '
+        'while several methods ran.', 'small')
 
 
 def _milliseconds(row: Row) -> str:
-    frames, seconds = row.figures.get('frames'), row.figures.get('seconds')
-    return f'{1e3 * seconds / frames:.1f}' if frames and seconds else '–'
+    """Return the sum of the stages' medians: the first frame would spoil the mean."""
+    spent = [stage['p50'] for stage in row.found.get('stages', {}).values()]
+    return f'{sum(spent):.1f}' if spent else '–'
 
 
 def _pooled(group: Group) -> str:

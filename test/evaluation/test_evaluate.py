@@ -326,3 +326,37 @@ def test_segments_and_equal_scores_are_made_once_per_image(image, monkeypatch):
     assert [set(item.stages) for item in found[:2]] == [
         {'segment', 'score'}, {'segment', 'score', 'segments', 'refine'}]
     assert found[1].stages['segments'] == found[3].stages['segments'] > 0
+
+
+@pytest.mark.parametrize(('name', 'damage', 'expected'), [
+    ('labels_masks/1.png', None, 'expected a label for 1.png'),
+    ('labels_masks/1.png', np.zeros((4, 4), np.uint8), 'labels are never resized'),
+    ('images', None, 'found no image of that kind')])
+def test_a_data_set_that_cannot_be_measured_is_one_line(data, tmp_path, capsys, name, damage,
+                                                        expected):
+    path = data / name
+    if damage is not None:
+        cv2.imwrite(str(path), damage)
+    elif path.is_dir():
+        for file in path.iterdir():
+            file.unlink()
+    else:
+        path.unlink()
+    assert evaluate(data, tmp_path / 'out', methods=['plain']) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count('\n') == 1
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_the_scores(data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'out'
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device', 'details.json')
+    with monkeypatch.context() as patch:
+        patch.setattr(details, 'write_text', full)
+        assert evaluate(data, out) == 2
+    assert 'the same command continues' in capsys.readouterr().err
+    assert not (out / 'results.json').exists()
+    seen = passes(monkeypatch)
+    assert evaluate(data, out) == 0 and not seen
+    assert len(rows_of(out)) == 2
