@@ -207,7 +207,7 @@ def test_miou_of_a_class_data_set(tmp_path):
 
 
 def test_a_refinement_that_fails_ends_the_run(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Pipeline, '_refine', lambda *a: (a[3].score, ('oasc skipped: it broke',)))
+    monkeypatch.setattr(Pipeline, '_refine', lambda *a: (a[3], ('oasc skipped: it broke',)))
     assert evaluate(data, tmp_path / 'out', methods=['plain+oasc']) == 2
     error = capsys.readouterr().err
     assert 'plain+oasc' in error and '0.png: oasc skipped: it broke' in error
