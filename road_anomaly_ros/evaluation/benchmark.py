@@ -124,12 +124,14 @@ def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
         by_scorer[scorer] = [rows.get(f'{scorer}{chain}') for chain in CHAINS]
     lines = ['| score | AP alone | variance_aware | road_prior | both | best: FPR95 | F1 |',
              '| --- | ---: | ---: | ---: | ---: | ---: | ---: |']
+    alike: dict[tuple[str, ...], list[str]] = {}    # scores that order all pixels the same way
     for scorer, chains in sorted(by_scorer.items(), key=lambda item: -_ap(_best(item[1]))):
         best = _best(chains)
         cells = [_cell(row, 'AP', bold=row is best) for row in chains]
         mark = ' (trained)' if scorer in _HEADS else ''
-        lines.append(f'| `{scorer}`{mark} | {" | ".join(cells)} | {_cell(best, "FPR95")} '
-                     f'| {_cell(best, "F1")} |')
+        key = (*cells, _cell(best, 'FPR95'), _cell(best, 'F1'))
+        alike.setdefault(key, []).append(f'`{scorer}`{mark}')
+    lines += [f'| {" | ".join((", ".join(names), *cells))} |' for cells, names in alike.items()]
     run = next(iter(drawn['environment']['runs'].values()))
     pixels = run['pixels']
     chance = 100 * pixels['anomaly'] / max(pixels['anomaly'] + pixels['inlier'], 1)

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from road_anomaly_ros.perception.config import METHODS, PipelineConfig
+from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.registry import Option, options_of
 from road_anomaly_ros.ros import outputs
 from road_anomaly_ros.ros.fake_camera import TRUTH
@@ -72,8 +72,10 @@ def topics() -> str:
              '`image/compressed` with `image_transport: compressed`.')]
     rows += [(f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''), 'out',
               item.encoding, item.text) for item in outputs.offered(debug=False)]
-    rows += [(f'`~/{item.topic}`', 'out', item.encoding, f'{item.text} With `debug_topics: true`.')
-             for item in outputs.OUTPUTS if item.debug]
+    stages = [item for item in outputs.OUTPUTS if item.debug]
+    rows.append((', '.join(f'`~/{item.topic}`' for item in stages), 'out', stages[0].encoding,
+                 'Stages of the score, as `road-anomaly explain` draws them, with '
+                 '`debug_topics: true`.'))
     rows += [(f'`{name}`', 'out', package, text) for name, package, text in (
         (f'~/{outputs.DETECTIONS}', 'vision_msgs', 'Boxes of the obstacles, where installed.'),
         (f'~/{outputs.LABEL_INFO}', 'vision_msgs', 'Names of the classes, latched.'),
@@ -88,10 +90,7 @@ def parameters() -> str:
     rows = [(f'`{item.name}`', f'`{scalar(to_ros(item.default))}`', 'yes' if item.live else 'no',
              item.text + (f' [{item.unit}]' if item.unit else ''))
             for item in options_of(NodeOptions) + options_of(PipelineConfig)]
-    names = [f'{kind}s: {", ".join(METHODS[kind].names())}'
-             for kind in ('segmenter', 'scorer', 'refinement')]
-    return '\n'.join([table(('parameter', 'default', 'live', 'what'), rows), '',
-                      *textwrap.wrap('; '.join(names).capitalize() + '.', WIDTH)])
+    return table(('parameter', 'default', 'live', 'what'), rows)
 
 
 def presets(folder: Path) -> str:
@@ -111,8 +110,7 @@ def methods(path: Path) -> str:
     """Return the table of methods with the figures that `road-anomaly bench --methods` wrote."""
     figures = json.loads(path.read_text(encoding='utf-8'))
     rows = list(measured.cells(figures['methods']))
-    return '\n'.join([table(measured.HEAD, rows, numbers=2), '',
-                      *textwrap.wrap(measured.where(figures), WIDTH)])
+    return '\n'.join([table(measured.HEAD, rows, numbers=2), '', measured.where(figures)])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:

@@ -101,14 +101,15 @@ def test_the_accuracy_table_goes_between_its_markers(tmp_path):
                 'mIoU': 66.94, 'frames': 2}
     drawn = {'environment': {'runs': {'d': {'frames': 2, 'pixels': {
         'inlier': 96, 'anomaly': 4, 'ignored': 0}}}},
-        'results': [row('plain', 10.0), row('plain+road_prior', 20.04), row('head_v2', 80.0)]}
+        'results': [row('plain', 10.0), row('plain+road_prior', 20.04), row('head_v2', 80.0),
+                    row('s2', 10.04), row('s2+road_prior', 20.0)]}
     readme = tmp_path / 'README.md'
     readme.write_text(f'before\n{benchmark.BEGIN}\nold\n{benchmark.END}\nafter\n')
     benchmark.renew(readme, benchmark.accuracy(drawn, {'results': [row('plain', None)]}))
     lines = readme.read_text().splitlines()
     assert lines[:2] == ['before', benchmark.BEGIN] and lines[-2:] == [benchmark.END, 'after']
     assert lines[4] == '| `head_v2` (trained) | **80.0** |  |  |  | 3.0 | 4.0 |'
-    assert lines[5] == '| `plain` | 10.0 |  | **20.0** |  | 3.0 | 4.0 |'
+    assert lines[5] == '| `plain`, `s2` | 10.0 |  | **20.0** |  | 3.0 | 4.0 |'
     assert 'the AP of chance is 4.0' in lines[7] and 'mIoU 66.9' in lines[7]
     with pytest.raises(ValueError, match='add them where it shall stand'):
         benchmark.split(_plain(tmp_path))
