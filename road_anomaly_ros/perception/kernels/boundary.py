@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from road_anomaly_ros.perception.kernels.loops import Array, _jit
+from road_anomaly_ros.perception.kernels.arithmetic import Array, jit
 
 
-@_jit(set())
+@jit(set())
 def _laplacian(score: Array, y: int, out: Array) -> None:
     """Write up + left - 4 centre + right + down of row y, reflect-101, rounded in this order."""
     height, width = score.shape
@@ -28,7 +28,7 @@ def _laplacian(score: Array, y: int, out: Array) -> None:
         out[x] = up[x] + row[left] - four * row[x] + row[right] + down[x]
 
 
-@_jit(set())
+@jit(set())
 def _flat(score: Array, y: int, edges: Array, mark: Array, value: Array) -> None:
     """Write the Laplacian of row y, where it is exactly zero, and the scores there."""
     zero, one = score.dtype.type(0), score.dtype.type(1)
@@ -38,7 +38,7 @@ def _flat(score: Array, y: int, edges: Array, mark: Array, value: Array) -> None
         value[x] = score[y, x] if edges[x] == zero else zero
 
 
-@_jit(set())
+@jit(set())
 def sharpen(score: Array, out: Array) -> None:
     """Write `score` [H,W] to `out`, edges of flat regions with the region's score.
 
