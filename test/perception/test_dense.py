@@ -225,6 +225,19 @@ def test_compiled_loops_equal_the_torch_blocks(queries, classes, grid, size, sca
         )
 
 
+@pytest.mark.skipif(not cpu.available(), reason='numba is not installed')
+@pytest.mark.parametrize('factor', (2, 4, 8))
+@pytest.mark.parametrize('scale', (0.1, 8.0, 200.0))
+def test_evenly_spaced_rows_equal_the_reference_whatever_the_logits(factor, scale):
+    output = make_output(23, 19, (9, 20), (9 * factor, 20 * factor), scale)
+    output.mask_logits[::3] *= 0.05  # moderate ones among extreme ones
+    score = evaluate(output, 'plain').score
+    expected = reference_score(
+        'plain', output.class_logits, output.mask_logits, output.image_size
+    )
+    torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize('budget', (1, 5_000, 10**9))
 def test_the_size_of_the_parts_does_not_matter(path, monkeypatch, budget):
     output = make_output(9, 5, (17, 90), (50, 400))

@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.refinements import (
 OASC_CASES = ('a', 'const', 'empty', 'full', 'resized_masks', 'tie')
 S2_CASES = ('a', 'allvoid', 'tau0', 'tau_hi')
 OVERLAPS = ('smallest_wins', 'largest_wins', 'average')
+needs_numba = pytest.mark.skipif(filters.boundary is None, reason='numba is not installed')
 
 
 def unpacked(case):
@@ -308,6 +309,34 @@ def test_mbp_fills_a_dark_hole_from_the_flat_region_around_it():
     bright[2, 2] = 0.8
     # a peak has a negative edge and stays; its dark neighbours take the flat .1 that they have
     assert (refine('mbp', bright, gauss_ksize=1) == bright).all()
+
+
+@needs_numba
+@pytest.mark.parametrize('name', OASC_CASES)
+def test_mbp_in_torch_is_the_same_function_as_the_compiled_loop(monkeypatch, name):
+    case = load_golden('objectomaly')[name]
+    compiled = refine('mbp', case['oasc'], gauss_ksize=1)
+    monkeypatch.setattr(filters, 'boundary', None)
+    in_torch = refine('mbp', case['oasc'], gauss_ksize=1)
+    assert np.abs(in_torch - case['mbp_before_blur']).max() <= 1e-6
+    assert ((in_torch != case['oasc']) == (compiled != case['oasc'])).all()
+
+
+@needs_numba
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 70),
+       st.sampled_from((np.float32, np.float64)))
+def test_mbp_forms_agree_on_steps_with_holes(seed, height, width, dtype):
+    rng = np.random.default_rng(seed)
+    score = rng.choice((0.1, 0.3, 0.7), (height, width)).astype(dtype)
+    score[rng.random(score.shape) < 0.05] = np.nan
+    score[rng.random(score.shape) < 0.05] = np.inf
+    compiled = refine('mbp', score[:, ::2], gauss_ksize=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, 'boundary', None)
+        in_torch = refine('mbp', score[:, ::2], gauss_ksize=1)
+    assert compiled.dtype == dtype
+    assert compiled == pytest.approx(in_torch, abs=1e-6, nan_ok=True)
 
 
 def test_mbp_leaves_the_rim_of_the_image_alone():

@@ -55,7 +55,7 @@ class Grid:
 
     rows: tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high int64 [H], weight float32 [H]
     starts: np.ndarray  # [tiles] int64, first mask column
-    weights: np.ndarray  # [tiles, taps, TILE] float32
+    weights: np.ndarray  # [tiles, taps, TILE] float32, taps up to whole fours
     size: tuple[int, int]  # (H, W)
 
     @classmethod
@@ -69,7 +69,7 @@ class Grid:
         last = np.minimum(first + loops.TILE, size[1]) - 1
         taps = int((high[last] - low[first]).max()) + 1
         starts = np.minimum(low[first], shape[-1] - taps)
-        weights = np.zeros((len(first), taps, loops.TILE), np.float32)
+        weights = np.zeros((len(first), -(-taps // 4) * 4, loops.TILE), np.float32)
         place = np.arange(size[1])
         tile, inside = place // loops.TILE, place % loops.TILE
         np.add.at(weights, (tile, low - starts[tile], inside), (1 - share) * loops.SCALE)

@@ -7,72 +7,35 @@ interpolated along x, and how far the next one is from it; an output row blends 
 t to y = low + t slope = SCALE logit, so that sigmoid(logit) = 1 / (1 + 2^y); a positive logit is
 a negative y. `active` lists the queries that can matter in the tile. All floats are float32 and
 finite.
+
+At the usual ratio of four the output rows between two mask rows are evenly spaced, and 2^y is a
+geometric progression: two exponentials serve four rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
+from road_anomaly_ros.perception.kernels.arithmetic import (
+    Array,
+    add_product,
+    exp,
+    exp2,
+    jit,
+    power,
+)
+
 TILE = 64
-_ONE_THREAD = 250_000  # multiplications up to which OpenBLAS starts no threads of its own
+ROWS = 4  # output rows between the same two mask rows that are worked on at once
+_BLOCK = 20  # queries whose masks of these rows stay in the first cache level
+_TAME = np.float32(42.0)  # logits up to which no exponential below leaves float32
 SCALE = np.float32(-1.4426950408889634)  # -log2(e), contained in the horizontal weights
 ABSENT = np.float32(-3e38)  # stands for -inf, which fast arithmetic excludes
-_FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz', 'arcp'}
-
-Array = Any
 
 
-def _jit(fastmath: set[str] = _FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
-        flags: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
-        try:
-            return numba.njit(cache=True, **flags)(function)  # type: ignore[no-any-return]
-        except RuntimeError:  # no folder where compiled code may be kept
-            return numba.njit(**flags)(function)  # type: ignore[no-any-return]
-
-    return compile_it
-
-
-@_jit(_FAST - {'reassoc'})  # the rounding trick must not be simplified away
-def exp2(y: Any) -> Any:
-    """2^y to a relative error of 3e-7, |y| limited to 62: 2^n by the exponent, 2^f by a series.
-
-    The limit leaves the product of two results within float32. At 0 it is exactly 1.
-    """
-    y = y if y < np.float32(62.0) else np.float32(62.0)
-    y = y if y > np.float32(-62.0) else np.float32(-62.0)
-    shifted = np.float32(y + np.float32(12582912.0))  # 1.5 * 2^23: the mantissa is round(y)
-    f = y - (shifted - np.float32(12582912.0))
-    p = np.float32(1.326472672e-3)  # minimax on [-0.5, 0.5], relative error 9.1e-8
-    p = p * f + np.float32(9.671512724e-3)
-    p = p * f + np.float32(5.550733745e-2)
-    p = p * f + np.float32(2.402224208e-1)
-    p = p * f + np.float32(6.931469776e-1)
-    p = np.float32(p * f + np.float32(1.0))
-    exponent = np.int32(shifted.view(np.int32) << np.int32(23))
-    return np.int32(p.view(np.int32) + exponent).view(np.float32)
-
-
-@_jit()
-def exp(x: Any) -> Any:
-    """Return e^x for |x| below 43, to a relative error of 2e-6."""
-    return exp2(x * np.float32(1.4426950408889634))
-
-
-@_jit()
-def _product(a: Array, b: Array, out: Array) -> None:
-    """Store a @ b in parts so small that BLAS keeps them in this thread."""
-    step = max(1, _ONE_THREAD // (a.shape[1] * b.shape[1]))
-    for start in range(0, a.shape[0], step):
-        stop = min(start + step, a.shape[0])
-        np.dot(a[start:stop], b, out[start:stop])
-
-
-@_jit()
+@jit()
 def _widen(
     logits: Array,
     queries: Array,
@@ -82,94 +45,131 @@ def _widen(
     taps: Array,
     wide: Array,
     top: Array,
+    reach: Array,
 ) -> None:
-    """Interpolate one mask row along x into `wide` [n,TILE]; `top` [n] gets the maxima."""
-    for i in range(len(queries)):
-        source, target = logits[queries[i], row], taps[i]
-        high = ABSENT
-        for x in range(target.size):
-            value = source[start + x]
+    """Interpolate one mask row along x into `wide` [n,TILE].
+
+    `top` [n] gets the largest logits, `reach` [n] the largest magnitudes.
+    """
+    width = min(weights.shape[0], logits.shape[2] - start)
+    for i in range(queries.size):
+        source, target = logits[queries[i], row, start : start + width], taps[i]
+        high, low = source[0], source[0]
+        for x in range(width):
+            value = source[x]
             target[x] = value
-            high = value if value > high else high
-        top[i] = high
-    _product(taps, weights, wide)
+            high = max(value, high)
+            low = min(value, low)
+        top[i], reach[i] = high, max(high, -low)
+    wide[:] = np.float32(0.0)
+    add_product(taps, weights, TILE, wide)
 
 
-@_jit()
-def _choose(top_low: Array, top_high: Array, cull: Array, active: Array) -> int:
-    """List in `active` the queries whose maximum in the tile is above their limit."""
+@jit()
+def _choose(tops: Array, reaches: Array, cull: Array, active: Array, tame: Array) -> int:
+    """List in `active` the queries whose maximum in the tile is above their limit.
+
+    `tops` and `reaches` [2,n] of two mask rows; `tame` [n] tells whose logits are all moderate.
+    """
     count = 0
     for i in range(cull.size):
-        if max(top_low[i], top_high[i]) > cull[i]:
+        tame[i] = max(reaches[0, i], reaches[1, i]) < _TAME
+        if max(tops[0, i], tops[1, i]) > cull[i]:
             active[count] = i
             count += 1
     return count
 
 
-@_jit()
-def _masks(low: Array, slope: Array, t: Any, active: Array, count: int, masks: Array) -> None:
-    """Blend two widened rows and store the probabilities of the active queries.
+@jit()
+def _four_rows(low: Array, slope: Array, t: Any, step: Any, mask: Array) -> None:
+    """Store the probabilities of four evenly spaced rows in mask [4 TILE]; moderate logits only.
 
-    Two queries share one division, the slowest step: 1/u = v/(uv) and 1/v = u/(uv).
+    Two rows share one division, the slowest step: 1/u = v/(uv) and 1/v = u/(uv).
     """
-    for i in range(0, count - 1, 2):
+    one = np.float32(1.0)
+    for x in range(low.size):
+        ratio = power(step * slope[x])
+        u = power(low[x] + t * slope[x])
+        v = u * ratio
+        w = v * ratio
+        z = w * ratio
+        u, v, w, z = one + u, one + v, one + w, one + z
+        first, last = one / (u * v), one / (w * z)
+        mask[x] = v * first
+        mask[TILE + x] = u * first
+        mask[2 * TILE + x] = z * last
+        mask[3 * TILE + x] = w * last
+
+
+@jit()
+def _one_row(low: Array, slope: Array, t: Any, mask: Array) -> None:
+    """Store the probabilities of one row in mask [TILE]."""
+    one = np.float32(1.0)
+    for x in range(low.size):
+        mask[x] = one / (one + exp2(low[x] + t * slope[x]))
+
+
+@jit()
+def _masks(
+    low: Array, slope: Array, shares: Array, step: Any, active: Array, tame: Array, masks: Array
+) -> None:
+    """Blend two widened rows and store the probabilities of `active` queries, [n, rows TILE].
+
+    `shares` are the weights of the rows, `step` their distance where they are four and it is one
+    and the same, else 0.
+    """
+    for i in range(active.size):
         a, b, m = low[active[i]], slope[active[i]], masks[i]
-        c, d, n = low[active[i + 1]], slope[active[i + 1]], masks[i + 1]
-        for x in range(m.size):
-            u = np.float32(1.0) + exp2(a[x] + t * b[x])
-            v = np.float32(1.0) + exp2(c[x] + t * d[x])
-            both = np.float32(1.0) / (u * v)
-            m[x] = v * both
-            n[x] = u * both
-    if count % 2:
-        a, b, m = low[active[count - 1]], slope[active[count - 1]], masks[count - 1]
-        for x in range(m.size):
-            m[x] = np.float32(1.0) / (np.float32(1.0) + exp2(a[x] + t * b[x]))
+        if step > 0 and tame[active[i]]:
+            _four_rows(a, b, shares[0], step, m)
+        else:
+            for j in range(shares.size):
+                _one_row(a, b, shares[j], m[j * TILE : (j + 1) * TILE])
 
 
-@_jit()
+@jit()
+def _spacing(shares: Array) -> Any:
+    """Return the distance of four evenly spaced rows, else 0; exact, or it would add up."""
+    step = shares[min(1, shares.size - 1)] - shares[0]
+    even = shares.size == ROWS
+    for j in range(1, shares.size):
+        even = even and shares[j] - shares[j - 1] == step
+    return step if even else np.float32(0.0)
+
+
+@jit()
 def _pack(linear: Array, active: Array, count: int, packed: Array) -> None:
-    """Bring the weights [N,n] of the active queries together at the front of `packed`."""
-    i = 0
+    """Bring the weights [N,n] of the active queries together, with zeros up to whole fours."""
     for k in range(linear.shape[0]):
         for j in range(count):
-            packed[i] = linear[k, active[j]]
-            i += 1
+            packed[k, j] = linear[k, active[j]]
+        for j in range(count, min(count + 3, packed.shape[1])):
+            packed[k, j] = np.float32(0.0)
 
 
-@_jit()
-def _sums(packed: Array, count: int, masks: Array, sums: Array) -> None:
-    """Store in `sums` [N,TILE] the sums over the active queries of weight times mask."""
-    if count == 0:
-        sums[:] = np.float32(0.0)
-        return
-    size = sums.shape[0] * count
-    _product(packed[:size].reshape(sums.shape[0], count), masks[:count], sums)
-
-
-@_jit()
-def _peak(sums: Array, classes: int, peak: Array, label: Array) -> None:
+@jit()
+def _peak(sums: Array, at: int, classes: int, peak: Array, label: Array) -> None:
     """Store the largest of the first `classes` rows and its index; ties go to the lowest."""
     for x in range(peak.size):
-        peak[x] = sums[0, x]
+        peak[x] = sums[0, at + x]
         label[x] = 0
     for k in range(1, classes):
-        row = sums[k]
+        row = sums[k, at : at + peak.size]
         for x in range(peak.size):
             if row[x] > peak[x]:
                 peak[x] = row[x]
                 label[x] = k
 
 
-@_jit()
+@jit()
 def _partition(
-    sums: Array, classes: int, peak: Array, inverse: Any, total: Array, spread: Array
+    sums: Array, at: int, classes: int, peak: Array, inverse: Any, total: Array, spread: Array
 ) -> None:
     """Store sum_k e_k and sum_k e_k z_k with z_k = (S_k - max) * inverse and e_k = exp(z_k)."""
     total[:] = np.float32(0.0)
     spread[:] = np.float32(0.0)
     for k in range(classes):
-        row = sums[k]
+        row = sums[k, at : at + total.size]
         for x in range(total.size):
             z = (row[x] - peak[x]) * inverse
             e = exp(z)
@@ -177,30 +177,29 @@ def _partition(
             spread[x] += e * z
 
 
-@_jit()
-def _tanh(sums: Array, classes: int, scale: Any, total: Array) -> None:
+@jit()
+def _tanh(sums: Array, at: int, classes: int, scale: Any, total: Array) -> None:
     """Store sum_k tanh(S_k * scale) for S_k >= 0."""
     total[:] = np.float32(0.0)
     for k in range(classes):
-        row = sums[k]
+        row = sums[k, at : at + total.size]
         for x in range(total.size):
             e = exp(np.float32(-2.0) * scale * row[x])
             total[x] += (np.float32(1.0) - e) / (np.float32(1.0) + e)
 
 
-@_jit()
-def _largest(weights: Array, active: Array, count: int, masks: Array, largest: Array) -> None:
-    """Store max_q weights[q] m_q over the active queries, 0 where there are none."""
-    largest[:] = np.float32(0.0)
-    for i in range(count):
-        weight, m = weights[active[i]], masks[i]
+@jit()
+def _largest(weights: Array, active: Array, masks: Array, largest: Array) -> None:
+    """Raise `largest` [rows TILE] to weights[q] m_q of the active queries."""
+    for i in range(active.size):
+        weight, m = weights[active[i]], masks[i, : largest.size]
         if weight > 0:
             for x in range(largest.size):
                 value = weight * m[x]
                 largest[x] = value if value > largest[x] else largest[x]
 
 
-@_jit()
+@jit()
 def _count(
     low: Array,
     slope: Array,
@@ -220,7 +219,7 @@ def _count(
                 votes[x] += np.int32(a[x] + t * b[x] < level * SCALE)
 
 
-@_jit()
+@jit()
 def _accept(
     low: Array,
     slope: Array,
@@ -260,57 +259,86 @@ def _accept(
         mean[x] = mean[x] / total[x] if total[x] > 0 else np.float32(0.0)
 
 
-@_jit()
+@jit()
+def _hold(
+    row: int, kept: int, logits: Array, queries: Array, place: Array, taps: Array, state: Array
+) -> int:
+    """Return which of the two places of `state` holds a mask row; if none did, not `kept` does."""
+    held, wide, tops, reaches = state
+    if held[0] == row or held[1] == row:
+        return 0 if held[0] == row else 1
+    other, (start, weights) = 1 - kept, place
+    _widen(
+        logits, queries, row, start, weights, taps, wide[other], tops[other], reaches[other]
+    )
+    held[other] = row
+    return other
+
+
+@jit()
 def _advance(
+    rows: Array,
     logits: Array,
     queries: Array,
-    rows: Array,
-    last: Array,
-    start: int,
-    weights: Array,
+    place: Array,
     taps: Array,
     state: Array,
-) -> None:
-    """Bring the state (low, high, slope, both maxima) from the rows `last` to `rows`."""
-    low, high, slope, top_low, top_high = state
-    if rows[0] == last[1]:
-        low[:] = high
-        top_low[:] = top_high
-    elif rows[0] != last[0]:
-        _widen(logits, queries, rows[0], start, weights, taps, low, top_low)
-    if rows[1] == rows[0]:
-        high[:] = low
-        top_high[:] = top_low
-    else:
-        _widen(logits, queries, rows[1], start, weights, taps, high, top_high)
+    slope: Array,
+) -> int:
+    """Bring two mask rows into `state`, store their slope; return the place of the lower one."""
+    low = _hold(rows[0], 1, logits, queries, place, taps, state)
+    high = _hold(rows[1], low, logits, queries, place, taps, state)
+    below, above = state[1][low], state[1][high]
     for i in range(slope.shape[0]):
         for x in range(slope.shape[1]):
-            slope[i, x] = high[i, x] - low[i, x]
+            slope[i, x] = above[i, x] - below[i, x]
+    return low
 
 
-@_jit()
-def _of_semantic(part: Array, o: int, c0: int, c1: int, weigh: Array, out: Array) -> None:
-    """Store what row `o` of the output has of the sums `part` [N,TILE]."""
+@jit()
+def _state(n: int) -> Array:
+    """Return room for two widened mask rows of n queries: rows, values, maxima, magnitudes."""
+    limits = np.empty((2, 2, n), np.float32)
+    even = n + n % 2
+    return np.full(2, -1), np.empty((2, even, TILE), np.float32), limits[0], limits[1]
+
+
+@jit()
+def _group(low: Array, high: Array, start: int) -> int:
+    """Return the end of the rows from `start` on that lie between its mask rows, ROWS at most."""
+    stop = start + 1
+    while (
+        stop < min(start + ROWS, low.size)
+        and low[stop] == low[start]
+        and high[stop] == high[start]
+    ):
+        stop += 1
+    return stop
+
+
+@jit()
+def _of_semantic(part: Array, at: int, o: int, c0: int, c1: int, weigh: Array, out: Array) -> None:
+    """Store what row `o` of the output has of the sums `part` [N,...] from column `at` on."""
     linear, classes, _, _, _, _, _, _, temper, scale = weigh
     label, peak, sums, _, _, _, _, partition, tanh = out
     top, skip = peak[o, c0:c1], linear.shape[0] - sums.shape[0]
-    _peak(part, classes, top, label[o, c0:c1])
+    _peak(part, at, classes, top, label[o, c0:c1])
     for k in range(sums.shape[0]):
-        sums[k, o, c0:c1] = part[skip + k, : c1 - c0]
+        sums[k, o, c0:c1] = part[skip + k, at : at + c1 - c0]
     if partition.shape[1]:
-        _partition(part, classes, top, temper, partition[0, o, c0:c1], partition[1, o, c0:c1])
+        total, spread = partition[0, o, c0:c1], partition[1, o, c0:c1]
+        _partition(part, at, classes, top, temper, total, spread)
     if tanh.shape[0]:
-        _tanh(part, classes, scale, tanh[o, c0:c1])
+        _tanh(part, at, classes, scale, tanh[o, c0:c1])
 
 
-@_jit()
+@jit()
 def _of_queries(
     low: Array,
     slope: Array,
     t: Any,
     active: Array,
     count: int,
-    masks: Array,
     scratch: Array,
     o: int,
     c0: int,
@@ -318,11 +346,9 @@ def _of_queries(
     weigh: Array,
     out: Array,
 ) -> None:
-    """Store what row `o` of the output has of single queries."""
-    _, _, maxima, chosen, levels, values, inverse, _, _, _ = weigh
-    _, _, _, largest, votes, accept, covered, _, _ = out
-    for j in range(maxima.shape[0]):
-        _largest(maxima[j], active, count, masks, largest[j, o, c0:c1])
+    """Store what row `o` of the output has of the signs of single queries."""
+    _, _, _, chosen, levels, values, inverse, _, _, _ = weigh
+    _, _, _, _, votes, accept, covered, _, _ = out
     for j in range(chosen.shape[0]):
         _count(low, slope, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
     if accept.shape[0]:
@@ -342,7 +368,31 @@ def _of_queries(
         )
 
 
-@_jit()
+@jit()
+def _reduce(
+    low: Array,
+    slope: Array,
+    shares: Array,
+    active: Array,
+    tame: Array,
+    packed: Array,
+    masks: Array,
+    sums: Array,
+    maxima: Array,
+    largest: Array,
+) -> None:
+    """Store the sums [N, ROWS TILE] and maxima [M, ROWS TILE] over the active queries of rows."""
+    sums[:], largest[:] = np.float32(0.0), np.float32(0.0)
+    step, width = _spacing(shares), shares.size * TILE
+    for begin in range(0, active.size, _BLOCK):
+        part = active[begin : begin + _BLOCK]
+        _masks(low, slope, shares, step, part, tame, masks)
+        for j in range(maxima.shape[0]):
+            _largest(maxima[j], part, masks, largest[j, :width])
+        add_product(packed[:, begin : begin + -(-part.size // 4) * 4], masks, width, sums)
+
+
+@jit()
 def accumulate(
     logits: Array, queries: Array, grid: Array, weigh: Array, tiles: Array, out: Array
 ) -> None:
@@ -352,33 +402,38 @@ def accumulate(
     no rows are not wanted.
     """
     row_low, row_high, row_weight, starts, weights = grid
-    linear, cull, label = weigh[0], weigh[7], out[0]
-    n, width = queries.size, label.shape[1]
-    low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
-    slope = np.empty((n, TILE), np.float32)
-    state = (low, high, slope, np.empty(n, np.float32), np.empty(n, np.float32))
-    masks, part = np.empty((n, TILE), np.float32), np.empty((linear.shape[0], TILE), np.float32)
-    taps, scratch = np.empty((n, weights.shape[1]), np.float32), np.empty((2, TILE), np.float32)
-    active, packed = np.empty(n, np.int64), np.empty(linear.size, np.float32)
+    linear, maxima, cull = weigh[0], weigh[2], weigh[7]
+    n, lines = queries.size, linear.shape[0]
+    state, slope = _state(n), np.empty((n + n % 2, TILE), np.float32)
+    masks = np.zeros((_BLOCK, ROWS * TILE), np.float32)
+    sums = np.empty((lines + lines % 2, ROWS * TILE), np.float32)
+    largest = np.empty((maxima.shape[0], ROWS * TILE), np.float32)
+    packed = np.zeros((lines + lines % 2, n + 3), np.float32)
+    taps = np.zeros((n + n % 2, weights.shape[1]), np.float32)
+    scratch = np.empty((2, TILE), np.float32)
+    active, tame = np.empty(n, np.int64), np.empty(n, np.bool_)
     for tile in range(tiles[0], tiles[1]):
-        c0 = (tile - tiles[0]) * TILE
-        c1 = min(c0 + TILE, width)
-        last, count = (-1, -1), 0
-        for o in range(label.shape[0]):
-            pair = (row_low[o], row_high[o])
-            if pair != last:
-                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, state)
-                count = _choose(state[3], state[4], cull, active)
-                _pack(linear, active, count, packed)
-                last = pair
-            t = row_weight[o]
-            _masks(low, slope, t, active, count, masks)
-            _sums(packed, count, masks, part)
-            _of_semantic(part, o, c0, c1, weigh, out)
-            _of_queries(low, slope, t, active, count, masks, scratch, o, c0, c1, weigh, out)
+        c0, place = (tile - tiles[0]) * TILE, (starts[tile], weights[tile])
+        c1 = min(c0 + TILE, out[0].shape[1])
+        state[0][:], first = -1, 0
+        while first < row_low.size:
+            stop, pair = _group(row_low, row_high, first), (row_low[first], row_high[first])
+            low = state[1][_advance(pair, logits, queries, place, taps, state, slope)]
+            count = _choose(state[2], state[3], cull, active, tame)
+            _pack(linear, active, count, packed)
+            found = active[:count]
+            _reduce(low, slope, row_weight[first:stop], found, tame, packed, masks, sums, maxima,
+                    largest)
+            for o in range(first, stop):
+                at, t = (o - first) * TILE, row_weight[o]
+                for j in range(maxima.shape[0]):
+                    out[3][j, o, c0:c1] = largest[j, at : at + c1 - c0]
+                _of_semantic(sums, at, o, c0, c1, weigh, out)
+                _of_queries(low, slope, t, active, count, scratch, o, c0, c1, weigh, out)
+            first = stop
 
 
-@_jit()
+@jit()
 def overlap(
     logits: Array,
     queries: Array,
@@ -395,25 +450,23 @@ def overlap(
     """
     row_low, row_high, row_weight, starts, weights = grid
     n = queries.size
-    low, high = np.empty((n, TILE), np.float32), np.empty((n, TILE), np.float32)
-    slope = np.empty((n, TILE), np.float32)
-    state = (low, high, slope, np.empty(n, np.float32), np.empty(n, np.float32))
-    taps = np.empty((n, weights.shape[1]), np.float32)
+    state, slope = _state(n), np.empty((n + n % 2, TILE), np.float32)
+    taps = np.zeros((n + n % 2, weights.shape[1]), np.float32)
     active, cull = np.empty(n, np.int64), np.zeros(n, np.float32)
-    region = np.empty(TILE, np.int32)
+    region, tame = np.empty(TILE, np.int32), np.empty(n, np.bool_)
     for tile in range(tiles[0], tiles[1]):
-        part = region[: min(TILE, width - tile * TILE)]
-        last, count = (-1, -1), 0
+        part, place = region[: min(TILE, width - tile * TILE)], (starts[tile], weights[tile])
+        state[0][:], last, low, count = -1, (-1, -1), 0, 0
         for r in range(row_low.size):
             pair = (row_low[r], row_high[r])
             if pair != last:
-                _advance(logits, queries, pair, last, starts[tile], weights[tile], taps, state)
-                count = _choose(state[3], state[4], cull, active)
+                low = _advance(pair, logits, queries, place, taps, state, slope)
+                count = _choose(state[2], state[3], cull, active, tame)
                 last = pair
-            t = row_weight[r]
-            _count(low, slope, t, active, count, confident, np.float32(0.0), part)
+            t, below = row_weight[r], state[1][low]
+            _count(below, slope, t, active, count, confident, np.float32(0.0), part)
             for i in range(count):
-                a, b = low[active[i]], slope[active[i]]
+                a, b = below[active[i]], slope[active[i]]
                 inside, both = np.int64(0), np.int64(0)
                 for x in range(part.size):
                     hit = np.int32(a[x] + t * b[x] < 0)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from road_anomaly_ros.perception.kernels.loops import _FAST, TILE, Array, _jit
+from road_anomaly_ros.perception.kernels.arithmetic import FAST, Array, jit
+from road_anomaly_ros.perception.kernels.loops import TILE
 
 LEAST = np.float32(1e-7)  # of a class value inside the logarithm
 
 
-@_jit(_FAST - {'reassoc'})
+@jit(FAST - {'reassoc'})
 def log(x: Any) -> Any:
     """Natural logarithm of a normal float32 > 0 to 2e-7: exponent, and a series (Cephes logf)."""
     bits = np.float32(x).view(np.int32)
@@ -37,7 +38,7 @@ def log(x: Any) -> Any:
     return f + tail + np.float32(exponent) * np.float32(0.6931471805599453)
 
 
-@_jit()
+@jit()
 def _statistics(semantic: Array, row: int, start: int, width: int, out: Array) -> None:
     """Write max S, -sum c log c and sum S of some pixels of a row to out [3,TILE]."""
     for p in range(width):
@@ -51,14 +52,14 @@ def _statistics(semantic: Array, row: int, start: int, width: int, out: Array) -
             out[1, p] -= clamped * log(clamped)
 
 
-@_jit()
+@jit()
 def _add(low: Array, high: Array, share: Any, out: Array) -> None:
     """Add the blend of two rows [n] to out."""
     for p in range(low.shape[0]):
         out[p] += low[p] + share * (high[p] - low[p])
 
 
-@_jit()
+@jit()
 def _layer(values: Array, weights: Array, unit: int, bias: Any, width: int, out: Array) -> None:
     """Write bias + weights[unit] . values to out [TILE]; values [n,TILE], n a multiple of 4."""
     for p in range(width):
@@ -72,7 +73,7 @@ def _layer(values: Array, weights: Array, unit: int, bias: Any, width: int, out:
             )
 
 
-@_jit()
+@jit()
 def logits(
     semantic: Array,
     visual: Array,

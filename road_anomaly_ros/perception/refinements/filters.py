@@ -14,6 +14,11 @@ from road_anomaly_ros.perception.contract import UNLABELLED
 from road_anomaly_ros.perception.refinements.base import RefineContext, refinement
 from road_anomaly_ros.perception.registry import option
 
+try:
+    from road_anomaly_ros.perception.kernels import boundary
+except ImportError:                                 # numba is an optional dependency
+    boundary = None                                 # type: ignore[assignment]
+
 _DISTANCE_SIDE = 256        # the distance to the road is smooth: larger images are reduced to this
 
 
@@ -62,14 +67,7 @@ def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> tor
     whose Laplacian is exactly zero. No pixel that is read is ever written, so all go at once.
     Source: Objectomaly (code; the formula in the text would replace the scores by their edges).
     """
-    edges = laplacian(score)
-    flat = edges == 0
-    number = _box3(flat.to(torch.uint8))
-    mean = _box3(torch.where(flat, score, 0)).div_(number)
-    written = (edges > 0).logical_and_(number)
-    for rim in (written[0], written[-1], written[:, 0], written[:, -1]):
-        rim.fill_(False)
-    return _blur(torch.where(written, mean, score), options.gauss_ksize, options.gauss_sigma)
+    return _blur(_sharpened(score), options.gauss_ksize, options.gauss_sigma)
 
 
 @refinement('road_prior', RoadPriorOptions, source='ours', needs_labels=True)
@@ -104,6 +102,21 @@ def laplacian(score: torch.Tensor) -> torch.Tensor:
     rows, columns = _reflected(score, 1, 0), _reflected(score, 1, 1)
     edges = rows[:-2] + columns[:, :-2]
     return edges.sub_(score, alpha=4).add_(columns[:, 2:]).add_(rows[2:])
+
+
+def _sharpened(score: torch.Tensor) -> torch.Tensor:
+    if boundary is not None and score.device.type == 'cpu':
+        result = torch.empty(score.shape, dtype=score.dtype)
+        boundary.sharpen(score.detach().contiguous().numpy(), result.numpy())
+        return result
+    edges = laplacian(score)
+    flat = edges == 0
+    number = _box3(flat.to(torch.uint8))
+    mean = _box3(torch.where(flat, score, 0)).div_(number)
+    written = (edges > 0).logical_and_(number)
+    for rim in (written[0], written[-1], written[:, 0], written[:, -1]):
+        rim.fill_(False)
+    return torch.where(written, mean, score)
 
 
 def _box3(values: torch.Tensor) -> torch.Tensor:
