@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,19 @@ class Taps:
 
     @classmethod
     def of(cls, length: int, target: int) -> Taps:
-        """Return, on the CPU, the taps that resize `length` samples to `target` as torch does."""
+        """Return, on the CPU, the taps that resize `length` samples to `target` as torch does.
+
+        Whether torch rounds a position once or twice depends on the processor, so its weights are
+        read off a resize of alternating samples, where each of them stands unblended.
+        """
         place = torch.arange(target, dtype=torch.float32) + 0.5
-        place = (place * (length / target) - 0.5).clamp_(min=0.0)
-        low = place.to(torch.int64).clamp_(max=length - 1)
-        return cls(low, (low + 1).clamp_(max=length - 1), (place - low).clamp_(0.0, 1.0))
+        low = (place * (length / target) - 0.5).clamp_(min=0.0)
+        low = low.to(torch.int64).clamp_(max=length - 1)
+        odd = (torch.arange(length) % 2).float()
+        samples = torch.stack((odd, 1 - odd))[:, None, :, None]
+        of_odd, of_even = F.interpolate(samples, size=(target, 1), mode='bilinear')[:, 0, :, 0]
+        weight = torch.where(low % 2 == 0, of_odd, of_even)
+        return cls(low, (low + 1).clamp_(max=length - 1), weight)
 
     def __getitem__(self, rows: slice) -> Taps:
         return Taps(self.low[rows], self.high[rows], self.weight[rows])
