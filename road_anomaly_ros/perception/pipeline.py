@@ -15,8 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception import objects, refinements, scorers, weights
-from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration
+from road_anomaly_ros.perception import heads, objects, refinements, scorers, weights
+from road_anomaly_ros.perception.calibration import (
+    Calibration,
+    ScoreCalibration,
+    chain_options,
+)
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
 from road_anomaly_ros.perception.registry import options_of
@@ -73,6 +77,8 @@ class _Chain:
     object_options: Any
     levels: ScoreCalibration
     threshold_source: str
+    calibration: Path | None  # the file that the levels come from
+    doubt: str  # why a promise of that file does not hold for this chain, '' where it does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +151,11 @@ class Pipeline:
     def calibration(self) -> Calibration:
         """What was measured for the model, or the file named by the option `calibration`."""
         return self._calibration(self._config)
+
+    @property
+    def prepared(self) -> _Chain:
+        """The chain in force: what was chosen, its levels, and where they come from."""
+        return self._chain
 
     @property
     def needs_anomaly(self) -> bool:
@@ -289,6 +300,9 @@ class Pipeline:
         )
         key, source = self._segments_for(config, [step for _, step, _ in steps])
         levels, threshold_source = _levels(config, calibration)
+        doubt = self._doubt(config, calibration, threshold_source)
+        if levels.promise is not None and not doubt:
+            threshold_source = 'promise'
         return _Chain(
             config,
             config.scorer,
@@ -300,7 +314,27 @@ class Pipeline:
             config.options('objects'),
             levels,
             threshold_source,
+            calibration.path,
+            doubt,
         )
+
+    def _doubt(self, config: PipelineConfig, calibration: Calibration, source: str) -> str:
+        """Return why a promise does not hold; ValueError where it is about other weights."""
+        levels = calibration.scorers.get(config.scorer)
+        promised = [name for name, entry in calibration.scorers.items() if entry.promise]
+        if levels is None or levels.promise is None:
+            others = f'a promise for {promised[0]}, not for {config.scorer}' if promised else ''
+            return others and f'{calibration.path} holds {others}'
+        digest = heads.weights_digest(self._segmenter.model_dir)
+        if levels.promise.weights != digest:
+            raise ValueError(
+                f'{calibration.path}: calibrated for another model (weights '
+                f'{levels.promise.weights[:12] or "none"}, this one has {digest[:12] or "none"}); '
+                "make one for this model with 'road-anomaly calibrate'"
+            )
+        if source == 'option':
+            return 'the threshold is set by an option, not by the calibration'
+        return levels.promise.broken_by(chain_options(config.as_dict()))
 
     def _segments_for(self, config: PipelineConfig, steps: Sequence[Any]) -> tuple[Any, Any]:
         if not any(step.needs_segments for step in steps):
@@ -466,4 +500,5 @@ def _levels(config: PipelineConfig, calibration: Calibration) -> tuple[ScoreCali
                 f'got {chosen.low_threshold:g}'
             )
         levels = dataclasses.replace(levels, low_threshold=chosen.low_threshold)
+        source = 'option' if levels.promise is not None else source
     return levels, source
