@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""One pass of the chain over ordinary driving: per frame, when the live code shows something false.
+"""One pass of the chain over ordinary driving: per frame, when the live code shows an obstacle.
 
 Every obstacle in such footage is false. What is kept of a frame is a few numbers, on disk at once,
 so that a run that was stopped goes on where it was.

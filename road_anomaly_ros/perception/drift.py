@@ -5,8 +5,8 @@
 Every block of driving is one number: how far quantiles of its scores lie from the usual ones. Its
 rank among the calibrated blocks and those seen since is a conformal p-value, uniform as long as
 blocks are exchangeable (Vovk, Nouretdinov, Gammerman 2003). A Shiryaev-Roberts sum of the bets
-e p^(e-1) on small p-values alarms falsely once in `1 / rate` blocks at most on average (Volkhonskiy
-et al. 2017; Shin, Ramdas, Rinaldo 2022).
+e p^(e-1) on small p-values alarms falsely once in `1 / rate` blocks at most on average
+(Volkhonskiy et al. 2017; Shin, Ramdas, Rinaldo 2022).
 """
 
 from __future__ import annotations
