@@ -117,6 +117,24 @@ class Calibration:
             ) from None
 
 
+    def doubt(self, scorer: str, weights: str, chain: Mapping[str, Any]) -> str:
+        """Return in one line why no promise of this file holds for a chain, '' where one does.
+
+        '' too where the file promises nothing. ValueError where it is about other `weights`.
+        """
+        promised = [name for name, entry in self.scorers.items() if entry.promise is not None]
+        if scorer not in promised:
+            found = ', '.join(promised)
+            return found and f'{self.path} holds a promise for {found}, not for {scorer}'
+        promise = self.scorers[scorer].promise
+        if promise is None or promise.weights == weights:
+            return promise.broken_by(chain) if promise is not None else ''
+        raise ValueError(
+            f'{self.path}: calibrated for another model (weights '
+            f'{promise.weights[:12] or "none"}, this one has {weights[:12] or "none"}); '
+            "make one for this model with 'road-anomaly calibrate'"
+        )
+
     def dump(self) -> str:
         """Return the text of the file, which `read` understands."""
         scorers = {name: _entry(levels) for name, levels in self.scorers.items()}

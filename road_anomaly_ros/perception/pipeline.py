@@ -300,7 +300,13 @@ class Pipeline:
         )
         key, source = self._segments_for(config, [step for _, step, _ in steps])
         levels, threshold_source = _levels(config, calibration)
-        doubt = self._doubt(config, calibration, threshold_source)
+        doubt = calibration.doubt(
+            config.scorer,
+            heads.weights_digest(self._segmenter.model_dir),
+            chain_options(config.as_dict()),
+        )
+        if levels.promise is not None and threshold_source == 'option':
+            doubt = 'the threshold is set by an option, not by the calibration'
         if levels.promise is not None and not doubt:
             threshold_source = 'promise'
         return _Chain(
@@ -317,24 +323,6 @@ class Pipeline:
             calibration.path,
             doubt,
         )
-
-    def _doubt(self, config: PipelineConfig, calibration: Calibration, source: str) -> str:
-        """Return why a promise does not hold; ValueError where it is about other weights."""
-        levels = calibration.scorers.get(config.scorer)
-        promised = [name for name, entry in calibration.scorers.items() if entry.promise]
-        if levels is None or levels.promise is None:
-            others = f'a promise for {promised[0]}, not for {config.scorer}' if promised else ''
-            return others and f'{calibration.path} holds {others}'
-        digest = heads.weights_digest(self._segmenter.model_dir)
-        if levels.promise.weights != digest:
-            raise ValueError(
-                f'{calibration.path}: calibrated for another model (weights '
-                f'{levels.promise.weights[:12] or "none"}, this one has {digest[:12] or "none"}); '
-                "make one for this model with 'road-anomaly calibrate'"
-            )
-        if source == 'option':
-            return 'the threshold is set by an option, not by the calibration'
-        return levels.promise.broken_by(chain_options(config.as_dict()))
 
     def _segments_for(self, config: PipelineConfig, steps: Sequence[Any]) -> tuple[Any, Any]:
         if not any(step.needs_segments for step in steps):

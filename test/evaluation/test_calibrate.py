@@ -190,32 +190,32 @@ def test_labels_give_the_best_f1(tmp_path):
     assert (found & (truth == 1)).sum() > 0.5 * (found | (truth == 1)).sum()
 
 
-def false_share(path, source, skip=0):
-    """The share of frames from `skip` on in which the calibrated chain shows anything."""
+def false_share(path, source, skip=0, every=1):
+    """The share of frames, every n-th from `skip` on, in which the chain shows anything."""
     from road_anomaly_ros.tools.sources import open_source
     pipeline = Pipeline.from_config({'calibration': str(path)})
     with open_source(source) as frames:
         shown = [bool(pipeline(frame.image).objects)
-                 for index, frame in enumerate(frames) if index >= skip and index % 5 == 0]
+                 for index, frame in enumerate(frames) if index >= skip and index % every == 0]
     return float(np.mean(shown))
 
 
 def test_the_promise_holds_on_the_second_half_of_the_highway(shared, tmp_path):
-    clip, out = shared / 'dashcam' / 'highway_960x540_25fps.mp4', tmp_path / 'mine.yaml'
+    clip, out = shared / 'data' / 'dashcam' / 'highway_960x540_25fps.mp4', tmp_path / 'mine.yaml'
     assert main(['calibrate', str(clip), '-o', str(out), '--max-frames', '22', '--every', '5',
                  '--best-effort']) == 0
     promise = Calibration.read(out).scorers['head_v2'].promise
     assert promise.rate < 0.6 and promise.confidence == 0.95
-    assert false_share(out, clip, skip=110) <= promise.rate
+    assert false_share(out, clip, skip=110, every=5) <= promise.rate
 
 
 def test_the_promise_holds_on_another_rendered_drive(tmp_path):
     scene = 'rendered:{}?frames={}&width=240&height=136&obstacles=false&fps=1'
     out = tmp_path / 'mine.yaml'
-    assert main(['calibrate', scene.format(3, 60), '-o', str(out), '--rate', '0.3',
+    assert main(['calibrate', scene.format(3, 40), '-o', str(out), '--rate', '0.3',
                  '--best-effort']) == 0
     promise = Calibration.read(out).scorers['head_v2'].promise
-    assert false_share(out, scene.format(11, 60)) <= promise.rate
+    assert false_share(out, scene.format(11, 30)) <= promise.rate
 
 
 def test_drift_is_seen_and_its_absence_too():
