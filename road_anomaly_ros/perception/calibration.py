@@ -1,17 +1,66 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured for one model: its best chain, thresholds and display ranges per scorer."""
+"""What was measured for one model: its best chain, thresholds and display ranges per scorer.
+
+A threshold may carry a promise: how rarely it lets something false through, and for which chain.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 FILE_NAME = 'calibration.yaml'
+UNITS = ('frame', 'minute')
+_FREE = ('model', 'device', 'precision', 'calibration', 'drawing.',
+         'objects.threshold', 'objects.low_threshold')
+
+
+@dataclass(frozen=True)
+class Promise:
+    """That false obstacles stay under a rate, measured on ordinary driving for one chain.
+
+    Per 'frame': the share of frames in which anything false is shown. Per 'minute': the blocks of
+    `block_seconds` in which anything false is shown, per minute.
+    """
+
+    rate: float
+    unit: str                           # one of UNITS
+    confidence: float                   # of the whole procedure, 0..1
+    method: str
+    frames: int
+    blocks: int                         # stretches of driving taken as independent
+    block_seconds: float
+    measured: float                     # the rate in the footage itself, in `unit`
+    footage: str
+    weights: str                        # heads.weights_digest of the model, '' without weights
+    size: tuple[int, int]               # (H, W) of the images
+    chain: Mapping[str, Any] = field(default_factory=dict)  # of `chain_options`
+    drift: Sequence[Sequence[float]] = ()   # drift.statistic of every block [blocks, levels]
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f'expected a promise per {" or ".join(UNITS)}, got {self.unit!r}')
+        if not (0 < self.confidence < 1 and self.rate > 0):
+            raise ValueError('expected a promise with rate > 0 and 0 < confidence < 1, got '
+                             f'{self.rate} and {self.confidence}')
+
+    def __str__(self) -> str:
+        return (f'false obstacles under {self.rate:g} per {self.unit} at '
+                f'{100 * self.confidence:g} % confidence')
+
+    def broken_by(self, chain: Mapping[str, Any]) -> str:
+        """Return in one line which option of a chain differs from the calibrated one, or ''."""
+        for name in sorted({*self.chain, *chain}):
+            if self.chain.get(name) != chain.get(name):
+                return (f'{name} is {chain.get(name, "at its default")}, calibrated with '
+                        f'{self.chain.get(name, "its default")}')
+        return ''
 
 
 @dataclass(frozen=True)
@@ -22,6 +71,7 @@ class ScoreCalibration:
     low_threshold: float
     display: tuple[float, float]
     source: str = ''
+    promise: Promise | None = None
 
     def __post_init__(self) -> None:
         if not self.low_threshold <= self.threshold:
@@ -67,12 +117,68 @@ class Calibration:
             ) from None
 
 
+    def doubt(self, scorer: str, weights: str, chain: Mapping[str, Any]) -> str:
+        """Return in one line why no promise of this file holds for a chain, '' where one does.
+
+        '' too where the file promises nothing. ValueError where it is about other `weights`.
+        """
+        promised = [name for name, entry in self.scorers.items() if entry.promise is not None]
+        if scorer not in promised:
+            found = ', '.join(promised)
+            return found and f'{self.path} holds a promise for {found}, not for {scorer}'
+        promise = self.scorers[scorer].promise
+        if promise is None or promise.weights == weights:
+            return promise.broken_by(chain) if promise is not None else ''
+        raise ValueError(
+            f'{self.path}: calibrated for another model (weights '
+            f'{promise.weights[:12] or "none"}, this one has {weights[:12] or "none"}); '
+            "make one for this model with 'road-anomaly calibrate'"
+        )
+
+    def dump(self) -> str:
+        """Return the text of the file, which `read` understands."""
+        scorers = {name: _entry(levels) for name, levels in self.scorers.items()}
+        return str(yaml.safe_dump({'default': dict(self.default), 'scorers': scorers},
+                                  sort_keys=False, default_flow_style=None))
+
+
+def chain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a chain's flat options on which scores and obstacles depend.
+
+    Whatever only moves the threshold, places or shows the result is left out; thresholds are the
+    calibration's own.
+    """
+    return {name: value for name, value in options.items() if not name.startswith(_FREE)}
+
+
+def _entry(levels: ScoreCalibration) -> dict[str, Any]:
+    entry = {**asdict(levels), 'display': list(levels.display)}
+    promise = entry.pop('promise')
+    if promise is not None:
+        entry['promise'] = {**promise, 'size': list(promise['size']),
+                            'chain': dict(promise['chain']),
+                            'drift': [list(row) for row in promise['drift']]}
+    return entry
+
+
+def _promise(entry: Mapping[str, Any]) -> Promise:
+    height, width = entry['size']
+    drift = [[float(value) for value in row] for row in entry.get('drift') or ()]
+    if not all(math.isfinite(value) for row in drift for value in row):
+        raise ValueError('expected finite numbers in drift')
+    return Promise(**{**entry, 'rate': float(entry['rate']),
+                      'confidence': float(entry['confidence']),
+                      'size': (int(height), int(width)), 'drift': drift})
+
+
 def _score(entry: Mapping[str, Any]) -> ScoreCalibration:
     low, high = entry['display']
     threshold = float(entry['threshold'])
+    promise = entry.get('promise')
     return ScoreCalibration(
         threshold,
         float(entry.get('low_threshold', threshold)),
         (float(low), float(high)),
         str(entry.get('source', '')),
+        None if promise is None else _promise(promise),
     )

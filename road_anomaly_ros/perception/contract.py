@@ -222,7 +222,7 @@ class FrameResult:
     label_set: LabelSet
     scorer: str
     threshold: float  # of the score, obstacles lie strictly above
-    threshold_source: str  # 'option', 'calibration' or 'default'
+    threshold_source: str  # 'option', 'promise', 'calibration' or 'default'
     display_range: tuple[float, float]  # score shown as the dark and the bright end of the heatmap
     stamp: float | None = None  # seconds, as handed in
     timings: Mapping[str, float] = field(default_factory=dict)  # milliseconds per stage

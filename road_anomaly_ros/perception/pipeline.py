@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.perception import (
+    heads,
     objects,
     proposals,
     refinements,
@@ -21,7 +22,11 @@ from road_anomaly_ros.perception import (
     sharing,
     weights,
 )
-from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration
+from road_anomaly_ros.perception.calibration import (
+    Calibration,
+    ScoreCalibration,
+    chain_options,
+)
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
 from road_anomaly_ros.perception.registry import options_of
@@ -51,6 +56,8 @@ class _Chain:
     object_options: Any
     levels: ScoreCalibration
     threshold_source: str
+    calibration: Path | None  # the file that the levels come from
+    doubt: str  # why a promise of that file does not hold for this chain, '' where it does
 
 
 class Pipeline:
@@ -120,6 +127,11 @@ class Pipeline:
     def calibration(self) -> Calibration:
         """What was measured for the model, or the file named by the option `calibration`."""
         return self._calibration(self._config)
+
+    @property
+    def prepared(self) -> _Chain:
+        """The chain in force: what was chosen, its levels, and where they come from."""
+        return self._chain
 
     @property
     def needs_anomaly(self) -> bool:
@@ -255,6 +267,15 @@ class Pipeline:
         )
         key, source = self._segments_for(config) if wanted else (None, None)
         levels, threshold_source = _levels(config, calibration)
+        doubt = calibration.doubt(
+            config.scorer,
+            heads.weights_digest(self._segmenter.model_dir),
+            chain_options(config.as_dict()),
+        )
+        if levels.promise is not None and threshold_source == 'option':
+            doubt = 'the threshold is set by an option, not by the calibration'
+        if levels.promise is not None and not doubt:
+            threshold_source = 'promise'
         return _Chain(
             config,
             config.scorer,
@@ -266,6 +287,8 @@ class Pipeline:
             config.options('objects'),
             levels,
             threshold_source,
+            calibration.path,
+            doubt,
         )
 
     def _segments_for(self, config: PipelineConfig) -> tuple[Any, Any]:
@@ -470,4 +493,5 @@ def _levels(config: PipelineConfig, calibration: Calibration) -> tuple[ScoreCali
                 f'got {chosen.low_threshold:g}'
             )
         levels = dataclasses.replace(levels, low_threshold=chosen.low_threshold)
+        source = 'option' if levels.promise is not None else source
     return levels, source

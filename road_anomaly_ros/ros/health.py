@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from road_anomaly_ros.perception.drift import MIN_BLOCKS, Monitor
+
 TOPIC = '/diagnostics'
 PERIOD_S = 1.0
 RECENT_S = 5.0                      # how long a fault stays visible after it last happened
@@ -145,6 +147,67 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
     }
     refused = sorted(stats.refused.items())
     return {**values, **{f'refused_{reason}': str(count) for reason, count in refused}}
+
+
+class Calibrated:
+    """What the chain was calibrated for, and whether the scores of each camera still look so."""
+
+    def __init__(self) -> None:
+        self._chain: Any = None
+        self._monitors: dict[str, Monitor] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    @property
+    def _promise(self) -> Any:
+        kept = self._chain is not None and not self._chain.doubt
+        return self._chain.levels.promise if kept else None
+
+    def follow(self, chain: Any) -> None:
+        """Take over the chain in force; another one starts the comparison anew."""
+        if chain is not self._chain:
+            self._chain, self._monitors, self._sizes = chain, {}, {}
+
+    def add(self, camera: str, result: Any, stamp: float) -> None:
+        """Note the scores of one frame at `stamp` seconds."""
+        promise = self._promise
+        if promise is None:
+            return
+        self._sizes[camera] = result.size
+        if len(promise.drift) < MIN_BLOCKS:
+            return
+        if camera not in self._monitors:
+            self._monitors[camera] = Monitor(promise.drift, promise.block_seconds)
+        self._monitors[camera].add(result.score, stamp)
+
+    def warnings(self) -> list[str]:
+        """Return why the promise may not hold now, one line each."""
+        if self._chain is None:
+            return []
+        if self._chain.doubt:
+            return [f'the calibration promises nothing here: {self._chain.doubt}']
+        found = [f'scores of {camera or "the camera"} drift from what was calibrated on '
+                 f'{self._promise.footage}: calibrate on driving like this'
+                 for camera, monitor in list(self._monitors.items()) if monitor.drifted]
+        for camera, (height, width) in list(self._sizes.items()):
+            if (height, width) != self._promise.size:
+                known = self._promise.size
+                found.append(f'images of {camera or "the camera"} are {width}x{height}, '
+                             f'calibrated on {known[1]}x{known[0]}')
+        return found
+
+    def values(self) -> dict[str, str]:
+        """Return file, scorer, threshold, promise and the evidence of drift as texts."""
+        if self._chain is None:
+            return {}
+        chain, promise = self._chain, self._promise
+        found = {'calibration': str(chain.calibration or 'none'),
+                 'threshold': f'{chain.levels.threshold:.6g} ({chain.threshold_source})',
+                 'promise': f'{promise} ({promise.method}, {promise.footage}, {promise.blocks} '
+                            f'blocks)' if promise else 'none'}
+        for camera, monitor in list(self._monitors.items()):
+            name = f'drift_{camera}' if camera else 'drift'
+            found[name] = f'{100 * monitor.evidence:.3g} % of an alarm, {monitor.blocks} blocks'
+        return found
 
 
 class StageTimes:

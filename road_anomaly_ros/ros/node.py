@@ -46,6 +46,7 @@ class AnomalyNode(LifecycleNode):
         self._phase = 'unconfigured'
         self._fault = ''
         self._stages = health.StageTimes()
+        self._calibrated = health.Calibrated()
         self._throttle = health.Throttle()
         self._locked = False
         self._settings = Parameters(
@@ -98,7 +99,7 @@ class AnomalyNode(LifecycleNode):
         self._engine.keep_stages = options.debug_topics
         self._engine.load(config)
         tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
-        self._stages = health.StageTimes()
+        self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
         self._cameras = {name: Camera(self, name, options.image_transport, self._images,
                                       tolerance, debug=options.debug_topics)
                          for name in options.cameras or ('',)}
@@ -202,6 +203,8 @@ class AnomalyNode(LifecycleNode):
             return
         chain, results = self._engine.run(*zip(*(parts for _, parts in usable), strict=True))
         drawing = chain.options('drawing')
+        if self._engine.pipeline is not None:
+            self._calibrated.follow(self._engine.pipeline.prepared)
         for (frame, _), result in zip(usable, results, strict=True):
             self._finish(frame, result, drawing)
 
@@ -215,6 +218,8 @@ class AnomalyNode(LifecycleNode):
             camera.fail(one_line(error))
             return
         self._stages.add(result.timings, result.notes)
+        if result.stamp is not None:
+            self._calibrated.add(frame.camera, result, result.stamp)
         for note in result.notes:
             if self._throttle.ready(health.kind_of(note)):
                 self.get_logger().warning(note)
@@ -253,6 +258,7 @@ class AnomalyNode(LifecycleNode):
             chain = pipeline.chain
             values.update(model=chain.model, device=str(pipeline.device), scorer=chain.scorer,
                           refinements=', '.join(chain.refinements) or 'none')
+        values.update(self._calibrated.values())
         values.update(self._stages.values())
         values.update(health.memory_values(pipeline.device if pipeline else None))
         level, message = self._verdict()
@@ -261,5 +267,6 @@ class AnomalyNode(LifecycleNode):
     def _verdict(self) -> tuple[bytes, str]:
         if self._fault:
             return health.ERROR, self._fault
-        notes = self._stages.notes() if self._phase == 'active' else []
+        active = self._phase == 'active'
+        notes = [*self._calibrated.warnings(), *self._stages.notes()] if active else []
         return (health.WARN, '; '.join(notes)) if notes else (health.OK, self._phase)

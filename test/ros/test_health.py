@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,8 @@ pytest.importorskip('diagnostic_msgs.msg', reason='no ROS messages installed')
 
 import torch
 
+from road_anomaly_ros.perception.calibration import Promise, ScoreCalibration
+from road_anomaly_ros.perception.drift import LEVELS
 from road_anomaly_ros.ros import health
 from road_anomaly_ros.ros.health import ERROR, OK, WARN, CameraStats, StageTimes, Throttle, Window
 
@@ -120,3 +124,48 @@ def test_stages_show_percentiles_and_what_was_skipped(clock):
 def test_memory_is_told():
     assert int(health.memory_values(torch.device('cpu'))['resident_mib']) > 10
     assert health.memory_values(None).keys() == {'resident_mib'}
+
+
+def calibrated_chain(**changes):
+    """A chain whose promise was made on 20 blocks of 1 s with scores around 0.5, 8x8 images."""
+    rng = random.Random(0)
+    rows = [[0.5 + rng.gauss(0, 0.01) for _ in LEVELS] for _ in range(20)]
+    promise = Promise(rate=0.1, unit='frame', confidence=0.95, method='by hand', frames=500,
+                      blocks=20, block_seconds=1.0, measured=0.0, footage='commute.mp4',
+                      weights='', size=(8, 8), drift=rows)
+    levels = ScoreCalibration(0.9, 0.5, (0.0, 1.0), promise=promise)
+    return SimpleNamespace(**{'levels': levels, 'calibration': 'mine.yaml', 'doubt': '',
+                              'threshold_source': 'promise', **changes})
+
+
+def drive(calibrated, level, seconds, size=(8, 8), begin=0):
+    rng = random.Random(begin + 1)
+    for second in range(begin, begin + seconds):
+        score = torch.full(size, level + rng.gauss(0, 0.01))
+        calibrated.add('front', SimpleNamespace(size=size, score=score), float(second))
+
+
+def test_drift_from_the_calibration_is_warned_of_and_its_absence_is_not():
+    calibrated = health.Calibrated()
+    calibrated.follow(calibrated_chain())
+    drive(calibrated, 0.5, 200)
+    assert calibrated.warnings() == []
+    drive(calibrated, 0.7, 20, begin=200)
+    assert 'scores of front drift from what was calibrated on commute.mp4' in (
+        calibrated.warnings()[0])
+    drive(calibrated, 0.5, 40, begin=220)
+    assert calibrated.warnings() == []
+
+
+def test_diagnostics_show_the_promise_and_why_it_does_not_hold():
+    calibrated = health.Calibrated()
+    assert calibrated.values() == {} and calibrated.warnings() == []
+    calibrated.follow(calibrated_chain())
+    found = calibrated.values()
+    assert found['calibration'] == 'mine.yaml' and found['threshold'] == '0.9 (promise)'
+    assert found['promise'].startswith('false obstacles under 0.1 per frame at 95 % confidence')
+    drive(calibrated, 0.5, 1, size=(16, 8))
+    assert calibrated.warnings() == ['images of front are 8x16, calibrated on 8x8']
+    calibrated.follow(calibrated_chain(doubt='objects.opening is 3'))
+    assert calibrated.values()['promise'] == 'none'
+    assert 'objects.opening is 3' in calibrated.warnings()[0]

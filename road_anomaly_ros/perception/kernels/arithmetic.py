@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 
-FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz', 'arcp'}
+FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz'}
 
 Array = Any
 

@@ -1,0 +1,240 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Thresholds with a promise: statistics by hand, the promise on held-out driving, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from road_anomaly_ros.cli import main
+from road_anomaly_ros.evaluation import footage, promises
+from road_anomaly_ros.evaluation.promises import Bound
+from road_anomaly_ros.perception import Pipeline, objects
+from road_anomaly_ros.perception.calibration import Calibration
+from road_anomaly_ros.perception.drift import Exchangeability
+from road_anomaly_ros.perception.pipeline import Scored
+
+SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain', '--set', 'objects.min_area=0']
+
+
+@pytest.mark.parametrize(('rate', 'confidence', 'blocks'), [
+    (0.1, 0.95, 29), (0.5, 0.95, 5), (0.01, 0.95, 299), (0.1, 0.9, 22)])
+def test_quiet_blocks_needed(rate, confidence, blocks):
+    bound = Bound('frame', confidence)
+    assert bound.needed(rate) == blocks
+    assert bound.holds(np.zeros(blocks), rate) and not bound.holds(np.zeros(blocks - 1), rate)
+
+
+def test_the_bound_of_quiet_blocks_is_a_power():
+    assert Bound('frame', 0.95).upper(np.zeros(4)) == pytest.approx(1 - 0.05 ** (1 / 4), abs=1e-6)
+    assert Bound('frame', 0.95).upper(np.ones(4)) == 1
+    # One false block of 1 s in 100: Clopper-Pearson's 0.0466 per block, 60 blocks a minute.
+    losses = np.zeros(100)
+    losses[3] = 1
+    assert Bound('minute', 0.95, 1.0).upper(losses) == pytest.approx(60 * 0.0466, abs=0.01)
+
+
+def test_correlation_time_of_a_known_process(rng):
+    noise = rng.normal(size=20000)
+    assert promises.correlation_time(noise) == pytest.approx(0.5, abs=0.05)
+    series = np.zeros(20000)
+    for index in range(1, len(series)):
+        series[index] = 0.8 * series[index - 1] + noise[index]
+    assert promises.correlation_time(series) == pytest.approx(1.8 / 0.4, rel=0.2)   # (1+a)/2(1-a)
+    assert math.isnan(promises.correlation_time(np.zeros(9)))
+
+
+def test_blocks_use_every_frame():
+    assert promises.block_means(np.arange(7), 3).tolist() == [1.0, 4.5]
+    assert promises.block_means(np.arange(2), 5).tolist() == [0.5]
+
+
+def test_the_lowest_threshold_that_holds_is_chosen():
+    peaks = np.full(100, -np.inf)
+    peaks[:4] = (0.9, 0.8, 0.7, 0.6)
+    bound = Bound('frame', 0.95)
+    # exp(-100 h(k / 100, 0.07)) is 0.014 for k = 1 false frame and 0.072 for k = 2.
+    found = promises.choose(peaks, 0.5, 1, bound, 0.07, lambda _: 0.0)
+    assert found.threshold == 0.8 and found.measured == 0.01
+    crowded = promises.choose(peaks, 0.5, 1, bound, 0.07, lambda threshold: 0.95 - threshold)
+    assert crowded.threshold == 0.9
+    assert promises.choose(peaks, 0.5, 50, bound, 0.07, lambda _: 0.0) is None
+
+
+@pytest.mark.parametrize('correlated', [False, True])
+def test_the_promise_breaks_no_more_often_than_stated(correlated):
+    """Frames of which 20 % of the scores are above 0.8: at most 5 % of thresholds are lower."""
+    rng = np.random.default_rng(5)
+    broken, runs, rate = 0, 200, 0.2
+    for _ in range(runs):
+        scores = rng.uniform(size=150 if correlated else 600)
+        if correlated:
+            scores = np.repeat(scores, rng.integers(1, 8, len(scores)))
+        length = promises.block_length(scores, 1)
+        found = promises.choose(scores, 0.0, length, Bound('frame', 0.95), rate, lambda _: 0.0)
+        broken += found is not None and found.threshold < 1 - rate
+    assert broken <= 0.05 * runs + 2 * math.sqrt(0.05 * 0.95 * runs)
+
+
+def test_steps_are_what_the_live_code_shows(rng):
+    import torch
+    score = cv2.GaussianBlur(rng.uniform(size=(60, 80)).astype(np.float32), (0, 0), 3)
+    labels = torch.from_numpy((np.arange(80) > 40).astype(np.uint8)).expand(60, 80).contiguous()
+    scored = Scored(labels, torch.from_numpy(score), (), 0.0)
+    options = objects.ObjectOptions(min_area=5, reference_area=0, on_drivable='touches')
+    low = float(np.quantile(score, 0.8))
+    steps = footage.false_steps(scored, options, low, (1,))
+    assert len(steps) > 3
+    for threshold in np.linspace(low, score.max(), 40).tolist():
+        shown = objects.find(scored.score, threshold=threshold, low_threshold=low,
+                             options=options, labels=labels, drivable=(1,))[2]
+        assert len(shown) <= (steps > threshold).sum()
+    assert (steps > low).sum() == steps.size
+
+
+@pytest.fixture
+def pictures(tmp_path, rng):
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for index in range(40):
+        picture = np.full((48, 64, 3), 90, np.uint8)
+        picture[:20] = (220, 170, 120)
+        picture[30:34, 20:24] = rng.integers(60, 120, 3)
+        cv2.imwrite(str(folder / f'{index}.png'), picture)
+    return folder
+
+
+def test_the_file_is_taken_by_the_pipeline(pictures, tmp_path, capsys):
+    out = tmp_path / 'mine.yaml'
+    assert main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, '--rate', '0.5']) == 0
+    assert 'threshold' in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['mine.yaml', 'pictures']
+    promise = Calibration.read(out).scorers['plain'].promise
+    assert (promise.rate, promise.unit, promise.size) == (0.5, 'frame', (48, 64))
+    image = np.zeros((48, 64, 3), np.uint8)
+    chosen = {'segmenter': 'synthetic', 'calibration': str(out)}
+    assert Pipeline.from_config(chosen)(image).threshold_source == 'promise'
+    other = Pipeline.from_config(chosen, **{'objects.opening': 3})
+    assert other(image).threshold_source == 'calibration'
+    assert 'objects.opening is 3' in other.prepared.doubt
+    by_hand = Pipeline.from_config(chosen, **{'objects.threshold': 0.9})
+    assert by_hand(image).threshold_source == 'option' and by_hand.prepared.doubt
+
+
+def test_a_calibration_of_another_model_is_refused(pictures, tmp_path):
+    out = tmp_path / 'mine.yaml'
+    assert main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, '--rate', '0.5']) == 0
+    with pytest.raises(ValueError, match='calibrated for another model'):
+        Pipeline.from_config({'calibration': str(out), 'scorer': 'plain'})
+
+
+def test_a_stopped_run_goes_on(pictures, tmp_path, monkeypatch):
+    calls = []
+    real = Pipeline.scores
+
+    def stops(self, image, chains):
+        calls.append(1)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return real(self, image, chains)
+    monkeypatch.setattr(Pipeline, 'scores', stops)
+    words = ['calibrate', str(pictures), *SYNTHETIC, '--rate', '0.5', '-o']
+    assert main([*words, str(tmp_path / 'a.yaml')]) == 130
+    assert not (tmp_path / 'a.yaml').exists()
+    assert main([*words, str(tmp_path / 'a.yaml')]) == 0
+    assert len(calls) == 25 + 16
+    assert main([*words, str(tmp_path / 'b.yaml')]) == 0
+    assert (tmp_path / 'a.yaml').read_text() == (tmp_path / 'b.yaml').read_text()
+
+
+@pytest.mark.parametrize(('words', 'says'), [
+    (['--rate', '0.01'], 'takes 299 blocks'), (['--per', 'minute'], 'needs a clock'),
+    (['--set', 'objects.threshold=1'], 'leave it away'), (['--rate', '0'], 'above 0'),
+    (['--block', '2'], 'no clock')])
+def test_bad_requests_are_one_line(pictures, tmp_path, capsys, words, says):
+    out = tmp_path / 'mine.yaml'
+    assert main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count('\n') == 1 and not out.exists()
+
+
+def test_unreadable_input_is_one_line(tmp_path, capsys):
+    broken = tmp_path / 'broken.mp4'
+    broken.write_bytes(b'no video')
+    assert main(['calibrate', str(broken), '-o', str(tmp_path / 'x.yaml'), *SYNTHETIC]) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_labels_give_the_best_f1(tmp_path):
+    for name in ('images', 'labels_masks'):
+        (tmp_path / 'data' / name).mkdir(parents=True)
+    truth = np.zeros((48, 64), np.uint8)
+    truth[30:40, 20:32] = 1
+    picture = np.full((48, 64, 3), 90, np.uint8)
+    picture[:20] = (220, 170, 120)
+    picture[truth == 1] = (20, 30, 200)
+    cv2.imwrite(str(tmp_path / 'data' / 'images' / '0.png'), picture)
+    cv2.imwrite(str(tmp_path / 'data' / 'labels_masks' / '0.png'), truth)
+    out = tmp_path / 'mine.yaml'
+    assert main(['calibrate', str(tmp_path / 'data'), '-o', str(out), '--labels', 'folder',
+                 *SYNTHETIC]) == 0
+    levels = Calibration.read(out).scorers['plain']
+    assert levels.promise is None and levels.source.startswith('best F1')
+    result = Pipeline.from_config({'segmenter': 'synthetic', 'calibration': str(out)})(
+        cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    found = (result.score > result.threshold).numpy()
+    assert (found & (truth == 1)).sum() > 0.5 * (found | (truth == 1)).sum()
+
+
+def false_share(path, source, skip=0, every=1):
+    """The share of frames, every n-th from `skip` on, in which the chain shows anything."""
+    from road_anomaly_ros.tools.sources import open_source
+    pipeline = Pipeline.from_config({'calibration': str(path)})
+    with open_source(source) as frames:
+        shown = [bool(pipeline(frame.image).objects)
+                 for index, frame in enumerate(frames) if index >= skip and index % every == 0]
+    return float(np.mean(shown))
+
+
+def test_the_promise_holds_on_the_second_half_of_the_highway(shared, tmp_path):
+    clip, out = shared / 'data' / 'dashcam' / 'highway_960x540_25fps.mp4', tmp_path / 'mine.yaml'
+    assert main(['calibrate', str(clip), '-o', str(out), '--max-frames', '22', '--every', '5',
+                 '--best-effort']) == 0
+    promise = Calibration.read(out).scorers['head_v2'].promise
+    assert promise.rate < 0.6 and promise.confidence == 0.95
+    assert false_share(out, clip, skip=110, every=10) <= promise.rate
+
+
+def test_the_promise_holds_on_another_rendered_drive(tmp_path):
+    scene = 'rendered:{}?frames={}&width=240&height=136&obstacles=false&fps=1'
+    out = tmp_path / 'mine.yaml'
+    assert main(['calibrate', scene.format(3, 30), '-o', str(out), '--rate', '0.3',
+                 '--best-effort']) == 0
+    promise = Calibration.read(out).scorers['head_v2'].promise
+    assert false_share(out, scene.format(11, 20)) <= promise.rate
+
+
+def test_drift_is_seen_and_its_absence_too():
+    rng = np.random.default_rng(1)
+    reference = rng.normal(size=(60, 3))
+    test = Exchangeability(reference, rate=1e-3)
+    assert not any((test.update(row), test.drifted)[1] for row in rng.normal(size=(300, 3)))
+    needed = next(index for index, row in enumerate(rng.normal(8, 1, size=(60, 3)))
+                  if (test.update(row), test.drifted)[1])
+    assert needed < 15
+    for row in rng.normal(size=(60, 3)):
+        test.update(row)
+    assert not test.drifted
+
+
+def test_false_alarms_of_drift_stay_under_the_stated_rate():
+    rng = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(100):
+        test = Exchangeability(rng.normal(size=(20, 3)), rate=1 / 500)
+        alarms += any((test.update(row), test.drifted)[1] for row in rng.normal(size=(50, 3)))
+    assert alarms <= 100 * 50 / 500 + 6
