@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from road_anomaly_ros.training import mixing
+from road_anomaly_ros.training.generator.rendered import render
 
 IGNORE = 255
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -81,22 +82,14 @@ def render_frames(
         with np.load(cache) as kept:
             if kept['wanted'].tolist() == wanted:
                 return [Frame(*pair) for pair in zip(kept['images'], kept['labels'], strict=True)]
-    frames = [_render(seed, size) for seed in tqdm(seeds, 'render')]
+    scenes = (render(seed, size) for seed in tqdm(seeds, 'render'))
+    frames = [Frame(scene.image, scene.labels) for scene in scenes]
     if cache is not None:
         partial = cache.with_suffix('.partial.npz')
         np.savez(partial, wanted=wanted, images=np.stack([frame.image for frame in frames]),
                  labels=np.stack([frame.labels for frame in frames]))
         os.replace(partial, cache)
     return frames
-
-
-def _render(seed: int, size: tuple[int, int]) -> Frame:
-    from road_anomaly_ros.tools.rendering import Drive, DriveOptions
-
-    drive = Drive(DriveOptions(width=size[1], height=size[0], frames=240, seed=seed,
-                               obstacles=False))
-    scene = drive[seed * 37 % 240]
-    return Frame(scene.image, scene.labels)
 
 
 def class_frequency(frames: Sequence[Frame], classes: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from road_anomaly_ros.training.synthesize import add_options, chosen_options
 EXAMPLES = """
 examples:
   road-anomaly train head --data synth -o runs/head
+  road-anomaly train head --data synth synth_rendered --cache features -o runs/mixed
   road-anomaly train head --data synth --val synth_val --kind head_v1 -o runs/head_v1
   road-anomaly train head --data synth --features pyramid --rate 2e-3 --epochs 6 \\
       --schedule cosine -o runs/head
@@ -73,8 +74,8 @@ class HeadTrainOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--data', required=True, type=Path, metavar='SYNTH',
-                        help="folder written by 'road-anomaly synthesize'")
+    parser.add_argument('--data', required=True, type=Path, nargs='+', metavar='SYNTH',
+                        help="folders written by 'road-anomaly synthesize', trained on together")
     parser.add_argument('--val', type=Path, metavar='SYNTH',
                         help='another such folder to measure AP, FPR95 and F1 on at the end')
     parser.add_argument('-o', '--out', required=True, type=Path, metavar='OUT',
@@ -84,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--resume', action='store_true', help='continue from OUT/checkpoint.pt')
     parser.add_argument('--cache', type=Path, metavar='FOLDER',
-                        help="where to keep the segmenter's answers (default OUT/features)")
+                        help="where to keep the segmenter's answers, one folder per data folder; "
+                             'runs may share it (default OUT/features)')
     add_options(parser, HeadTrainOptions)
 
 

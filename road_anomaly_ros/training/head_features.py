@@ -43,11 +43,14 @@ class Cache(Sequence[Example]):
         self._records = read_records(data)
         if not self._records:
             raise ValueError(f"{data}: expected images of 'road-anomaly synthesize', found none")
-        config = (data / CONFIG).read_bytes() if (data / CONFIG).is_file() else b''
-        self._key = {'segmenter': digest, 'features': features,
-                     'data': hashlib.sha256(config).hexdigest()}
+        self._key = {'segmenter': digest, 'features': features, 'data': _mark(data)}
         self._check_key()
         self._files: list[Path] = []
+
+    @property
+    def mark(self) -> str:
+        """Return the SHA-256 of the settings that the images were drawn with."""
+        return self._key['data']
 
     def _check_key(self) -> None:
         path = self.folder / KEY
@@ -99,6 +102,37 @@ class Cache(Sequence[Example]):
             mask = part['mask']
             yield Example(MaskOutput(part['class_logits'], part['mask_logits'],
                                      (mask.shape[0], mask.shape[1]), part.get('features')), mask)
+
+
+class Joined(Sequence[Example]):
+    """Several caches as one, in their order."""
+
+    def __init__(self, parts: Sequence[Cache]) -> None:
+        self.parts = tuple(parts)
+        self._places = [(part, number) for part in self.parts for number in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: Any) -> Example:
+        """Return the first example of an image."""
+        part, index = self._places[number]
+        return part[index]
+
+    def examples(self, number: int) -> Iterator[Example]:
+        """Yield the examples of image `number`; ValueError for a damaged file."""
+        part, index = self._places[number]
+        return part.examples(index)
+
+
+def cache_name(data: Path) -> str:
+    """Return the name of a data folder's cache: that of the folder, marked by its settings."""
+    return f'{data.resolve().name}-{_mark(data)[:8]}'
+
+
+def _mark(data: Path) -> str:
+    config = data / CONFIG
+    return hashlib.sha256(config.read_bytes() if config.is_file() else b'').hexdigest()
 
 
 def examples_of(output: MaskOutput | WindowedOutput,

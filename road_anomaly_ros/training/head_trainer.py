@@ -23,7 +23,14 @@ from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.weights import select_device
 from road_anomaly_ros.training.head import HeadTrainOptions
-from road_anomaly_ros.training.head_features import Cache, Example, at_points, fingerprint
+from road_anomaly_ros.training.head_features import (
+    Cache,
+    Example,
+    Joined,
+    at_points,
+    cache_name,
+    fingerprint,
+)
 from road_anomaly_ros.training.measure import Curve, pixel_curve
 
 CHECKPOINT = 'checkpoint.pt'
@@ -42,10 +49,11 @@ class Points:
     columns: Tensor
 
 
-def train(options: HeadTrainOptions, *, data: Path, out: Path, val: Path | None = None,
-          segmenter: str = 'mask2former', model: str = 'builtin', device: str = 'auto',
-          resume: bool = False, cache: Path | None = None) -> dict[str, float]:
-    """Train a head on the images of `data`, write it to `out`, return its figures on `val`.
+def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
+          val: Path | None = None, segmenter: str = 'mask2former', model: str = 'builtin',
+          device: str = 'auto', resume: bool = False,
+          cache: Path | None = None) -> dict[str, float]:
+    """Train a head on the images of all `data`, write it to `out`, return its figures on `val`.
 
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
     """
@@ -56,18 +64,19 @@ def train(options: HeadTrainOptions, *, data: Path, out: Path, val: Path | None 
     features = _features_for(options, frozen)
     before, digest = fingerprint(frozen), heads.weights_digest(frozen.model_dir)
     base = cache or out / 'features'
-    caches = [Cache(base / name, data=folder, digest=digest, features=features)
-              for name, folder in (('train', data), ('val', val)) if folder is not None]
-    for part in caches:
+    parts = [Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
+             for folder in (*data, *(() if val is None else (val,)))]
+    for part in parts:
         part.fill(frozen, place)
-    trainer = Trainer(options, caches[0], out, digest=digest, features=features, device=place)
+    shown = Joined(parts[:len(data)])
+    trainer = Trainer(options, shown, out, digest=digest, features=features, device=place)
     if resume:
         trainer.load()
     trainer.run()
     if fingerprint(frozen) != before:
         raise RuntimeError('the frozen segmenter changed while its head was trained')
-    trainer.save_head(frames=len(caches[0]))
-    figures = {} if val is None else measure(out, options.kind, caches[1])
+    trainer.save_head(frames=len(shown))
+    figures = {} if val is None else measure(out, options.kind, parts[-1])
     if figures:
         _write(out / 'results.json', json.dumps(figures, indent=1).encode())
         print(', '.join(f'{name} {value:.4f}' for name, value in figures.items()))
@@ -95,8 +104,8 @@ def _features_for(options: HeadTrainOptions, segmenter: Any) -> str:
 class Trainer:
     """Head, optimiser and the epoch reached; saved and continued as a whole."""
 
-    def __init__(self, options: HeadTrainOptions, cache: Cache, out: Path, *, digest: str,
-                 features: str, device: torch.device) -> None:
+    def __init__(self, options: HeadTrainOptions, cache: Joined, out: Path, *,
+                 digest: str, features: str, device: torch.device) -> None:
         self.options, self.cache, self.out, self.device = options, cache, out, device
         self.epoch, self.losses = 0, list[float]()
         sample = cache[0].output.features
@@ -190,7 +199,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         state = {'head': self.head.state_dict(), 'optimizer': self.optimizer.state_dict(),
                  'epoch': self.epoch, 'losses': self.losses, 'options': _plain(self.options),
-                 'segmenter': self.info.segmenter}
+                 'segmenter': self.info.segmenter, 'data': self._marks()}
         partial = self.out / f'.{CHECKPOINT}.partial'
         torch.save(state, partial)
         os.replace(partial, self.out / CHECKPOINT)
@@ -199,6 +208,9 @@ class Trainer:
             writer.writerow(['epoch', 'loss'])
             writer.writerows([number, f'{loss:.6f}'] for number, loss in enumerate(self.losses, 1))
         os.replace(self.out / '.curve.csv.partial', self.out / 'curve.csv')
+
+    def _marks(self) -> list[str]:
+        return [part.mark for part in self.cache.parts]
 
     def load(self) -> None:
         """Continue from OUT/checkpoint.pt where there is one; ValueError for another run's."""
@@ -212,6 +224,8 @@ class Trainer:
                                  f'now {value!r}; choose another folder')
         if state['segmenter'] != self.info.segmenter:
             raise ValueError(f'{path} was trained on another segmenter; choose another folder')
+        if state.get('data', self._marks()) != self._marks():
+            raise ValueError(f'{path} was trained on other images; choose another folder')
         self.head.load_state_dict(state['head'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.epoch, self.losses = state['epoch'], list(state['losses'])

@@ -26,18 +26,24 @@ examples:
       --annotations coco/annotations/instances_val2017.json --count 500 -o synth
   road-anomaly synthesize --backgrounds camvid/train --objects cutouts/ --count 1000 \\
       --vary 0.8 --procedural 0.4 --flip 0.5 --instances-max 3 --clean-ratio 0.1 -o synth
+  road-anomaly synthesize --backgrounds 'rendered:3000?scenes=300' --objects cutouts/ \\
+      --count 300 -o synth_rendered
+  road-anomaly synthesize --backgrounds 'rendered:4000?scenes=100&obstacles=true' --count 100 \\
+      -o rendered
 
-Backgrounds: images/ and labels/ of equal stems (CamVid layout), or leftImg8bit/ and gtFine/
-(Cityscapes layout). Objects: RGBA PNG cut-outs, or the images of a COCO annotation file.
+Backgrounds: images/ and labels/ of equal stems (CamVid layout), leftImg8bit/ and gtFine/
+(Cityscapes layout), or rendered:SEED with scenes, width, height and obstacles (false), one scene
+per seed from SEED on. Objects: RGBA PNG cut-outs, or the images of a COCO annotation file.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--backgrounds', required=True, type=Path, metavar='FOLDER',
-                        help='labelled road scenes')
-    parser.add_argument('--objects', required=True, type=Path, metavar='FOLDER',
-                        help='RGBA cut-outs, or the images of --annotations')
+    parser.add_argument('--backgrounds', required=True, metavar='FOLDER',
+                        help="folder of labelled road scenes, or 'rendered:SEED?scenes=N'")
+    parser.add_argument('--objects', type=Path, metavar='FOLDER',
+                        help='RGBA cut-outs, or the images of --annotations (default: nothing is '
+                             'pasted)')
     parser.add_argument('--annotations', type=Path, metavar='JSON', help='COCO instances')
     parser.add_argument('--categories', default='', metavar='A,B',
                         help='COCO categories to take (default: things strange on a road)')
@@ -73,6 +79,8 @@ def main(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.training.generator.writer import Sources, synthesize
     if arguments.count < 1:
         raise ValueError(f'--count: expected at least 1, got {arguments.count}')
+    if arguments.annotations is not None and arguments.objects is None:
+        raise ValueError('--annotations: expected the folder of its images as --objects')
     options = chosen_options(GeneratorOptions, arguments)
     categories = tuple(name.strip() for name in arguments.categories.split(',') if name.strip())
     sources = Sources(arguments.backgrounds, arguments.objects, arguments.annotations, categories)

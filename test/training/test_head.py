@@ -42,7 +42,8 @@ def world(tmp_path_factory) -> Path:
 
 
 def train(world: Path, out: Path, options: HeadTrainOptions = OPTIONS, **changes):
-    settings = {'data': world / 'synth', 'model': str(world / 'model'), 'device': 'cpu', **changes}
+    settings = {'data': [world / 'synth'], 'model': str(world / 'model'), 'device': 'cpu',
+                **changes}
     return head_trainer.train(options, out=out, **settings)
 
 
@@ -71,6 +72,7 @@ def test_stored_weights_take_raw_features(world, tmp_path):
     cache = head_features.Cache(tmp_path / 'cache', data=world / 'synth', digest='x',
                                 features='pyramid')
     cache.fill(frozen, torch.device('cpu'))
+    cache = head_features.Joined([cache])
     trainer = head_trainer.Trainer(OPTIONS, cache, tmp_path / 'out', digest='x',
                                    features='pyramid', device=torch.device('cpu'))
     trainer.run()
@@ -105,9 +107,41 @@ def test_resumed_equals_uninterrupted(world, tmp_path, monkeypatch):
             (tmp_path / 'whole' / name).read_bytes(), name
 
 
+def test_several_folders_are_trained_on_together(world, tmp_path):
+    both = [world / 'synth', world / 'val']
+    train(world, tmp_path / 'both', data=both, cache=tmp_path / 'cache')
+    info = json.loads((tmp_path / 'both' / heads.INFO).read_text())
+    assert info['training']['frames'] == 10
+    stored = sorted((tmp_path / 'cache').glob('*/*.safetensors'))
+    assert len(stored) == 10
+    times = [path.stat().st_mtime_ns for path in stored]
+    train(world, tmp_path / 'one', cache=tmp_path / 'cache')
+    assert [path.stat().st_mtime_ns for path in stored] == times
+    assert (tmp_path / 'one' / heads.WEIGHTS).read_bytes() != \
+        (tmp_path / 'both' / heads.WEIGHTS).read_bytes()
+    with pytest.raises(ValueError, match='trained on other images'):
+        train(world, tmp_path / 'one', data=both, cache=tmp_path / 'cache', resume=True)
+
+
+def test_joined_caches_keep_their_order(world, tmp_path):
+    train(world, tmp_path / 'out', data=[world / 'val', world / 'synth'], cache=tmp_path / 'cache')
+    parts = [head_features.Cache(
+        tmp_path / 'cache' / head_features.cache_name(world / name), data=world / name,
+        digest=json.loads((tmp_path / 'out' / heads.INFO).read_text())['segmenter'],
+        features='pyramid') for name in ('val', 'synth')]
+    for part in parts:
+        part.fill(None, torch.device('cpu'))        # nothing is missing, so nobody is asked
+    joined = head_features.Joined(parts)
+    assert len(joined) == 10
+    for number in (0, 4, 5, 9):
+        want = parts[number // 5][number % 5]
+        assert torch.equal(joined[number].mask, want.mask)
+        assert torch.equal(next(joined.examples(number)).output.features, want.output.features)
+
+
 def test_features_are_computed_once(world, tmp_path, monkeypatch):
     train(world, tmp_path / 'one', cache=tmp_path / 'cache')
-    files = sorted((tmp_path / 'cache' / 'train').glob('*.safetensors'))
+    files = sorted((tmp_path / 'cache').glob('synth-*/*.safetensors'))
     assert len(files) == 5
     times = [path.stat().st_mtime_ns for path in files]
     files[0].unlink()
@@ -154,7 +188,7 @@ def test_a_full_disk_keeps_the_features_that_are_complete(world, tmp_path, monke
     with pytest.raises(OSError, match='No space left'):
         train(world, tmp_path)
     monkeypatch.undo()
-    assert sorted(path.name for path in (tmp_path / 'features' / 'train').iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / 'features').glob('synth-*/*')) == [
         '000000.safetensors', '000001.safetensors', '000002.safetensors', 'cache.json']
     train(world, tmp_path)
     assert (tmp_path / heads.WEIGHTS).is_file()
@@ -176,6 +210,8 @@ def test_what_cannot_work_is_said_in_one_line(world, tmp_path, capsys):
     assert 'holds a run already' in capsys.readouterr().err
     assert cli.main([*words, '--resume', '--rate', '0.5']) == 2
     assert 'was trained with rate' in capsys.readouterr().err
+    assert cli.main([*words, '--resume', '--data', str(world / 'val')]) == 2
+    assert 'trained on other images' in capsys.readouterr().err
     assert cli.main([*words, '--resume', '--features', 'encoder']) == 2
     assert 'another segmenter, other features' in capsys.readouterr().err
 

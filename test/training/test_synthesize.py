@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.training.generator import blend, placement, variation, writer
+from road_anomaly_ros.training.generator import blend, placement, restyle, variation, writer
 from road_anomaly_ros.training.generator.backgrounds import read_backgrounds
 from road_anomaly_ros.training.generator.compose import Generator, image_seed
 from road_anomaly_ros.training.generator.cutouts import CocoCutouts, FolderCutouts, mask_of
 from road_anomaly_ros.training.generator.options import GeneratorOptions
+from road_anomaly_ros.training.generator.view import Cut, View, drawn_cut, shown
 from road_anomaly_ros.training.generator.writer import Sources, synthesize
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -106,7 +107,7 @@ def test_near_objects_cover_far_ones(sources):
 def test_pixels_outside_of_object_and_shadow_stay_as_they_were(sources):
     generator = sources.generator(dataclasses.replace(OPTIONS, shadow=0.0, feather_px=0))
     for index in range(6):
-        image, _ = generator.backgrounds.scenes[index % 3].read()
+        image = generator.backgrounds.scenes[index % 3].read().image
         sample = generator[index]
         outside = sample.mask != 1
         np.testing.assert_array_equal(sample.image[outside], image[outside])
@@ -199,11 +200,109 @@ def test_cityscapes_layout(tmp_path):
     for folder in (tmp_path, tmp_path / 'leftImg8bit' / 'train'):
         found = read_backgrounds(folder)
         assert found.layout == 'cityscapes' and found.ids('road') == (7,)
-        _, labels = found.scenes[0].read()
+        labels = found.scenes[0].read().labels
         np.testing.assert_array_equal(found.unlabelled(labels), labels == 1)
     cutouts = FolderCutouts(scenes.cutouts(tmp_path / 'cutouts'))
     sample = Generator(found, cutouts, GeneratorOptions(seed=2))[0]
     assert sample.record['objects'] and (sample.mask == 255).any()
+
+
+RENDERED = 'rendered:3?scenes=2&width=96&height=72'
+
+
+def test_rendered_scenes_are_backgrounds_too(tmp_path):
+    cutouts = scenes.cutouts(tmp_path / 'cutouts')
+    generator = Sources(RENDERED, cutouts).generator(OPTIONS)
+    assert generator.backgrounds.layout == 'rendered' and generator.backgrounds.ids('road') == (3,)
+    first, second, again = (generator[index] for index in range(3))
+    assert first.image.shape == (72, 96, 3)
+    assert first.record['background'] == again.record['background'] == 'rendered 3 96x72 clear'
+    assert second.record['background'] == 'rendered 4 96x72 clear'
+    assert first.record['objects'] and (first.mask == 1).any()
+    for text, message in (('rendered:x', 'seed'), ('rendered:3?moon=1', 'moon'),
+                          ('rendered:3?scenes=0', 'scenes')):
+        with pytest.raises((ValueError, TypeError), match=message):
+            read_backgrounds(text)
+
+
+def test_obstacles_of_the_renderer_are_the_truth(tmp_path):
+    from road_anomaly_ros.training.generator.rendered import render
+    sources = Sources(f'{RENDERED}&obstacles=true')
+    samples = [sources.generator(OPTIONS)[index] for index in range(2)]
+    assert any((sample.mask == 1).any() for sample in samples)
+    for seed, sample in zip((3, 4), samples, strict=True):
+        frame = render(seed, (72, 96), obstacles=True)
+        np.testing.assert_array_equal(sample.image, frame.image)
+        np.testing.assert_array_equal(sample.mask == 1, frame.instances > 0)
+        np.testing.assert_array_equal(sample.mask == 255,
+                                      (frame.labels == 255) & (frame.instances == 0))
+        counts = [np.count_nonzero(frame.instances == number)
+                  for number in np.unique(frame.instances)[1:]]
+        assert [item['visible'] for item in sample.record['objects']] == counts
+
+
+def test_things_are_pasted_beside_those_of_the_scene(tmp_path):
+    cutouts = scenes.cutouts(tmp_path / 'cutouts')
+    own = Sources(f'{RENDERED}&obstacles=true').generator(OPTIONS)
+    both = Sources(f'{RENDERED}&obstacles=true', cutouts).generator(OPTIONS)
+    for index in range(2):
+        before, after = own[index], both[index]
+        names = [item['object'] for item in after.record['objects']]
+        assert len(names) > len(before.record['objects']) == names.count('of the scene')
+        assert [item['id'] for item in after.record['objects']] == list(range(1, len(names) + 1))
+        np.testing.assert_array_equal(after.mask == 1, after.instances > 0)
+
+
+def test_rendered_scenes_from_the_command_line(tmp_path):
+    words = ['synthesize', '--backgrounds', RENDERED, '--count', '2', '--processes', '1']
+    assert cli.main([*words, '-o', str(tmp_path / 'out')]) == 0
+    assert sorted(path.name for path in (tmp_path / 'out' / 'labels').iterdir()) == [
+        '000000.png', '000001.png']
+    assert all(not json.loads(line)['objects'] for line in
+               (tmp_path / 'out' / 'manifest.jsonl').read_text().splitlines())
+    assert cli.main([*words, '--annotations', 'a.json', '-o', str(tmp_path / 'other')]) == 2
+
+
+def test_mirrored_and_magnified_backgrounds_keep_image_and_labels_together():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, (6, 8), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+    image = np.repeat(labels[..., None] * 40, 3, 2)
+    for _ in range(10):
+        cut = drawn_cut(rng, labels.shape, zoom=3.0, mirror=0.5)
+        assert 20 <= cut.height <= 60 and cut.left + cut.width <= 80
+        seen = shown(View(image, labels, labels), cut)
+        assert seen.image.shape == image.shape
+        same = np.abs(seen.image[..., 0] - seen.labels * 40.0) < 1
+        assert same.mean() > 0.7        # all but the soft edges between classes
+    whole = shown(View(image, labels, labels), Cut(0, 0, 60, 80, True))
+    np.testing.assert_array_equal(whole.labels, labels[:, ::-1])
+    assert Cut(20, 0, 31, 80, False).horizon(0.5, 61) == pytest.approx(10 / 30)
+
+
+def test_looks_change_and_the_truth_stays(sources):
+    plain = sources.generator(OPTIONS)[1]
+    for name in ('restyle', 'weather'):
+        changed = sources.generator(dataclasses.replace(OPTIONS, **{name: 1.0}))[1]
+        assert (changed.image != plain.image).mean() > 0.3, name
+        for part in ('mask', 'instances', 'labels'):
+            np.testing.assert_array_equal(getattr(changed, part), getattr(plain, part))
+        assert changed.record == plain.record
+
+
+def test_restyling_changes_classes_as_wholes():
+    labels = np.zeros((40, 60), np.uint8)
+    labels[:, 30:] = 1
+    image = np.full((40, 60, 3), (90, 120, 70), np.uint8)
+    moved = [restyle.restyled(np.random.default_rng(seed), image, labels) != image
+             for seed in range(20)]
+    halves = {(bool(part[:, :25].any()), bool(part[:, 35:].any())) for part in moved}
+    assert halves == {(False, False), (False, True), (True, False), (True, True)}
+
+
+def test_haze_lies_over_what_is_far():
+    image = np.zeros((50, 10, 3), np.float32)
+    hazed = restyle._hazed(np.random.default_rng(0), image, 0.4)[:, 0, 0]
+    assert hazed[0] == hazed[19] > hazed[30] > hazed[49] == 0
 
 
 def coco(folder: Path) -> Path:

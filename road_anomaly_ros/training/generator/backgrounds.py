@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
+
+from road_anomaly_ros.training.generator import rendered
+from road_anomaly_ros.training.generator.view import View
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 _EVALUATED = {7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole',
@@ -22,16 +26,27 @@ _OTHER_NAMES = {'pavement': 'sidewalk', 'pedestrian': 'person', 'bicyclist': 'bi
                 'tree': 'vegetation'}
 
 
+class Scene(Protocol):
+    """Something to paste on."""
+
+    @property
+    def name(self) -> str:
+        """Return what the manifest calls the scene; equal names mean equal pictures."""
+
+    def read(self) -> View:
+        """Return the picture; ValueError, one line, if it is bad."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Background:
-    """One scene: the files of image and label map."""
+    """One recorded scene: the files of image and label map."""
 
     name: str
     image: Path
     labels: Path
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return image uint8 RGB [H,W,3] and labels uint8 [H,W]; ValueError, one line, if bad."""
+    def read(self) -> View:
+        """Return the picture, which holds nothing unknown; ValueError, one line, if it is bad."""
         image = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
         labels = cv2.imread(str(self.labels), cv2.IMREAD_UNCHANGED)
         for path, found in ((self.image, image), (self.labels, labels)):
@@ -40,14 +55,14 @@ class Background:
         if labels.ndim != 2 or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
             raise ValueError(f'{self.labels}: expected uint8 labels of shape {image.shape[:2]}, '
                              f'got {labels.dtype} {labels.shape}')
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels
+        return View(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels, np.zeros_like(labels))
 
 
 @dataclasses.dataclass(frozen=True)
 class Backgrounds:
     """The scenes of a folder with the names of their label ids."""
 
-    scenes: tuple[Background, ...]
+    scenes: Sequence[Scene]
     names: Mapping[int, str]
     layout: str
 
@@ -65,13 +80,16 @@ class Backgrounds:
         return ~known[labels]
 
 
-def read_backgrounds(folder: Path) -> Backgrounds:
-    """Find the scenes of `folder`, sorted by name; ValueError where it has neither layout.
+def read_backgrounds(source: Path | str) -> Backgrounds:
+    """Find the scenes of a folder, sorted by name; ValueError where it has neither layout.
 
     CamVid: images/ and labels/ with files of the same stem. Cityscapes: leftImg8bit/ and gtFine/
     at the top, or the folder leftImg8bit/SPLIT itself; labelIds and labelTrainIds are understood.
+    A source 'rendered:SEED?name=value&...' is no folder but asks for rendered scenes.
     """
-    folder = Path(folder)
+    if str(source).startswith(rendered.PREFIX):
+        return Backgrounds(rendered.scenes(str(source)), dict(enumerate(_CAMVID)), 'rendered')
+    folder = Path(source)
     if (folder / 'images').is_dir() and (folder / 'labels').is_dir():
         return _camvid(folder)
     if 'leftImg8bit' in folder.parts or (folder / 'leftImg8bit').is_dir():
@@ -85,7 +103,7 @@ def _camvid(folder: Path) -> Backgrounds:
                     if path.suffix.lower() in _SUFFIXES)
     scenes = tuple(Background(path.stem, path, folder / 'labels' / f'{path.stem}.png')
                    for path in images)
-    return _checked(Backgrounds(scenes, dict(enumerate(_CAMVID)), 'camvid'), folder / 'images')
+    return _checked(scenes, dict(enumerate(_CAMVID)), 'camvid', folder / 'images')
 
 
 def _cityscapes(folder: Path) -> Backgrounds:
@@ -103,14 +121,15 @@ def _cityscapes(folder: Path) -> Backgrounds:
             train_ids = False
         scenes.append(Background(stem, path, labels))
     names = dict(enumerate(_EVALUATED.values())) if train_ids else _EVALUATED
-    return _checked(Backgrounds(tuple(scenes), names, 'cityscapes'), images)
+    return _checked(tuple(scenes), names, 'cityscapes', images)
 
 
-def _checked(found: Backgrounds, where: Path) -> Backgrounds:
-    if not found.scenes:
+def _checked(scenes: tuple[Background, ...], names: Mapping[int, str], layout: str,
+             where: Path) -> Backgrounds:
+    if not scenes:
         raise ValueError(f'{where}: expected JPEG or PNG images, found none')
-    missing = [scene.labels for scene in found.scenes if not scene.labels.is_file()]
+    missing = [scene.labels for scene in scenes if not scene.labels.is_file()]
     if missing:
         raise ValueError(f'{missing[0]}: expected a label map for every image, found none here '
-                         f'({len(missing)} of {len(found.scenes)} are missing)')
-    return found
+                         f'({len(missing)} of {len(scenes)} are missing)')
+    return Backgrounds(scenes, names, layout)

@@ -74,6 +74,15 @@ class GeneratorOptions:
     procedural: float = option(
         0.0, 'Share of objects drawn by rule (shapes with textures) instead of cut-outs.',
         low=0.0, high=1.0)
+    mirror: float = option(0.0, 'Probability of mirroring a background.', low=0.0, high=1.0)
+    zoom: float = option(1.0, 'Backgrounds are magnified by 1 to this factor and cut to their '
+                         'size.', low=1.0, high=8.0)
+    restyle: float = option(
+        0.0, 'Probability of giving the classes of a background other colours and grain, each '
+        'its own, so that an unusual look alone is not taken for an anomaly.', low=0.0, high=1.0)
+    weather: float = option(
+        0.0, 'Probability of changing the finished image as a whole: exposure, tint, haze, blur, '
+        'noise, compression.', low=0.0, high=1.0)
     image_format: str = option('jpg', 'File format of the images: jpg (quality 95) or png.',
                                choices=('jpg', 'png'))
 

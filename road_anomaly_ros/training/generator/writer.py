@@ -35,16 +35,21 @@ _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Where backgrounds and objects lie; `annotations` is a COCO file, `objects` its images."""
+    """Where backgrounds and objects lie; `annotations` is a COCO file, `objects` its images.
 
-    backgrounds: Path
-    objects: Path
+    `backgrounds` may also be 'rendered:SEED?...'; without `objects` nothing is pasted.
+    """
+
+    backgrounds: Path | str
+    objects: Path | None = None
     annotations: Path | None = None
     categories: tuple[str, ...] = ()
 
     def generator(self, options: GeneratorOptions) -> Generator:
         """Read the folders; ValueError, one line, for what cannot work."""
         scenes = read_backgrounds(self.backgrounds)
+        if self.objects is None:
+            return Generator(scenes, None, options)
         if self.annotations is None:
             return Generator(scenes, FolderCutouts(self.objects), options)
         names = {'categories': self.categories} if self.categories else {}
@@ -176,11 +181,12 @@ def read_records(out: Path) -> dict[int, dict[str, Any]]:
 
 def _describe(sources: Sources, generator: Generator) -> dict[str, Any]:
     scenes = [scene.name for scene in generator.backgrounds.scenes]
-    names = [generator.cutouts.name(index) for index in range(len(generator.cutouts))]
+    cutouts = generator.cutouts
+    names = [] if cutouts is None else [cutouts.name(index) for index in range(len(cutouts))]
     options = {name: list(value) if isinstance(value, tuple) else value
                for name, value in dataclasses.asdict(generator.options).items()}
     return {'backgrounds': str(sources.backgrounds), 'layout': generator.backgrounds.layout,
-            'objects': str(sources.objects),
+            'objects': str(sources.objects or ''),
             'annotations': str(sources.annotations or ''), 'scenes': len(scenes),
             'cutouts': len(names), 'sources': _digest([*scenes, *names]), 'options': options}
 
