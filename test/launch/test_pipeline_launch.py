@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import runpy
@@ -148,6 +149,21 @@ def test_rviz_shows_what_is_published_with_the_qos_of_its_publishers():
         assert topic['Reliability Policy'].replace(' ', '_').upper() == offered.reliability.name
         assert topic['Durability Policy'].upper() == offered.durability.name
     assert all(item['Class'] == 'rviz_default_plugins/Image' for item in displays)
+
+
+def test_foxglove_shows_the_same_as_rviz():
+    pytest.importorskip('rclpy', reason='needs the extra ros')
+    from road_anomaly_ros.ros.health import TOPIC
+    layout = json.loads((ROOT / 'rviz' / 'foxglove.json').read_text(encoding='utf-8'))
+    panels = layout['configById'].values()
+    shown = {panel['foxglovePanelTitle']: panel['imageMode']['imageTopic']
+             for panel in panels if 'imageMode' in panel}
+    view = yaml.safe_load((ROOT / 'rviz' / 'pipeline.rviz').read_text(encoding='utf-8'))
+    displays = view['Visualization Manager']['Displays']
+    assert shown == {item['Name']: item['Topic']['Value'] for item in displays}
+    assert [panel['topicToRender'] for panel in panels if 'topicToRender' in panel] == [TOPIC]
+    for name in layout['configById']:
+        assert json.dumps(layout['layout']).count(f'"{name}"') == 1
 
 
 def test_it_runs_with_the_launch_system(tmp_path):
