@@ -84,7 +84,7 @@ def test_steps_are_what_the_live_code_shows(rng):
     import torch
     score = cv2.GaussianBlur(rng.uniform(size=(60, 80)).astype(np.float32), (0, 0), 3)
     labels = torch.from_numpy((np.arange(80) > 40).astype(np.uint8)).expand(60, 80).contiguous()
-    scored = Scored(labels, torch.from_numpy(score), (), 0.0)
+    scored = Scored(labels, torch.from_numpy(score), (), 0.0, {})
     options = objects.ObjectOptions(min_area=5, reference_area=0, on_drivable='touches')
     low = float(np.quantile(score, 0.8))
     steps = footage.false_steps(scored, options, low, (1,))

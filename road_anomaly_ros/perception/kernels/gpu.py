@@ -9,6 +9,8 @@ Nothing is read back, so that no call waits for the device. Where the kernel can
 from __future__ import annotations
 
 import logging
+import math
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,8 +24,10 @@ try:
 except ImportError:  # Triton comes with the CUDA builds of torch only
     programs = None  # type: ignore[assignment]
 
-PIXELS = 64
+PIXELS = 128  # of a program
+ROWS = 4  # of them between two rows of masks; the published masks have a quarter of the rows
 QUERIES = 32
+FAST = os.environ.get('TRITON_INTERPRET') != '1'  # the interpreter knows no assembler
 ABSENT = -3e38  # stands for -inf
 
 Result = TypeVar('Result')
@@ -50,8 +54,15 @@ def attempt(kernel: Callable[..., Result], *arguments: Any) -> Result | None:
         return None
 
 
-def _grid(size: tuple[int, int]) -> tuple[int, int]:
-    return -(-size[1] // PIXELS), size[0]
+def _tiles(size: tuple[int, int], height: int) -> tuple[tuple[int, int], int, dict[str, int]]:
+    """Return the grid, the programs that share two mask rows, and the shape of their tiles."""
+    scale = size[0] / height
+    rows = min(ROWS, 1 << max(0, round(math.log2(scale))))
+    columns = PIXELS // rows
+    most = min(size[0], math.ceil(1.5 * scale) + 1)  # the first row and the last have more
+    parts = -(-most // rows)
+    shape = {'ROWS': rows, 'COLUMNS': columns, 'QUERIES': QUERIES}
+    return (-(-size[1] // columns), height * parts), parts, shape
 
 
 def _power(count: int, least: int = 1) -> int:
@@ -70,7 +81,8 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
     out = _outputs(logits.device, size, vectors, len(linear) - skip)
     levels = torch.tensor(vectors.levels, dtype=torch.float32).to(logits.device, non_blocking=True)
     values = linear if accept is None else accept.float().clamp_min(ABSENT)
-    programs.accumulate[_grid(size)](
+    grid, parts, shape = _tiles(size, height)
+    programs.accumulate[grid](
         logits,
         linear,
         vectors.largest.contiguous(),
@@ -81,8 +93,9 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
         queries,
         height,
         width,
-        size[1],
+        *size,
         size[0] * size[1],
+        parts,
         height / size[0],
         width / size[1],
         1 / vectors.temperature,
@@ -99,9 +112,10 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
         ACCEPT=accept is not None,
         PARTITION=vectors.partition is not None,
         TANH=vectors.tanh is not None,
-        PIXELS=PIXELS,
-        QUERIES=QUERIES,
+        **shape,
         PRECISION='tf32x3',
+        FAST=FAST,
+        num_stages=1,
     )
     return _block(out, vectors, classes)
 
@@ -151,7 +165,8 @@ def support_overlap(
     """Return per query the pixels with a positive logit, and those in confident masks [Q]."""
     queries, height, width = logits.shape
     counts = torch.zeros((2, queries), dtype=torch.int32, device=logits.device)
-    programs.overlap[_grid(size)](
+    grid, parts, shape = _tiles(size, height)
+    programs.overlap[grid](
         logits,
         confident.to(torch.uint8),
         counts[0],
@@ -159,10 +174,10 @@ def support_overlap(
         queries,
         height,
         width,
-        size[1],
+        *size,
+        parts,
         height / size[0],
         width / size[1],
-        PIXELS=PIXELS,
-        QUERIES=QUERIES,
+        **shape,
     )
     return counts[0].long(), counts[1].long()

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Triton programs of the dense pass (importing this needs Triton); `gpu` starts them.
 
-A program owns PIXELS pixels of one image row and walks the queries in groups of QUERIES, so that a
-mask value exists in registers only. Sums over queries are products on the tensor cores in three
-TF32 parts, which keeps float32 accuracy. The positions of the taps are computed, not loaded.
+A program owns a tile of ROWS x COLUMNS pixels between the same two rows of the masks, so that these
+are read and interpolated along x once for all its rows, and walks the queries in groups of QUERIES:
+a mask value exists in registers only. Pixels lie along the last axis, where neighbouring threads
+read neighbouring values. Sums over queries are products on the tensor cores in three TF32 parts,
+which keeps float32 accuracy. The positions of the taps are computed, not loaded.
 """
 
 # mypy: disable-error-code=no-untyped-def
@@ -16,54 +18,86 @@ ABSENT = tl.constexpr(-3e38)  # stands for -inf
 
 
 @triton.jit
-def _taps(place, ratio, length):
-    """Return low tap, high tap and weight of the high one at output positions."""
-    at = tl.maximum((place.to(tl.float32) + 0.5) * ratio - 0.5, 0.0)
-    low = tl.minimum(at.to(tl.int32), length - 1)
-    high = tl.minimum(low + 1, length - 1)
-    return low, high, tl.minimum(at - low.to(tl.float32), 1.0)
+def _first_row(low, ratio, height, rows):
+    """Return the first image row whose lower tap is mask row `low`, `rows` beyond the last."""
+    at = tl.ceil((low.to(tl.float32) + 0.5) / ratio - 0.5).to(tl.int32)
+    return tl.where(low <= 0, 0, tl.where(low >= height, rows, tl.minimum(at, rows)))
 
 
 @triton.jit
-def _logits(masks, q, queries, column, columns, ratio_x, ratio_y, height, width):
-    """Return interpolated logits [PIXELS, QUERIES] of the queries `q`; ABSENT beyond the last."""
-    there = (column < columns)[:, None] & (q < queries)[None, :]
-    y_low, y_high, y_weight = _taps(tl.program_id(1), ratio_y, height)
-    x_low, x_high, x_weight = _taps(column, ratio_x, width)
-    plane = masks + q.to(tl.int64)[None, :] * height * width
-    left, right = x_low[:, None], x_high[:, None]
-    a = tl.load(plane + y_low * width + left, mask=there, other=ABSENT)
-    b = tl.load(plane + y_low * width + right, mask=there, other=ABSENT)
-    c = tl.load(plane + y_high * width + left, mask=there, other=ABSENT)
-    d = tl.load(plane + y_high * width + right, mask=there, other=ABSENT)
-    upper, lower = a + x_weight[:, None] * (b - a), c + x_weight[:, None] * (d - c)
-    return tl.where(there, upper + y_weight * (lower - upper), ABSENT)
+def _tile(ratio_y, height, rows, columns, parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return mask row, image rows [ROWS], those that are ours [ROWS], and columns [COLUMNS]."""
+    low = tl.program_id(1) // parts
+    first = _first_row(low, ratio_y, height, rows)
+    end = _first_row(low + 1, ratio_y, height, rows)
+    row = first + tl.program_id(1) % parts * ROWS + tl.arange(0, ROWS)
+    return low, row, row < end, tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+
+
+# fmt: off
+@triton.jit
+def _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+            QUERIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return interpolated logits [QUERIES, ROWS * COLUMNS]; beyond the last, what lies nearest."""
+    y_weight = tl.minimum(tl.maximum((row.to(tl.float32) + 0.5) * ratio_y - 0.5 - low, 0.0), 1.0)
+    at = tl.maximum((column.to(tl.float32) + 0.5) * ratio_x - 0.5, 0.0)
+    left = tl.minimum(at.to(tl.int32), width - 1)
+    x_weight = tl.minimum(at - left.to(tl.float32), 1.0)[None, :]
+    step = tl.where(left + 1 < width, 1, 0)[None, :]
+    plane = (tl.minimum(q, queries - 1) * height + low) * width
+    upper_left = masks + plane[:, None] + left[None, :]
+    lower_left = upper_left + tl.where(low + 1 < height, width, 0)
+    a, b = tl.load(upper_left), tl.load(upper_left + step)
+    c, d = tl.load(lower_left), tl.load(lower_left + step)
+    upper, lower = a + x_weight * (b - a), c + x_weight * (d - c)
+    z = upper[:, None, :] + y_weight[None, :, None] * (lower - upper)[:, None, :]
+    return tl.reshape(z, (QUERIES, ROWS * COLUMNS))
+
+
+@triton.jit
+def _sigmoid(z, FAST: tl.constexpr):
+    """Return 1 / (1 + exp(-z)), with `FAST` by two instructions that err by 2 units at most."""
+    if FAST:
+        return tl.inline_asm_elementwise(
+            '{ .reg .f32 t; mul.f32 t, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 t, t; '
+            'add.f32 t, t, 0f3F800000; rcp.approx.ftz.f32 $0, t; }',
+            '=f,f', [z], dtype=tl.float32, is_pure=True, pack=1)
+    return tl.sigmoid(z)
+# fmt: on
+
+
+@triton.jit
+def _places(row, ours, column, columns, PIXELS: tl.constexpr):
+    """Return the place of every pixel of a tile in a map [PIXELS], and which are the tile's."""
+    pixel = row.to(tl.int64)[:, None] * columns + column[None, :]
+    inside = ours[:, None] & (column < columns)[None, :]
+    return tl.reshape(pixel, (PIXELS,)), tl.reshape(inside, (PIXELS,))
 
 
 @triton.jit
 def _table(values, q, queries, row, rows):
-    """Return values[row, q] as [QUERIES, ROWS], 0 outside; `values` is [rows, queries]."""
-    there = (q < queries)[:, None] & (row < rows)[None, :]
-    return tl.load(values + row[None, :] * queries + q[:, None], mask=there, other=0)
+    """Return values[row, q] as [ROWS, QUERIES], 0 outside; `values` is [rows, queries]."""
+    there = (row < rows)[:, None] & (q < queries)[None, :]
+    return tl.load(values + row[:, None] * queries + q[None, :], mask=there, other=0)
 
 
 @triton.jit
 def _select(z, value, inverse, top, total, mean):
     """Take a group of queries into the running softmax over those with a positive logit."""
-    active = (z > 0) & (value > ABSENT)[None, :]
-    new = tl.maximum(top, tl.max(tl.where(active, value[None, :], ABSENT), 1))
+    active = (z > 0) & (value > ABSENT)[:, None]
+    new = tl.maximum(top, tl.max(tl.where(active, value[:, None], ABSENT), 0))
     fade = tl.exp((top - new) * inverse)
-    weight = tl.where(active, tl.exp((value[None, :] - new[:, None]) * inverse), 0.0)
-    total = total * fade + tl.sum(weight, 1)
-    mean = mean * fade + tl.sum(tl.where(active, weight * value[None, :], 0.0), 1)
+    weight = tl.where(active, tl.exp((value[:, None] - new[None, :]) * inverse), 0.0)
+    total = total * fade + tl.sum(weight, 0)
+    mean = mean * fade + tl.sum(tl.where(active, weight * value[:, None], 0.0), 0)
     return new, total, mean
 
 
 @triton.jit
 def _store_rows(out, values, pixel, inside, size, row, skip, rows):
-    """Store values [PIXELS, ROWS] as maps out[row - skip, pixel] for rows skip .. rows - 1."""
-    wanted = inside[:, None] & ((row >= skip) & (row < rows))[None, :]
-    place = (row - skip).to(tl.int64)[None, :] * size + pixel[:, None]
+    """Store values [ROWS, PIXELS] as maps out[row - skip, pixel] for rows skip .. rows - 1."""
+    wanted = ((row >= skip) & (row < rows))[:, None] & inside[None, :]
+    place = (row - skip).to(tl.int64)[:, None] * size + pixel[None, :]
     tl.store(out + place, values, mask=wanted)
 
 
@@ -84,113 +118,96 @@ def _store_semantic(
     PARTITION: tl.constexpr,
     TANH: tl.constexpr,
 ):
-    """Store what is read off the semantic map, the first CLASSES columns of `sums`."""
-    of_class = (n < CLASSES)[None, :]
+    """Store what is read off the semantic map, the first CLASSES rows of `sums`."""
+    of_class = (n < CLASSES)[:, None]
     semantic = tl.where(of_class, sums, ABSENT)
-    peak, label = tl.max(semantic, 1, return_indices=True, return_indices_tie_break_left=True)
+    peak, label = tl.max(semantic, 0, return_indices=True, return_indices_tie_break_left=True)
     tl.store(label_out + pixel, label.to(tl.uint8), mask=inside)
     tl.store(peak_out + pixel, peak, mask=inside)
     if PARTITION:
-        z = tl.where(of_class, (sums - peak[:, None]) * temper, 0.0)
+        z = tl.where(of_class, (sums - peak[None, :]) * temper, 0.0)
         share = tl.where(of_class, tl.exp(z), 0.0)
-        tl.store(partition_out + pixel, tl.sum(share, 1), mask=inside)
-        tl.store(partition_out + size + pixel, tl.sum(share * z, 1), mask=inside)
+        tl.store(partition_out + pixel, tl.sum(share, 0), mask=inside)
+        tl.store(partition_out + size + pixel, tl.sum(share * z, 0), mask=inside)
     if TANH:
         fall = tl.exp(-2.0 * scale * tl.where(of_class, sums, 0.0))
-        tl.store(tanh_out + pixel, tl.sum((1.0 - fall) / (1.0 + fall), 1), mask=inside)
+        tl.store(tanh_out + pixel, tl.sum((1.0 - fall) / (1.0 + fall), 0), mask=inside)
 
 
 # fmt: off
 @triton.jit
 def accumulate(masks, linear, maxima, chosen, levels, values, label_out, peak_out, sums_out,
                largest_out, votes_out, accept_out, covered_out, partition_out, tanh_out,
-               queries, height, width, columns, size, ratio_y, ratio_x, inverse, temper, scale,
-               skip, N: tl.constexpr, CLASSES: tl.constexpr, M: tl.constexpr, V: tl.constexpr,
-               N_PAD: tl.constexpr, M_PAD: tl.constexpr, V_PAD: tl.constexpr,
+               queries, height, width, rows, columns, size, parts, ratio_y, ratio_x, inverse,
+               temper, scale, skip, N: tl.constexpr, CLASSES: tl.constexpr, M: tl.constexpr,
+               V: tl.constexpr, N_PAD: tl.constexpr, M_PAD: tl.constexpr, V_PAD: tl.constexpr,
                ACCEPT: tl.constexpr, PARTITION: tl.constexpr, TANH: tl.constexpr,
-               PIXELS: tl.constexpr, QUERIES: tl.constexpr, PRECISION: tl.constexpr):
-    """Store the accumulators of PIXELS pixels of one image row."""
-    column = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    inside = column < columns
-    n, m, v = tl.arange(0, N_PAD), tl.arange(0, M_PAD), tl.arange(0, V_PAD)
-    sums = tl.zeros((PIXELS, N_PAD), tl.float32)
-    largest = tl.zeros((PIXELS, M_PAD), tl.float32)
-    votes = tl.zeros((PIXELS, V_PAD), tl.int32)
-    top = tl.full((PIXELS,), ABSENT, tl.float32)
-    total, mean = tl.zeros((PIXELS,), tl.float32), tl.zeros((PIXELS,), tl.float32)
-    for start in range(0, queries, QUERIES):
-        q = start + tl.arange(0, QUERIES)
-        z = _logits(masks, q, queries, column, columns, ratio_x, ratio_y, height, width)
-        probability = tl.where(z > ABSENT, tl.sigmoid(z), 0.0)
-        weights = _table(linear, q, queries, n, N)
-        sums = tl.dot(probability, weights, sums, input_precision=PRECISION)
+               ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr,
+               PRECISION: tl.constexpr, FAST: tl.constexpr):
+    """Store the accumulators of a tile of the image."""
+    PIXELS: tl.constexpr = ROWS * COLUMNS
+    low, row, ours, column = _tile(ratio_y, height, rows, columns, parts, ROWS, COLUMNS)
+    if tl.max(ours.to(tl.int32)) > 0:
+        n, m, v = tl.arange(0, N_PAD), tl.arange(0, M_PAD), tl.arange(0, V_PAD)
+        sums = tl.zeros((N_PAD, PIXELS), tl.float32)
+        largest = tl.zeros((M_PAD, PIXELS), tl.float32)
+        votes = tl.zeros((V_PAD, PIXELS), tl.int32)
+        top = tl.full((PIXELS,), ABSENT, tl.float32)
+        total, mean = tl.zeros((PIXELS,), tl.float32), tl.zeros((PIXELS,), tl.float32)
+        for start in range(0, queries, QUERIES):
+            q = start + tl.arange(0, QUERIES)
+            z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+                        QUERIES, ROWS, COLUMNS)
+            probability = _sigmoid(z, FAST)
+            sums = tl.dot(_table(linear, q, queries, n, N), probability, sums,
+                          input_precision=PRECISION)
+            if M > 0:
+                factor = _table(maxima, q, queries, m, M)
+                product = probability[None, :, :] * factor[:, :, None]
+                largest = tl.maximum(largest, tl.max(product, 1))
+            if V > 0:
+                level = tl.load(levels + v, mask=v < V, other=0.0)
+                hit = z[None, :, :] > level[:, None, None]
+                hit = hit & (_table(chosen, q, queries, v, V)[:, :, None] > 0)
+                votes += tl.sum(hit.to(tl.int32), 1)
+            if ACCEPT:
+                value = tl.load(values + q, mask=q < queries, other=ABSENT)
+                top, total, mean = _select(z, value, inverse, top, total, mean)
+        pixel, inside = _places(row, ours, column, columns, PIXELS)
+        _store_semantic(sums, n, pixel, inside, size, label_out, peak_out, partition_out,
+                        tanh_out, temper, scale, CLASSES, PARTITION, TANH)
+        _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
         if M > 0:
-            factor = _table(maxima, q, queries, m, M)
-            largest = tl.maximum(largest, tl.max(probability[:, :, None] * factor[None, :, :], 1))
+            _store_rows(largest_out, largest, pixel, inside, size, m, 0, M)
         if V > 0:
-            level = tl.load(levels + v, mask=v < V, other=0.0)
-            hit = z[:, :, None] > level[None, None, :]
-            hit = hit & (_table(chosen, q, queries, v, V)[None, :, :] > 0)
-            votes += tl.sum(hit.to(tl.int32), 1)
+            _store_rows(votes_out, votes, pixel, inside, size, v, 0, V)
         if ACCEPT:
-            value = tl.load(values + q, mask=q < queries, other=ABSENT)
-            top, total, mean = _select(z, value, inverse, top, total, mean)
-    pixel = tl.program_id(1).to(tl.int64) * columns + column
-    _store_semantic(
-        sums,
-        n,
-        pixel,
-        inside,
-        size,
-        label_out,
-        peak_out,
-        partition_out,
-        tanh_out,
-        temper,
-        scale,
-        CLASSES,
-        PARTITION,
-        TANH,
-    )
-    _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
-    if M > 0:
-        _store_rows(largest_out, largest, pixel, inside, size, m, 0, M)
-    if V > 0:
-        _store_rows(votes_out, votes, pixel, inside, size, v, 0, V)
-    if ACCEPT:
-        mean = tl.where(total > 0, mean / tl.maximum(total, 1e-30), 0.0)
-        tl.store(accept_out + pixel, mean, mask=inside)
-        tl.store(covered_out + pixel, (total > 0).to(tl.uint8), mask=inside)
-# fmt: on
+            mean = tl.where(total > 0, mean / tl.maximum(total, 1e-30), 0.0)
+            tl.store(accept_out + pixel, mean, mask=inside)
+            tl.store(covered_out + pixel, (total > 0).to(tl.uint8), mask=inside)
 
 
 @triton.jit
-def overlap(
-    masks,
-    confident,
-    areas,
-    shared,
-    queries,
-    height,
-    width,
-    columns,
-    ratio_y,
-    ratio_x,
-    PIXELS: tl.constexpr,
-    QUERIES: tl.constexpr,
-):
-    """Add what PIXELS pixels of one image row count for every query."""
-    column = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    region = tl.zeros((PIXELS,), tl.int32)
-    for start in range(0, queries, QUERIES):
-        q = start + tl.arange(0, QUERIES)
-        sure = tl.load(confident + q, mask=q < queries, other=0)
-        z = _logits(masks, q, queries, column, columns, ratio_x, ratio_y, height, width)
-        hit = (z > 0) & (sure > 0)[None, :]
-        region = tl.maximum(region, tl.max(hit.to(tl.int32), 1))
-    for start in range(0, queries, QUERIES):
-        q = start + tl.arange(0, QUERIES)
-        z = _logits(masks, q, queries, column, columns, ratio_x, ratio_y, height, width)
-        hit = (z > 0).to(tl.int32)
-        tl.atomic_add(areas + q, tl.sum(hit, 0), mask=q < queries)
-        tl.atomic_add(shared + q, tl.sum(hit * region[:, None], 0), mask=q < queries)
+def overlap(masks, confident, areas, shared, queries, height, width, rows, columns, parts,
+            ratio_y, ratio_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr):
+    """Add what a tile of the image counts for every query."""
+    PIXELS: tl.constexpr = ROWS * COLUMNS
+    low, row, ours, column = _tile(ratio_y, height, rows, columns, parts, ROWS, COLUMNS)
+    if tl.max(ours.to(tl.int32)) > 0:
+        _, inside = _places(row, ours, column, columns, PIXELS)
+        region = tl.zeros((PIXELS,), tl.int32)
+        for start in range(0, queries, QUERIES):
+            q = start + tl.arange(0, QUERIES)
+            sure = tl.load(confident + q, mask=q < queries, other=0)
+            z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+                        QUERIES, ROWS, COLUMNS)
+            hit = (z > 0) & (sure > 0)[:, None]
+            region = tl.maximum(region, tl.max(hit.to(tl.int32), 0))
+        for start in range(0, queries, QUERIES):
+            q = start + tl.arange(0, QUERIES)
+            z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+                        QUERIES, ROWS, COLUMNS)
+            hit = ((z > 0) & inside[None, :]).to(tl.int32)
+            tl.atomic_add(areas + q, tl.sum(hit, 1), mask=q < queries)
+            tl.atomic_add(shared + q, tl.sum(hit * region[None, :], 1), mask=q < queries)
+# fmt: on
