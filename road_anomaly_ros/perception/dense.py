@@ -48,6 +48,10 @@ def sanitize_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
     A row with NaN, or with +inf in several columns, becomes a pure void query; the rest is clamped
     to +-1e4. Unexplained pixels then get a high score, never a low one.
     """
+    if gpu.available(logits.device):
+        found = gpu.attempt(gpu.clean_classes, logits, LOGIT_LIMIT)
+        if found is not None:
+            return found
     logits = logits.float()
     broken = logits.isnan().any(1) | (logits.isposinf().sum(1) > 1)
     void = torch.full_like(logits, -LOGIT_LIMIT)
@@ -61,6 +65,10 @@ def sanitize_planes(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     NaN becomes 'absent', the rest is clamped to +-1e4. On the CPU good input is only looked at.
     """
+    if gpu.available(logits.device):
+        found = gpu.attempt(gpu.clean_planes, logits, LOGIT_LIMIT)
+        if found is not None:
+            return found
     logits = logits.float()
     if logits.device.type == 'cpu':
         low, high = logits.aminmax() if logits.numel() else (torch.zeros(()), torch.zeros(()))
@@ -125,7 +133,7 @@ class MaskSource:
     def __init__(
         self, output: MaskOutput, size: tuple[int, int], *, sanitized: bool = True
     ) -> None:
-        classes, masks = output.class_logits.float(), output.mask_logits
+        classes, masks = output.class_logits, output.mask_logits
         self.size = size
         self.output = output
         self.sanitized: Tensor = torch.zeros((), dtype=torch.int64, device=masks.device)
@@ -137,7 +145,7 @@ class MaskSource:
             classes = torch.full((1, classes.shape[1]), -LOGIT_LIMIT, device=masks.device)
             classes[:, -1] = LOGIT_LIMIT
             masks = torch.full((1, *masks.shape[1:]), -LOGIT_LIMIT, device=masks.device)
-        self.class_logits = classes  # [Q, K+1]
+        self.class_logits = classes.float()  # [Q, K+1]
         self.mask_logits = masks.float().contiguous()  # [Q, h, w]
         self._finite = sanitized
         self._compiled = sanitized and masks.device.type == 'cpu' and cpu.available()
@@ -321,8 +329,13 @@ def run(
     maps: dict[str, Tensor] = {}
 
     def consume(region: Region, block: Block) -> None:
-        labels[region] = block.label
+        nonlocal labels
         found = epilogue(block)
+        if device.type != 'cpu' and block.label.shape == source.size:  # nothing to put together
+            labels = block.label
+            maps.update((name, found[name]) for name in names)
+            return
+        labels[region] = block.label
         for name in names:
             if name not in maps:
                 maps.setdefault(

@@ -9,6 +9,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
+from road_anomaly_ros.perception import dense  # noqa: E402
 from road_anomaly_ros.perception.contract import MaskOutput  # noqa: E402
 from road_anomaly_ros.perception.dense import MaskSource, QueryVectors  # noqa: E402
 from road_anomaly_ros.perception.kernels import cpu, gpu  # noqa: E402
@@ -91,8 +92,19 @@ def counts(source):
     return torch.stack(source.support_overlap(sure))
 
 
+def broken(queries, columns):
+    values = torch.randn(queries, columns, generator=torch.Generator().manual_seed(1)) * 1e4
+    values[0, 1], values[1, :2], values[2, 0], values[3, 2] = (
+        torch.nan, torch.inf, torch.inf, -torch.inf)
+    return values
+
+
 def main():
     cpu.loops = None
+    for values in (broken(7, 5), broken(4, 4).half(), torch.zeros(0, 3)):
+        for clean in (dense.sanitize_classes, dense.sanitize_planes):
+            for ours, theirs in zip(*twice(clean, values), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     for shape in SHAPES:
         source = make_source(*shape)
         ours, theirs = twice(collect, source, every_kind(source))

@@ -27,6 +27,7 @@ except ImportError:  # Triton comes with the CUDA builds of torch only
 PIXELS = 128  # of a program
 ROWS = 4  # of them between two rows of masks; the published masks have a quarter of the rows
 QUERIES = 32
+WALK = 4096  # values of a program that only reads and writes
 FAST = os.environ.get('TRITON_INTERPRET') != '1'  # the interpreter knows no assembler
 ABSENT = -3e38  # stands for -inf
 
@@ -69,6 +70,32 @@ def _power(count: int, least: int = 1) -> int:
     return max(least, 1 << max(0, count - 1).bit_length())
 
 
+def clean_planes(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Return bounded float32 planes and the number of values that were not finite, in one walk."""
+    logits = logits.contiguous()
+    out = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    repaired = torch.zeros((), dtype=torch.int64, device=logits.device)
+    size = logits.numel()
+    if size:
+        programs.clean_planes[(-(-size // WALK),)](
+            logits, out, repaired, size, LIMIT=limit, BLOCK=WALK, num_warps=8
+        )
+    return out, repaired
+
+
+def clean_classes(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Do the same for class logits [Q,K+1], of which a row may become void."""
+    logits = logits.contiguous()
+    out = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    repaired = torch.zeros((), dtype=torch.int64, device=logits.device)
+    queries, columns = logits.shape
+    if queries:
+        programs.clean_classes[(queries,)](
+            logits, out, repaired, columns, LIMIT=limit, COLUMNS=_power(columns), num_warps=1
+        )
+    return out, repaired
+
+
 def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> Block:
     """Return the accumulators of the whole image of `size` (H, W), on the device of the logits.
 
@@ -79,14 +106,18 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
     queries, height, width = logits.shape
     accept = vectors.accept
     out = _outputs(logits.device, size, vectors, len(linear) - skip)
-    levels = torch.tensor(vectors.levels, dtype=torch.float32).to(logits.device, non_blocking=True)
+    largest = vectors.largest.contiguous() if vectors.maxima else linear
+    voters, levels = linear, linear  # stand for what is not read
+    if vectors.votes:
+        voters = vectors.voters.to(torch.uint8).contiguous()
+        levels = torch.tensor(vectors.levels).to(logits.device, non_blocking=True)
     values = linear if accept is None else accept.float().clamp_min(ABSENT)
     grid, parts, shape = _tiles(size, height)
     programs.accumulate[grid](
         logits,
         linear,
-        vectors.largest.contiguous(),
-        vectors.voters.to(torch.uint8).contiguous(),
+        largest,
+        voters,
         levels,
         values,
         *out,
@@ -124,9 +155,10 @@ def _outputs(
     device: torch.device, size: tuple[int, int], vectors: QueryVectors, sums: int
 ) -> list[Tensor]:
     """Return what the kernel writes, in its order; a map that nobody wants has no memory."""
+    nothing = torch.empty((0, *size), device=device)
 
     def empty(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty((count, *size), dtype=dtype, device=device)
+        return torch.empty((count, *size), dtype=dtype, device=device) if count else nothing
 
     accept = int(vectors.accept is not None)
     return [

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Triton programs of the dense pass (importing this needs Triton); `gpu` starts them.
 
-A program owns a tile of ROWS x COLUMNS pixels between the same two rows of the masks, so that these
-are read and interpolated along x once for all its rows, and walks the queries in groups of QUERIES:
-a mask value exists in registers only. Pixels lie along the last axis, where neighbouring threads
-read neighbouring values. Sums over queries are products on the tensor cores in three TF32 parts,
-which keeps float32 accuracy. The positions of the taps are computed, not loaded.
+A program owns a tile of ROWS x COLUMNS pixels between the same two rows of the masks, so that
+these are read and interpolated along x once for all its rows, and walks the queries in groups of
+QUERIES: a mask value exists in registers only. Pixels lie along the last axis, where neighbouring
+threads read neighbouring values. Sums over queries are products on the tensor cores in three TF32
+parts, which keeps float32 accuracy. The positions of the taps are computed, not loaded.
 """
 
 # mypy: disable-error-code=no-untyped-def
@@ -15,6 +15,42 @@ import triton
 import triton.language as tl
 
 ABSENT = tl.constexpr(-3e38)  # stands for -inf
+LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
+
+
+@triton.jit
+def _bounded(value, LIMIT: tl.constexpr):
+    """Clamp to +-LIMIT; NaN becomes -LIMIT."""
+    return tl.where(value == value, tl.minimum(tl.maximum(value, -LIMIT), LIMIT), -LIMIT)
+
+
+@triton.jit
+def clean_planes(values, out, repaired, size, LIMIT: tl.constexpr, BLOCK: tl.constexpr):
+    """Store `size` values as bounded float32 and add how many were not finite."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    value = tl.load(values + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, _bounded(value, LIMIT), mask=inside)
+    broken = tl.sum((tl.abs(value) <= LARGEST).to(tl.int32) ^ 1)
+    if broken > 0:
+        tl.atomic_add(repaired, broken.to(tl.int64))
+
+
+@triton.jit
+def clean_classes(values, out, repaired, columns, LIMIT: tl.constexpr, COLUMNS: tl.constexpr):
+    """Do the same for one query's class logits; one that makes no sense becomes pure void."""
+    column = tl.arange(0, COLUMNS)
+    place = tl.program_id(0) * columns + column
+    inside = column < columns
+    value = tl.load(values + place, mask=inside, other=0.0).to(tl.float32)
+    unknown = tl.sum((value != value).to(tl.int32))
+    sure = tl.sum((value > LARGEST).to(tl.int32))
+    void = tl.where(column == columns - 1, LIMIT, -LIMIT)
+    good = (unknown == 0) & (sure < 2)
+    tl.store(out + place, tl.where(good, _bounded(value, LIMIT), void), mask=inside)
+    broken = tl.sum((tl.abs(value) <= LARGEST).to(tl.int32) ^ 1)
+    if broken > 0:
+        tl.atomic_add(repaired, broken.to(tl.int64))
 
 
 @triton.jit
