@@ -24,9 +24,10 @@ try:
 except ImportError:  # Triton comes with the CUDA builds of torch only
     programs = None  # type: ignore[assignment]
 
-PIXELS = 128  # of a program
+PIXELS = 256  # of a program
 ROWS = 4  # of them between two rows of masks; the published masks have a quarter of the rows
-QUERIES = 32
+QUERIES = 16
+WARPS = 4
 WALK = 4096  # values of a program that only reads and writes
 FAST = os.environ.get('TRITON_INTERPRET') != '1'  # the interpreter knows no assembler
 ABSENT = -3e38  # stands for -inf
@@ -112,10 +113,12 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
         voters = vectors.voters.to(torch.uint8).contiguous()
         levels = torch.tensor(vectors.levels).to(logits.device, non_blocking=True)
     values = linear if accept is None else accept.float().clamp_min(ABSENT)
+    halves, scales, padded = _split(linear)
     grid, parts, shape = _tiles(size, height)
     programs.accumulate[grid](
         logits,
-        linear,
+        halves,
+        scales,
         largest,
         voters,
         levels,
@@ -137,18 +140,37 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
         CLASSES=classes,
         M=len(vectors.maxima),
         V=len(vectors.votes),
-        N_PAD=_power(len(linear), 16),
-        M_PAD=_power(len(vectors.maxima)),
-        V_PAD=_power(len(vectors.votes)),
+        N_PAD=len(scales),
+        Q_PAD=padded,
         ACCEPT=accept is not None,
         PARTITION=vectors.partition is not None,
         TANH=vectors.tanh is not None,
         **shape,
-        PRECISION='tf32x3',
         FAST=FAST,
+        num_warps=WARPS,
         num_stages=1,
     )
     return _block(out, vectors, classes)
+
+
+def _split(linear: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return weights [N,Q] as float16 halves, what undoes their scale, and Q with its padding."""
+    rows, queries = linear.shape
+    padded, height = -(-queries // QUERIES) * QUERIES, _power(rows, 16)
+    halves = torch.empty((2, padded, height), dtype=torch.float16, device=linear.device)
+    scales = torch.empty(height, device=linear.device)
+    programs.split_weights[(height,)](
+        linear,
+        halves,
+        scales,
+        queries,
+        N=rows,
+        N_PAD=height,
+        BLOCK=_power(padded),
+        Q_PAD=padded,
+        num_warps=1,
+    )
+    return halves, scales, padded
 
 
 def _outputs(
@@ -211,5 +233,6 @@ def support_overlap(
         height / size[0],
         width / size[1],
         **shape,
+        num_warps=WARPS,
     )
     return counts[0].long(), counts[1].long()

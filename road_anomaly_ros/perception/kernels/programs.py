@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Triton programs of the dense pass (importing this needs Triton); `gpu` starts them.
 
-A program owns a tile of ROWS x COLUMNS pixels between the same two rows of the masks, so that
+A program owns a tile of COLUMNS x ROWS pixels between the same two rows of the masks, so that
 these are read and interpolated along x once for all its rows, and walks the queries in groups of
-QUERIES: a mask value exists in registers only. Pixels lie along the last axis, where neighbouring
-threads read neighbouring values. Sums over queries are products on the tensor cores in three TF32
-parts, which keeps float32 accuracy. The positions of the taps are computed, not loaded.
+QUERIES: a mask value exists in registers only. Its rows are joined there, neighbouring threads
+have neighbouring columns, and maxima and votes are kept apart for every query of a group until the
+end, so that no value changes its thread on the way. Sums over queries are three products on the
+tensor cores: mask values and weights are split into two float16 halves each, scaled by powers of
+two so that both halves have their full precision; what is left out is below float32's rounding.
 """
 
 # mypy: disable-error-code=no-untyped-def
@@ -15,7 +17,11 @@ import triton
 import triton.language as tl
 
 ABSENT = tl.constexpr(-3e38)  # stands for -inf
+NOBODY = tl.constexpr(-1e38)  # its distance to ABSENT still is one
+LOG2E = tl.constexpr(1.4426950408889634)
 LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
+RAISED = tl.constexpr(4096.0)  # mask values are multiplied by it, weights of a row to below TALL
+TALL = tl.constexpr(2048.0)
 
 
 @triton.jit
@@ -60,22 +66,38 @@ def _first_row(low, ratio, height, rows):
     return tl.where(low <= 0, 0, tl.where(low >= height, rows, tl.minimum(at, rows)))
 
 
-@triton.jit
-def _tile(ratio_y, height, rows, columns, parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return mask row, image rows [ROWS], those that are ours [ROWS], and columns [COLUMNS]."""
-    low = tl.program_id(1) // parts
-    first = _first_row(low, ratio_y, height, rows)
-    end = _first_row(low + 1, ratio_y, height, rows)
-    row = first + tl.program_id(1) % parts * ROWS + tl.arange(0, ROWS)
-    return low, row, row < end, tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-
-
 # fmt: off
+@triton.jit
+def split_weights(linear, halves, scales, queries, N: tl.constexpr, N_PAD: tl.constexpr,
+                  BLOCK: tl.constexpr, Q_PAD: tl.constexpr):
+    """Store weights [N,Q] as float16 halves [2,Q_PAD,N_PAD], and what undoes their scale."""
+    n = tl.program_id(0)
+    q = tl.arange(0, BLOCK)
+    value = tl.load(linear + n * queries + q, mask=(q < queries) & (n < N), other=0.0)
+    largest = tl.maximum(tl.max(tl.abs(value), 0), 1e-30)
+    bits = largest.to(tl.int32, bitcast=True) & 0x7F800000  # the power of two at or below it
+    power = bits.to(tl.float32, bitcast=True)
+    value = value * (TALL / 2 / power)
+    high = value.to(tl.float16)
+    place = halves + q * N_PAD + n
+    tl.store(place, high, mask=q < Q_PAD)
+    tl.store(place + Q_PAD * N_PAD, (value - high.to(tl.float32)).to(tl.float16), mask=q < Q_PAD)
+    tl.store(scales + n, power / (TALL / 2 * RAISED))
+
+
+@triton.jit
+def _tile(ratio_y, height, rows, parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return mask row, first image row, the one after the last that is ours, columns [COLUMNS]."""
+    low = tl.program_id(1) // parts
+    first = _first_row(low, ratio_y, height, rows) + tl.program_id(1) % parts * ROWS
+    end = _first_row(low + 1, ratio_y, height, rows)
+    return low, first, end, tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+
+
 @triton.jit
 def _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
             QUERIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return interpolated logits [QUERIES, ROWS * COLUMNS]; beyond the last, what lies nearest."""
-    y_weight = tl.minimum(tl.maximum((row.to(tl.float32) + 0.5) * ratio_y - 0.5 - low, 0.0), 1.0)
+    """Return logits [QUERIES, COLUMNS * ROWS], rows fastest; past the edges, what lies nearest."""
     at = tl.maximum((column.to(tl.float32) + 0.5) * ratio_x - 0.5, 0.0)
     left = tl.minimum(at.to(tl.int32), width - 1)
     x_weight = tl.minimum(at - left.to(tl.float32), 1.0)[None, :]
@@ -85,55 +107,62 @@ def _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width
     lower_left = upper_left + tl.where(low + 1 < height, width, 0)
     a, b = tl.load(upper_left), tl.load(upper_left + step)
     c, d = tl.load(lower_left), tl.load(lower_left + step)
-    upper, lower = a + x_weight * (b - a), c + x_weight * (d - c)
-    z = upper[:, None, :] + y_weight[None, :, None] * (lower - upper)[:, None, :]
-    return tl.reshape(z, (QUERIES, ROWS * COLUMNS))
+    upper = a + x_weight * (b - a)
+    fall = c + x_weight * (d - c) - upper
+    z = upper + _y_weight(row, ratio_y, low) * fall
+    if ROWS > 1:
+        second = upper + _y_weight(row + 1, ratio_y, low) * fall
+        if ROWS > 2:
+            z = tl.join(z, upper + _y_weight(row + 2, ratio_y, low) * fall)
+            second = tl.join(second, upper + _y_weight(row + 3, ratio_y, low) * fall)
+        z = tl.join(z, second)
+    return tl.reshape(z, (QUERIES, COLUMNS * ROWS))
 
 
 @triton.jit
-def _sigmoid(z, FAST: tl.constexpr):
-    """Return 1 / (1 + exp(-z)), with `FAST` by two instructions that err by 2 units at most."""
+def _y_weight(row, ratio, low):
+    return tl.minimum(tl.maximum((row.to(tl.float32) + 0.5) * ratio - 0.5 - low, 0.0), 1.0)
+
+
+@triton.jit
+def _raised_sigmoid(z, FAST: tl.constexpr):
+    """Return RAISED / (1 + exp(-z)); two instructions with `FAST`, that err by 2 units at most."""
     if FAST:
         return tl.inline_asm_elementwise(
-            '{ .reg .f32 t; mul.f32 t, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 t, t; '
-            'add.f32 t, t, 0f3F800000; rcp.approx.ftz.f32 $0, t; }',
+            '{ .reg .f32 t; fma.rn.f32 t, $1, 0fBFB8AA3B, 0fC1400000; ex2.approx.ftz.f32 t, t; '
+            'add.f32 t, t, 0f39800000; rcp.approx.ftz.f32 $0, t; }',
             '=f,f', [z], dtype=tl.float32, is_pure=True, pack=1)
-    return tl.sigmoid(z)
+    return RAISED * tl.sigmoid(z)
 # fmt: on
 
 
 @triton.jit
-def _places(row, ours, column, columns, PIXELS: tl.constexpr):
+def _places(row, end, column, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Return the place of every pixel of a tile in a map [PIXELS], and which are the tile's."""
-    pixel = row.to(tl.int64)[:, None] * columns + column[None, :]
-    inside = ours[:, None] & (column < columns)[None, :]
-    return tl.reshape(pixel, (PIXELS,)), tl.reshape(inside, (PIXELS,))
-
-
-@triton.jit
-def _table(values, q, queries, row, rows):
-    """Return values[row, q] as [ROWS, QUERIES], 0 outside; `values` is [rows, queries]."""
-    there = (row < rows)[:, None] & (q < queries)[None, :]
-    return tl.load(values + row[:, None] * queries + q[None, :], mask=there, other=0)
+    rows = row + tl.arange(0, ROWS)
+    pixel = column[:, None] + rows.to(tl.int64)[None, :] * columns
+    inside = (column < columns)[:, None] & (rows < end)[None, :]
+    return tl.reshape(pixel, (COLUMNS * ROWS,)), tl.reshape(inside, (COLUMNS * ROWS,))
 
 
 @triton.jit
 def _select(z, value, inverse, top, total, mean):
     """Take a group of queries into the running softmax over those with a positive logit."""
-    active = (z > 0) & (value > ABSENT)[:, None]
-    new = tl.maximum(top, tl.max(tl.where(active, value[:, None], ABSENT), 0))
-    fade = tl.exp((top - new) * inverse)
-    weight = tl.where(active, tl.exp((value[:, None] - new[None, :]) * inverse), 0.0)
+    power = tl.where(value > ABSENT, value * (inverse * LOG2E), ABSENT)
+    power = tl.where(z > 0, power[:, None], ABSENT)
+    new = tl.maximum(top, tl.max(power, 0))
+    fade = tl.exp2(top - new)
+    weight = tl.exp2(power - new[None, :])
     total = total * fade + tl.sum(weight, 0)
-    mean = mean * fade + tl.sum(tl.where(active, weight * value[:, None], 0.0), 0)
+    mean = mean * fade + tl.sum(weight * value[:, None], 0)
     return new, total, mean
 
 
 @triton.jit
 def _store_rows(out, values, pixel, inside, size, row, skip, rows):
-    """Store values [ROWS, PIXELS] as maps out[row - skip, pixel] for rows skip .. rows - 1."""
-    wanted = ((row >= skip) & (row < rows))[:, None] & inside[None, :]
-    place = (row - skip).to(tl.int64)[:, None] * size + pixel[None, :]
+    """Store values [PIXELS, ROWS] as maps out[row - skip, pixel] for rows skip .. rows - 1."""
+    wanted = inside[:, None] & ((row >= skip) & (row < rows))[None, :]
+    place = pixel[:, None] + (row - skip).to(tl.int64)[None, :] * size
     tl.store(out + place, values, mask=wanted)
 
 
@@ -154,69 +183,79 @@ def _store_semantic(
     PARTITION: tl.constexpr,
     TANH: tl.constexpr,
 ):
-    """Store what is read off the semantic map, the first CLASSES rows of `sums`."""
-    of_class = (n < CLASSES)[:, None]
+    """Store what is read off the semantic map, the first CLASSES columns of `sums`."""
+    of_class = (n < CLASSES)[None, :]
     semantic = tl.where(of_class, sums, ABSENT)
-    peak, label = tl.max(semantic, 0, return_indices=True, return_indices_tie_break_left=True)
+    peak, label = tl.max(semantic, 1, return_indices=True, return_indices_tie_break_left=True)
     tl.store(label_out + pixel, label.to(tl.uint8), mask=inside)
     tl.store(peak_out + pixel, peak, mask=inside)
     if PARTITION:
-        z = tl.where(of_class, (sums - peak[None, :]) * temper, 0.0)
+        z = tl.where(of_class, (sums - peak[:, None]) * temper, 0.0)
         share = tl.where(of_class, tl.exp(z), 0.0)
-        tl.store(partition_out + pixel, tl.sum(share, 0), mask=inside)
-        tl.store(partition_out + size + pixel, tl.sum(share * z, 0), mask=inside)
+        tl.store(partition_out + pixel, tl.sum(share, 1), mask=inside)
+        tl.store(partition_out + size + pixel, tl.sum(share * z, 1), mask=inside)
     if TANH:
         fall = tl.exp(-2.0 * scale * tl.where(of_class, sums, 0.0))
-        tl.store(tanh_out + pixel, tl.sum((1.0 - fall) / (1.0 + fall), 0), mask=inside)
+        tl.store(tanh_out + pixel, tl.sum((1.0 - fall) / (1.0 + fall), 1), mask=inside)
 
 
 # fmt: off
 @triton.jit
-def accumulate(masks, linear, maxima, chosen, levels, values, label_out, peak_out, sums_out,
-               largest_out, votes_out, accept_out, covered_out, partition_out, tanh_out,
+def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out, peak_out,
+               sums_out, largest_out, votes_out, accept_out, covered_out, partition_out, tanh_out,
                queries, height, width, rows, columns, size, parts, ratio_y, ratio_x, inverse,
                temper, scale, skip, N: tl.constexpr, CLASSES: tl.constexpr, M: tl.constexpr,
-               V: tl.constexpr, N_PAD: tl.constexpr, M_PAD: tl.constexpr, V_PAD: tl.constexpr,
-               ACCEPT: tl.constexpr, PARTITION: tl.constexpr, TANH: tl.constexpr,
-               ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr,
-               PRECISION: tl.constexpr, FAST: tl.constexpr):
+               V: tl.constexpr, N_PAD: tl.constexpr, Q_PAD: tl.constexpr, ACCEPT: tl.constexpr,
+               PARTITION: tl.constexpr, TANH: tl.constexpr, ROWS: tl.constexpr,
+               COLUMNS: tl.constexpr, QUERIES: tl.constexpr, FAST: tl.constexpr):
     """Store the accumulators of a tile of the image."""
     PIXELS: tl.constexpr = ROWS * COLUMNS
-    low, row, ours, column = _tile(ratio_y, height, rows, columns, parts, ROWS, COLUMNS)
-    if tl.max(ours.to(tl.int32)) > 0:
-        n, m, v = tl.arange(0, N_PAD), tl.arange(0, M_PAD), tl.arange(0, V_PAD)
-        sums = tl.zeros((N_PAD, PIXELS), tl.float32)
-        largest = tl.zeros((M_PAD, PIXELS), tl.float32)
-        votes = tl.zeros((V_PAD, PIXELS), tl.int32)
-        top = tl.full((PIXELS,), ABSENT, tl.float32)
+    low, row, end, column = _tile(ratio_y, height, rows, parts, ROWS, COLUMNS)
+    if row < end:
+        n = tl.arange(0, N_PAD)
+        sums = tl.zeros((PIXELS, N_PAD), tl.float32)
+        largest = (tl.zeros((QUERIES, PIXELS), tl.float32),) * M
+        votes = (tl.zeros((QUERIES, PIXELS), tl.int32),) * V
+        top = tl.full((PIXELS,), NOBODY, tl.float32)
         total, mean = tl.zeros((PIXELS,), tl.float32), tl.zeros((PIXELS,), tl.float32)
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
+            there = q < queries
             z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
                         QUERIES, ROWS, COLUMNS)
-            probability = _sigmoid(z, FAST)
-            sums = tl.dot(_table(linear, q, queries, n, N), probability, sums,
-                          input_precision=PRECISION)
-            if M > 0:
-                factor = _table(maxima, q, queries, m, M)
-                product = probability[None, :, :] * factor[:, :, None]
-                largest = tl.maximum(largest, tl.max(product, 1))
-            if V > 0:
-                level = tl.load(levels + v, mask=v < V, other=0.0)
-                hit = z[None, :, :] > level[:, None, None]
-                hit = hit & (_table(chosen, q, queries, v, V)[:, :, None] > 0)
-                votes += tl.sum(hit.to(tl.int32), 1)
+            raised = _raised_sigmoid(z, FAST)
+            high = raised.to(tl.float16)
+            rest = tl.trans((raised - high.to(tl.float32)).to(tl.float16))
+            high = tl.trans(high)
+            weights = halves + q[:, None] * N_PAD + n[None, :]
+            weight = tl.load(weights)
+            sums = tl.dot(high, weight, sums)
+            sums = tl.dot(rest, weight, sums)
+            sums = tl.dot(high, tl.load(weights + Q_PAD * N_PAD), sums)
+            taller = ()
+            for i in tl.static_range(M):
+                factor = tl.load(maxima + i * queries + q, mask=there, other=0.0)
+                taller = taller + (tl.maximum(largest[i], raised * factor[:, None]),)
+            largest = taller
+            counted = ()
+            for i in tl.static_range(V):
+                voter = tl.load(chosen + i * queries + q, mask=there, other=0)
+                hit = (z > tl.load(levels + i)) & (voter > 0)[:, None]
+                counted = counted + (votes[i] + hit.to(tl.int32),)
+            votes = counted
             if ACCEPT:
-                value = tl.load(values + q, mask=q < queries, other=ABSENT)
+                value = tl.load(values + q, mask=there, other=ABSENT)
                 top, total, mean = _select(z, value, inverse, top, total, mean)
-        pixel, inside = _places(row, ours, column, columns, PIXELS)
+        sums = sums * tl.load(scales + n)[None, :]
+        pixel, inside = _places(row, end, column, columns, ROWS, COLUMNS)
         _store_semantic(sums, n, pixel, inside, size, label_out, peak_out, partition_out,
                         tanh_out, temper, scale, CLASSES, PARTITION, TANH)
         _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
-        if M > 0:
-            _store_rows(largest_out, largest, pixel, inside, size, m, 0, M)
-        if V > 0:
-            _store_rows(votes_out, votes, pixel, inside, size, v, 0, V)
+        for i in tl.static_range(M):
+            peak = tl.max(largest[i], 0) * (1.0 / RAISED)
+            tl.store(largest_out + i * size + pixel, peak, mask=inside)
+        for i in tl.static_range(V):
+            tl.store(votes_out + i * size + pixel, tl.sum(votes[i], 0), mask=inside)
         if ACCEPT:
             mean = tl.where(total > 0, mean / tl.maximum(total, 1e-30), 0.0)
             tl.store(accept_out + pixel, mean, mask=inside)
@@ -228,9 +267,9 @@ def overlap(masks, confident, areas, shared, queries, height, width, rows, colum
             ratio_y, ratio_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr):
     """Add what a tile of the image counts for every query."""
     PIXELS: tl.constexpr = ROWS * COLUMNS
-    low, row, ours, column = _tile(ratio_y, height, rows, columns, parts, ROWS, COLUMNS)
-    if tl.max(ours.to(tl.int32)) > 0:
-        _, inside = _places(row, ours, column, columns, PIXELS)
+    low, row, end, column = _tile(ratio_y, height, rows, parts, ROWS, COLUMNS)
+    if row < end:
+        _, inside = _places(row, end, column, columns, ROWS, COLUMNS)
         region = tl.zeros((PIXELS,), tl.int32)
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
