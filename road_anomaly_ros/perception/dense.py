@@ -78,6 +78,15 @@ def sanitize_planes(logits: Tensor) -> tuple[Tensor, Tensor]:
     return clean, (~logits.isfinite()).sum()
 
 
+def sanitize_masks(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same for masks [Q,h,w]; on CUDA as its kernel wants to read them."""
+    if gpu.available(logits.device):
+        found = gpu.attempt(gpu.clean_masks, logits, LOGIT_LIMIT)
+        if found is not None:
+            return found
+    return sanitize_planes(logits)
+
+
 def resize(planes: Tensor, rows: Taps, columns: Taps, *, finite: bool = True) -> Tensor:
     """Return the values [N,r,c] that a bilinear resize of planes [N,h,w] has at some taps.
 
@@ -139,14 +148,16 @@ class MaskSource:
         self.sanitized: Tensor = torch.zeros((), dtype=torch.int64, device=masks.device)
         if sanitized:
             classes, bad_classes = sanitize_classes(classes)
-            masks, bad_masks = sanitize_planes(masks)
+            masks, bad_masks = sanitize_masks(masks)
             self.sanitized = bad_classes + bad_masks
         if len(classes) == 0:  # no query is the same as one that is void and nowhere
             classes = torch.full((1, classes.shape[1]), -LOGIT_LIMIT, device=masks.device)
             classes[:, -1] = LOGIT_LIMIT
             masks = torch.full((1, *masks.shape[1:]), -LOGIT_LIMIT, device=masks.device)
         self.class_logits = classes.float()  # [Q, K+1]
-        self.mask_logits = masks.float().contiguous()  # [Q, h, w]
+        self.mask_logits = masks.float()  # [Q, h, w]
+        if not gpu.available(masks.device):
+            self.mask_logits = self.mask_logits.contiguous()
         self._finite = sanitized
         self._compiled = sanitized and masks.device.type == 'cpu' and cpu.available()
 

@@ -28,7 +28,9 @@ PIXELS = 256  # of a program
 ROWS = 4  # of them between two rows of masks; the published masks have a quarter of the rows
 QUERIES = 16
 WARPS = 4
+STAGES = 2  # groups of queries on their way at once
 WALK = 4096  # values of a program that only reads and writes
+TURNED = 128  # pixels of a program that brings the queries last
 FAST = os.environ.get('TRITON_INTERPRET') != '1'  # the interpreter knows no assembler
 ABSENT = -3e38  # stands for -inf
 
@@ -84,6 +86,48 @@ def clean_planes(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     return out, repaired
 
 
+def clean_masks(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Do the same for mask logits [Q,h,w], which are returned as a view with the queries last."""
+    logits = logits.contiguous()
+    out = _queries_last(logits)
+    repaired = torch.zeros((), dtype=torch.int64, device=logits.device)
+    queries, size = len(logits), logits[0].numel() if len(logits) else 0
+    if queries and size:
+        padded = out.stride(2)
+        programs.clean_masks[(-(-size // TURNED), padded // QUERIES)](
+            logits,
+            out,
+            repaired,
+            queries,
+            size,
+            LIMIT=limit,
+            Q_PAD=padded,
+            QUERIES=QUERIES,
+            PIXELS=TURNED,
+        )
+    return out, repaired
+
+
+def _queries_last(logits: Tensor) -> Tensor:
+    """Return room for such masks, as a view [Q,h,w] of memory [h,w,Q and its padding]."""
+    queries, height, width = logits.shape
+    memory = torch.empty((height, width, _padded(queries)), device=logits.device)
+    return memory.permute(2, 0, 1)[:queries]
+
+
+def _turned(logits: Tensor) -> Tensor:
+    """Return masks [Q,h,w] whose queries are last in memory: themselves, or a copy."""
+    queries, _, width = logits.shape
+    padded = _padded(queries)
+    if logits.dtype == torch.float32 and logits.stride() == (1, width * padded, padded):
+        return logits
+    return clean_masks(logits, math.inf)[0]
+
+
+def _padded(queries: int) -> int:
+    return -(-queries // QUERIES) * QUERIES
+
+
 def clean_classes(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """Do the same for class logits [Q,K+1], of which a row may become void."""
     logits = logits.contiguous()
@@ -100,8 +144,9 @@ def clean_classes(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
 def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> Block:
     """Return the accumulators of the whole image of `size` (H, W), on the device of the logits.
 
-    `logits` float32 [Q,h,w], finite and contiguous.
+    `logits` float32 [Q,h,w], finite, best as `clean_masks` returns them.
     """
+    logits = _turned(logits)
     linear, classes = vectors.linear.contiguous(), vectors.semantic.shape[1]
     skip = 0 if vectors.keep else classes
     queries, height, width = logits.shape
@@ -148,7 +193,7 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
         **shape,
         FAST=FAST,
         num_warps=WARPS,
-        num_stages=1,
+        num_stages=STAGES,
     )
     return _block(out, vectors, classes)
 
@@ -156,7 +201,7 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
 def _split(linear: Tensor) -> tuple[Tensor, Tensor, int]:
     """Return weights [N,Q] as float16 halves, what undoes their scale, and Q with its padding."""
     rows, queries = linear.shape
-    padded, height = -(-queries // QUERIES) * QUERIES, _power(rows, 16)
+    padded, height = _padded(queries), _power(rows, 16)
     halves = torch.empty((2, padded, height), dtype=torch.float16, device=linear.device)
     scales = torch.empty(height, device=linear.device)
     programs.split_weights[(height,)](
@@ -217,6 +262,7 @@ def support_overlap(
     logits: Tensor, size: tuple[int, int], confident: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return per query the pixels with a positive logit, and those in confident masks [Q]."""
+    logits = _turned(logits)
     queries, height, width = logits.shape
     counts = torch.zeros((2, queries), dtype=torch.int32, device=logits.device)
     grid, parts, shape = _tiles(size, height)
@@ -232,6 +278,7 @@ def support_overlap(
         parts,
         height / size[0],
         width / size[1],
+        Q_PAD=_padded(queries),
         **shape,
         num_warps=WARPS,
     )

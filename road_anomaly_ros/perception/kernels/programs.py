@@ -4,11 +4,12 @@
 
 A program owns a tile of COLUMNS x ROWS pixels between the same two rows of the masks, so that
 these are read and interpolated along x once for all its rows, and walks the queries in groups of
-QUERIES: a mask value exists in registers only. Its rows are joined there, neighbouring threads
-have neighbouring columns, and maxima and votes are kept apart for every query of a group until the
-end, so that no value changes its thread on the way. Sums over queries are three products on the
-tensor cores: mask values and weights are split into two float16 halves each, scaled by powers of
-two so that both halves have their full precision; what is left out is below float32's rounding.
+QUERIES: a mask value exists in registers only. Masks lie with the queries last, so that a thread
+reads several of them at once, and so do the tiles, as the tensor cores take them: its rows are
+joined in registers, and maxima and votes are kept apart for every query of a group until the end.
+Sums over queries are three products on the tensor cores: mask values and weights are split into
+two float16 halves each, scaled by powers of two so that both halves have their full precision;
+what is left out is below float32's rounding.
 """
 
 # mypy: disable-error-code=no-untyped-def
@@ -37,6 +38,31 @@ def clean_planes(values, out, repaired, size, LIMIT: tl.constexpr, BLOCK: tl.con
     inside = place < size
     value = tl.load(values + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + place, _bounded(value, LIMIT), mask=inside)
+    broken = tl.sum((tl.abs(value) <= LARGEST).to(tl.int32) ^ 1)
+    if broken > 0:
+        tl.atomic_add(repaired, broken.to(tl.int64))
+
+
+@triton.jit
+def clean_masks(
+    values,
+    out,
+    repaired,
+    queries,
+    size,
+    LIMIT: tl.constexpr,
+    Q_PAD: tl.constexpr,
+    QUERIES: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Do the same for masks [queries, size], stored with the queries last as [size, Q_PAD]."""
+    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
+    q = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
+    there = (q < queries)[:, None] & (pixel < size)[None, :]
+    place = q.to(tl.int64)[:, None] * size + pixel[None, :]
+    value = tl.load(values + place, mask=there, other=0.0).to(tl.float32)
+    place = pixel[:, None] * Q_PAD + q[None, :]
+    tl.store(out + place, tl.trans(_bounded(value, LIMIT)), mask=(pixel < size)[:, None])
     broken = tl.sum((tl.abs(value) <= LARGEST).to(tl.int32) ^ 1)
     if broken > 0:
         tl.atomic_add(repaired, broken.to(tl.int64))
@@ -95,16 +121,15 @@ def _tile(ratio_y, height, rows, parts, ROWS: tl.constexpr, COLUMNS: tl.constexp
 
 
 @triton.jit
-def _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+def _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD: tl.constexpr,
             QUERIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return logits [QUERIES, COLUMNS * ROWS], rows fastest; past the edges, what lies nearest."""
+    """Return logits [COLUMNS * ROWS, QUERIES], rows faster; past the edges, what lies nearest."""
     at = tl.maximum((column.to(tl.float32) + 0.5) * ratio_x - 0.5, 0.0)
     left = tl.minimum(at.to(tl.int32), width - 1)
-    x_weight = tl.minimum(at - left.to(tl.float32), 1.0)[None, :]
-    step = tl.where(left + 1 < width, 1, 0)[None, :]
-    plane = (tl.minimum(q, queries - 1) * height + low) * width
-    upper_left = masks + plane[:, None] + left[None, :]
-    lower_left = upper_left + tl.where(low + 1 < height, width, 0)
+    x_weight = tl.minimum(at - left.to(tl.float32), 1.0)[:, None]
+    step = tl.where(left + 1 < width, Q_PAD, 0)[:, None]
+    upper_left = masks + ((low * width + left) * Q_PAD)[:, None] + q[None, :]
+    lower_left = upper_left + tl.where(low + 1 < height, width * Q_PAD, 0)
     a, b = tl.load(upper_left), tl.load(upper_left + step)
     c, d = tl.load(lower_left), tl.load(lower_left + step)
     upper = a + x_weight * (b - a)
@@ -115,8 +140,10 @@ def _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width
         if ROWS > 2:
             z = tl.join(z, upper + _y_weight(row + 2, ratio_y, low) * fall)
             second = tl.join(second, upper + _y_weight(row + 3, ratio_y, low) * fall)
-        z = tl.join(z, second)
-    return tl.reshape(z, (QUERIES, COLUMNS * ROWS))
+            z = tl.permute(tl.join(z, second), (0, 2, 3, 1))
+        else:
+            z = tl.permute(tl.join(z, second), (0, 2, 1))
+    return tl.reshape(z, (COLUMNS * ROWS, QUERIES))
 
 
 @triton.jit
@@ -149,12 +176,12 @@ def _places(row, end, column, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 def _select(z, value, inverse, top, total, mean):
     """Take a group of queries into the running softmax over those with a positive logit."""
     power = tl.where(value > ABSENT, value * (inverse * LOG2E), ABSENT)
-    power = tl.where(z > 0, power[:, None], ABSENT)
-    new = tl.maximum(top, tl.max(power, 0))
+    power = tl.where(z > 0, power[None, :], ABSENT)
+    new = tl.maximum(top, tl.max(power, 1))
     fade = tl.exp2(top - new)
-    weight = tl.exp2(power - new[None, :])
-    total = total * fade + tl.sum(weight, 0)
-    mean = mean * fade + tl.sum(weight * value[:, None], 0)
+    weight = tl.exp2(power - new[:, None])
+    total = total * fade + tl.sum(weight, 1)
+    mean = mean * fade + tl.sum(weight * value[None, :], 1)
     return new, total, mean
 
 
@@ -214,19 +241,18 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
     if row < end:
         n = tl.arange(0, N_PAD)
         sums = tl.zeros((PIXELS, N_PAD), tl.float32)
-        largest = (tl.zeros((QUERIES, PIXELS), tl.float32),) * M
-        votes = (tl.zeros((QUERIES, PIXELS), tl.int32),) * V
+        largest = (tl.zeros((PIXELS, QUERIES), tl.float32),) * M
+        votes = (tl.zeros((PIXELS, QUERIES), tl.int32),) * V
         top = tl.full((PIXELS,), NOBODY, tl.float32)
         total, mean = tl.zeros((PIXELS,), tl.float32), tl.zeros((PIXELS,), tl.float32)
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
             there = q < queries
-            z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+            z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
                         QUERIES, ROWS, COLUMNS)
             raised = _raised_sigmoid(z, FAST)
             high = raised.to(tl.float16)
-            rest = tl.trans((raised - high.to(tl.float32)).to(tl.float16))
-            high = tl.trans(high)
+            rest = (raised - high.to(tl.float32)).to(tl.float16)
             weights = halves + q[:, None] * N_PAD + n[None, :]
             weight = tl.load(weights)
             sums = tl.dot(high, weight, sums)
@@ -235,12 +261,12 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
             taller = ()
             for i in tl.static_range(M):
                 factor = tl.load(maxima + i * queries + q, mask=there, other=0.0)
-                taller = taller + (tl.maximum(largest[i], raised * factor[:, None]),)
+                taller = taller + (tl.maximum(largest[i], raised * factor[None, :]),)
             largest = taller
             counted = ()
             for i in tl.static_range(V):
                 voter = tl.load(chosen + i * queries + q, mask=there, other=0)
-                hit = (z > tl.load(levels + i)) & (voter > 0)[:, None]
+                hit = (z > tl.load(levels + i)) & (voter > 0)[None, :]
                 counted = counted + (votes[i] + hit.to(tl.int32),)
             votes = counted
             if ACCEPT:
@@ -252,10 +278,10 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
                         tanh_out, temper, scale, CLASSES, PARTITION, TANH)
         _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
         for i in tl.static_range(M):
-            peak = tl.max(largest[i], 0) * (1.0 / RAISED)
+            peak = tl.max(largest[i], 1) * (1.0 / RAISED)
             tl.store(largest_out + i * size + pixel, peak, mask=inside)
         for i in tl.static_range(V):
-            tl.store(votes_out + i * size + pixel, tl.sum(votes[i], 0), mask=inside)
+            tl.store(votes_out + i * size + pixel, tl.sum(votes[i], 1), mask=inside)
         if ACCEPT:
             mean = tl.where(total > 0, mean / tl.maximum(total, 1e-30), 0.0)
             tl.store(accept_out + pixel, mean, mask=inside)
@@ -264,25 +290,26 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
 
 @triton.jit
 def overlap(masks, confident, areas, shared, queries, height, width, rows, columns, parts,
-            ratio_y, ratio_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr):
+            ratio_y, ratio_x, Q_PAD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+            QUERIES: tl.constexpr):
     """Add what a tile of the image counts for every query."""
     PIXELS: tl.constexpr = ROWS * COLUMNS
     low, row, end, column = _tile(ratio_y, height, rows, parts, ROWS, COLUMNS)
     if row < end:
         _, inside = _places(row, end, column, columns, ROWS, COLUMNS)
-        region = tl.zeros((PIXELS,), tl.int32)
+        region = tl.zeros((PIXELS, QUERIES), tl.int32)
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
             sure = tl.load(confident + q, mask=q < queries, other=0)
-            z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+            z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
                         QUERIES, ROWS, COLUMNS)
-            hit = (z > 0) & (sure > 0)[:, None]
-            region = tl.maximum(region, tl.max(hit.to(tl.int32), 0))
+            region |= ((z > 0) & (sure > 0)[None, :]).to(tl.int32)
+        counted = tl.max(region, 1) * inside.to(tl.int32)
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
-            z = _logits(masks, q, queries, low, row, column, ratio_x, ratio_y, height, width,
+            z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
                         QUERIES, ROWS, COLUMNS)
-            hit = ((z > 0) & inside[None, :]).to(tl.int32)
-            tl.atomic_add(areas + q, tl.sum(hit, 1), mask=q < queries)
-            tl.atomic_add(shared + q, tl.sum(hit * region[None, :], 1), mask=q < queries)
+            hit = ((z > 0) & inside[:, None]).to(tl.int32)
+            tl.atomic_add(areas + q, tl.sum(hit, 0), mask=q < queries)
+            tl.atomic_add(shared + q, tl.sum(hit * counted[:, None], 0), mask=q < queries)
 # fmt: on
