@@ -161,7 +161,10 @@ def test_foxglove_shows_the_same_as_rviz():
     view = yaml.safe_load((ROOT / 'rviz' / 'pipeline.rviz').read_text(encoding='utf-8'))
     displays = view['Visualization Manager']['Displays']
     assert shown == {item['Name']: item['Topic']['Value'] for item in displays}
-    assert [panel['topicToRender'] for panel in panels if 'topicToRender' in panel] == [TOPIC]
+    assert {panel['topicToRender'] for panel in panels if 'topicToRender' in panel} == {TOPIC}
+    selected = [(panel['selectedHardwareId'], panel['selectedName'])
+                for panel in panels if 'selectedName' in panel]
+    assert selected == [('image', '/anomaly_node: camera')]
     for name in layout['configById']:
         assert json.dumps(layout['layout']).count(f'"{name}"') == 1
 
