@@ -187,6 +187,7 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
         V=len(vectors.votes),
         N_PAD=len(scales),
         Q_PAD=padded,
+        SUMS=len(linear) > skip,
         ACCEPT=accept is not None,
         PARTITION=vectors.partition is not None,
         TANH=vectors.tanh is not None,
@@ -264,13 +265,12 @@ def support_overlap(
     """Return per query the pixels with a positive logit, and those in confident masks [Q]."""
     logits = _turned(logits)
     queries, height, width = logits.shape
-    counts = torch.zeros((2, queries), dtype=torch.int32, device=logits.device)
+    counts = torch.zeros(queries, dtype=torch.int64, device=logits.device)
     grid, parts, shape = _tiles(size, height)
     programs.overlap[grid](
         logits,
         confident.to(torch.uint8),
-        counts[0],
-        counts[1],
+        counts,
         queries,
         height,
         width,
@@ -282,4 +282,4 @@ def support_overlap(
         **shape,
         num_warps=WARPS,
     )
-    return counts[0].long(), counts[1].long()
+    return counts & 0xFFFFFFFF, counts >> 32

@@ -23,6 +23,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
 RAISED = tl.constexpr(4096.0)  # mask values are multiplied by it, weights of a row to below TALL
 TALL = tl.constexpr(2048.0)
+SHARED = tl.constexpr(1 << 32)
 
 
 @triton.jit
@@ -232,9 +233,10 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
                sums_out, largest_out, votes_out, accept_out, covered_out, partition_out, tanh_out,
                queries, height, width, rows, columns, size, parts, ratio_y, ratio_x, inverse,
                temper, scale, skip, N: tl.constexpr, CLASSES: tl.constexpr, M: tl.constexpr,
-               V: tl.constexpr, N_PAD: tl.constexpr, Q_PAD: tl.constexpr, ACCEPT: tl.constexpr,
-               PARTITION: tl.constexpr, TANH: tl.constexpr, ROWS: tl.constexpr,
-               COLUMNS: tl.constexpr, QUERIES: tl.constexpr, FAST: tl.constexpr):
+               V: tl.constexpr, N_PAD: tl.constexpr, Q_PAD: tl.constexpr, SUMS: tl.constexpr,
+               ACCEPT: tl.constexpr, PARTITION: tl.constexpr, TANH: tl.constexpr,
+               ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr,
+               FAST: tl.constexpr):
     """Store the accumulators of a tile of the image."""
     PIXELS: tl.constexpr = ROWS * COLUMNS
     low, row, end, column = _tile(ratio_y, height, rows, parts, ROWS, COLUMNS)
@@ -276,7 +278,8 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
         pixel, inside = _places(row, end, column, columns, ROWS, COLUMNS)
         _store_semantic(sums, n, pixel, inside, size, label_out, peak_out, partition_out,
                         tanh_out, temper, scale, CLASSES, PARTITION, TANH)
-        _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
+        if SUMS:
+            _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
         for i in tl.static_range(M):
             peak = tl.max(largest[i], 1) * (1.0 / RAISED)
             tl.store(largest_out + i * size + pixel, peak, mask=inside)
@@ -289,10 +292,10 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
 
 
 @triton.jit
-def overlap(masks, confident, areas, shared, queries, height, width, rows, columns, parts,
-            ratio_y, ratio_x, Q_PAD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def overlap(masks, confident, counts, queries, height, width, rows, columns, parts, ratio_y,
+            ratio_x, Q_PAD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
             QUERIES: tl.constexpr):
-    """Add what a tile of the image counts for every query."""
+    """Add what a tile counts for every query: its pixels, and above SHARED those in the region."""
     PIXELS: tl.constexpr = ROWS * COLUMNS
     low, row, end, column = _tile(ratio_y, height, rows, parts, ROWS, COLUMNS)
     if row < end:
@@ -301,15 +304,16 @@ def overlap(masks, confident, areas, shared, queries, height, width, rows, colum
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
             sure = tl.load(confident + q, mask=q < queries, other=0)
-            z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
-                        QUERIES, ROWS, COLUMNS)
-            region |= ((z > 0) & (sure > 0)[None, :]).to(tl.int32)
-        counted = tl.max(region, 1) * inside.to(tl.int32)
+            if tl.max(sure.to(tl.int32)) > 0:
+                z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
+                            QUERIES, ROWS, COLUMNS)
+                region |= ((z > 0) & (sure > 0)[None, :]).to(tl.int32)
+        worth = tl.where(inside, 1 + (tl.max(region, 1) << 16), 0)[:, None]  # both in one sum
         for start in range(0, queries, QUERIES):
             q = start + tl.arange(0, QUERIES)
             z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
                         QUERIES, ROWS, COLUMNS)
-            hit = ((z > 0) & inside[:, None]).to(tl.int32)
-            tl.atomic_add(areas + q, tl.sum(hit, 0), mask=q < queries)
-            tl.atomic_add(shared + q, tl.sum(hit * counted[:, None], 0), mask=q < queries)
+            count = tl.sum(tl.where(z > 0, worth, 0), 0)
+            count = (count & 0xFFFF).to(tl.int64) + (count >> 16).to(tl.int64) * SHARED
+            tl.atomic_add(counts + q, count, mask=(q < queries) & (count > 0))
 # fmt: on
