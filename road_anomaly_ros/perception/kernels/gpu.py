@@ -24,11 +24,11 @@ try:
 except ImportError:  # Triton comes with the CUDA builds of torch only
     programs = None  # type: ignore[assignment]
 
-PIXELS = 256  # of a program
+PIXELS = 128  # of a program
 ROWS = 4  # of them between two rows of masks; the published masks have a quarter of the rows
 QUERIES = 16
 WARPS = 4
-STAGES = 2  # groups of queries on their way at once
+STAGES = 1
 WALK = 4096  # values of a program that only reads and writes
 TURNED = 128  # pixels of a program that brings the queries last
 FAST = os.environ.get('TRITON_INTERPRET') != '1'  # the interpreter knows no assembler
