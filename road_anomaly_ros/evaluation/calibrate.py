@@ -6,9 +6,15 @@ INPUT is driving in which nothing lies on the road: every obstacle found there i
 threshold is the lowest at which they stay under --rate with --confidence, on roads like these and
 for this camera, model and chain. Per frame: the share of frames that show anything false. Per
 minute: the stretches of one block that show anything false. Frames that follow each other are
-alike, so blocks of several correlation times count as trials; footage that is too short for the
-promise is refused, with what it can promise. With --labels it is the threshold of the best F1.
-The file is for the option `calibration`; a run that was stopped is continued by the same command.
+alike, so blocks of several correlation times, 1 s at least, count as trials.
+
+A promise takes n blocks that show nothing false with (1 - p)^n <= 1 - C, and more where some do;
+p is R, or per minute R times the minutes of a block. With 95 % these are 29 blocks for 0.1 per
+frame, 59 for 0.05 and 299 for 0.01; for 2 per minute 89 blocks of 1 s. Footage that is too short
+is refused, with what it can promise. Drift of the scores is watched from 10 blocks on.
+
+With --labels it is the threshold of the best F1. The file is for the option `calibration`; a run
+that was stopped is continued by the same command.
 """
 
 from __future__ import annotations
@@ -114,6 +120,8 @@ def main(arguments: argparse.Namespace) -> int:
         print('interrupted: what is done is kept, the same command continues', file=sys.stderr)
         return 130
     _write(arguments.out, pipeline, levels, area)
+    if levels.promise is not None and levels.promise.blindness:
+        print(f'drift of the scores will not be noticed: {levels.promise.blindness}')
     print(f'{arguments.out}: threshold {levels.threshold:.6g} for {pipeline.chain.scorer} '
           f'({levels.source}); use it with --set calibration={arguments.out}')
     return 0

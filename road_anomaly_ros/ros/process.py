@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a process that holds one node: start, spin, clean end at SIGINT and SIGTERM.
 
-Imports no ROS at the top, so that the signals are in our hands before anything slow begins.
+Imports no ROS at the top, so that the signals are in our hands before anything slow begins; only
+while Python itself starts, some 30 ms, do they end the process the hard way.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_S = 10.0                      # for a frame or a model load; launch kills after 5 + 5 s
+GRACE_S = 10.0                      # for what must reach the disk, such as the end of a bag
+FRAME_GRACE_S = 3.0                 # for a frame or a model load; launch waits for 5 s
 THREADS = 3                         # transitions, images, and parameters with diagnostics
-
-_log = logging.getLogger(__name__)
 
 
 def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
@@ -27,56 +26,88 @@ def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
     def make(stop: threading.Event) -> Any:
         from road_anomaly_ros.ros.node import AnomalyNode
         return AnomalyNode()
-    leave(run(make, args=args))
+    leave(run(make, args=args, grace=FRAME_GRACE_S))
+
+
+class Stop(threading.Event):
+    """The wish that the process ends: nodes and threads set it, signals as well once it listens.
+
+    No handler sets it. A handler runs in the main thread, which may just hold the event's lock
+    and would wait for itself for ever: two signals in a row are enough. And a signal that another
+    thread takes from the kernel does not wake a main thread that waits for a lock. So signals
+    write their number to a pipe, from whatever thread, and the main thread reads it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)    # asked for by set_wakeup_fd
+
+    def listen(self) -> None:
+        """Take over the signals, in the main thread."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+
+    def set(self) -> None:
+        """Ask for the end; from any thread, any number of times."""
+        if not self.is_set():
+            super().set()
+            os.write(self._writer, b'\0')
+
+    def wait_listening(self) -> None:
+        """Return when a thread or a signal asks for the end; for the main thread."""
+        while os.read(self._reader, 1)[0] not in (0, *SIGNALS):
+            pass                        # of a library that has a signal of its own
+        super().set()
 
 
 def run(make: Callable[[threading.Event], Any], *, args: Sequence[str] | None = None,
-        threads: int = THREADS) -> int:
+        threads: int = THREADS, grace: float = GRACE_S) -> int:
     """Spin the node that `make(stop)` returns until a signal comes or the node sets `stop`.
 
     A node may offer `close()`, called once after the last callback and before it is destroyed,
     and `exit_code`. Returns 0 after a signal in whatever state; 1, after one line on stderr, when
-    the node cannot be made. Exceptions of callbacks are logged and do not end the process.
+    the node cannot be made. Exceptions of callbacks are logged and do not end the process. What
+    is not over `grace` seconds after a signal ends with the process, with code 0.
+
+    For the main thread of a process that ends afterwards: later signals are ignored.
     """
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in SIGNALS}
-    try:
-        return _Session(stop, threads).run(make, args)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    stop = Stop()
+    stop.listen()
+    code = _Session(stop, make, args, threads).run(grace)
+    for number in SIGNALS:
+        # The second of the two signals that launch and a terminal send may come as late as this,
+        # and Python takes down handlers of its own before it is gone.
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 class _Session:
     """One context, one node, one executor in a thread; the main thread waits for the signal."""
 
-    def __init__(self, stop: threading.Event, threads: int) -> None:
+    def __init__(self, stop: Stop, make: Callable[[threading.Event], Any],
+                 args: Sequence[str] | None, threads: int) -> None:
         self._stop = stop
+        self._make = make
+        self._args = args
         self._threads = threads
         self._node: Any = None
         self._executor: Any = None
+        self._waking = threading.Lock()         # an executor must not be woken once it is gone
         self._worker = threading.Thread(target=self._work, name='executor', daemon=True)
-        self._closing = threading.Event()
-        self._make: Callable[[threading.Event], Any] | None = None
         self._failure: BaseException | None = None
 
-    def run(self, make: Callable[[threading.Event], Any], args: Sequence[str] | None) -> int:
-        from road_anomaly_ros.ros.transport import make_room
-        make_room()
-        import rclpy
-        from rclpy.signals import SignalHandlerOptions
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        self._make = make
+    def run(self, grace: float) -> int:
         self._worker.start()
-        self._stop.wait()
-        self._closing.set()
-        if self._executor is not None:
-            self._executor.wake()
-        self._worker.join(GRACE_S)
+        self._stop.wait_listening()
+        with self._waking:
+            if self._executor is not None:
+                self._executor.wake()
+        self._worker.join(grace)
         if self._worker.is_alive():
             # A model load cannot be interrupted; nothing of ours is half written.
             leave(0)
-        rclpy.try_shutdown()
         return self._exit_code()
 
     def _exit_code(self) -> int:
@@ -88,27 +119,41 @@ class _Session:
     def _work(self) -> None:
         """Do all that may take long here, so that the main thread always hears a signal."""
         try:
-            self._node = self._make(self._stop)
-            if not self._closing.is_set():
-                self._spin()
+            self._live()
         except Exception as error:
             self._failure = error
         finally:
-            self._close()
             self._stop.set()
+
+    def _live(self) -> None:
+        from road_anomaly_ros.ros.transport import make_room
+        make_room()
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+        rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            if not self._stop.is_set():
+                self._node = self._make(self._stop)
+                self._spin()
+        finally:
+            self._close()
+            rclpy.try_shutdown()
 
     def _spin(self) -> None:
         from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
         executor = MultiThreadedExecutor(num_threads=self._threads)
         executor.add_node(self._node)
         self._executor = executor
-        while not self._closing.is_set() and self._node.context.ok():
+        # What is set after this look wakes the executor, what was set before is seen by it.
+        while not self._stop.is_set() and self._node.context.ok():
             try:
                 executor.spin_once(timeout_sec=1.0)
             except ExternalShutdownException:
                 break
             except Exception as error:      # one failing callback must not end the others
                 self._node.get_logger().error(f'callback failed: {one_line(error)}')
+        with self._waking:
+            self._executor = None
         # rclpy takes its guard down before its threads end, which then complain: end them first.
         pool = getattr(executor, '_executor', None)
         if pool is not None:
@@ -122,7 +167,7 @@ class _Session:
             getattr(self._node, 'close', lambda: None)()
             self._node.destroy_node()
         except Exception as error:          # the process ends anyway: say it, keep the exit code
-            _log.warning('while closing: %s', one_line(error))
+            print(f'while closing: {one_line(error)}', file=sys.stderr)
 
 
 def leave(code: int) -> NoReturn:

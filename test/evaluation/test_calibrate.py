@@ -15,8 +15,9 @@ from road_anomaly_ros.evaluation import footage, promises
 from road_anomaly_ros.evaluation.promises import Bound
 from road_anomaly_ros.perception import Pipeline, objects
 from road_anomaly_ros.perception.calibration import Calibration
-from road_anomaly_ros.perception.drift import Exchangeability
+from road_anomaly_ros.perception.drift import MIN_BLOCKS, Exchangeability
 from road_anomaly_ros.perception.pipeline import Scored
+from road_anomaly_ros.tools import bags
 
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain', '--set', 'objects.min_area=0']
 
@@ -27,6 +28,16 @@ def test_quiet_blocks_needed(rate, confidence, blocks):
     bound = Bound('frame', confidence)
     assert bound.needed(rate) == blocks
     assert bound.holds(np.zeros(blocks), rate) and not bound.holds(np.zeros(blocks - 1), rate)
+
+
+def test_the_help_says_how_much_footage_a_promise_takes(capsys):
+    with pytest.raises(SystemExit):
+        main(['calibrate', '--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    needed = [Bound('frame', 0.95).needed(rate) for rate in (0.1, 0.05, 0.01)]
+    assert '{} blocks for 0.1 per frame, {} for 0.05 and {} for 0.01'.format(*needed) in said
+    assert f'for 2 per minute {Bound("minute", 0.95, 1.0).needed(2)} blocks of 1 s' in said
+    assert f'from {MIN_BLOCKS} blocks on' in said
 
 
 def test_the_bound_of_quiet_blocks_is_a_power():
@@ -132,16 +143,71 @@ def test_a_calibration_of_another_model_is_refused(pictures, tmp_path):
         Pipeline.from_config({'calibration': str(out), 'scorer': 'plain'})
 
 
-def test_a_stopped_run_goes_on(pictures, tmp_path, monkeypatch):
-    calls = []
-    real = Pipeline.scores
+@pytest.fixture
+def bag(pictures, tmp_path):
+    """The pictures as a rosbag2, one per second, and a second camera that sees nothing."""
+    writer = bags.BagWriter(tmp_path / 'bag')
+    for second, path in enumerate(sorted(
+            pictures.iterdir(), key=lambda path: int(path.stem))):
+        picture = cv2.imread(str(path))
+        stamp = (100 + second) * 10**9
+        for topic, seen in (('/front', picture), ('/rear', np.zeros_like(picture))):
+            writer.write(topic, bags.IMAGE, bags.image_message(
+                seen, 'bgr8', stamp_ns=stamp, frame_id='camera'), stamp)
+    writer.close()
+    return tmp_path / 'bag'
 
-    def stops(self, image, chains):
-        calls.append(1)
-        if len(calls) == 25:
-            raise KeyboardInterrupt
-        return real(self, image, chains)
-    monkeypatch.setattr(Pipeline, 'scores', stops)
+
+def test_footage_from_a_bag(bag, pictures, tmp_path, capsys):
+    found = {}
+    for name, words in (('bag', [str(bag), '--topic', '/front']), ('folder', [str(pictures)])):
+        out = tmp_path / f'{name}.yaml'
+        assert main(['calibrate', *words, '-o', str(out), *SYNTHETIC, '--rate', '0.5']) == 0
+        found[name] = Calibration.read(out).scorers['plain']
+    # The pictures of the folder come in the same order, so only the clock differs.
+    levels, promise = found['bag'], found['bag'].promise
+    assert levels.threshold == found['folder'].threshold
+    assert promise.drift == found['folder'].promise.drift and len(promise.drift) >= MIN_BLOCKS
+    assert promise.frames == 40 and promise.footage == 'bag' and promise.size == (48, 64)
+    assert promise.block_seconds == 40 // promise.blocks
+    capsys.readouterr()
+    out = tmp_path / 'other.yaml'
+    assert main(['calibrate', str(bag), '-o', str(out), *SYNTHETIC]) == 2
+    assert 'add --topic' in capsys.readouterr().err and not out.exists()
+    words = ['calibrate', str(bag), '--topic', '/front', '-o', str(out), *SYNTHETIC]
+    assert main([*words, '--per', 'minute', '--rate', '20', '--block', '2']) == 0
+    promise = Calibration.read(out).scorers['plain'].promise
+    assert (promise.unit, promise.rate, promise.blocks) == ('minute', 20, 20)
+    assert promise.block_seconds == 2
+
+
+def test_too_few_blocks_to_see_drift_are_pointed_out(bag, tmp_path, capsys):
+    out = tmp_path / 'mine.yaml'
+    assert main(['calibrate', str(bag), '--topic', '/front', '-o', str(out), *SYNTHETIC,
+                 '--rate', '0.5', '--block', '8']) == 0
+    assert Calibration.read(out).scorers['plain'].promise.blocks == 5
+    assert 'will not be noticed: it takes 10 blocks of footage, the calibration has 5' in (
+        capsys.readouterr().out)
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """A function that lets Ctrl-C come with image `at`; returns the growing list of calls."""
+    def arrange(at):
+        calls, real = [], Pipeline.scores
+
+        def scores(self, image, chains):
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return real(self, image, chains)
+        monkeypatch.setattr(Pipeline, 'scores', scores)
+        return calls
+    return arrange
+
+
+def test_a_stopped_run_goes_on(pictures, tmp_path, stops):
+    calls = stops(at=25)
     words = ['calibrate', str(pictures), *SYNTHETIC, '--rate', '0.5', '-o']
     assert main([*words, str(tmp_path / 'a.yaml')]) == 130
     assert not (tmp_path / 'a.yaml').exists()
@@ -169,25 +235,46 @@ def test_unreadable_input_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count('\n') == 1
 
 
-def test_labels_give_the_best_f1(tmp_path):
+@pytest.fixture
+def labelled(tmp_path, rng):
+    """Six pictures with a red box on the road, and their labels."""
     for name in ('images', 'labels_masks'):
         (tmp_path / 'data' / name).mkdir(parents=True)
     truth = np.zeros((48, 64), np.uint8)
     truth[30:40, 20:32] = 1
-    picture = np.full((48, 64, 3), 90, np.uint8)
-    picture[:20] = (220, 170, 120)
-    picture[truth == 1] = (20, 30, 200)
-    cv2.imwrite(str(tmp_path / 'data' / 'images' / '0.png'), picture)
-    cv2.imwrite(str(tmp_path / 'data' / 'labels_masks' / '0.png'), truth)
+    for index in range(6):
+        picture = np.full((48, 64, 3), 90, np.uint8)
+        picture[:20] = (220, 170, 120)
+        picture[truth == 1] = (20, 30, 200 - index)
+        cv2.imwrite(str(tmp_path / 'data' / 'images' / f'{index}.png'), picture)
+        cv2.imwrite(str(tmp_path / 'data' / 'labels_masks' / f'{index}.png'), truth)
+    return tmp_path / 'data'
+
+
+def test_labels_give_the_best_f1(labelled, tmp_path):
     out = tmp_path / 'mine.yaml'
-    assert main(['calibrate', str(tmp_path / 'data'), '-o', str(out), '--labels', 'folder',
+    assert main(['calibrate', str(labelled), '-o', str(out), '--labels', 'folder',
                  *SYNTHETIC]) == 0
     levels = Calibration.read(out).scorers['plain']
-    assert levels.promise is None and levels.source.startswith('best F1')
-    result = Pipeline.from_config({'segmenter': 'synthetic', 'calibration': str(out)})(
-        cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    assert levels.promise is None and levels.source.startswith('best F1, 6 images')
+    picture = cv2.cvtColor(cv2.imread(str(labelled / 'images' / '0.png')), cv2.COLOR_BGR2RGB)
+    truth = cv2.imread(str(labelled / 'labels_masks' / '0.png'), cv2.IMREAD_GRAYSCALE)
+    result = Pipeline.from_config({'segmenter': 'synthetic', 'calibration': str(out)})(picture)
     found = (result.score > result.threshold).numpy()
     assert (found & (truth == 1)).sum() > 0.5 * (found | (truth == 1)).sum()
+
+
+def test_a_stopped_run_with_labels_goes_on(labelled, tmp_path, stops):
+    calls = stops(at=4)
+    words = ['calibrate', str(labelled), '--labels', 'folder', *SYNTHETIC, '-o']
+    assert main([*words, str(tmp_path / 'a.yaml')]) == 130
+    assert not (tmp_path / 'a.yaml').exists()
+    assert main([*words, str(tmp_path / 'a.yaml')]) == 0
+    assert len(calls) == 4 + 3
+    assert main([*words, str(tmp_path / 'b.yaml')]) == 0
+    assert len(calls) == 4 + 3 + 6
+    assert (tmp_path / 'a.yaml').read_text() == (tmp_path / 'b.yaml').read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.yaml', 'b.yaml', 'data']
 
 
 def false_share(path, source, skip=0, every=1):
@@ -212,8 +299,9 @@ def test_the_promise_holds_on_the_second_half_of_the_highway(shared, tmp_path):
 def test_the_promise_holds_on_another_rendered_drive(tmp_path):
     scene = 'rendered:{}?frames={}&width=240&height=136&obstacles=false&fps=1'
     out = tmp_path / 'mine.yaml'
+    # A small input of the network: three times as fast, and nothing here depends on it.
     assert main(['calibrate', scene.format(3, 30), '-o', str(out), '--rate', '0.3',
-                 '--best-effort']) == 0
+                 '--best-effort', '--set', 'segmenter.mask2former.short_side=144']) == 0
     promise = Calibration.read(out).scorers['head_v2'].promise
     assert false_share(out, scene.format(11, 20)) <= promise.rate
 

@@ -21,15 +21,17 @@ if not hasattr(os, 'fork'):
 from conftest import ROOT
 
 DEADLINE_S = 60.0
+LAUNCH_PATIENCE_S = 5.0             # after which launch complains and sends the next signal
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Loading torch takes seconds, so one parent imports everything once and forks a process per case.
 # Nothing of ROS is started before the fork: each child goes the way of the real executable.
 PARENT = """
-import faulthandler, os, sys, time
+import faulthandler, os, sys, threading, time
 import road_anomaly_ros.ros.node, road_anomaly_ros.perception.segmenters.synthetic
 from road_anomaly_ros.ros import node, process
 from road_anomaly_ros.ros.engine import Engine
+from sensor_msgs.msg import Image
 
 
 def announce(name, label):
@@ -40,6 +42,27 @@ def announce(name, label):
             os.write(1, f'{label}\\n'.encode())
         return result
     setattr(node.AnomalyNode, name, after)
+
+
+class Stuck(Engine):
+    def load(self, config, *, warm_up=True):
+        if state == 'loading':
+            os.write(1, b'loading\\n')
+            threading.Event().wait()
+        super().load(config, warm_up=warm_up)
+
+    def run(self, *inputs):
+        os.write(1, b'computing\\n')
+        threading.Event().wait()
+
+
+def activate_and_see(self, state):
+    result = activate(self, state)
+    self.cameras[''].on_image(Image(height=1, width=1, step=3, encoding='rgb8', data=bytes(3)))
+    return result
+
+
+activate = node.AnomalyNode.on_activate
 
 
 class Slow(Engine):
@@ -63,6 +86,9 @@ for line in sys.stdin:
         faulthandler.enable()
         if state == 'configuring':
             node.Engine = Slow
+        if state in ('loading', 'computing'):
+            node.Engine = Stuck
+            node.AnomalyNode.on_activate = activate_and_see
         if state == 'inactive':
             node.AnomalyNode._autostart = lambda self: self.trigger_configure()
         if state in ('deactivated', 'cleaned'):
@@ -119,6 +145,85 @@ def read_line(process):
     return line.decode().strip()
 
 
+# The kernel gives a signal to any thread that does not block it: here to all but the main thread.
+ELSEWHERE = """
+import os, signal, sys
+from road_anomaly_ros.ros import process
+
+
+def make(stop):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.SIGNALS)
+    from rclpy.node import Node
+    node = Node('ending')
+    node.create_timer(0.01, lambda: os.kill(os.getpid(), int(sys.argv[1])))
+    return node
+
+
+signal.pthread_sigmask(signal.SIG_BLOCK, process.SIGNALS)
+sys.exit(process.run(make, args=[]))
+"""
+# The second signal comes at every line that the main thread still runs after the first one.
+SECOND = """
+import os, signal, sys, threading
+from road_anomaly_ros.ros import process
+
+places, begun = set(), False
+
+
+def trace(frame, event, argument):
+    place = frame.f_code.co_filename, frame.f_lineno
+    if place[0] not in (process.__file__, threading.__file__):
+        return None
+    if begun and event == 'line' and place not in places:
+        places.add(place)
+        signal.raise_signal(int(sys.argv[1]))
+    return trace
+
+
+def make(stop):
+    from rclpy.node import Node
+
+    class Ending(Node):
+        def __init__(self):
+            super().__init__('ending')
+            self.create_timer(0.01, self.end)
+
+        def end(self):
+            global begun
+            begun = True
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+        def close(self):
+            print('closed')
+    return Ending()
+
+
+sys.settrace(trace)
+code = process.run(make, args=[])
+assert len(places) > 10, places
+sys.exit(code)
+"""
+# Both signals come when the import of a module begins.
+IMPORTING = """
+import os, sys
+from road_anomaly_ros.ros import process
+
+
+class Signals:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[2]:
+            sys.meta_path.remove(self)
+            os.write(1, b'importing')
+            for _ in range(2):
+                os.kill(os.getpid(), int(sys.argv[1]))
+        return None
+
+
+sys.meta_path.insert(0, Signals())
+process.anomaly_node(['anomaly_node', '--ros-args', '-p', 'segmenter:=synthetic'])
+"""
+
+
 def gone(pid):
     try:
         os.kill(pid, 0)
@@ -142,6 +247,43 @@ def test_a_signal_in_every_state_ends_the_process_cleanly(parent, tmp_path, turn
     said = errors.read_text()
     assert 'Traceback' not in said and 'never retrieved' not in said, said
     assert gone(pid)
+
+
+@pytest.mark.parametrize(('state', 'number'), [
+    ('loading', signal.SIGINT), ('computing', signal.SIGTERM)])
+def test_what_takes_too_long_does_not_hold_the_process(parent, tmp_path, state, number):
+    errors = tmp_path / 'stderr'
+    parent.stdin.write(f'{state} {errors}\n'.encode())
+    pid = int(read_until(parent, 'pid', errors).split()[1])
+    read_until(parent, state, errors)
+    begin = time.monotonic()
+    os.kill(pid, number)
+    assert read_until(parent, 'exit', errors) == 'exit 0', errors.read_text()
+    assert time.monotonic() - begin < LAUNCH_PATIENCE_S
+    assert 'Traceback' not in errors.read_text()
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_second_signal_at_every_step_of_the_way_out(number):
+    done = subprocess.run([sys.executable, '-c', SECOND, str(int(number))], capture_output=True,
+                          text=True, timeout=DEADLINE_S, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'closed\n', '')
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_signal_that_another_thread_takes(number):
+    done = subprocess.run([sys.executable, '-c', ELSEWHERE, str(int(number))], capture_output=True,
+                          text=True, timeout=DEADLINE_S, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+@pytest.mark.parametrize(('module', 'number'), [
+    ('rclpy', signal.SIGINT), ('rclpy', signal.SIGTERM),
+    ('road_anomaly_ros.ros.node', signal.SIGINT), ('torch', signal.SIGTERM)])
+def test_signals_during_an_import(module, number):
+    done = subprocess.run([sys.executable, '-c', IMPORTING, str(int(number)), module],
+                          capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'importing', '')
 
 
 @pytest.mark.parametrize('number', SIGNALS)
