@@ -17,8 +17,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from road_anomaly_ros.perception.registry import option
-from road_anomaly_ros.ros import images
+from road_anomaly_ros.perception.registry import option, options_of
+from road_anomaly_ros.ros import images, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
@@ -26,6 +26,12 @@ from road_anomaly_ros.ros.process import run
 from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame
 
 NAME = 'fake_camera'
+EXAMPLES = """
+examples:
+  fake_camera
+  fake_camera --ros-args -p seed:=3 -p fps:=15.0 -r image:=/camera/image_raw
+  fake_camera --ros-args -p truth:=true
+"""
 TRUTH = {'labels': 'mono8', 'instances': '16UC1', 'depth': '32FC1'}     # topics below ~/truth
 
 
@@ -112,6 +118,10 @@ def camera_info(matrix: np.ndarray, width: int, height: int, header: Header) -> 
 
 def node_main(args: Sequence[str] | None = None) -> int:
     """Run the executable `fake_camera`; returns its exit code."""
+    if usage.asked(sys.argv[1:] if args is None else args):
+        print(usage.text(NAME, 'A rendered drive as a camera: image, image/compressed and '
+                         'camera_info.', EXAMPLES, options_of(FakeCameraOptions)), end='')
+        return 0
     return run(FakeCamera, args=args)
 
 

@@ -18,11 +18,24 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 10.0                      # for what must reach the disk, such as the end of a bag
 FRAME_GRACE_S = 3.0                 # for a frame or a model load; launch waits for 5 s
+EXAMPLES = """
+examples:
+  anomaly_node
+  anomaly_node --ros-args -r image:=/camera/image_raw -p scorer:=rba
+  anomaly_node --ros-args --params-file config/zero_shot.yaml
+"""
 THREADS = 3                         # transitions, images, and parameters with diagnostics
 
 
 def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
     """Run the executable `anomaly_node` and end the process."""
+    from road_anomaly_ros.ros import usage
+    if usage.asked(sys.argv[1:] if args is None else args):
+        from road_anomaly_ros.ros.parameters import node_parameters
+        print(usage.text(
+            'anomaly_node', 'Labels, anomaly scores and obstacles for the images of a camera.',
+            EXAMPLES, node_parameters()), end='')
+        leave(0)
     def make(stop: threading.Event) -> Any:
         from road_anomaly_ros.ros.node import AnomalyNode
         return AnomalyNode()

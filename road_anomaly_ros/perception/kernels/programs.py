@@ -12,7 +12,7 @@ two float16 halves each, scaled by powers of two so that both halves have their 
 what is left out is below float32's rounding.
 """
 
-# mypy: disable-error-code=no-untyped-def
+# mypy: disable-error-code="no-untyped-def,assignment"
 
 import triton
 import triton.language as tl
