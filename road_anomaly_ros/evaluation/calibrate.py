@@ -104,6 +104,7 @@ def _number(text: str) -> float:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
+    from road_anomaly_ros.perception.drift import blindness
     from road_anomaly_ros.perception.pipeline import Pipeline
     config = chain_config(arguments)
     if arguments.out.is_dir():
@@ -120,8 +121,9 @@ def main(arguments: argparse.Namespace) -> int:
         print('interrupted: what is done is kept, the same command continues', file=sys.stderr)
         return 130
     _write(arguments.out, pipeline, levels, area)
-    if levels.promise is not None and levels.promise.blindness:
-        print(f'drift of the scores will not be noticed: {levels.promise.blindness}')
+    blind = blindness(levels.promise.drift) if levels.promise is not None else ''
+    if blind:
+        print(f'drift of the scores will not be noticed: {blind}')
     print(f'{arguments.out}: threshold {levels.threshold:.6g} for {pipeline.chain.scorer} '
           f'({levels.source}); use it with --set calibration={arguments.out}')
     return 0

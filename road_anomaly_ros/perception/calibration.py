@@ -15,8 +15,6 @@ from typing import Any
 
 import yaml
 
-from road_anomaly_ros.perception.drift import MIN_BLOCKS
-
 FILE_NAME = 'calibration.yaml'
 UNITS = ('frame', 'minute')
 _FREE = ('model', 'device', 'precision', 'calibration', 'drawing.',
@@ -55,13 +53,6 @@ class Promise:
     def __str__(self) -> str:
         return (f'false obstacles under {self.rate:g} per {self.unit} at '
                 f'{100 * self.confidence:g} % confidence')
-
-    @property
-    def blindness(self) -> str:
-        """Why the footage cannot tell whether scores drift, in one line, or ''."""
-        if len(self.drift) >= MIN_BLOCKS:
-            return ''
-        return f'it takes {MIN_BLOCKS} blocks of footage, the calibration has {len(self.drift)}'
 
     def broken_by(self, chain: Mapping[str, Any]) -> str:
         """Return in one line which option of a chain differs from the calibrated one, or ''."""

@@ -36,6 +36,13 @@ def statistic(score: torch.Tensor) -> torch.Tensor:
     return torch.stack([values[round(level * (len(values) - 1))] for level in LEVELS])
 
 
+def blindness(reference: Sequence[Sequence[float]]) -> str:
+    """Return in one line why a reference [blocks, levels] cannot tell drift, or ''."""
+    if len(reference) >= MIN_BLOCKS:
+        return ''
+    return f'it takes {MIN_BLOCKS} blocks of footage, the calibration has {len(reference)}'
+
+
 class Exchangeability:
     """A running test whether new blocks look like the reference [blocks, levels].
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from road_anomaly_ros.perception.drift import Monitor
+from road_anomaly_ros.perception.drift import Monitor, blindness
 
 TOPIC = '/diagnostics'
 PERIOD_S = 1.0
@@ -173,7 +173,7 @@ class Calibrated:
         if promise is None:
             return
         self._sizes[camera] = result.size
-        if promise.blindness:
+        if blindness(promise.drift):
             return
         if camera not in self._monitors:
             self._monitors[camera] = Monitor(promise.drift, promise.block_seconds)
@@ -204,8 +204,9 @@ class Calibrated:
                  'threshold': f'{chain.levels.threshold:.6g} ({chain.threshold_source})',
                  'promise': f'{promise} ({promise.method}, {promise.footage}, {promise.blocks} '
                             f'blocks)' if promise else 'none'}
-        if promise is None or promise.blindness:
-            found['drift'] = 'off: ' + (promise.blindness if promise else 'nothing is promised')
+        off = blindness(promise.drift) if promise else 'nothing is promised'
+        if off:
+            found['drift'] = f'off: {off}'
         for camera, monitor in list(self._monitors.items()):
             name = f'drift_{camera}' if camera else 'drift'
             found[name] = f'{100 * monitor.evidence:.3g} % of an alarm, {monitor.blocks} blocks'

@@ -28,7 +28,7 @@ from road_anomaly_ros.ros.engine import Engine
 from road_anomaly_ros.ros.worker import Frame
 
 # A quarter of the images and files is left as it was, so 20,000 and more are mutated.
-IMAGES, FILES, INFOS, CHAINED = 16_000, 4_000, 6_000, 300
+IMAGES, FILES, INFOS, CHAINED = 16_000, 3_000, 7_000, 300
 LIMIT = 1 << 16                     # pixels; keeps what the mutations claim affordable
 ENCODINGS = ('rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', '8UC1', '8UC3', '8UC4', '16UC1',
              '16SC2', '32FC1', '32FC3', '64FC1', 'bayer_rggb8', 'bayer_bggr16', 'yuv422', 'nv12',
@@ -71,7 +71,7 @@ def mutated_image(rng):
     picture = rng.integers(0, 256, (height, width, 3), np.uint8)
     message = images.to_message(picture, 'rgb8', header(float(rng.integers(1, 5))))
     for _ in range(rng.integers(0, 4)):
-        match rng.integers(7):
+        match rng.integers(8):
             case 0:
                 message.height = int(rng.choice(NUMBERS))
             case 1:
@@ -87,6 +87,10 @@ def mutated_image(rng):
             case 6:
                 seconds, nanoseconds = STAMPS[rng.integers(len(STAMPS))]
                 message.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+            case 7:                     # a step that nearly fits, and as much data as it asks for
+                message.step = max(0, 3 * width + int(rng.integers(-2, 5)))
+                size = message.step * height - int(rng.integers(0, 5))
+                message.data = bytes_of(rng.integers(0, 256, max(0, size), np.uint8))
     return message
 
 
