@@ -22,7 +22,7 @@ def asked(args: Sequence[str]) -> bool:
 
 def text(name: str, what: str, examples: str, options: Iterable[Option]) -> str:
     """Return the help of the executable `name`: what it does, examples, its parameters."""
-    lines = [f'usage: {name} [--ros-args [-p PARAMETER:=VALUE] [-r FROM:=TO] [--params-file FILE]]',
+    lines = [f'usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE]]',
              '', what.strip(), '', examples.strip('\n'), '', 'parameters:']
     for item in options:
         value = list(item.default) if isinstance(item.default, tuple) else item.default
