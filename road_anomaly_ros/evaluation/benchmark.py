@@ -24,6 +24,7 @@ examples:
   road-anomaly benchmark --data ../shared/data -o try --frames 4 --sweep-frames 2
 """
 CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
+CURVE = 'docs/precision_recall.svg'     # beside the README
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
 SEED = 1
 # Scores by the ids of CamVid's classes, where a score asks for some.
@@ -46,12 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--scorers', metavar='NAME', nargs='+',
                         help='measure these scores only (default: all)')
     parser.add_argument('--readme', metavar='FILE', type=Path,
-                        help=f'renew the table between {BEGIN} and {END} in this file')
+                        help=f'renew the table between {BEGIN} and {END} in this file, and the '
+                             f'picture {CURVE} beside it')
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
-    from road_anomaly_ros.evaluation import running
+    from road_anomaly_ros.evaluation import running, sections, store
     if arguments.readme is not None:
         split(arguments.readme)
     for part in ('camvid/val', 'objects/val'):
@@ -66,6 +68,10 @@ def main(arguments: argparse.Namespace) -> int:
     print(text, end='')
     if arguments.readme is not None:
         renew(arguments.readme, text)
+        picture = arguments.readme.parent / CURVE
+        picture.parent.mkdir(exist_ok=True)
+        store.write_text(picture, sections.precision_chart(found['group'], alone=True))
+        print(f'table in {arguments.readme}, curves in {picture}')
     return 0
 
 
@@ -88,11 +94,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     job = dataclasses.replace(drawn, out=out / 'sweep', max_frames=arguments.sweep_frames)
     preset = PRESETS['s2']
     sweep.sweep(job, preset.method, preset.axes, base)
-    path = report.write(material.gather([out / 'results', out / 'classes', out / 'sweep']), out,
+    gathered = material.gather([out / 'results', out / 'classes', out / 'sweep'])
+    path = report.write(gathered, out,
                         title='Road anomaly segmentation: built-in model on objects of unseen '
                         'kinds')
     print(f'report in {path}', flush=True)
-    return {'drawn': results.read(out / 'results'), 'classes': results.read(out / 'classes')}
+    return {'drawn': results.read(out / 'results'), 'classes': results.read(out / 'classes'),
+            'group': max(gathered.groups, key=lambda group: len(group.rows))}
 
 
 def scorers() -> list[str]:

@@ -227,16 +227,13 @@ def curves(material: Material) -> str:
             continue
         chosen = [row.method for row in contenders(group)]
         order = {method: place for place, method in enumerate(chosen)}
-        lines = [(row, order.get(row.method), curve_points(row.found)) for row in drawn]
-        precision = [charts.Line(row.label, places[0], color) for row, color, places in lines]
-        roc = [charts.Line(row.label, places[1], color) for row, color, places in lines]
+        roc = [charts.Line(row.label, curve_points(row.found)[1], order.get(row.method))
+               for row in drawn]
         rest = f', {len(drawn) - len(chosen)} others in grey' if len(drawn) > len(chosen) else ''
         parts += [heading(group.name), grid([
-            figure(charts.line_chart(
-                precision, x=charts.linear(0, 100, 'recall, %'), y=charts.percent('precision, %'),
-                title='Precision over recall', size=_CHART),
-                f'Upper right is better. A line that falls at once finds its surest pixels on '
-                f'ordinary things. Best methods of different scores{rest}.'),
+            figure(precision_chart(group),
+                   'Upper right is better. A line that falls at once finds its surest pixels on '
+                   f'ordinary things. Best methods of different scores{rest}.'),
             figure(charts.line_chart(
                 roc, x=charts.log(_LOWEST_RATE, 1, 'share of ordinary pixels above the threshold'),
                 y=charts.percent('recall, %'), title='ROC', size=_CHART),
@@ -245,6 +242,20 @@ def curves(material: Material) -> str:
     return ''.join(parts) and ''.join(parts) + paragraph(
         'Every curve is drawn through about 150 thresholds whose counts are exact, with straight '
         'lines between.', 'small')
+
+
+def precision_chart(group: Group, *, alone: bool = False) -> str:
+    """Return precision over recall of all methods of a data set as SVG, the best in colour.
+
+    With `alone` it is a file of its own, with the best chains of different scores only.
+    """
+    order = {row.method: place for place, row in enumerate(contenders(group))}
+    lines = [charts.Line(row.label, curve_points(row.found)[0], order.get(row.method))
+             for row in group.rows
+             if row.found.get('curve') and (row.method in order or not alone)]
+    return charts.line_chart(
+        lines, x=charts.linear(0, 100, 'recall, %'), y=charts.percent('precision, %'),
+        title='Precision over recall', size=_CHART, alone=alone)
 
 
 def curve_points(found: Mapping[str, Any]) -> tuple[list[charts.Point], list[charts.Point]]:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ElementTree
 
 import cv2
 import numpy as np
@@ -91,6 +92,15 @@ def test_measured_figures_stand_beside_the_printed_ones(page, measured):
     assert f'>86.10 ({ap - 86.1:+.1f})</td>' in text
     assert 'false_per_minute' in text and '68.2 / 90.0' in text
     assert 'scorer.s2.lam' in text
+
+
+def test_the_curves_of_the_readme_stand_alone(measured):
+    group = gather([measured / 'results']).groups[0]
+    root = ElementTree.fromstring(sections.precision_chart(group, alone=True))
+    space = '{http://www.w3.org/2000/svg}'
+    assert root.tag == f'{space}svg' and root.find(f'{space}style') is not None
+    texts = [text.text for text in root.iter(f'{space}text')]
+    assert {'plain', 'rba', 's2+variance_aware', 'recall, %'} <= set(texts)
 
 
 @pytest.mark.skipif(BROWSER is None, reason='chromium is not installed')
