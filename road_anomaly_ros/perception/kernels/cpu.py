@@ -11,6 +11,7 @@ bound is rigorous (at most `NEGLIGIBLE` per query and accumulator).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -54,8 +55,8 @@ class Grid:
     """How mask rows and columns become image rows and columns, in the terms of the loops."""
 
     rows: tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high int64 [H], weight float32 [H]
-    starts: np.ndarray  # [tiles] int64, first mask column
-    weights: np.ndarray  # [tiles, taps, TILE] float32, taps up to whole fours
+    starts: np.ndarray  # [tiles, strips] int64, first mask column
+    weights: np.ndarray  # [tiles, strips, taps, STRIP] float32, of as many from there on
     size: tuple[int, int]  # (H, W)
 
     @classmethod
@@ -65,17 +66,21 @@ class Grid:
             Taps.of(length, target) for length, target in zip(shape[-2:], size, strict=True)
         )
         low, high, share = columns.low.numpy(), columns.high.numpy(), columns.weight.numpy()
-        first = np.arange(0, size[1], loops.TILE)
-        last = np.minimum(first + loops.TILE, size[1]) - 1
-        taps = int((high[last] - low[first]).max()) + 1
-        starts = np.minimum(low[first], shape[-1] - taps)
-        weights = np.zeros((len(first), -(-taps // 4) * 4, loops.TILE), np.float32)
-        place = np.arange(size[1])
-        tile, inside = place // loops.TILE, place % loops.TILE
-        np.add.at(weights, (tile, low - starts[tile], inside), (1 - share) * loops.SCALE)
-        np.add.at(weights, (tile, high - starts[tile], inside), share * loops.SCALE)
+        tiles, strips = -(-size[1] // loops.TILE), loops.TILE // loops.STRIP
+        # Beyond the image its last column is repeated, which keeps the extremes what they are.
+        place = np.arange(tiles * loops.TILE).reshape(-1, loops.STRIP).clip(max=size[1] - 1)
+        low, high, share = low[place], high[place], share[place]
+        taps = int((high[:, -1] - low[:, 0]).max()) + 1
+        starts = np.minimum(low[:, 0], shape[-1] - taps)
+        strip, inside = np.indices(place.shape)
+        weights = np.zeros((len(place), taps, loops.STRIP), np.float32)
+        np.add.at(weights, (strip, low - starts[:, None], inside), (1 - share) * loops.SCALE)
+        np.add.at(weights, (strip, high - starts[:, None], inside), share * loops.SCALE)
         return cls(
-            (rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()), starts, weights, size
+            (rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()),
+            starts.reshape(tiles, strips),
+            weights.reshape(tiles, strips, taps, loops.STRIP),
+            size,
         )
 
     def band(self, rows: slice) -> tuple[np.ndarray, ...]:
@@ -89,14 +94,21 @@ class Grid:
         step = max(
             1, min(pixels // (tiles * loops.TILE), -(-self.size[0] // torch.get_num_threads()))
         )
+        edges = self._edges(step)
         return [
-            (
-                slice(row, min(row + step, self.size[0])),
-                (tile, min(tile + tiles, len(self.starts))),
-            )
-            for row in range(0, self.size[0], step)
+            (slice(top, bottom), (tile, min(tile + tiles, len(self.starts))))
+            for top, bottom in itertools.pairwise(edges)
             for tile in range(0, len(self.starts), tiles)
         ]
+
+    def _edges(self, step: int) -> list[int]:
+        """Return where to cut the rows, at most `step` apart, between mask rows where possible."""
+        fresh, edges = np.flatnonzero(np.diff(self.rows[0], prepend=-1)), [0]
+        while edges[-1] + step < self.size[0]:
+            far = edges[-1] + step
+            near = int(fresh[np.searchsorted(fresh, far, 'right') - 1])
+            edges.append(near if near > edges[-1] else far)
+        return [*edges, self.size[0]]
 
     def columns(self, tiles: tuple[int, int]) -> slice:
         """Return the image columns of some tiles."""
