@@ -373,6 +373,7 @@ def _reduce(
     high: Array,
     shares: Array,
     active: Array,
+    groups: Array,
     tame: Array,
     packed: Array,
     masks: Array,
@@ -380,15 +381,24 @@ def _reduce(
     maxima: Array,
     largest: Array,
 ) -> None:
-    """Store the sums [N, ROWS TILE] and maxima [M, ROWS TILE] over the active queries of rows."""
+    """Store the sums [N, ROWS TILE] and maxima [M, ROWS TILE] over the active queries of rows.
+
+    It is done by `groups` of _BLOCK queries at most, which are the same whatever is skipped: other
+    partial sums would be rounded otherwise.
+    """
     sums[:], largest[:] = np.float32(0.0), np.float32(0.0)
     step, width = _spacing(shares), shares.size * TILE
-    for begin in range(0, active.size, _BLOCK):
-        part = active[begin : begin + _BLOCK]
+    begin = 0
+    while begin < active.size:
+        stop, group = begin + 1, groups[active[begin]]
+        while stop < active.size and groups[active[stop]] == group:
+            stop += 1
+        part = active[begin:stop]
         _masks(low, high, shares, step, part, tame, masks)
         for j in range(maxima.shape[0]):
             _largest(maxima[j], part, masks, largest[j, :width])
         add_product(packed, masks, begin, part.size, width, sums)
+        begin = stop
 
 
 @jit()
@@ -408,6 +418,7 @@ def accumulate(
     largest = scratch(maxima.shape[0], ROWS * TILE)
     packed = np.zeros((lines, n), np.float32)
     active, tame, count = np.full(n, -1), np.empty(n, np.bool_), -1
+    groups = queries // _BLOCK
     for tile in range(tiles[0], tiles[1]):
         c0, place = (tile - tiles[0]) * TILE, (starts[tile], weights[tile])
         c1 = min(c0 + TILE, out[0].shape[1])
@@ -419,8 +430,8 @@ def accumulate(
             if other:
                 _pack(linear, active, count, packed)
             found = active[:count]
-            _reduce(low, high, row_weight[first:stop], found, tame, packed, masks, sums, maxima,
-                    largest)
+            _reduce(low, high, row_weight[first:stop], found, groups, tame, packed, masks, sums,
+                    maxima, largest)
             for o in range(first, stop):
                 at, t = (o - first) * TILE, row_weight[o]
                 for j in range(maxima.shape[0]):
