@@ -131,10 +131,11 @@ class RunningHead:
         self._compiled = self._arrays() if loops is not None and on_cpu else ()
 
     def _arrays(self) -> tuple[Any, ...]:
-        """Return the weights for the compiled loop; the first layer in whole groups of four."""
-        more = -len(self._bias) % 4
-        parts = (F.pad(self._first, (0, 0, 0, more)), F.pad(self._bias, (0, more)),
-                 F.pad(self._second, (0, more)), self._second_bias, self._last[0])
+        """Return the weights for the compiled loop; both layers in whole groups of four."""
+        more, too = -len(self._bias) % 4, -len(self._second_bias) % 4
+        first = torch.cat([self._first, self._bias[:, None]], 1)
+        parts = (F.pad(first, (0, 0, 0, more)), F.pad(self._second, (0, more, 0, too)),
+                 F.pad(self._second_bias, (0, too)), F.pad(self._last[0], (0, too)))
         return (*(part.contiguous().numpy() for part in parts), self._last_bias.numpy()[0])
 
     def to(self, device: torch.device) -> RunningHead:
