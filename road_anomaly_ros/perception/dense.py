@@ -277,8 +277,11 @@ def with_features(consume: Consume, features: Tensor | None, size: tuple[int, in
     if features is None:
         return consume
     height, rows = features.shape[1], Taps.of(features.shape[1], size[0])
-    columns = Taps.of(features.shape[2], size[1])
-    wide = resize(features.float(), Taps.of(height, height), columns).contiguous()
+    if features.device.type == 'cpu' and cpu.available():
+        wide = cpu.widened(features.float(), size[1])
+    else:
+        columns = Taps.of(features.shape[2], size[1])
+        wide = resize(features.float(), Taps.of(height, height), columns).contiguous()
 
     def more(region: Region, block: Block) -> None:
         part = Features(wide, rows[region[0]], region[1])

@@ -27,7 +27,9 @@ from road_anomaly_ros.perception.kernels.arithmetic import (
 )
 from road_anomaly_ros.perception.kernels.products import ROWS as LINES
 from road_anomaly_ros.perception.kernels.products import WIDTH as STRIP
-from road_anomaly_ros.perception.kernels.products import add_product, add_resized
+from road_anomaly_ros.perception.kernels.products import add_product, add_resized, add_thin
+
+__all__ = ['ABSENT', 'SCALE', 'STRIP', 'TILE', 'accumulate', 'add_thin', 'overlap', 'widen']
 
 TILE = 64
 ROWS = 4  # output rows between the same two mask rows that are worked on at once
@@ -439,6 +441,14 @@ def accumulate(
                 _of_semantic(sums, at, o, c0, c1, weigh, out)
                 _of_queries(low, high, t, active, count, best, o, c0, c1, weigh, out)
             first = stop
+
+
+@jit()
+def widen(lines: Array, starts: Array, weights: Array, out: Array) -> None:
+    """Add to `out` [n,x] what strips of columns make of `lines` [n,1,w]."""
+    rows = np.arange(lines.shape[0])
+    for strip in range(starts.size):
+        add_resized(lines, rows, starts[strip], weights[strip], out, strip * STRIP)
 
 
 @jit()

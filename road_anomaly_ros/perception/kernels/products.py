@@ -111,6 +111,9 @@ def _tile(rows: int, vectors: int) -> Callable[..., Any]:
 
 _block, _column = _tile(ROWS, _VECTORS), _tile(ROWS, 1)
 _single = _tile(1, 1)
+_LANES = min(2, _VECTORS)
+_narrow, _line = _tile(ROWS, _LANES), _tile(1, _LANES)
+_TERMS = 128  # rows of a thin matrix that stay in the first cache level
 
 
 @jit()
@@ -143,3 +146,19 @@ def add_resized(planes: Array, chosen: Array, at: int, weights: Array, out: Arra
         else:
             _single(planes, start, size, weights, 0, WIDTH, terms, out, i * to + column, to)
             i += 1
+
+
+@jit()
+def add_thin(a: Array, b: Array, begin: int, end: int, out: Array) -> None:
+    """Add a[begin:end] @ b to out[begin:end]; `b` [m,x] is thin, x a multiple of 32."""
+    left, right, to = a.shape[1], b.shape[1], out.shape[1]
+    for term in range(0, left, _TERMS):
+        terms = min(_TERMS, left - term)
+        for x in range(0, right, _LANES * WIDTH):
+            start, row = term * right + x, begin
+            while row + ROWS <= end:
+                _narrow(a, row * left + term, left, b, start, right, terms, out, row * to + x, to)
+                row += ROWS
+            while row < end:
+                _line(a, row * left + term, left, b, start, right, terms, out, row * to + x, to)
+                row += 1
