@@ -126,12 +126,13 @@ def _strips(length: int, target: int, scale: float) -> tuple[np.ndarray, np.ndar
 
 
 def widened(planes: Tensor, width: int) -> Tensor:
-    """Return finite planes float32 [N,h,w] resized along x, and more columns up to whole tiles.
+    """Return finite planes float32 [N,h,w] resized along x, and some columns more.
 
     For 32 planes of 45x60 and a width of 480 it takes a third of a product with all columns.
     """
     starts, weights = _strips(planes.shape[2], width, 1.0)
-    out = torch.zeros((*planes.shape[:2], len(starts) * loops.TILE))
+    # Rows of an odd number of strips: powers of two crowd a few places of the cache.
+    out = torch.zeros((*planes.shape[:2], len(starts) * loops.TILE + loops.STRIP))
     lines = planes.contiguous().flatten(0, 1)[:, None].numpy()
     loops.widen(lines, starts.ravel(), weights.reshape(-1, *weights.shape[2:]),
                 out.flatten(0, 1).numpy())

@@ -318,6 +318,13 @@ def _group(low: Array, high: Array, start: int) -> int:
 
 
 @jit()
+def _copy(source: Array, target: Array) -> None:
+    """Do what an assignment would, which first finds out whether both are the same memory."""
+    for x in range(target.size):
+        target[x] = source[x]
+
+
+@jit()
 def _of_semantic(part: Array, at: int, o: int, c0: int, c1: int, weigh: Array, out: Array) -> None:
     """Store what row `o` of the output has of the sums `part` [N,...] from column `at` on."""
     linear, classes, _, _, _, _, _, _, temper, scale = weigh
@@ -325,7 +332,7 @@ def _of_semantic(part: Array, at: int, o: int, c0: int, c1: int, weigh: Array, o
     top, skip = peak[o, c0:c1], linear.shape[0] - sums.shape[0]
     _peak(part, at, classes, top, label[o, c0:c1])
     for k in range(sums.shape[0]):
-        sums[k, o, c0:c1] = part[skip + k, at : at + c1 - c0]
+        _copy(part[skip + k, at : at + c1 - c0], sums[k, o, c0:c1])
     if partition.shape[1]:
         total, spread = partition[0, o, c0:c1], partition[1, o, c0:c1]
         _partition(part, at, classes, top, temper, total, spread)
@@ -437,7 +444,7 @@ def accumulate(
             for o in range(first, stop):
                 at, t = (o - first) * TILE, row_weight[o]
                 for j in range(maxima.shape[0]):
-                    out[3][j, o, c0:c1] = largest[j, at : at + c1 - c0]
+                    _copy(largest[j, at : at + c1 - c0], out[3][j, o, c0:c1])
                 _of_semantic(sums, at, o, c0, c1, weigh, out)
                 _of_queries(low, high, t, active, count, best, o, c0, c1, weigh, out)
             first = stop
