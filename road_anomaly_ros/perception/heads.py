@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.weights import load_state, read_state
 
@@ -131,10 +132,11 @@ class RunningHead:
         self._compiled = self._arrays() if loops is not None and on_cpu else ()
 
     def _arrays(self) -> tuple[Any, ...]:
-        """Return the weights for the compiled loop; the first layer in whole groups of four."""
-        more = -len(self._bias) % 4
-        parts = (F.pad(self._first, (0, 0, 0, more)), F.pad(self._bias, (0, more)),
-                 F.pad(self._second, (0, more)), self._second_bias, self._last[0])
+        """Return the weights for the compiled loop; both layers in whole groups of four."""
+        more, too = -len(self._bias) % 4, -len(self._second_bias) % 4
+        first = torch.cat([self._first, self._bias[:, None]], 1)
+        parts = (F.pad(first, (0, 0, 0, more)), F.pad(self._second, (0, more, 0, too)),
+                 F.pad(self._second_bias, (0, too)), F.pad(self._last[0], (0, too)))
         return (*(part.contiguous().numpy() for part in parts), self._last_bias.numpy()[0])
 
     def to(self, device: torch.device) -> RunningHead:
@@ -158,10 +160,21 @@ class RunningHead:
         if features.shape[0] != self.info.channels:
             raise ValueError(f'{self.source}: expected features of {self.info.channels} channels, '
                              f'got {features.shape[0]}')
-        projected = self._head.project(features)
+        projected = self._project(features)
         added = (self._visual @ projected.flatten(1)).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
         return F.pad(added, (0, 0, 0, more)).unflatten(1, projected.shape[1:])
+
+    def _project(self, features: Tensor) -> Tensor:
+        """Do what the head's method `project` does, on the CPU in half the time."""
+        tokens = features.flatten(1).T
+        layout = tokens.dtype == torch.float32 and tokens.is_contiguous()
+        if not (self._compiled and layout and tokens.device.type == 'cpu'):
+            return self._head.project(features)
+        weight, bias = self._head.feature_proj.parameters()
+        columns = F.pad(weight[:, :, 0, 0].T, (0, -len(weight) % 32)).contiguous()
+        found = cpu.thin_product(tokens, columns)[:, : len(weight)].add_(bias).relu_()
+        return found.T.unflatten(1, features.shape[1:])
 
     def logits(self, semantic: Tensor, visual: Features | None = None) -> Tensor:
         """Return the logit float32 [r,c] of a block's semantic map [K,r,c]; higher is stranger.

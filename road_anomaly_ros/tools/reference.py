@@ -3,7 +3,9 @@
 """The scores as their authors compute them, stack of masks and all: what ours is measured against.
 
 Every mask is resized to the image, every sigmoid is stored, every score reads the whole semantic
-map. This is for benchmarks and tests only; the chain itself never does it.
+map. This is for benchmarks and tests only; the chain itself never does it. In float32 it errs as
+much as what it shall judge (sums of a hundred masks by 1e-5), so that values are compared with
+its float64 form, and times with its float32 form.
 """
 
 from __future__ import annotations
@@ -17,28 +19,39 @@ from torch.nn import functional
 EPS = 1e-8
 
 
-def upsampled_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsampled_masks(
+    mask_logits: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return mask probabilities [Q,H,W]: logits resized bilinearly, then the sigmoid."""
     logits = functional.interpolate(
-        mask_logits.float()[None], size=size, mode='bilinear', align_corners=False
+        mask_logits.to(dtype)[None], size=size, mode='bilinear', align_corners=False
     )[0]
     return logits.sigmoid()
 
 
-def semantic_map(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+def semantic_map(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Return S [K,H,W], the sum over queries of class probability times mask probability."""
-    known = class_logits.float().softmax(-1)[:, :-1]
-    return torch.einsum('qk,qhw->khw', known, upsampled_masks(mask_logits, size))
+    known = class_logits.to(dtype).softmax(-1)[:, :-1]
+    return torch.einsum('qk,qhw->khw', known, upsampled_masks(mask_logits, size, dtype))
 
 
 def reference_score(
-    name: str, class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]
+    name: str,
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return the score `name` with its default options, float32 [H,W]; KeyError if unknown."""
+    """Return the score `name` with its default options [H,W]; KeyError if unknown."""
     if name in _OF_SEMANTIC:
-        return _OF_SEMANTIC[name](semantic_map(class_logits, mask_logits, size))
-    probabilities = class_logits.float().softmax(-1)
-    return _OF_QUERIES[name](probabilities, upsampled_masks(mask_logits, size))
+        return _OF_SEMANTIC[name](semantic_map(class_logits, mask_logits, size, dtype))
+    probabilities = class_logits.to(dtype).softmax(-1)
+    return _OF_QUERIES[name](probabilities, upsampled_masks(mask_logits, size, dtype))
 
 
 def reference_names() -> list[str]:
@@ -75,7 +88,7 @@ def _s2(probabilities: Tensor, masks: Tensor) -> Tensor:
     adjusted = (entropy * (1 - overlap))[:, None, None]
     weight = torch.where(support, adjusted, -torch.inf).softmax(0).nan_to_num(0)
     accept = (weight * adjusted).sum(0)
-    return (0.6 * _s2_reject(probabilities, masks) + 0.4 * accept).float()
+    return (0.6 * _s2_reject(probabilities, masks) + 0.4 * accept).to(masks.dtype)
 
 
 def _maskomaly(probabilities: Tensor, masks: Tensor) -> Tensor:

@@ -194,6 +194,15 @@ def test_every_score_equals_the_materialising_reference(path, name, scale):
     torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', reference_names())
+def test_sums_of_a_hundred_queries_are_those_of_float64(path, name):
+    output = make_output(100, 19, (30, 48), (120, 192))
+    score = evaluate(output, name).score.double()
+    inputs = output.class_logits, output.mask_logits, output.image_size
+    exact = reference_score(name, *inputs, torch.float64)
+    torch.testing.assert_close(score, exact, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.skipif(not cpu.available(), reason='numba is not installed')
 @settings(max_examples=20, deadline=None)
 @given(

@@ -16,9 +16,13 @@ Array = Any
 
 
 def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the decorator that compiles a loop, kept on disk where there is a folder for it."""
+    """Return the decorator that compiles a loop, kept on disk where there is a folder for it.
+
+    Loops are inlined where they are called: handing over arrays takes longer than a row of a tile.
+    """
     def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
-        flags: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
+        flags: dict[str, Any] = {
+            'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath, 'forceinline': True}
         try:
             return numba.njit(cache=True, **flags)(function)  # type: ignore[no-any-return]
         except RuntimeError:  # no folder where compiled code may be kept
@@ -56,18 +60,8 @@ def exp(x: Any) -> Any:
 
 
 @jit()
-def add_product(a: Array, b: Array, width: int, out: Array) -> None:
-    """Add a [m,n] @ b [n,x] to out [m,x], first `width` columns; m even, n a multiple of 4.
-
-    Two by four rows at a time: eight weights stay in registers, and loads keep up with sums.
-    """
-    for k in range(0, a.shape[0], 2):
-        top, bottom = out[k, :width], out[k + 1, :width]
-        for q in range(0, a.shape[1], 4):
-            a0, a1, a2, a3 = a[k, q], a[k, q + 1], a[k, q + 2], a[k, q + 3]
-            c0, c1 = a[k + 1, q], a[k + 1, q + 1]
-            c2, c3 = a[k + 1, q + 2], a[k + 1, q + 3]
-            b0, b1, b2, b3 = b[q], b[q + 1], b[q + 2], b[q + 3]
-            for x in range(width):
-                top[x] += (a0 * b0[x] + a1 * b1[x]) + (a2 * b2[x] + a3 * b3[x])
-                bottom[x] += (c0 * b0[x] + c1 * b1[x]) + (c2 * b2[x] + c3 * b3[x])
+def scratch(rows: int, columns: int) -> Array:
+    """Return zeros [rows,columns] that begin at a cache line; across lines, loads take twice."""
+    room = np.zeros(rows * columns + 16, np.float32)
+    skip = (64 - room.ctypes.data % 64) % 64 // 4
+    return room[skip : skip + rows * columns].reshape((rows, columns))

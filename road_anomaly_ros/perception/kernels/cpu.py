@@ -11,6 +11,8 @@ bound is rigorous (at most `NEGLIGIBLE` per query and accumulator).
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import math
 import os
@@ -33,6 +35,7 @@ except ImportError:  # numba is an optional dependency
 
 NEGLIGIBLE = 5e-8
 _PIXELS = 32768  # of a block: torch works on it in one thread
+_LINES = 256  # of a thin product: what a thread takes at a time
 
 Part = tuple[slice, tuple[int, int]]  # image rows and tiles
 Consume = Callable[[tuple[slice, slice], Block], None]
@@ -54,28 +57,19 @@ class Grid:
     """How mask rows and columns become image rows and columns, in the terms of the loops."""
 
     rows: tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high int64 [H], weight float32 [H]
-    starts: np.ndarray  # [tiles] int64, first mask column
-    weights: np.ndarray  # [tiles, taps, TILE] float32, taps up to whole fours
+    starts: np.ndarray  # [tiles, strips] int64, first mask column
+    weights: np.ndarray  # [tiles, strips, taps, STRIP] float32, of as many from there on
     size: tuple[int, int]  # (H, W)
 
     @classmethod
+    @functools.lru_cache(maxsize=16)
     def of(cls, shape: Sequence[int], size: tuple[int, int]) -> Grid:
         """Build for masks of `shape` [..., h, w] and an image of `size` (H, W)."""
-        rows, columns = (
-            Taps.of(length, target) for length, target in zip(shape[-2:], size, strict=True)
-        )
-        low, high, share = columns.low.numpy(), columns.high.numpy(), columns.weight.numpy()
-        first = np.arange(0, size[1], loops.TILE)
-        last = np.minimum(first + loops.TILE, size[1]) - 1
-        taps = int((high[last] - low[first]).max()) + 1
-        starts = np.minimum(low[first], shape[-1] - taps)
-        weights = np.zeros((len(first), -(-taps // 4) * 4, loops.TILE), np.float32)
-        place = np.arange(size[1])
-        tile, inside = place // loops.TILE, place % loops.TILE
-        np.add.at(weights, (tile, low - starts[tile], inside), (1 - share) * loops.SCALE)
-        np.add.at(weights, (tile, high - starts[tile], inside), share * loops.SCALE)
+        rows = Taps.of(shape[-2], size[0])
         return cls(
-            (rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()), starts, weights, size
+            (rows.low.numpy(), rows.high.numpy(), rows.weight.numpy()),
+            *_strips(shape[-1], size[1], loops.SCALE),
+            size,
         )
 
     def band(self, rows: slice) -> tuple[np.ndarray, ...]:
@@ -89,18 +83,73 @@ class Grid:
         step = max(
             1, min(pixels // (tiles * loops.TILE), -(-self.size[0] // torch.get_num_threads()))
         )
+        edges = self._edges(step)
         return [
-            (
-                slice(row, min(row + step, self.size[0])),
-                (tile, min(tile + tiles, len(self.starts))),
-            )
-            for row in range(0, self.size[0], step)
+            (slice(top, bottom), (tile, min(tile + tiles, len(self.starts))))
+            for top, bottom in itertools.pairwise(edges)
             for tile in range(0, len(self.starts), tiles)
         ]
+
+    def _edges(self, step: int) -> list[int]:
+        """Return where to cut the rows, at most `step` apart, between mask rows where possible."""
+        fresh, edges = np.flatnonzero(np.diff(self.rows[0], prepend=-1)), [0]
+        while edges[-1] + step < self.size[0]:
+            far = edges[-1] + step
+            near = int(fresh[np.searchsorted(fresh, far, 'right') - 1])
+            edges.append(near if near > edges[-1] else far)
+        return [*edges, self.size[0]]
 
     def columns(self, tiles: tuple[int, int]) -> slice:
         """Return the image columns of some tiles."""
         return slice(tiles[0] * loops.TILE, min(tiles[1] * loops.TILE, self.size[1]))
+
+
+@functools.lru_cache(maxsize=32)
+def _strips(length: int, target: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return `starts` and `weights` of a grid, the weights times `scale`."""
+    columns = Taps.of(length, target)
+    low, high, share = columns.low.numpy(), columns.high.numpy(), columns.weight.numpy()
+    tiles, strips = -(-len(low) // loops.TILE), loops.TILE // loops.STRIP
+    # Beyond the image its last column is repeated, which keeps the extremes what they are.
+    place = np.arange(tiles * loops.TILE).reshape(-1, loops.STRIP).clip(max=len(low) - 1)
+    low, high, share = low[place], high[place], share[place]
+    taps = int((high[:, -1] - low[:, 0]).max()) + 1
+    starts = np.minimum(low[:, 0], length - taps)
+    strip, inside = np.indices(place.shape)
+    weights = np.zeros((len(place), taps, loops.STRIP), np.float32)
+    np.add.at(weights, (strip, low - starts[:, None], inside), (1 - share) * scale)
+    np.add.at(weights, (strip, high - starts[:, None], inside), share * scale)
+    return (
+        starts.reshape(tiles, strips),
+        weights.reshape(tiles, strips, taps, loops.STRIP),
+    )
+
+
+def widened(planes: Tensor, width: int) -> Tensor:
+    """Return finite planes float32 [N,h,w] resized along x, and some columns more.
+
+    For 32 planes of 45x60 and a width of 480 it takes a third of a product with all columns.
+    """
+    starts, weights = _strips(planes.shape[2], width, 1.0)
+    # Rows of an odd number of strips: powers of two crowd a few places of the cache.
+    out = torch.zeros((*planes.shape[:2], len(starts) * loops.TILE + loops.STRIP))
+    lines = planes.contiguous().flatten(0, 1)[:, None].numpy()
+    loops.widen(lines, starts.ravel(), weights.reshape(-1, *weights.shape[2:]),
+                out.flatten(0, 1).numpy())
+    return out
+
+
+def thin_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a [n,m] @ b [m,x], both float32 and contiguous, x a multiple of 32."""
+    out = torch.zeros((len(a), b.shape[1]))
+    arrays = a.numpy(), b.numpy(), out.numpy()
+
+    def work(part: Part) -> None:
+        loops.add_thin(*arrays[:2], part[0].start, part[0].stop, arrays[2])
+
+    rows = range(0, len(a), _LINES)
+    _share(work, [(slice(row, min(row + _LINES, len(a))), (0, 1)) for row in rows])
+    return out
 
 
 def visit(
@@ -126,7 +175,7 @@ def visit(
         loops.accumulate(logits.numpy(), live.numpy(), grid.band(rows), weights, tiles, arrays)
         consume((rows, columns), out.block(vectors, classes))
 
-    _share(work, grid.parts(-(-classes // 4) if vectors.keep else 1))
+    _share(work, grid.parts(-(-classes // 8) if vectors.keep else 1))
 
 
 def _weights(vectors: QueryVectors, live: Tensor, limits: Tensor) -> tuple[Any, ...]:

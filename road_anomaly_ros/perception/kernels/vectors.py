@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -87,6 +88,8 @@ class Taps:
     weight: Tensor  # [n] float32, of the high tap
 
     @classmethod
+    @functools.lru_cache(maxsize=64)
+    @torch.inference_mode(False)  # what is kept may be used where gradients are wanted
     def of(cls, length: int, target: int) -> Taps:
         """Return, on the CPU, the taps that resize `length` samples to `target` as torch does.
 
@@ -114,7 +117,7 @@ class Features:
     features of the whole image would be the largest of all accumulators.
     """
 
-    wide: Tensor  # [F, gh, W] contiguous
+    wide: Tensor  # [F, gh, W or more] contiguous
     rows: Taps  # of the block, r
     columns: slice  # of the block, c
 
