@@ -65,3 +65,10 @@ def scratch(rows: int, columns: int) -> Array:
     room = np.zeros(rows * columns + 16, np.float32)
     skip = (64 - room.ctypes.data % 64) % 64 // 4
     return room[skip : skip + rows * columns].reshape((rows, columns))
+
+
+@jit()
+def copy(source: Array, target: Array) -> None:
+    """Do what an assignment would, which first finds out whether both are the same memory."""
+    for x in range(target.size):
+        target[x] = source[x]

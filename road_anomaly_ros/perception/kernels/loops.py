@@ -27,6 +27,7 @@ import numpy as np
 
 from road_anomaly_ros.perception.kernels.arithmetic import (
     Array,
+    copy,
     exp,
     exp2,
     jit,
@@ -36,6 +37,7 @@ from road_anomaly_ros.perception.kernels.arithmetic import (
 from road_anomaly_ros.perception.kernels.products import ROWS as LINES
 from road_anomaly_ros.perception.kernels.products import WIDTH as STRIP
 from road_anomaly_ros.perception.kernels.products import add_product, add_resized, add_thin
+from road_anomaly_ros.perception.kernels.semantic import of_semantic
 
 __all__ = ['ABSENT', 'SCALE', 'STRIP', 'TILE', 'accumulate', 'add_thin', 'overlap', 'widen']
 
@@ -169,46 +171,6 @@ def _pack(linear: Array, active: Array, count: int, packed: Array) -> None:
             packed[k, j] = linear[k, active[j]]
 
 
-@jit()
-def _peak(sums: Array, at: int, classes: int, peak: Array, label: Array) -> None:
-    """Store the largest of the first `classes` rows and its index; ties go to the lowest."""
-    for x in range(peak.size):
-        peak[x] = sums[0, at + x]
-        label[x] = 0
-    for k in range(1, classes):
-        row = sums[k, at : at + peak.size]
-        for x in range(peak.size):
-            if row[x] > peak[x]:
-                peak[x] = row[x]
-                label[x] = k
-
-
-@jit()
-def _partition(
-    sums: Array, at: int, classes: int, peak: Array, inverse: Any, total: Array, spread: Array
-) -> None:
-    """Store sum_k e_k and sum_k e_k z_k with z_k = (S_k - max) * inverse and e_k = exp(z_k)."""
-    total[:] = np.float32(0.0)
-    spread[:] = np.float32(0.0)
-    for k in range(classes):
-        row = sums[k, at : at + total.size]
-        for x in range(total.size):
-            z = (row[x] - peak[x]) * inverse
-            e = exp(z)
-            total[x] += e
-            spread[x] += e * z
-
-
-@jit()
-def _tanh(sums: Array, at: int, classes: int, scale: Any, total: Array) -> None:
-    """Store sum_k tanh(S_k * scale) for S_k >= 0."""
-    total[:] = np.float32(0.0)
-    for k in range(classes):
-        row = sums[k, at : at + total.size]
-        for x in range(total.size):
-            e = exp(np.float32(-2.0) * scale * row[x])
-            total[x] += (np.float32(1.0) - e) / (np.float32(1.0) + e)
-
 
 @jit()
 def _largest(weights: Array, active: Array, masks: Array, largest: Array) -> None:
@@ -326,29 +288,6 @@ def _group(low: Array, high: Array, start: int) -> int:
 
 
 @jit()
-def _copy(source: Array, target: Array) -> None:
-    """Do what an assignment would, which first finds out whether both are the same memory."""
-    for x in range(target.size):
-        target[x] = source[x]
-
-
-@jit()
-def _of_semantic(part: Array, at: int, o: int, c0: int, c1: int, weigh: Array, out: Array) -> None:
-    """Store what row `o` of the output has of the sums `part` [N,...] from column `at` on."""
-    linear, classes, _, _, _, _, _, _, temper, scale = weigh
-    label, peak, sums, _, _, _, _, partition, tanh = out
-    top, skip = peak[o, c0:c1], linear.shape[0] - sums.shape[0]
-    _peak(part, at, classes, top, label[o, c0:c1])
-    for k in range(sums.shape[0]):
-        _copy(part[skip + k, at : at + c1 - c0], sums[k, o, c0:c1])
-    if partition.shape[1]:
-        total, spread = partition[0, o, c0:c1], partition[1, o, c0:c1]
-        _partition(part, at, classes, top, temper, total, spread)
-    if tanh.shape[0]:
-        _tanh(part, at, classes, scale, tanh[o, c0:c1])
-
-
-@jit()
 def _of_queries(
     low: Array,
     high: Array,
@@ -452,8 +391,8 @@ def accumulate(
             for o in range(first, stop):
                 at, t = (o - first) * TILE, row_weight[o]
                 for j in range(maxima.shape[0]):
-                    _copy(largest[j, at : at + c1 - c0], out[3][j, o, c0:c1])
-                _of_semantic(sums, at, o, c0, c1, weigh, out)
+                    copy(largest[j, at : at + c1 - c0], out[3][j, o, c0:c1])
+                of_semantic(sums, at, o, c0, c1, weigh, out)
                 _of_queries(low, high, t, active, count, best, o, c0, c1, weigh, out)
             first = stop
 

@@ -13,7 +13,7 @@ vendor, 80. Vectors are 16 wide whatever the processor: LLVM cuts them to size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
@@ -41,6 +41,51 @@ _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 _SPREAD = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
 
 
+def _write(builder: Any, rows: int, vectors: int, starts: Sequence[Any], steps: Sequence[Any],
+           count: Any) -> None:
+    """Write the loop over `count` terms; `starts` and `steps` of rows are of a, b and out."""
+    wide = _VECTOR.as_pointer()
+    # Unlike llvm.fma this is no call of the C library where there is no such instruction.
+    fused = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f'llvm.fmuladd.v{WIDTH}f32')
+
+    def rows_of(start: Any, step: Any) -> list[Any]:
+        return [builder.gep(start, [builder.mul(step, _I64(row))]) for row in range(rows)]
+
+    def vectors_of(start: Any) -> list[Any]:
+        return [builder.bitcast(builder.gep(start, [_I64(WIDTH * vector)]), wide)
+                for vector in range(vectors)]
+
+    places = [place for row in rows_of(starts[2], steps[2]) for place in vectors_of(row)]
+    before, loop = builder.block, builder.append_basic_block('terms')
+    after = builder.append_basic_block('stored')
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    term, row = builder.phi(_I64), builder.phi(starts[1].type)
+    term.add_incoming(_I64(0), before)
+    row.add_incoming(starts[1], before)
+    sums = [builder.phi(_VECTOR) for _ in places]
+    right = [builder.load(place, align=4) for place in vectors_of(row)]
+    added: list[Any] = []
+    for line in rows_of(starts[0], steps[0]):
+        single = builder.load(builder.gep(line, [term]))
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        left = builder.insert_element(undefined, single, ir.IntType(32)(0))
+        left = builder.shuffle_vector(left, undefined, _SPREAD)
+        for vector in right:
+            added.append(builder.call(fused, [left, vector, sums[len(added)]]))
+    following = builder.add(term, _I64(1))
+    term.add_incoming(following, loop)
+    row.add_incoming(builder.gep(row, [steps[1]]), loop)
+    for total, later in zip(sums, added, strict=True):
+        total.add_incoming(ir.Constant(_VECTOR, [0.0] * WIDTH), before)
+        total.add_incoming(later, loop)
+    builder.cbranch(builder.icmp_signed('<', following, count), loop, after)
+    builder.position_at_end(after)
+    for place, value in zip(places, added, strict=True):
+        builder.store(builder.fadd(builder.load(place, align=4), value), place, align=4)
+
+
 def _tile(rows: int, vectors: int) -> Callable[..., Any]:
     """Return the product of `rows` rows and `vectors` times WIDTH columns."""
 
@@ -60,48 +105,8 @@ def _tile(rows: int, vectors: int) -> Callable[..., Any]:
                 kind = signature.args[place]
                 data = context.make_array(kind)(context, builder, arguments[place]).data
                 starts.append(builder.gep(data, [arguments[place + 1]]))
-            wide = _VECTOR.as_pointer()
-            # Unlike llvm.fma this is no call of the C library where there is no such instruction.
-            fused = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3),
-                f'llvm.fmuladd.v{WIDTH}f32')
-            steps, count = (arguments[2], arguments[5], arguments[9]), arguments[6]
-
-            def rows_of(start: Any, step: Any) -> list[Any]:
-                return [builder.gep(start, [builder.mul(step, _I64(row))]) for row in range(rows)]
-
-            def vectors_of(start: Any) -> list[Any]:
-                return [builder.bitcast(builder.gep(start, [_I64(WIDTH * vector)]), wide)
-                        for vector in range(vectors)]
-
-            places = [place for row in rows_of(starts[2], steps[2]) for place in vectors_of(row)]
-            before, loop = builder.block, builder.append_basic_block('terms')
-            after = builder.append_basic_block('stored')
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            term, row = builder.phi(_I64), builder.phi(starts[1].type)
-            term.add_incoming(_I64(0), before)
-            row.add_incoming(starts[1], before)
-            sums = [builder.phi(_VECTOR) for _ in places]
-            right = [builder.load(place, align=4) for place in vectors_of(row)]
-            added: list[Any] = []
-            for line in rows_of(starts[0], steps[0]):
-                single = builder.load(builder.gep(line, [term]))
-                undefined = ir.Constant(_VECTOR, ir.Undefined)
-                left = builder.insert_element(undefined, single, ir.IntType(32)(0))
-                left = builder.shuffle_vector(left, undefined, _SPREAD)
-                for vector in right:
-                    added.append(builder.call(fused, [left, vector, sums[len(added)]]))
-            following = builder.add(term, _I64(1))
-            term.add_incoming(following, loop)
-            row.add_incoming(builder.gep(row, [steps[1]]), loop)
-            for total, later in zip(sums, added, strict=True):
-                total.add_incoming(ir.Constant(_VECTOR, [0.0] * WIDTH), before)
-                total.add_incoming(later, loop)
-            builder.cbranch(builder.icmp_signed('<', following, count), loop, after)
-            builder.position_at_end(after)
-            for place, value in zip(places, added, strict=True):
-                builder.store(builder.fadd(builder.load(place, align=4), value), place, align=4)
+            steps = arguments[2], arguments[5], arguments[9]
+            _write(builder, rows, vectors, starts, steps, arguments[6])
             return context.get_dummy_value()
 
         return signature, generate
