@@ -8,6 +8,7 @@ while Python itself starts, some 30 ms, do they end the process the hard way.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -106,6 +107,7 @@ class _Session:
         self._args = args
         self._threads = threads
         self._node: Any = None
+        self._code = 0
         self._executor: Any = None
         self._waking = threading.Lock()         # an executor must not be woken once it is gone
         self._worker = threading.Thread(target=self._work, name='executor', daemon=True)
@@ -127,7 +129,7 @@ class _Session:
         if self._failure is not None:
             print(f'{type(self._failure).__name__}: {one_line(self._failure)}', file=sys.stderr)
             return 1
-        return int(getattr(self._node, 'exit_code', 0))
+        return self._code
 
     def _work(self) -> None:
         """Do all that may take long here, so that the main thread always hears a signal."""
@@ -174,13 +176,20 @@ class _Session:
         executor.shutdown()
 
     def _close(self) -> None:
-        if self._node is None:
+        node, self._node = self._node, None
+        if node is None:
             return
         try:
-            getattr(self._node, 'close', lambda: None)()
-            self._node.destroy_node()
+            getattr(node, 'close', lambda: None)()
+            node.destroy_node()
         except Exception as error:          # the process ends anyway: say it, keep the exit code
             print(f'while closing: {one_line(error)}', file=sys.stderr)
+        self._code = int(getattr(node, 'exit_code', 0))
+        # A lifecycle node lives on in cycles, and with it the participant in the graph, whose
+        # shared memory of 32 MiB would outlive a process that ends without taking itself apart.
+        del node
+        gc.unfreeze()
+        gc.collect()
 
 
 def leave(code: int) -> NoReturn:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ if not hasattr(os, 'fork'):
     pytest.skip('needs fork', allow_module_level=True)
 
 from conftest import ROOT
+from rclpy.utilities import get_rmw_implementation_identifier
 
 DEADLINE_S = 60.0
 LAUNCH_PATIENCE_S = 5.0             # after which launch complains and sends the next signal
@@ -301,6 +304,24 @@ def test_the_executable_itself(number):
     said += process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 0, said
     assert 'Traceback' not in said
+
+
+@pytest.mark.skipif(get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp',
+                    reason='the shared memory of Fast DDS')
+def test_no_shared_memory_outlives_the_executable():
+    alone = {**os.environ, 'ROS_DOMAIN_ID': str((int(os.environ['ROS_DOMAIN_ID']) + 50) % 100 + 1)}
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '-p',
+         'segmenter:=synthetic'], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=alone)
+    for line in process.stderr:
+        if 'scorer plain' in line:
+            break
+    maps = Path(f'/proc/{process.pid}/maps').read_text(encoding='utf-8')
+    segments = {Path(name) for name in re.findall(r'/dev/shm/fastdds_[0-9a-f]+(?=\n)', maps)}
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE_S)
+    assert segments and process.returncode == 0
+    assert not [segment for segment in segments if segment.exists()]
 
 
 def test_a_wrong_parameter_at_start_is_one_line():
