@@ -155,8 +155,14 @@ class _Session:
             rclpy.try_shutdown()
 
     def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
-        executor = MultiThreadedExecutor(num_threads=self._threads)
+        from rclpy.executors import ExternalShutdownException
+
+        from road_anomaly_ros.ros.executor import ThreadedExecutor
+
+        def failed(error: Exception) -> None:       # one failing callback must not end the others
+            self._node.get_logger().error(f'callback failed: {one_line(error)}')
+
+        executor = ThreadedExecutor(self._threads, failed)
         executor.add_node(self._node)
         self._executor = executor
         # What is set after this look wakes the executor, what was set before is seen by it.
@@ -165,14 +171,10 @@ class _Session:
                 executor.spin_once(timeout_sec=1.0)
             except ExternalShutdownException:
                 break
-            except Exception as error:      # one failing callback must not end the others
-                self._node.get_logger().error(f'callback failed: {one_line(error)}')
+            except Exception as error:
+                failed(error)
         with self._waking:
             self._executor = None
-        # rclpy takes its guard down before its threads end, which then complain: end them first.
-        pool = getattr(executor, '_executor', None)
-        if pool is not None:
-            pool.shutdown(wait=True)
         executor.shutdown()
 
     def _close(self) -> None:
