@@ -172,7 +172,7 @@ class RunningHead:
         if not (self._compiled and layout and tokens.device.type == 'cpu'):
             return self._head.project(features)
         weight, bias = self._head.feature_proj.parameters()
-        columns = F.pad(weight[:, :, 0, 0].T, (0, -len(weight) % 32)).contiguous()
+        columns = F.pad(weight[:, :, 0, 0].T, (0, -len(weight) % 16)).contiguous()
         found = cpu.thin_product(tokens, columns)[:, : len(weight)].add_(bias).relu_()
         return found.T.unflatten(1, features.shape[1:])
 

@@ -140,7 +140,7 @@ def widened(planes: Tensor, width: int) -> Tensor:
 
 
 def thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a [n,m] @ b [m,x], both float32 and contiguous, x a multiple of 32."""
+    """Return a [n,m] @ b [m,x], both float32 and contiguous, x a multiple of 16."""
     out = torch.zeros((len(a), b.shape[1]))
     arrays = a.numpy(), b.numpy(), out.numpy()
 

@@ -155,15 +155,24 @@ def add_resized(planes: Array, chosen: Array, at: int, weights: Array, out: Arra
 
 @jit()
 def add_thin(a: Array, b: Array, begin: int, end: int, out: Array) -> None:
-    """Add a[begin:end] @ b to out[begin:end]; `b` [m,x] is thin, x a multiple of 32."""
+    """Add a[begin:end] @ b to out[begin:end]; `b` [m,x] is thin, x a multiple of WIDTH."""
     left, right, to = a.shape[1], b.shape[1], out.shape[1]
+    wide = right - right % (_LANES * WIDTH)
     for term in range(0, left, _TERMS):
         terms = min(_TERMS, left - term)
-        for x in range(0, right, _LANES * WIDTH):
+        for x in range(0, wide, _LANES * WIDTH):
             start, row = term * right + x, begin
             while row + ROWS <= end:
                 _narrow(a, row * left + term, left, b, start, right, terms, out, row * to + x, to)
                 row += ROWS
             while row < end:
                 _line(a, row * left + term, left, b, start, right, terms, out, row * to + x, to)
+                row += 1
+        for x in range(wide, right, WIDTH):
+            start, row = term * right + x, begin
+            while row + ROWS <= end:
+                _column(a, row * left + term, left, b, start, right, terms, out, row * to + x, to)
+                row += ROWS
+            while row < end:
+                _single(a, row * left + term, left, b, start, right, terms, out, row * to + x, to)
                 row += 1
