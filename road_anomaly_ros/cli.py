@@ -64,6 +64,8 @@ COMMANDS = (
             'show why a pixel or an obstacle got its score'),
     Command('bench --node', 'road_anomaly_ros.ros.bench_node',
             'measure the ROS node: rate and age of results, processor, memory, transport'),
+    Command('bench --metrics', 'road_anomaly_ros.evaluation.bench_metrics',
+            'measure how many images per second the metrics take in'),
     Command('bench', 'road_anomaly_ros.tools.bench',
             'measure time and memory of every stage on this machine'),
 )

@@ -42,7 +42,7 @@ ORDER = {
     'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
     'kernels': 2,
     'segmenters': 3, 'segments': 3, 'dense': 3,
-    'heads': 4,
+    'heads': 4, 'curve': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,
     'stages': 6, 'proposals': 6, 'config': 6, 'sharing': 6, 'pipeline': 7, '__init__': 8,
 }

@@ -22,12 +22,11 @@ import numpy as np
 from scipy import ndimage
 
 from road_anomaly_ros.evaluation.store import write_text
+from road_anomaly_ros.perception.curve import TPR_LEVEL, Steps
 from road_anomaly_ros.perception.metrics import (
     TAUS,
-    TPR_LEVEL,
     ComponentFrame,
     PixelMetrics,
-    Steps,
     component_frame,
 )
 from road_anomaly_ros.tools.environment import by_stage

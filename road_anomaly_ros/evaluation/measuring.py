@@ -21,13 +21,12 @@ from road_anomaly_ros.evaluation.datasets import DataSet
 from road_anomaly_ros.evaluation.details import Findings, look
 from road_anomaly_ros.evaluation.store import Store
 from road_anomaly_ros.perception.contract import LabelSet
+from road_anomaly_ros.perception.curve import ExactCurve, Steps, summarize
 from road_anomaly_ros.perception.labels import plain_name
 from road_anomaly_ros.perception.metrics import (
     ComponentMetrics,
     MeanIoU,
-    Steps,
     component_frame,
-    summarize,
 )
 from road_anomaly_ros.perception.pipeline import Pipeline
 
@@ -90,7 +89,7 @@ def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = 
     sizes = sizes or data.layout.sizes
     row: dict[str, Any] = dict.fromkeys((*_PIXEL, *_COMPONENT), math.nan)
     details: dict[str, Any] = {'min_pred_size': sizes[0], 'min_gt_size': sizes[1]}
-    steps = _steps(data, store, key)
+    steps = curve_of(data, store, key)
     if steps is not None:
         pixels = summarize(steps)
         row.update({name: 100 * pixels[short] for name, short in _PIXEL.items()})
@@ -101,7 +100,7 @@ def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = 
         row.update({name: 100 * found[name] for name in _COMPONENT})
     table = None if labels is None else class_table(labels, data.layout.class_names)
     if table is not None:
-        row['mIoU'] = 100 * _mean_iou(data, store, key, table)
+        row['mIoU'] = 100 * mean_iou(data, store, key, table)
     row['frames'] = len(data)
     row['seconds'] = sum(float(store.read(key, index, 'seconds')) for index in range(len(data)))
     if findings is not None:
@@ -135,7 +134,7 @@ def _scored(data: DataSet, store: Store, key: str, index: int) -> tuple[np.ndarr
     return store.read(key, index, 'score'), data.anomaly(index)
 
 
-def _steps(data: DataSet, store: Store, key: str) -> Steps | None:
+def curve_of(data: DataSet, store: Store, key: str) -> Steps | None:
     """Return the curve over the pixels of all images; None where it is undefined.
 
     Exact: only the scores of anomalies are held; known pixels are counted between them.
@@ -144,36 +143,16 @@ def _steps(data: DataSet, store: Store, key: str) -> Steps | None:
         score, truth = _scored(data, store, key, index)
         return score[truth == 1]
 
-    def places(index: int) -> tuple[np.ndarray, np.ndarray]:
+    def places(index: int) -> Any:
         score, truth = _scored(data, store, key, index)
-        return _places(values, score[truth == 0])
+        return curve.places(score[truth == 0])
 
     labelled = [index for index, sample in enumerate(data.samples) if sample.anomaly is not None]
-    values, hits = np.unique(np.concatenate([*_parallel(anomalies, labelled),
-                                             np.empty(0, np.float32)]), return_counts=True)
-    counts = np.zeros(2 * values.size + 1, np.int64)    # between and at the values, in turn
-    for used, found in _parallel(places, labelled):
-        counts[used] += found
-    total = int(counts.sum())
-    if values.size == 0 or total == 0:
-        return None
-    equal, below = counts[1::2], np.cumsum(counts)[1::2]
-    return Steps(values[::-1].astype(np.float64), hits[::-1], (total - below)[::-1],
-                 equal[::-1], total)
-
-
-def _places(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where scores lie among ascending `values`, and how many at each such place.
-
-    Place 2 i is below values[i] and above values[i - 1], place 2 i + 1 is at values[i].
-    """
-    known = np.sort(known)
-    found = 2 * np.searchsorted(values, known)
-    at = found < 2 * values.size
-    at[at] = values[found[at] // 2] == known[at]
-    found += at
-    starts = np.flatnonzero(np.diff(found, prepend=-1))     # they ascend, as `known` does
-    return found[starts], np.diff(starts, append=found.size)
+    curve = ExactCurve(_parallel(anomalies, labelled))
+    for found in _parallel(places, labelled):
+        curve.add(found)
+    steps = curve.steps()
+    return steps if steps.known and steps.values.size else None
 
 
 def _parallel(work: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
@@ -199,10 +178,14 @@ def class_table(labels: LabelSet, names: Sequence[str]) -> np.ndarray | None:
     return table
 
 
-def _mean_iou(data: DataSet, store: Store, key: str, table: np.ndarray) -> float:
+def mean_iou(data: DataSet, store: Store, key: str, table: np.ndarray) -> float:
+    """Return the mean IoU of the stored classes, translated by `table` of `class_table`."""
     metric = MeanIoU(len(data.layout.class_names))
-    for index in range(len(data)):
-        truth = data.classes(index)
-        if truth is not None:
-            metric.update(table[store.read(key, index, 'classes')], truth)
+
+    def pair(index: int) -> tuple[np.ndarray, np.ndarray]:
+        return table[store.read(key, index, 'classes')], data.classes(index)
+
+    labelled = [index for index, sample in enumerate(data.samples) if sample.classes is not None]
+    for predicted, truth in _parallel(pair, labelled):
+        metric.update(predicted, truth)
     return float(metric.compute()['miou'])

@@ -10,7 +10,6 @@ object with `update(...)` per image and `compute()`, which never holds the image
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from road_anomaly_ros.perception.curve import FPR_MODES, Counts, ExactCurve, Steps, summarize
+
 VOID = 255
-FPR_MODES = ('ge', 'gt', 'interp')
-TPR_LEVEL = 0.95
 TAUS = np.linspace(0.25, 0.75, 11)  # as published: the 0.6 in it is 0.6000000000000001
 UNIFORM_BINS = np.linspace(-0.01, 1.01, 4097, dtype=np.float64)
 _EIGHT = np.ones((3, 3), bool)
 _DROPPED_BITS = 10  # of a float32, once there are too many pixels
-
-Counts = NDArray[np.int64]
 
 
 def _checked(score: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -97,29 +94,11 @@ class PixelMetrics:
         return {**summarize(steps, self._fpr_mode), 'exact': float(self._counts is None)}
 
     def _exact_steps(self) -> Steps:
-        known, anomalies = (
-            np.concatenate(part) if part else np.empty(0, np.float32) for part in self._parts
-        )
-        total = known.size
-        if anomalies.size:
-            known = np.sort(known[known >= anomalies.min()])  # the others are never false alarms
-        values, counts = np.unique(anomalies, return_counts=True)
-        above = known.size - np.searchsorted(known, values, 'right')
-        equal = known.size - above - np.searchsorted(known, values, 'left')
-        return Steps(
-            values[::-1].astype(np.float64), counts[::-1], above[::-1], equal[::-1], total
-        )
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The thresholds at which recall rises, downwards; false alarms in between need no step."""
-
-    values: NDArray[np.float64]  # scores that anomalies have
-    hits: Counts  # anomalies of exactly this score
-    above: Counts  # known pixels of a higher score
-    equal: Counts  # known pixels of exactly this score
-    known: int
+        known, anomalies = self._parts
+        curve = ExactCurve(anomalies)
+        for scores in known:
+            curve.add(curve.places(scores))
+        return curve.steps()
 
 
 def _keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
@@ -137,39 +116,6 @@ def _binned_steps(counts: Counts) -> Steps:
     return Steps(
         bits.view(np.float32).astype(np.float64), counts[1][used], above, counts[0][used], total
     )
-
-
-def summarize(steps: Steps, fpr_mode: str = 'ge') -> dict[str, float]:
-    """Return ap (no interpolation), auroc (ties count half), fpr95, best_f1 and best_threshold."""
-    positives = int(steps.hits.sum())
-    if positives == 0 or steps.known == 0:
-        warnings.warn(
-            'pixel metrics need both anomalies and known pixels; they are NaN', stacklevel=3
-        )
-        return dict.fromkeys(('ap', 'auroc', 'fpr95', 'best_f1', 'best_threshold'), math.nan)
-    true = np.cumsum(steps.hits)
-    false = steps.above + steps.equal
-    f1 = 2 * true / (true + false + positives)
-    best = int(np.argmax(f1))
-    below = np.nextafter(np.float32(steps.values[best]), np.float32(-np.inf))
-    return {
-        'ap': float(np.sum(steps.hits / positives * (true / (true + false)))),
-        'auroc': 1
-        - float(np.sum(steps.hits * (steps.above + steps.equal / 2)) / (positives * steps.known)),
-        'fpr95': _fpr95(steps, true / positives, false / steps.known, fpr_mode),
-        'best_f1': float(f1[best]),
-        'best_threshold': float(below),
-    }
-
-
-def _fpr95(steps: Steps, tpr: NDArray[np.float64], fpr: NDArray[np.float64], mode: str) -> float:
-    first = int(np.argmax(tpr >= TPR_LEVEL if mode == 'ge' else tpr > TPR_LEVEL))
-    if mode != 'interp':
-        return float(fpr[first])
-    before = float(tpr[first - 1]) if first else 0.0
-    start = steps.above[first] / steps.known
-    share = (TPR_LEVEL - before) / (tpr[first] - before)
-    return float(start + share * (fpr[first] - start))
 
 
 class BinnedPixelMetrics:
@@ -238,11 +184,12 @@ class ComponentFrame:
 def _components(
     mask: NDArray[np.bool_], least: int
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Return 8-connected components numbered from 1, and where those smaller than `least` are."""
+    """Return 8-connected components of `least` pixels, numbered from 1, and where others are."""
     index, count = ndimage.label(mask, _EIGHT)
-    sizes = np.bincount(index.ravel(), minlength=count + 1)
-    small = sizes < least
-    return index, small[index]
+    small = np.bincount(index.ravel(), minlength=count + 1) < least
+    numbers = np.cumsum(~small, dtype=np.int32) - np.int32(not small[0])
+    numbers[small] = 0
+    return numbers[index], small[index]
 
 
 def component_frame(
@@ -256,19 +203,18 @@ def component_frame(
     """
     scores, labels = _checked(score, label)
     roi = labels < VOID
-    pred, small = _components((scores > threshold) & roi, min_pred_size)
-    pred[small] = 0
+    pred, _ = _components((scores > threshold) & roi, min_pred_size)
     truth, small = _components(labels == 1, min_gt_size)
     roi = roi & ~small
     return _contingency(truth[roi], pred[roi])
 
 
 def _contingency(truth: NDArray[np.int32], pred: NDArray[np.int32]) -> ComponentFrame:
-    rows, row_of = np.unique(np.append(0, truth), return_inverse=True)
-    columns, column_of = np.unique(np.append(0, pred), return_inverse=True)
-    pairs = row_of[1:] * columns.size + column_of[1:]
-    table = np.bincount(pairs, minlength=rows.size * columns.size)
-    table = table.reshape(rows.size, columns.size)
+    rows, columns = int(truth.max(initial=0)) + 1, int(pred.max(initial=0)) + 1
+    pairs = truth.astype(np.int64) * columns + pred
+    table = np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
+    seen = (np.append(True, table[1:].any(1)), np.append(True, table[:, 1:].any(0)))
+    table = table[np.ix_(*seen)]                # without what lies wholly in void
     size_gt, size_pred = table.sum(1)[1:], table.sum(0)[1:]
     siou_gt, _ = _adjusted_iou(table)
     siou_pred, inside = _adjusted_iou(table.T)

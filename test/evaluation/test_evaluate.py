@@ -360,3 +360,16 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_scores(data, tmp_path, monkeyp
     seen = passes(monkeypatch)
     assert evaluate(data, out) == 0 and not seen
     assert len(rows_of(out)) == 2
+
+
+def test_bench_metrics_writes_rates_and_leaves_no_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    out = tmp_path / 'metrics.json'
+    assert cli.main(['bench', '--metrics', '--size', '64x48', '--frames', '3',
+                     '-o', str(out)]) == 0
+    document = json.loads(out.read_text())
+    assert (document['size'], document['frames']) == ([64, 48], 3)
+    assert len(document['metrics']) == 3
+    assert all(row['images_per_s'] > 0 for row in document['metrics'])
+    assert '| mIoU |' in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [out]

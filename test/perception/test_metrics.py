@@ -8,9 +8,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from road_anomaly_ros.perception import curve
 from road_anomaly_ros.perception.metrics import (
     ComponentMetrics,
     MeanIoU,
@@ -129,13 +130,17 @@ def test_ties_count_half_for_auroc_and_whole_for_thresholds():
     assert interpolated['fpr95'] == pytest.approx(0.95)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize('loop', (curve.counting, None), ids=('compiled', 'numpy'))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     data=st.data(),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     levels=st.integers(1, 40),
 )
-def test_exact_metrics_equal_a_loop_over_all_thresholds(data, sizes, levels):
+def test_exact_metrics_equal_a_loop_over_all_thresholds(loop, monkeypatch, data, sizes, levels):
+    monkeypatch.setattr(curve, 'counting', loop)
     seed = data.draw(st.integers(0, 10_000))
     random = np.random.default_rng(seed)
     scores = [random.integers(-levels, levels + 1, size).astype(np.float32) / 7 for size in sizes]
