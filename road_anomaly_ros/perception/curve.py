@@ -55,7 +55,7 @@ class ExactCurve:
         size = known.size
         least = self._values[0] if self._values.size else np.float32(np.inf)
         known = np.sort(known[known >= least])  # the others are never false alarms
-        if counting is not None:
+        if counting is not None and known.size:
             used, found = np.empty((2, known.size), np.int64)
             count = counting.count_between(known, self._values, used, found)
             return size, used[:count], found[:count]
