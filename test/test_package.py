@@ -196,3 +196,14 @@ def test_all_names_what_exists(module):
 
 def test_the_readme_stays_short():
     assert len((ROOT / 'README.md').read_text(encoding='utf-8').splitlines()) < 200
+
+
+@pytest.mark.parametrize(('set_before', 'spins'), [
+    ({}, '10000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'active'}, 'None')])
+def test_threads_of_openmp_do_not_turn_for_long_unless_asked_to(set_before, spins):
+    clean = {name: value for name, value in os.environ.items()
+             if name not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
+    done = subprocess.run(
+        [sys.executable, '-c', f'import os, {NAME}; print(os.environ.get("GOMP_SPINCOUNT"))'],
+        capture_output=True, text=True, check=True, env={**clean, **set_before})
+    assert done.stdout.strip() == spins

@@ -49,13 +49,29 @@ def _check_size(image_size: tuple[int, int]) -> None:
 
 
 @dataclass(frozen=True)
+class Pyramid:
+    """Feature maps of several resolutions that stand for all of them, resized to one grid.
+
+    They are kept as they are because a head's 1x1 convolution may come before the resizing.
+    """
+
+    levels: tuple[torch.Tensor, ...]  # [C_i, h_i, w_i] each, covering exactly the image
+    grid: tuple[int, int]  # (gh, gw)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, gh, gw) of all levels side by side on the grid."""
+        return sum(len(level) for level in self.levels), *self.grid
+
+
+@dataclass(frozen=True)
 class MaskOutput:
     """What a mask-based segmenter says about one image; the last class means 'no object'."""
 
     class_logits: torch.Tensor  # [Q, K+1] float
     mask_logits: torch.Tensor  # [Q, h, w] float, covers exactly the image, padding removed
     image_size: tuple[int, int]  # (H, W) of the camera image
-    features: torch.Tensor | None = None  # [C, gh, gw] encoder features for learned heads
+    features: torch.Tensor | Pyramid | None = None  # [C, gh, gw] for learned heads
 
     def __post_init__(self) -> None:
         masks, classes = self.mask_logits, self.class_logits

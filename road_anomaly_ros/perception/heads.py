@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.weights import load_state, read_state
@@ -54,6 +54,22 @@ def _statistics(semantic: Tensor) -> Tensor:
     clamped = semantic.clamp_min(_LEAST)
     entropy = torch.linalg.vecdot(clamped, clamped.log(), dim=0).neg_()
     return torch.stack([semantic.amax(0), entropy, semantic.sum(0)])
+
+
+def resized(features: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Return features [C,h,w] on another grid, float32, bilinear with half-pixel centres."""
+    if tuple(features.shape[1:]) == grid:
+        return features.float()
+    # The batch of one must have a stride by which torch sees that channels lie innermost.
+    batch = features.float().permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return F.interpolate(batch, size=grid, mode='bilinear')[0]
+
+
+def stacked(features: Tensor | Pyramid) -> Tensor:
+    """Return features as one map [C,gh,gw], the levels of a pyramid resized and side by side."""
+    if not isinstance(features, Pyramid):
+        return features
+    return torch.cat([resized(level, features.grid) for level in features.levels])
 
 
 class AnomalyHead(nn.Module):
@@ -130,6 +146,13 @@ class RunningHead:
         self._last, self._last_bias = state['mlp.6.weight'], state['mlp.6.bias']
         on_cpu = self._first.device.type == 'cpu'
         self._compiled = self._arrays() if loops is not None and on_cpu else ()
+        if info.channels:
+            self._projection = self._wide(state['feature_proj.0.weight'][:, :, 0, 0].T)
+            self._projection_bias = self._wide(state['feature_proj.0.bias'])
+
+    def _wide(self, columns: Tensor) -> Tensor:
+        """Return columns [...,P] in whole vectors where the compiled product takes them."""
+        return F.pad(columns, (0, -columns.shape[-1] % 16 if self._compiled else 0)).contiguous()
 
     def _arrays(self) -> tuple[Any, ...]:
         """Return the weights for the compiled loop; both layers in whole groups of four."""
@@ -145,7 +168,7 @@ class RunningHead:
             return self
         return RunningHead(self.info, copy.deepcopy(self._head).to(device), self.source)
 
-    def visual(self, features: Tensor | None) -> Tensor | None:
+    def visual(self, features: Tensor | Pyramid | None) -> Tensor | None:
         """Return what features [C,gh,gw] add to the first layer, [h1,gh,gw]; None for V1.
 
         On the CPU h1 is rounded up to whole groups of four. A cell that is not finite adds 0.
@@ -160,21 +183,47 @@ class RunningHead:
         if features.shape[0] != self.info.channels:
             raise ValueError(f'{self.source}: expected features of {self.info.channels} channels, '
                              f'got {features.shape[0]}')
-        projected = self._project(features)
-        added = (self._visual @ projected.flatten(1)).nan_to_num(0.0)
+        projected = self._project(features)[:, :self.info.projection]
+        added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
-        return F.pad(added, (0, 0, 0, more)).unflatten(1, projected.shape[1:])
+        return F.pad(added, (0, 0, 0, more)).unflatten(1, features.shape[1:])
 
-    def _project(self, features: Tensor) -> Tensor:
-        """Do what the head's method `project` does, on the CPU in half the time."""
-        tokens = features.flatten(1).T
-        layout = tokens.dtype == torch.float32 and tokens.is_contiguous()
-        if not (self._compiled and layout and tokens.device.type == 'cpu'):
-            return self._head.project(features)
-        weight, bias = self._head.feature_proj.parameters()
-        columns = F.pad(weight[:, :, 0, 0].T, (0, -len(weight) % 16)).contiguous()
-        found = cpu.thin_product(tokens, columns)[:, : len(weight)].add_(bias).relu_()
-        return found.T.unflatten(1, features.shape[1:])
+    def _project(self, features: Tensor | Pyramid) -> Tensor:
+        """Return what the head's method `project` does, [gh gw, P or more].
+
+        Levels coarser than the grid are projected before they are resized, the others after.
+        """
+        grid = tuple(features.shape[1:])
+        levels = features.levels if isinstance(features, Pyramid) else (features,)
+        weights = self._projection.split([len(level) for level in levels])
+        total = self._projection_bias.repeat(grid[0] * grid[1], 1)
+        fine = []
+        for level, weight in zip(levels, weights, strict=True):
+            cells = level.permute(1, 2, 0).float()      # a view where channels lie innermost
+            if cells.shape[0] * cells.shape[1] >= len(total):
+                fine.append((self._on_grid(cells, grid), weight))
+            else:
+                found = total.new_zeros(*cells.shape[:2], total.shape[1])
+                self._add_products([(cells.flatten(0, 1), weight)], found.flatten(0, 1))
+                total += self._on_grid(found, grid)
+        self._add_products(fine, total)
+        return total.relu_()
+
+    def _on_grid(self, cells: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Return cells [h,w,C] on the grid, [gh gw, C]."""
+        if tuple(cells.shape[:2]) == grid:
+            return cells.flatten(0, 1)
+        if self._compiled and cells.device.type == 'cpu':
+            return cpu.resized_cells(cells, grid)
+        return resized(cells.permute(2, 0, 1), grid).permute(1, 2, 0).flatten(0, 1)
+
+    def _add_products(self, pairs: list[tuple[Tensor, Tensor]], out: Tensor) -> None:
+        layout = all(tokens.is_contiguous() for tokens, _ in pairs)
+        if self._compiled and out.device.type == 'cpu' and layout:
+            cpu.add_products(pairs, out)
+            return
+        for tokens, weight in pairs:
+            out.addmm_(tokens, weight)
 
     def logits(self, semantic: Tensor, visual: Features | None = None) -> Tensor:
         """Return the logit float32 [r,c] of a block's semantic map [K,r,c]; higher is stranger.

@@ -22,6 +22,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.contract import MaskOutput, WindowedOutput
+from road_anomaly_ros.perception.heads import stacked
 from road_anomaly_ros.training.generator.writer import CONFIG, read_records, read_sample
 
 KEY = 'cache.json'
@@ -152,7 +153,7 @@ def _packed(output: MaskOutput, mask: np.ndarray) -> dict[str, Tensor]:
     packed = {'class_logits': output.class_logits.float(), 'mask': torch.from_numpy(mask),
               'mask_logits': output.mask_logits.half()}
     if output.features is not None:
-        packed['features'] = output.features.half()
+        packed['features'] = stacked(output.features).half()
     return {name: value.cpu().contiguous().clone() for name, value in packed.items()}
 
 

@@ -14,7 +14,12 @@ import tiny_models
 import torch
 
 from road_anomaly_ros.perception import dense, heads, scorers
-from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, WindowedOutput
+from road_anomaly_ros.perception.contract import (
+    MaskOutput,
+    PipelineError,
+    Pyramid,
+    WindowedOutput,
+)
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo, RunningHead
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.pipeline import Pipeline
@@ -117,6 +122,31 @@ def test_running_form_equals_the_module(rng, compiled, hidden, monkeypatch):
         block = semantic[:, :, part]
         found.append(running.logits(block, Features(wide, Taps.of(7, 21), part)))
     torch.testing.assert_close(torch.cat(found, 1).flatten(), want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+@pytest.mark.parametrize('innermost', [True, False], ids=['channels', 'columns'])
+def test_a_pyramid_is_projected_like_its_stacked_map(rng, compiled, innermost, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(heads, 'loops', None)
+    elif heads.loops is None:
+        pytest.skip('numba is not installed')
+    shapes = ((3, 26, 34), (4, 13, 17), (5, 7, 9), (6, 1, 2), (2, 40, 11))
+    levels = [torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for shape in shapes]
+    if innermost:
+        levels = [level.permute(1, 2, 0).contiguous().permute(2, 0, 1) for level in levels]
+    features = Pyramid(tuple(levels), (13, 17))
+    whole = torch.cat([torch.nn.functional.interpolate(level[None], size=(13, 17), mode='bilinear')
+                       for level in levels], 1)[0]
+    torch.testing.assert_close(heads.stacked(features), whole)
+    assert features.shape == tuple(whole.shape)
+    torch.manual_seed(0)
+    head = AnomalyHead(20, projection=24, hidden=(8, 4)).eval()
+    running = RunningHead(
+        HeadInfo('head_v2', '', 'pyramid', 20, projection=24, hidden=(8, 4)), head, Path('x'))
+    want = torch.einsum('hp,pyx->hyx', head.mlp[0].weight[:, 4:], head.project(whole)).detach()
+    torch.testing.assert_close(running.visual(features), want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(running.visual(whole), want, atol=1e-5, rtol=1e-5)
 
 
 def test_windows_are_merged_by_their_mean_logit(golden, tmp_path):

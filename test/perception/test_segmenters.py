@@ -137,6 +137,9 @@ def test_features_only_when_asked(tiny):
     assert load('mask2former', tiny[0])([image])[0].features is None
     output = load('mask2former', tiny[0], features='encoder')([image])[0]
     assert output.features.shape == (16, 2, 2)
+    pyramid = load('mask2former', tiny[0], features='pyramid')([image, image])[1].features
+    assert pyramid.grid == (8, 8) and pyramid.shape == (sum(map(len, pyramid.levels)), 8, 8)
+    torch.testing.assert_close(pyramid.levels[-2], output.features)
 
 
 def test_short_side_replaces_the_stored_size(tiny):

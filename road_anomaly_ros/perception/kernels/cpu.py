@@ -36,6 +36,7 @@ except ImportError:  # numba is an optional dependency
 NEGLIGIBLE = 5e-8
 _PIXELS = 32768  # of a block: torch works on it in one thread
 _LINES = 256  # of a thin product: what a thread takes at a time
+_FEW_LINES = 1024
 
 Part = tuple[slice, tuple[int, int]]  # image rows and tiles
 Consume = Callable[[tuple[slice, slice], Block], None]
@@ -139,17 +140,32 @@ def widened(planes: Tensor, width: int) -> Tensor:
     return out
 
 
-def thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a [n,m] @ b [m,x], both float32 and contiguous, x a multiple of 16."""
-    out = torch.zeros((len(a), b.shape[1]))
-    arrays = a.numpy(), b.numpy(), out.numpy()
+def resized_cells(cells: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return cells float32 [h,w,C] on another grid, [gh gw, C], bilinear as torch does it.
+
+    In this thread: for maps of some thousand cells it takes longer to wake another one.
+    """
+    out = torch.empty((grid[0] * grid[1], cells.shape[2]))
+    taps = (part.numpy() for length, target in zip(cells.shape, grid, strict=False)
+            for part in vars(Taps.of(length, target)).values())
+    loops.blend_cells(cells.contiguous().numpy(), *taps, out.numpy())
+    return out
+
+
+def add_products(pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> None:
+    """Add a [n,m] @ b [m,x] of every pair to out [n,x], all float32 and contiguous, x % 16 = 0.
+
+    Few lines are done in this thread: to wake another one takes longer.
+    """
+    arrays = [(a.numpy(), b.numpy()) for a, b in pairs]
+    lines, to = len(out), out.numpy()
 
     def work(part: Part) -> None:
-        loops.add_thin(*arrays[:2], part[0].start, part[0].stop, arrays[2])
+        for a, b in arrays:
+            loops.add_thin(a, b, part[0].start, part[0].stop, to)
 
-    rows = range(0, len(a), _LINES)
-    _share(work, [(slice(row, min(row + _LINES, len(a))), (0, 1)) for row in rows])
-    return out
+    step = _LINES if lines > _FEW_LINES else max(1, lines)
+    _share(work, [(slice(row, min(row + step, lines)), (0, 1)) for row in range(0, lines, step)])
 
 
 def visit(

@@ -446,3 +446,27 @@ def overlap(
                     both += hit * np.int32(part[x] > 0)
                 areas[active[i]] += inside
                 shared[active[i]] += both
+
+
+@jit()
+def blend_cells(
+    cells: Array,
+    low: Array,
+    high: Array,
+    share: Array,
+    left: Array,
+    right: Array,
+    part: Array,
+    out: Array,
+) -> None:
+    """Write cells [h,w,C], resized by the taps of rows and of columns, to out [gh gw, C]."""
+    columns, one = left.size, np.float32(1.0)
+    for y in range(low.size):
+        for x in range(columns):
+            bottom, east = share[y], part[x]
+            top, west = one - bottom, one - east
+            a, b = cells[low[y], left[x]], cells[low[y], right[x]]
+            c, d = cells[high[y], left[x]], cells[high[y], right[x]]
+            to = out[y * columns + x]
+            for k in range(to.size):
+                to[k] = top * (west * a[k] + east * b[k]) + bottom * (west * c[k] + east * d[k])

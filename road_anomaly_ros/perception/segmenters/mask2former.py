@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError
+from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
 from road_anomaly_ros.perception.labels import label_set
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
@@ -70,9 +69,7 @@ class MaskSegmenter:
             masks = self._preprocessing.crop(raw.mask_logits, size)
             kept = self._kept_features(raw, size, features or self._features)
             for row, position in enumerate(positions):
-                found[position] = MaskOutput(
-                    raw.class_logits[row], masks[row], size,
-                    None if kept is None else kept[row])
+                found[position] = MaskOutput(raw.class_logits[row], masks[row], size, kept[row])
         return [found[position] for position in range(len(images))]
 
     def _run(self, pixels: torch.Tensor) -> RawOutput:
@@ -81,23 +78,19 @@ class MaskSegmenter:
             return self._network(pixels.contiguous(memory_format=self._layout))
 
     def _kept_features(self, raw: RawOutput, size: tuple[int, int],
-                       name: str) -> torch.Tensor | None:
+                       name: str) -> Sequence[torch.Tensor | Pyramid | None]:
+        """Return the features of every image of the batch."""
         if name == 'none':
-            return None
+            return [None] * len(raw.class_logits)
         if name not in FEATURE_MAPS:
             raise ValueError(f'expected features one of {list(FEATURE_MAPS)}, got {name!r}')
         if name == 'pyramid':
-            return _pyramid([self._preprocessing.crop(level, size)
-                             for level in (*raw.stages, raw.mask_features)])
+            levels = [self._preprocessing.crop(level, size)
+                      for level in (*raw.stages, raw.mask_features)]
+            height, width = levels[1].shape[-2:]        # the second finest
+            return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
         chosen = raw.stages[-1] if name == 'encoder' else raw.mask_features
-        return self._preprocessing.crop(chosen, size)
-
-
-def _pyramid(levels: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return all levels [B,C,h,w] side by side on the grid of the second finest, [B,sum C,h,w]."""
-    grid = levels[1].shape[-2:]
-    return torch.cat([functional.interpolate(
-        level.float(), size=grid, mode='bilinear', align_corners=False) for level in levels], 1)
+        return list(self._preprocessing.crop(chosen, size))
 
 
 def load(model: str, *, device: torch.device, precision: torch.dtype,
