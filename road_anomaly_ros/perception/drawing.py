@@ -21,6 +21,9 @@ from road_anomaly_ros.perception.registry import option
 ACCENT: Color = (70, 235, 255)      # a colour that neither the heat nor a road scene holds
 _SHADE: Color = (8, 12, 20)
 _MOST_LABELS = 24                   # more plates than this hide the picture
+# Pixels that torch works on in one thread. Results may be written by a second thread: if that
+# begins parallel loops, OpenMP puts the helpers of the network to sleep after each of its loops.
+_SERIAL = 32768
 _RARE = 0.002                       # the legend leaves out classes on a smaller share of the image
 
 
@@ -93,10 +96,15 @@ def _host(values: torch.Tensor | np.ndarray) -> np.ndarray:
 def _levels(score: torch.Tensor | np.ndarray, display_range: tuple[float, float]) -> Canvas:
     """Return the score as 0..255 over the range, on its device, so that only bytes travel."""
     low, high = display_range
-    values = torch.as_tensor(score).detach().float()
     spread = 255.0 / (high - low) if high > low else math.inf
-    values = torch.nan_to_num((values - low) * spread, nan=255.0 if high > low else 0.0)
-    return values.clamp_(0.0, 255.0).round_().to(torch.uint8).cpu().numpy()
+    values = torch.as_tensor(score).detach()
+    levels = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
+    whole = values.device.type != 'cpu'
+    rows = max(1, len(values) if whole else _SERIAL // max(1, values.shape[-1]))
+    for part, to in zip(values.split(rows), levels.split(rows), strict=True):
+        scaled = torch.nan_to_num((part.float() - low) * spread, nan=255.0 if high > low else 0.0)
+        to.copy_(scaled.clamp_(0.0, 255.0).round_())
+    return levels.cpu().numpy()
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,18 @@ class Engine:
 
     def load(self, config: PipelineConfig, *, warm_up: bool = True) -> None:
         """Build the pipeline and run one frame; raises ValueError, PipelineError or OSError."""
-        pipeline = self._build(config)
-        pipeline.keep_stages = self.keep_stages
-        if warm_up:
-            pipeline.warm_up()
+        pipeline = _apart(self._built, config, warm_up)
         with self._lock:
             self._pipeline, self._wanted, self._on_cpu = pipeline, None, False
         # A full collection walks half a million objects that stay anyway, 0.2 s for a late frame.
         gc.freeze()
+
+    def _built(self, config: PipelineConfig, warm_up: bool) -> Any:
+        pipeline = self._build(config)
+        pipeline.keep_stages = self.keep_stages
+        if warm_up:
+            pipeline.warm_up()
+        return pipeline
 
     def release(self) -> None:
         """Let go of the model and of the device's memory; does nothing when none is loaded."""
@@ -75,7 +80,7 @@ class Engine:
             names = [name for name in names if name != 'device']
         if names:
             raise ValueError(f'{names[0]} takes effect when the model is loaded: {RELOAD_REMEDY}')
-        pipeline.check(self._adapted(config))
+        _apart(pipeline.check, self._adapted(config))
 
     def reconfigure(self, config: PipelineConfig) -> None:
         """Take `config` over before the next frame; that in flight ends with what it began."""
@@ -133,6 +138,17 @@ class Engine:
         self.load(config.replace({'device': 'cpu'}), warm_up=False)
         self._on_cpu = True
         return self._pipeline.batch(*([part] for part in frame))[0]
+
+
+def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do some work in a thread of its own that ends with it.
+
+    OpenMP keeps helpers for every living thread that once ran a parallel loop. With more of them
+    than processors it puts them to sleep after each loop: frames of another thread take 1.25 times
+    as long, for ever.
+    """
+    with ThreadPoolExecutor(1, 'apart') as pool:
+        return pool.submit(work, *arguments).result()
 
 
 RELOAD_REMEDY = ("deactivate and clean up ('ros2 lifecycle set NODE deactivate', then 'cleanup'), "
