@@ -49,7 +49,8 @@ class Option:
         kind = self.kind
         if kind is tuple:
             if value is None or isinstance(value, str):
-                value = [part for part in (value or '').split(',') if part.strip()]
+                text = (value or '').strip().removeprefix('[').removesuffix(']')  # as in YAML
+                value = [part for part in text.split(',') if part.strip()]
             return tuple(self._cast_item(item) for item in value)
         return self._convert(kind, value)
 

@@ -154,6 +154,7 @@ def test_a_refinement_that_throws_costs_neither_the_frame_nor_the_others(street,
     broken.needs_segments = broken.needs_labels = False
     monkeypatch.setitem(REFINEMENTS._entries, 'mbp', Entry('mbp', broken, NoOptions))
     result = build(scorer='plain', refinements='mbp,gaussian')(street)
+    assert build(refinements='[mbp, gaussian]').config.refinements == ('mbp', 'gaussian')
     expected = build(scorer='plain', refinements='gaussian')(street)
     assert result.notes == ('refinement mbp skipped: no luck',)
     assert torch.equal(result.score, expected.score)
