@@ -65,7 +65,8 @@ class Pipeline:
 
     Raises ValueError for settings that cannot work and PipelineError for models and devices that
     cannot be used, each with one line that says what to do, when it is built or reconfigured,
-    never at a frame.
+    never at a frame. On the CPU call it from the thread that built it, or let that one end: once
+    two living threads have run torch, OpenMP makes frames 1.25 times as slow on two cores.
     """
 
     stopwatch: type[Stopwatch] = Stopwatch  # a benchmark may measure more than time
