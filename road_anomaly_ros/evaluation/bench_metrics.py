@@ -9,6 +9,7 @@ as `evaluate` does after the network's pass.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import tempfile
 import time
@@ -95,13 +96,10 @@ def write_random(folder: Path, store: Store, size: tuple[int, int], frames: int,
         for path, picture in zip(paths, (label, classes), strict=True):
             cv2.imwrite(str(path), picture)
         samples.append(Sample(f'{index:06d}', paths[0], *paths))
-    return DataSet(_with_classes(LAYOUTS['folder']), folder, tuple(samples))
-
-
-def _with_classes(layout: Any) -> Any:
-    import dataclasses
-    return dataclasses.replace(layout, class_names=tuple(map(str, range(CLASSES))),
-                               class_values={index: index for index in range(CLASSES)})
+    layout = dataclasses.replace(
+        LAYOUTS['folder'], class_names=tuple(map(str, range(CLASSES))),
+        class_values={index: index for index in range(CLASSES)})
+    return DataSet(layout, folder, tuple(samples))
 
 
 def rows(data: DataSet, store: Store) -> Iterator[dict[str, Any]]:
@@ -116,7 +114,7 @@ def rows(data: DataSet, store: Store) -> Iterator[dict[str, Any]]:
         'mIoU': lambda: measuring.mean_iou(data, store, _KEY, table),
         'with obstacles and figures of single images': lambda: measuring.measure(
             data, store, _KEY, findings=Findings())}
-    works['AP, AUROC, FPR95']()             # compiles the loops
+    measuring.curve_of(data, store, _KEY)       # compiles the loops
     for name, work in works.items():
         begin = time.perf_counter()
         work()

@@ -147,6 +147,10 @@ def test_a_pyramid_is_projected_like_its_stacked_map(rng, compiled, innermost, m
     want = torch.einsum('hp,pyx->hyx', head.mlp[0].weight[:, 4:], head.project(whole)).detach()
     torch.testing.assert_close(running.visual(features), want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(running.visual(whole), want, atol=1e-5, rtol=1e-5)
+    for level, value in ((0, torch.nan), (2, torch.inf), (3, -torch.inf)):
+        levels[level][0, 0, 0] = value
+        assert running.visual(features).isfinite().all()
+        assert not torch.equal(running.visual(features), want)
 
 
 def test_windows_are_merged_by_their_mean_logit(golden, tmp_path):

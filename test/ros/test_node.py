@@ -21,7 +21,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import Graph, image_message, send_until, values, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception import Pipeline, PipelineConfig
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.engine import Engine
 
@@ -32,6 +32,28 @@ SCORE = 'anomaly_node/anomaly/score'
 def graph():
     with Graph() as graph:
         yield graph
+
+
+def test_a_model_is_built_warmed_up_and_asked_in_threads_that_end():
+    """What they leave in OpenMP would slow the frames of the worker for ever."""
+    threads = []
+
+    class Noted(Pipeline):
+        def __init__(self, config):
+            threads.append(threading.current_thread())
+            super().__init__(config)
+
+        def warm_up(self, size=None):
+            threads.append(threading.current_thread())
+
+        def check(self, config):
+            threads.append(threading.current_thread())
+
+    engine = Engine(Noted)
+    config = PipelineConfig(segmenter='synthetic')
+    engine.load(config)
+    engine.check(config)
+    assert len(threads) == 3 and not any(thread.is_alive() for thread in threads)
 
 
 class Gate(Pipeline):

@@ -36,7 +36,7 @@ except ImportError:  # numba is an optional dependency
 NEGLIGIBLE = 5e-8
 _PIXELS = 32768  # of a block: torch works on it in one thread
 _LINES = 256  # of a thin product: what a thread takes at a time
-_FEW_LINES = 1024
+_FEW_LINES = 1024  # up to here one thread does the product alone
 
 Part = tuple[slice, tuple[int, int]]  # image rows and tiles
 Consume = Callable[[tuple[slice, slice], Block], None]
@@ -153,10 +153,7 @@ def resized_cells(cells: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def add_products(pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> None:
-    """Add a [n,m] @ b [m,x] of every pair to out [n,x], all float32 and contiguous, x % 16 = 0.
-
-    Few lines are done in this thread: to wake another one takes longer.
-    """
+    """Add a [n,m] @ b [m,x] of every pair to out [n,x], all float32 and contiguous, x % 16 = 0."""
     arrays = [(a.numpy(), b.numpy()) for a, b in pairs]
     lines, to = len(out), out.numpy()
 

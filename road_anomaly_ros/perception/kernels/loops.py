@@ -448,7 +448,7 @@ def overlap(
                 shared[active[i]] += both
 
 
-@jit()
+@jit({'contract'})  # what is not finite must stay so
 def blend_cells(
     cells: Array,
     low: Array,
