@@ -288,10 +288,19 @@ class RunningGridHead:
     def visual(self, features: Tensor | Pyramid | None) -> Tensor:
         """Return the logit [1,gh,gw] of features [C,gh,gw]; a cell that is not finite is strange.
 
+        Of the levels of a pyramid it is the mean, on the grid of the first.
+
         ValueError where the segmenter gave none or others than the head was trained on.
         """
         check_features(self.info, self.source, features)
-        assert isinstance(features, Tensor)
+        levels = features.levels if isinstance(features, Pyramid) else (features,)
+        found = [self._logit(level) for level in levels if level is not None]
+        total = found[0]
+        for coarse in found[1:]:
+            total = total + resized(coarse, tuple(total.shape[1:]))
+        return total / len(found)
+
+    def _logit(self, features: Tensor) -> Tensor:
         found = features.flatten(1).float()
         for weight, bias in self._layers[:-1]:
             found = torch.addmm(bias, weight, found).relu_()
@@ -314,9 +323,12 @@ def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | No
     if features is None:
         raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
                          'none')
-    if features.shape[0] != info.channels:
-        raise ValueError(f'{source}: expected features of {info.channels} channels, got '
-                         f'{features.shape[0]}')
+    levels = features.levels if info.kind == 'head_v3' and isinstance(features, Pyramid) else (
+        features,)
+    for level in levels:
+        if level.shape[0] != info.channels:
+            raise ValueError(f'{source}: expected features of {info.channels} channels, got '
+                             f'{level.shape[0]}')
 
 
 def weights_digest(model_dir: Path | None) -> str:

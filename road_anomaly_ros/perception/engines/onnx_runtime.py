@@ -34,7 +34,7 @@ def unusable(folder: Path) -> str:
 class OnnxNetwork:
     """Raw output of normalised images [B,3,H,W], as the torch network gives it, on the CPU."""
 
-    feature_maps = ('pixel_decoder',)
+    feature_maps = ('pixel_decoder', 'two_scales')
 
     def __init__(self, folder: Path) -> None:
         """Load `folder`/model.onnx; PipelineError for a graph of other weights or a damaged one."""

@@ -26,7 +26,7 @@ SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
 NEEDS = 'built-in model, directory or hub name'
 
 _PREPROCESSING = {'size': {'shortest_edge': 800, 'longest_edge': 1333}, 'size_divisor': 32}
-FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid')
+FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid', 'two_scales')
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Options:
         low=0, high=4096, unit='px', live=False)
     features: str = option(
         'none', "Features always handed on: 'none', those of the 'pixel_decoder', of the "
-        "'encoder', or the 'pyramid' of both at every scale; a learned head asks for its own.",
+        "'encoder', the 'pyramid' of both at every scale, or the pixel decoder's at 'two_scales' of "
+        'the image; a learned head asks for its own.',
         choices=('none', *FEATURE_MAPS), live=False)
 
 
@@ -77,10 +78,14 @@ class MaskSegmenter:
         """
         found: dict[int, MaskOutput] = {}
         for positions, batch in same_size_batches(images):
-            size = (batch.shape[-2], batch.shape[-1])
-            raw = self._run(self._preprocessing(batch.to(self._device)))
+            size, name = (batch.shape[-2], batch.shape[-1]), features or self._features
+            pixels = self._preprocessing(batch.to(self._device))
+            raw = self._run(pixels)
             masks = self._preprocessing.crop(raw.mask_logits, size)
-            kept = self._kept_features(raw, size, features or self._features)
+            if name == 'two_scales':
+                kept = self._two_scales(raw, pixels, size)
+            else:
+                kept = self._kept_features(raw, size, name)
             for row, position in enumerate(positions):
                 found[position] = MaskOutput(raw.class_logits[row], masks[row], size, kept[row])
         return [found[position] for position in range(len(images))]
@@ -89,6 +94,19 @@ class MaskSegmenter:
         mixed = self._precision != torch.float32
         with torch.autocast(self._device.type, self._precision, enabled=mixed):
             return self._network(pixels.contiguous(memory_format=self._layout))
+
+    def _two_scales(self, raw: RawOutput, pixels: torch.Tensor,
+                    size: tuple[int, int]) -> list[Pyramid]:
+        """Return the pixel decoder's features of every image and of half of it, finest first.
+
+        What fills the image at its own size is a thing of ordinary size at half of it.
+        """
+        half = half_size((pixels.shape[-2], pixels.shape[-1]))
+        small = nn.functional.interpolate(pixels, size=half, mode='bilinear', antialias=True)
+        again = self._run(small).mask_features
+        levels = [self._preprocessing.crop(level, size) for level in (raw.mask_features, again)]
+        height, width = levels[0].shape[-2:]
+        return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
 
     def _kept_features(self, raw: RawOutput, size: tuple[int, int],
                        name: str) -> Sequence[torch.Tensor | Pyramid | None]:
@@ -104,6 +122,12 @@ class MaskSegmenter:
             return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
         chosen = raw.stages[-1] if name == 'encoder' else raw.mask_features
         return list(self._preprocessing.crop(chosen, size))
+
+
+def half_size(size: tuple[int, int], divisor: int = 32) -> tuple[int, int]:
+    """Return half of (H, W), rounded to multiples of `divisor`, at least one of them."""
+    height, width = (max(divisor, round(side / 2 / divisor) * divisor) for side in size)
+    return height, width
 
 
 def load(model: str, *, device: torch.device, precision: torch.dtype,
