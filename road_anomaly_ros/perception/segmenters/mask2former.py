@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
-from road_anomaly_ros.perception.labels import label_set
+from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
 from road_anomaly_ros.perception.segmenters._mask2former import Network, RawOutput
@@ -108,9 +108,15 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
 
 
 def labels_of(config: Any, directory: Path) -> LabelSet:
-    """Return the label set that `id2label` of a transformers configuration describes."""
+    """Return the label set that `id2label` of a transformers configuration describes.
+
+    Without names transformers writes LABEL_0, LABEL_1, ...; 19 of them are Cityscapes'.
+    """
     try:
-        return label_set({int(index): name for index, name in config.id2label.items()})
+        names = {int(index): name for index, name in config.id2label.items()}
+        if all(name == f'LABEL_{index}' for index, name in names.items()):
+            names = dict(zip(names, names_of(len(names)), strict=True))
+        return label_set(names)
     except ValueError as error:
         raise PipelineError(f'{directory / "config.json"}: id2label is no list of classes: '
                             f'{error}') from None
