@@ -216,7 +216,7 @@ GROUPED = [
     ('camvid', CITYSCAPES, (5, 5, 6, 4, 0, 8), (8, 9, 6, 1, 10, 11), CAMVID, 4 / 6),
     ('idd_lite', CITYSCAPES, (0, 1, 1, 2, 3, 4), (0, 1, 9, 12, 17, 6), IDD_LITE, 1.0),
     ('idd_lite', CITYSCAPES, (4, 4, 5, 5, 6, 255), (3, 4, 2, 8, 10, 11), IDD_LITE, 1.0),
-    ('train_ids', CAMVID, (9, 8, 17, 14, 3, 6), (5, 5, 10, 8, 1, 6), CAMVID, 1.0),
+    ('trainids', CAMVID, (9, 8, 17, 14, 3, 6), (5, 5, 10, 8, 1, 6), CAMVID, 1.0),
     ('idd_lite', CAMVID, (0, 2, 3, 4, 5, 5), (3, 10, 8, 2, 1, 5), IDD_LITE, 1.0),
 ]
 

@@ -27,10 +27,11 @@ class FolderCutouts:
     """RGBA PNG files; the name without its trailing number is the kind."""
 
     def __init__(self, folder: Path) -> None:
-        self.paths = sorted(Path(folder).glob('*.png'))
+        self.paths = sorted(path for path in Path(folder).rglob('*')
+                            if path.suffix.lower() in ('.png', '.webp'))
         if not self.paths:
-            raise ValueError(f'{folder}: expected RGBA PNG cut-outs, found none')
-        self._read = functools.lru_cache(maxsize=512)(self._load)
+            raise ValueError(f'{folder}: expected RGBA cut-outs (PNG or WebP), found none')
+        self._read = functools.lru_cache(maxsize=2048)(self._load)
 
     def __len__(self) -> int:
         return len(self.paths)
