@@ -28,7 +28,9 @@ examples:
   road-anomaly evaluate --compare results_before results_after
 
 layouts: folder, synthetic, road_anomaly, road_anomaly21, road_obstacle21,
-fishyscapes_lost_and_found, fishyscapes_static, lost_and_found, cityscapes and camvid (mIoU).
+fishyscapes_lost_and_found, fishyscapes_static, lost_and_found; for mIoU cityscapes, trainids
+(images/ and labels/ with the 19 train ids), camvid (11 classes) and idd_lite (7 groups). Classes
+are compared by name; finer ones of the model count as the coarser ones of the data set.
 """
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-CLASSES = ('road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light',
-           'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car', 'truck',
-           'bus', 'train', 'motorcycle', 'bicycle')
+from road_anomaly_ros.perception.labels import CITYSCAPES, CITYSCAPES_IDS
+
+CLASSES = CITYSCAPES
 IGNORE = 255
 _FIRST_SET = 32
 
@@ -67,11 +67,6 @@ def _ids(*names: str) -> np.ndarray:
     return _table(dict(enumerate(names)))
 
 
-def _cityscapes() -> np.ndarray:
-    ids = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-    return _table(dict(zip(ids, CLASSES, strict=True)))
-
-
 def _vistas() -> np.ndarray:
     """Label ids of Mapillary Vistas 1.2 (66 classes); animals, boats and the like are ignored."""
     groups = {'road': (7, 8, 10, 13, 14, 23, 24, 41), 'sidewalk': (2, 9, 11, 15), 'fence': (3,),
@@ -89,7 +84,7 @@ TABLES: Mapping[str, np.ndarray] = {
     'camvid': _ids('sky', 'structure', 'pole', 'road', 'sidewalk', 'plants', 'signal', 'barrier',
                    'vehicle', 'person', 'cyclist'),
     'idd_lite': _ids('road', 'ground beside', 'living', 'traffic', 'roadside', 'far', 'sky'),
-    'cityscapes': _cityscapes(),
+    'cityscapes': _table(dict(zip(CITYSCAPES_IDS, CLASSES, strict=True))),
     'bdd100k': _ids(*CLASSES),
     'vistas': _vistas(),
     'idd': _ids('road', 'road', 'sidewalk', 'ground beside', 'living', 'rider', 'motorcycle',

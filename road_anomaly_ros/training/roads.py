@@ -197,4 +197,4 @@ def rendered_source(count: int, *, first_seed: int, weight: float,
 
 def _rendered(seed: int, size: tuple[int, int], obstacles: bool) -> Frame:
     scene = render(seed, size, obstacles=obstacles)
-    return Frame(scene.image, label_sets.TABLES['camvid'][scene.labels], scene.instances > 0)
+    return Frame(scene.image, label_sets.TABLES['trainids'][scene.labels], scene.instances > 0)

@@ -15,7 +15,7 @@ from torch import nn
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
 from road_anomaly_ros.perception.engines import ENGINES
 from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork, unusable
-from road_anomaly_ros.perception.labels import label_set
+from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
@@ -169,13 +169,19 @@ def _through_graph(directory: Path, device: torch.device, precision: torch.dtype
 
 
 def labels_of(config: Any, directory: Path) -> LabelSet:
-    """Return the label set that `id2label` of a transformers configuration describes."""
+    """Return the label set that `id2label` of a transformers configuration describes.
+
+    Without names transformers writes LABEL_0, LABEL_1, ...; 19 of them are Cityscapes'.
+    """
     return _labels(config.id2label, directory)
 
 
-def _labels(names: Any, directory: Path) -> LabelSet:
+def _labels(stored: Any, directory: Path) -> LabelSet:
     try:
-        return label_set({int(index): name for index, name in names.items()})
+        names = {int(index): name for index, name in stored.items()}
+        if all(name == f'LABEL_{index}' for index, name in names.items()):
+            names = dict(zip(names, names_of(len(names)), strict=True))
+        return label_set(names)
     except (ValueError, AttributeError) as error:
         raise PipelineError(f'{directory / "config.json"}: id2label is no list of classes: '
                             f'{error}') from None
