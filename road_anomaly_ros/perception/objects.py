@@ -92,7 +92,7 @@ def check(options: ObjectOptions, drivable: Sequence[int], threshold: float = 0.
     threshold is no share.
     """
     if options.min_evidence and options.evidence == LOG_ODDS and not 0 <= threshold <= 1:
-        raise ValueError(f"objects.evidence={LOG_ODDS!r} expects a score from 0 to 1, got the "
+        raise ValueError(f'objects.evidence={LOG_ODDS!r} expects a score from 0 to 1, got the '
                          f'threshold {threshold:g}; choose {EXCESS!r}')
     if options.on_drivable != OFF and not len(drivable):
         raise ValueError(f'objects.on_drivable={options.on_drivable!r} expects drivable classes, '

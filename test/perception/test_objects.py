@@ -153,7 +153,7 @@ def test_what_lacks_evidence_leaves_the_mask_and_hides_no_ground():
 
 def test_log_odds_of_what_is_no_share_are_refused():
     options = ObjectOptions(min_evidence=1.0, evidence='log_odds')
-    with pytest.raises(ValueError, match="got the threshold -0.7; choose 'excess'"):
+    with pytest.raises(ValueError, match=r"got the threshold -0\.7; choose 'excess'"):
         find([[0.0]], threshold=-0.7, options=options)
     unused = ObjectOptions(min_area=0, evidence='log_odds')
     assert len(find([[0.0]], threshold=-0.7, options=unused)[2]) == 1
