@@ -104,14 +104,12 @@ def write_random(folder: Path, store: Store, size: tuple[int, int], frames: int,
 
 def rows(data: DataSet, store: Store) -> Iterator[dict[str, Any]]:
     """Yield the rate of each group of metrics, and of all that `evaluate` does with the scores."""
-    import numpy as np
-
     from road_anomaly_ros.evaluation import measuring
     from road_anomaly_ros.evaluation.details import Findings
-    table = np.arange(256, dtype=np.uint8)
+    shared = measuring.shared_classes(*[data.layout.class_names] * 2)
     works: dict[str, Callable[[], Any]] = {
         'AP, AUROC, FPR95': lambda: measuring.curve_of(data, store, _KEY),
-        'mIoU': lambda: measuring.mean_iou(data, store, _KEY, table),
+        'mIoU': lambda: measuring.mean_iou(data, store, _KEY, shared),
         'with obstacles and figures of single images': lambda: measuring.measure(
             data, store, _KEY, findings=Findings())}
     measuring.curve_of(data, store, _KEY)       # compiles the loops

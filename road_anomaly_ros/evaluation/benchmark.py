@@ -27,9 +27,6 @@ CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
 CURVE = 'docs/precision_recall.svg'     # beside the README
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
 SEED = 1
-# Scores by the ids of CamVid's classes, where a score asks for some.
-OPTIONS = {'scorer.mask2anomaly.refine_class_ids': (0, 1, 2, 4, 5, 6, 7),
-           'scorer.mask2anomaly.paper_class_ids': (3, 8, 9, 10)}
 _HEADS = ('head_v1', 'head_v2')
 _NOT_MEASURED = ('external',)       # it is fed with maps of another method
 
@@ -80,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from road_anomaly_ros.evaluation import material, report, results, running, sweep
     from road_anomaly_ros.evaluation.variants import PRESETS
     from road_anomaly_ros.perception.config import PipelineConfig
-    out, base = arguments.out, PipelineConfig.from_any(OPTIONS)
+    out, base = arguments.out, PipelineConfig.from_any(class_options())
     drawn = running.Job(draw(arguments.data, out / 'val', arguments.frames), 'synthetic',
                         out / 'results', max_frames=arguments.frames)
     print('methods on drawn images', flush=True)
@@ -101,6 +98,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f'report in {path}', flush=True)
     return {'drawn': results.read(out / 'results'), 'classes': results.read(out / 'classes'),
             'group': max(gathered.groups, key=lambda group: len(group.rows))}
+
+
+def class_options() -> dict[str, tuple[int, ...]]:
+    """Return the ids of the built-in model's classes, where a score asks for some."""
+    from road_anomaly_ros.perception import Pipeline
+    from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
+    names = Pipeline.from_config({}).labels.names
+    return {f'scorer.mask2anomaly.{name}': ids for name, ids in class_ids(names).items()}
 
 
 def scorers() -> list[str]:

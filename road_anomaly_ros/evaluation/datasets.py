@@ -15,15 +15,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 from PIL import Image
 
-from road_anomaly_ros.perception.labels import CITYSCAPES
+from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES, CITYSCAPES_IDS, IDD_LITE
 
 IGNORE = 255
 ANOMALY_TRACK, OBSTACLE_TRACK = (500, 100), (50, 10)    # least predicted, least true size in px
-CAMVID = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car',
-          'pedestrian', 'bicyclist')
-CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 _ENDINGS = ('', '_labels_semantic', '_labels')          # of label files, after the image's stem
 _LOSSLESS = ('.png', '.bmp', '.webp', '.tif', '.tiff')  # a label must keep its values
@@ -57,7 +55,16 @@ class Layout:
     values: Mapping[int, int] = dataclasses.field(default_factory=dict)     # raw to 0, 1, 255
     class_names: tuple[str, ...] = ()
     class_values: Mapping[int, int] = dataclasses.field(default_factory=dict)   # raw to 0 .. K-1
+    class_names_of: Callable[[Path], Mapping[int, str]] | None = None   # where folders differ
     sizes: tuple[int, int] = ANOMALY_TRACK
+
+    def of(self, root: Path) -> Layout:
+        """Return the layout with the classes of one folder, where each folder has its own."""
+        if self.class_names_of is None:
+            return self
+        names = self.class_names_of(root)
+        return dataclasses.replace(self, class_names=tuple(names.values()),
+                                   class_values=_places(names))
 
     def convert(self, raw: np.ndarray, *, strict: bool = True) -> np.ndarray:
         """Return anomaly labels uint8 of 0, 1, 255 from stored ones [H,W].
@@ -144,7 +151,7 @@ def open_dataset(root: Path, layout: str) -> DataSet:
         remedy = f'choose --layout {" or ".join(fitting)}' if fitting else 'see --layout in --help'
         raise ValueError(f'{root}: expected {chosen.text} (layout {layout}), found no image of '
                          f'that kind; {remedy}')
-    return DataSet(chosen, root, tuple(sorted(samples, key=lambda sample: sample.name)))
+    return DataSet(chosen.of(root), root, tuple(sorted(samples, key=lambda sample: sample.name)))
 
 
 def layout_named(name: str) -> str | None:
@@ -297,7 +304,7 @@ def _left_images(root: Path, truth: str) -> list[tuple[str, Path, Path]]:
             for path in sorted(base.rglob('*_leftImg8bit.png'))]
 
 
-def camvid(root: Path) -> list[Sample]:
+def class_pairs(root: Path) -> list[Sample]:
     """Find images/ and labels/ with equal stems, and no anomaly masks."""
     folder = root / 'labels'
     if not folder.is_dir() or (root / 'labels_masks').is_dir():
@@ -307,27 +314,46 @@ def camvid(root: Path) -> list[Sample]:
 
 
 def synthetic(root: Path) -> list[Sample]:
-    """Find what `road-anomaly synthesize` wrote, classes too where the scenes are CamVid's."""
-    settings = root / 'config.yaml'
-    if not settings.is_file() or not (root / 'instances').is_dir():
+    """Find what `road-anomaly synthesize` wrote, classes too where it says what they are."""
+    if not (root / 'config.yaml').is_file() or not (root / 'instances').is_dir():
         return []
-    known = 'layout: camvid' in settings.read_text(encoding='utf-8')
-    folder = root / 'labels'
+    known, folder = drawn_classes(root), root / 'labels'
     return [dataclasses.replace(sample, classes=folder / f'{sample.name}.png' if known else None)
             for sample in paired(root)]
+
+
+def drawn_classes(root: Path) -> dict[int, str]:
+    """Return the names of the label ids in a folder of `road-anomaly synthesize`.
+
+    Folders that do not tell them are CamVid's or unknown: empty. ValueError for damaged settings.
+    """
+    path = root / 'config.yaml'
+    try:
+        settings = yaml.safe_load(path.read_text(encoding='utf-8'))
+        names = settings.get('classes') or (
+            dict(enumerate(CAMVID)) if settings.get('layout') == 'camvid' else {})
+        return {int(index): str(name) for index, name in names.items()}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+        raise ValueError(f"{path}: expected the settings of 'road-anomaly synthesize', with "
+                         'classes as ids and names; draw the images anew') from None
+
+
+def _places(names: Mapping[int, str]) -> dict[int, int]:
+    """Return class values of ids that are named; gaps between them are ids without a class."""
+    return {**dict.fromkeys(range(max(names, default=-1) + 1), IGNORE), IGNORE: IGNORE,
+            **{raw: place for place, raw in enumerate(names)}}
 
 
 _LOST_IDS = {0: IGNORE, 1: 0, **dict.fromkeys(range(2, 201), 1),
              **dict.fromkeys(range(201, 256), IGNORE)}
 _FINE_IDS = {**dict.fromkeys(range(256), IGNORE),
              **{raw: index for index, raw in enumerate(CITYSCAPES_IDS)}}
-_CAMVID_IDS = {**{index: index for index in range(len(CAMVID))}, IGNORE: IGNORE}
 
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (
     Layout('folder', 'images/ and labels_masks/ with equal stems, 0 inlier, 1 anomaly, 255 ignore',
            paired, _BINARY, sizes=OBSTACLE_TRACK),
     Layout('synthetic', "the output of 'road-anomaly synthesize'",
-           synthetic, _BINARY, CAMVID, _CAMVID_IDS, OBSTACLE_TRACK),
+           synthetic, _BINARY, sizes=OBSTACLE_TRACK, class_names_of=drawn_classes),
     Layout('road_anomaly', 'frames/NAME.jpg with NAME.labels/, or images/ and labels_masks/',
            road_anomaly, {**_BINARY, 2: 1}),
     Layout('road_anomaly21', 'images/ and labels_masks/ of the SegmentMeIfYouCan anomaly track',
@@ -344,8 +370,12 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (
            lost_and_found, _LOST_IDS, sizes=OBSTACLE_TRACK),
     Layout('cityscapes', 'leftImg8bit/ and gtFine/ with labelIds', cityscapes,
            class_names=CITYSCAPES, class_values=_FINE_IDS),
-    Layout('camvid', 'images/ and labels/ with the ids of the 11 classes', camvid,
-           class_names=CAMVID, class_values=_CAMVID_IDS),
+    Layout('train_ids', 'images/ and labels/ with the 19 train ids of Cityscapes', class_pairs,
+           class_names=CITYSCAPES, class_values=_places(dict(enumerate(CITYSCAPES)))),
+    Layout('camvid', 'images/ and labels/ with the ids of the 11 classes', class_pairs,
+           class_names=CAMVID, class_values=_places(dict(enumerate(CAMVID)))),
+    Layout('idd_lite', 'images/ and labels/ with the ids of the 7 groups of IDD-Lite',
+           class_pairs, class_names=IDD_LITE, class_values=_places(dict(enumerate(IDD_LITE)))),
 )}
 _KNOWN_AS = {'roadobsticle21': 'roadobstacle21', 'fslostfound': 'fishyscapeslostandfound',
              'fslostandfound': 'fishyscapeslostandfound',

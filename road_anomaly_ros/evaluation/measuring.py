@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.evaluation.datasets import DataSet
+from road_anomaly_ros.evaluation.datasets import IGNORE, DataSet
 from road_anomaly_ros.evaluation.details import Findings, look
 from road_anomaly_ros.evaluation.store import Store
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.curve import ExactCurve, Steps, summarize
-from road_anomaly_ros.perception.labels import plain_name
+from road_anomaly_ros.perception.labels import counted_as
 from road_anomaly_ros.perception.metrics import (
     ComponentMetrics,
     MeanIoU,
@@ -98,9 +98,10 @@ def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = 
             findings.add_curve(steps)
         found = _component_figures(data, store, key, pixels['best_threshold'], sizes, findings)
         row.update({name: 100 * found[name] for name in _COMPONENT})
-    table = None if labels is None else class_table(labels, data.layout.class_names)
-    if table is not None:
-        row['mIoU'] = 100 * mean_iou(data, store, key, table)
+    shared = None if labels is None else shared_classes(labels.names, data.layout.class_names)
+    if shared is not None:
+        row['mIoU'] = 100 * mean_iou(data, store, key, shared)
+        details['classes'] = list(shared.names)
     row['frames'] = len(data)
     row['seconds'] = sum(float(store.read(key, index, 'seconds')) for index in range(len(data)))
     if findings is not None:
@@ -163,27 +164,50 @@ def _parallel(work: Callable[[int], Any], indices: Sequence[int]) -> Iterator[An
             yield from pool.map(work, indices[start:start + threads])
 
 
-def class_table(labels: LabelSet, names: Sequence[str]) -> np.ndarray | None:
-    """Return for every class of the model that of the data set, uint8 [256].
+@dataclass(frozen=True)
+class SharedClasses:
+    """The classes in which a model and a data set are compared, and how each gets there.
 
-    None where the model lacks a class of the data set; those that it alone has become an id that
-    is always wrong.
+    predicted, truth: uint8 [256], from stored class ids to places in `names`; the ids of classes
+    that the other side lacks are translated to len(names), which is always wrong.
     """
-    wanted = [plain_name(name) for name in names]
-    known = [plain_name(name) for name in labels.names]
-    if not wanted or not set(wanted) <= set(known):
+
+    names: tuple[str, ...]
+    predicted: np.ndarray
+    truth: np.ndarray
+
+
+def shared_classes(model: Sequence[str], data: Sequence[str]) -> SharedClasses | None:
+    """Return the classes of the data set, where the model has each of them or a part of each.
+
+    Else those of the model, where all of the data set's are one of them or a part of one, as the
+    19 of a rendered drive are for a model of CamVid's 11. Else None.
+    """
+    own = np.arange(256, dtype=np.uint8)
+    forward = counted_as(model, data)
+    if data and set(range(len(data))) <= set(forward):
+        return SharedClasses(tuple(data), _table(forward, len(data)), own)
+    backward = counted_as(data, model)
+    if not data or set(range(len(model))) != set(backward):
         return None
-    table = np.full(256, len(wanted), np.uint8)
-    table[:len(known)] = [wanted.index(name) if name in wanted else len(wanted) for name in known]
+    return SharedClasses(tuple(model), own, _table(backward, len(model)))
+
+
+def _table(places: Sequence[int | None], missing: int) -> np.ndarray:
+    """Return uint8 [256] of places, `missing` for None and unknown ids; 255 stays ignored."""
+    table = np.full(256, missing, np.uint8)
+    table[:len(places)] = [missing if place is None else place for place in places]
+    table[IGNORE] = IGNORE
     return table
 
 
-def mean_iou(data: DataSet, store: Store, key: str, table: np.ndarray) -> float:
-    """Return the mean IoU of the stored classes, translated by `table` of `class_table`."""
-    metric = MeanIoU(len(data.layout.class_names))
+def mean_iou(data: DataSet, store: Store, key: str, shared: SharedClasses) -> float:
+    """Return the mean IoU of the stored classes, in the classes of `shared_classes`."""
+    metric = MeanIoU(len(shared.names))
 
     def pair(index: int) -> tuple[np.ndarray, np.ndarray]:
-        return table[store.read(key, index, 'classes')], data.classes(index)
+        return (shared.predicted[store.read(key, index, 'classes')],
+                shared.truth[data.classes(index)])
 
     labelled = [index for index, sample in enumerate(data.samples) if sample.classes is not None]
     for predicted, truth in _parallel(pair, labelled):

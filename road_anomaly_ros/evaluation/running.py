@@ -164,9 +164,14 @@ class Evaluation:
         self._methods = [self._method(name, config) for name, config in configs.items()]
 
     def _refuse_other_classes(self) -> None:
-        from road_anomaly_ros.evaluation.measuring import class_table
+        from road_anomaly_ros.evaluation.measuring import shared_classes
         layout, labels = self._data.layout, self._pipeline.labels
-        if layout.values or class_table(labels, layout.class_names) is not None:
+        shared = shared_classes(labels.names, layout.class_names)
+        if shared is not None and shared.names != layout.class_names:
+            print(f'note: the model lacks some of the {len(layout.class_names)} classes of '
+                  f'{self._job.dataset}; mIoU is over its own {len(shared.names)}, which hold '
+                  'them', file=sys.stderr)
+        if layout.values or shared is not None:
             return
         raise ValueError(f'layout {layout.name} measures the classes {list(layout.class_names)}, '
                          f'the model knows {list(labels.names)}; choose a model of these classes')

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""From class names alone to colours and drivable classes, the same for every segmenter."""
+"""From class names alone to colours, drivable classes and what a class is in another label set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _CITYSCAPES: dict[str, Color] = {
     'bicycle': (119, 11, 32), 'lane marking': (255, 255, 255), 'parking': (250, 170, 160),
     'void': (0, 0, 0),
 }
-CITYSCAPES = tuple(_CITYSCAPES)[:19]        # the evaluated classes, in the order of their ids
+CITYSCAPES = tuple(_CITYSCAPES)[:19]        # the evaluated classes; the place is the train id
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CAMVID = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car',
+          'pedestrian', 'bicyclist')
+IDD_LITE = ('drivable', 'non-drivable', 'living things', 'vehicles', 'roadside objects',
+            'far objects', 'sky')
 _SYNONYMS = {
     'pavement': 'sidewalk', 'tree': 'vegetation', 'nature': 'vegetation', 'sign': 'traffic sign',
     'sign symbol': 'traffic sign', 'signsymbol': 'traffic sign', 'pedestrian': 'person',
@@ -31,6 +36,19 @@ _SYNONYMS = {
     'bike': 'bicycle', 'motorbike': 'motorcycle', 'lane markings': 'lane marking',
     'lanemarking': 'lane marking', 'road marking': 'lane marking', 'roadmarking': 'lane marking',
     'column pole': 'pole', 'street': 'road', 'drivable': 'road', 'drivable area': 'road',
+}
+# What a class counts as in a label set that has no class of its own for it, first come. CamVid's
+# 'bicyclist' is the rider with the bicycle, its 'tree' holds verges, its 'building' walls.
+_COARSER: dict[str, tuple[str, ...]] = {
+    'sidewalk': ('non drivable',), 'terrain': ('non drivable', 'vegetation'),
+    'building': ('far objects',), 'vegetation': ('far objects',),
+    'wall': ('roadside objects', 'building'), 'fence': ('roadside objects',),
+    'pole': ('roadside objects',), 'traffic light': ('roadside objects', 'traffic sign'),
+    'traffic sign': ('roadside objects',), 'person': ('living things',),
+    'rider': ('living things', 'person'), 'car': ('vehicles',),
+    **dict.fromkeys(('truck', 'bus', 'train'), ('vehicles', 'car')),
+    **dict.fromkeys(('motorcycle', 'bicycle'), ('vehicles', 'rider')),
+    'lane marking': ('road',), 'parking': ('road',),
 }
 # Sidewalks and terrain can be driven on, but what stands there blocks nobody.
 _DRIVABLE = frozenset({'road', 'lane marking', 'parking'})
@@ -64,6 +82,20 @@ def plain_name(name: str) -> str:
     """Return the one spelling under which a class is known, whatever data set named it."""
     text = re.sub(r'[\s_/-]+', ' ', str(name)).strip().lower()
     return _SYNONYMS.get(text, text)
+
+
+def counted_as(names: Sequence[str], wanted: Sequence[str]) -> tuple[int | None, ...]:
+    """Return for every class of `names` the index of the class of `wanted` that it counts as.
+
+    Spellings do not matter; a class that `wanted` lacks counts as the coarser one that holds it
+    (Cityscapes to CamVid or to the groups of IDD-Lite); None where there is none.
+    """
+    known = {plain_name(name): index for index, name in reversed(list(enumerate(wanted)))}
+    found = []
+    for name in map(plain_name, names):
+        choices = (name, *_COARSER.get(name, ()))
+        found.append(next((known[choice] for choice in choices if choice in known), None))
+    return tuple(found)
 
 
 def _colors(plain: Sequence[str]) -> tuple[Color, ...]:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from road_anomaly_ros.perception.labels import CITYSCAPES, counted_as
 from road_anomaly_ros.training import mixing
 from road_anomaly_ros.training.generator.rendered import render
 
@@ -69,15 +70,32 @@ def _read_frame(path: Path, label_path: Path, classes: int) -> Frame:
 
 
 def render_frames(
-    count: int, *, size: tuple[int, int], first_seed: int = 1000, cache: Path | None = None
+    count: int, *, size: tuple[int, int], classes: Sequence[str], first_seed: int = 1000,
+    cache: Path | None = None
 ) -> list[Frame]:
     """Render `count` obstacle-free scenes of `size` (H, W), one seed each from `first_seed` on.
 
-    With `cache`, an .npz file, they are read from there if it holds them, else stored there.
+    Labels are ids of `classes` by name, 255 where none of them is what is drawn; ValueError when
+    that is so of all. With `cache`, an .npz file, scenes are read from there if it holds them,
+    else stored there.
     """
     if count == 0:
         return []
-    wanted, seeds = [count, *size, first_seed], range(first_seed, first_seed + count)
+    places = counted_as(CITYSCAPES, classes)
+    if not any(place is not None for place in places):
+        raise ValueError(f'--rendered: scenes show {list(CITYSCAPES)}, none of which is among the '
+                         f'classes {list(classes)}; leave it out')
+    table = np.full(256, IGNORE, np.uint8)
+    table[:len(places)] = [IGNORE if place is None else place for place in places]
+    frames = _rendered(count, size, first_seed, cache)
+    return [Frame(frame.image, table[frame.labels]) for frame in frames]
+
+
+def _rendered(count: int, size: tuple[int, int], first_seed: int,
+              cache: Path | None) -> list[Frame]:
+    """Return rendered frames with train ids, from the cache where it holds them."""
+    wanted = [count, *size, first_seed, len(CITYSCAPES)]
+    seeds = range(first_seed, first_seed + count)
     if cache is not None and cache.is_file():
         with np.load(cache) as kept:
             if kept['wanted'].tolist() == wanted:

@@ -26,19 +26,18 @@ from tqdm import tqdm
 from road_anomaly_ros.perception.calibration import FILE_NAME
 from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
 from road_anomaly_ros.perception.scorers import evaluate
+from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.training.data import IGNORE, Frame, read_folder
 
-# Rows of the table, with CamVid class ids where a scorer asks for some.
+# Rows of the table; options that are class ids are found by the model's names.
 SCORERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     'eam': ('eam', {}), 'rba': ('rba', {}), 'plain': ('plain', {}), 'msp': ('msp', {}),
     'max_logit': ('max_logit', {}), 'max_entropy': ('max_entropy', {}), 'energy': ('energy', {}),
     'nls': ('nls', {}), 's2_reject': ('s2_reject', {}), 's2': ('s2', {}),
     's2 drop_void_queries': ('s2', {'drop_void_queries': True}),
-    'mask2anomaly': ('mask2anomaly', {'refine_class_ids': (0, 1, 2, 4, 5, 6, 7),
-                                      'paper_class_ids': (3, 8, 9, 10)}),
-    'maskomaly': ('maskomaly', {}),
+    'mask2anomaly': ('mask2anomaly', {}), 'maskomaly': ('maskomaly', {}),
 }
 CHAINS: tuple[tuple[str, ...], ...] = (
     (), ('variance_aware',), ('road_prior',), ('variance_aware', 'road_prior'))
@@ -154,6 +153,8 @@ class Scores:
         segments = SEGMENTS['felzenszwalb']
         self.source = segments.make(device=device, options=segments.options())
         self.chains, self.device = chains, device
+        ids = class_ids(self.segmenter.labels.names)
+        self.scorers = {**SCORERS, 'mask2anomaly': ('mask2anomaly', ids)}
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
@@ -161,7 +162,7 @@ class Scores:
         tensor = torch.from_numpy(image).permute(2, 0, 1).to(self.device)
         output = self.segmenter([tensor])[0]
         context = None
-        for name, (scorer, options) in SCORERS.items():
+        for name, (scorer, options) in self.scorers.items():
             found = evaluate(output, scorer, options)
             context = context or RefineContext(
                 image=tensor, labels=found.labels, label_set=self.segmenter.labels,

@@ -12,10 +12,8 @@ import dataclasses
 import math
 from pathlib import Path
 
+from road_anomaly_ros.perception.labels import CAMVID
 from road_anomaly_ros.perception.registry import build_options, option, options_of
-
-CAMVID_CLASSES = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence',
-                  'car', 'pedestrian', 'bicyclist')
 
 EXAMPLES = """
 examples:
@@ -50,7 +48,7 @@ class TrainOptions:
     mixed: float = option(.6, 'share of the crops with regions of another crop laid over them',
                           low=0.0, high=1.0)
     seed: int = option(0, 'seed of weights, crops and rendered scenes', low=0, high=2 ** 31)
-    classes: tuple = option(CAMVID_CLASSES, 'class names in the order of the label ids')
+    classes: tuple = option(CAMVID, 'class names in the order of the label ids')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

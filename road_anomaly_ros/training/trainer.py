@@ -47,7 +47,7 @@ def train(options: TrainOptions, *, data: Path, out: Path, resume: bool = False,
     frames, val = (read_folder(data / part, classes=count) for part in ('train', 'val'))
     _check_run(options, out, resume, place, processes)
     out.mkdir(parents=True, exist_ok=True)
-    extra = render_frames(options.rendered, size=frames[0].labels.shape,
+    extra = render_frames(options.rendered, size=frames[0].labels.shape, classes=options.classes,
                           first_seed=1000 + options.seed, cache=out / 'rendered.npz')
 
     def work(rank: int) -> None:

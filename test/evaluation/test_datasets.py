@@ -7,14 +7,13 @@ import pytest
 from PIL import Image
 
 from road_anomaly_ros.evaluation.datasets import (
-    CAMVID,
-    CITYSCAPES_IDS,
     LAYOUTS,
     Histogram,
     layout_named,
     open_dataset,
     read_label,
 )
+from road_anomaly_ros.perception.labels import CITYSCAPES_IDS
 
 SIZE = (24, 32)
 
@@ -67,7 +66,8 @@ def build(root, layout):
         write(root / 'leftImg8bit/val/ulm/ulm_0_leftImg8bit.png', picture())
         write(root / 'gtFine/val/ulm/ulm_0_gtFine_labelIds.png', label(7, 33, 4))
     else:
-        pair(root, 'a.jpg', 'a.png', (0, 10, 255), labels='labels')
+        last = len(LAYOUTS[layout].class_names) - 1
+        pair(root, 'a.jpg', 'a.png', (0, last, 255), labels='labels')
     return root
 
 
@@ -78,7 +78,7 @@ def test_every_layout_is_found_and_read(tmp_path, layout):
     assert data.samples[0].read_image().shape == (*SIZE, 3)
     truth, known = data.anomaly(0), data.classes(0)
     third = SIZE[0] // 3 * SIZE[1]
-    if layout in ('cityscapes', 'camvid'):
+    if layout in ('cityscapes', 'train_ids', 'camvid', 'idd_lite'):
         assert truth is None
         np.testing.assert_array_equal(known, label(0, len(data.layout.class_names) - 1, 255))
         assert list(data.check()) == [Histogram()]
@@ -93,8 +93,39 @@ def test_every_layout_is_found_and_read(tmp_path, layout):
         assert known is None
 
 
-def test_class_ids_of_cityscapes_and_camvid_are_the_published_ones():
-    assert len(CITYSCAPES_IDS) == 19 and len(CAMVID) == 11
+@pytest.mark.parametrize(('layout', 'known'), [
+    ('train_ids', {0: 'road', 1: 'sidewalk', 6: 'traffic light', 10: 'sky', 18: 'bicycle'}),
+    ('camvid', {0: 'sky', 2: 'pole', 4: 'pavement', 8: 'car', 10: 'bicyclist'}),
+    ('idd_lite', {0: 'drivable', 2: 'living things', 3: 'vehicles', 6: 'sky'})])
+def test_class_ids_of_a_layout_are_those_of_its_publishers(layout, known):
+    names = LAYOUTS[layout].class_names
+    assert {index: names[index] for index in known} == known
+
+
+def test_drawn_images_bring_the_names_of_their_classes(tmp_path):
+    """Ids as Cityscapes stores them have gaps; what lies in one has no class."""
+    build(tmp_path, 'synthetic')
+    write(tmp_path / 'labels' / '000000.png', label(7, 8, 26))
+    write(tmp_path / 'labels_masks' / '000000.png', label(0, 0, 0))
+    (tmp_path / 'config.yaml').write_text('layout: x\nclasses: {7: road, 26: car}\n')
+    data = open_dataset(tmp_path, 'synthetic')
+    assert data.layout.class_names == ('road', 'car')
+    np.testing.assert_array_equal(data.classes(0), label(0, 255, 1))
+    (tmp_path / 'config.yaml').write_text('layout: cityscapes\n')
+    assert open_dataset(tmp_path, 'synthetic').classes(0) is None
+
+
+@pytest.mark.parametrize('text', ['classes: [road]', '- 3', 'classes: {road: 1}', '{', ''])
+def test_damaged_settings_of_drawn_images_are_one_line(tmp_path, text):
+    build(tmp_path, 'synthetic')
+    (tmp_path / 'config.yaml').write_text(text)
+    with pytest.raises(ValueError, match="the settings of 'road-anomaly synthesize'") as caught:
+        open_dataset(tmp_path, 'synthetic')
+    assert '\n' not in str(caught.value)
+
+
+def test_class_ids_of_cityscapes_are_the_published_ones():
+    assert len(CITYSCAPES_IDS) == 19
     names, values = LAYOUTS['cityscapes'].class_names, LAYOUTS['cityscapes'].class_values
     assert {names[values[raw]] for raw in (7, 23, 26, 33)} == {'road', 'sky', 'car', 'bicycle'}
 

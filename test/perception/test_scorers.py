@@ -13,8 +13,9 @@ from mask_outputs import FAR, one_hot_logits, two_queries
 
 from road_anomaly_ros.perception.contract import MaskOutput
 from road_anomaly_ros.perception.dense import MaskSource
+from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES
 from road_anomaly_ros.perception.registry import build_options
-from road_anomaly_ros.perception.scorers import evaluate, score_map
+from road_anomaly_ros.perception.scorers import evaluate, mask2anomaly, score_map
 from road_anomaly_ros.perception.scorers.s2 import S2Options, query_uncertainty
 
 IMAGE_CASES = ('a', 'b', 'allvoid', 'nomask')
@@ -298,6 +299,21 @@ def test_mask2anomaly_refinements_by_hand(mode, queries, expected):
         paper_class_ids=(2,),
     )
     assert score[0].tolist() == pytest.approx(expected, abs=1e-2 if queries == (0, 0) else 1e-6)
+
+
+@pytest.mark.parametrize(
+    'names, stuff, others',
+    [
+        (CITYSCAPES, tuple(range(2, 11)), (0, *range(11, 19))),  # the published ids
+        (CAMVID, (0, 1, 2, 5, 6, 7), (3, 8, 9, 10)),  # sky, building, ...; road, car, people
+        (('gorilla', 'road', 'bus'), (), (1, 2)),
+    ],
+)
+def test_mask2anomaly_class_ids_by_name(names, stuff, others):
+    assert mask2anomaly.class_ids(names) == {
+        'refine_class_ids': stuff,
+        'paper_class_ids': others,
+    }
 
 
 def s2_scene():

@@ -7,9 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame
+from road_anomaly_ros.perception.labels import CITYSCAPES
+from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame, facades, people
+from road_anomaly_ros.tools.rendering import canvas as names
 from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import ROAD, Canvas, surface_code
+from road_anomaly_ros.tools.rendering.canvas import ROAD, SKY, Canvas, surface_code
+from road_anomaly_ros.tools.rendering.style import sample_style
 from road_anomaly_ros.tools.rendering.textures import Texture
 
 SMALL = {'width': 96, 'height': 64}
@@ -59,9 +62,9 @@ def test_frame_has_the_documented_arrays():
 def test_labels_instances_and_depth_agree(index):
     frame = small_drive()[index]
     obstacle = frame.instances > 0
-    assert set(np.unique(frame.labels)) <= {*range(11), 255}
+    assert set(np.unique(frame.labels)) <= {*range(19), 255}
     np.testing.assert_array_equal(obstacle, frame.labels == 255)
-    np.testing.assert_array_equal(np.isinf(frame.depth), frame.labels == 0)
+    np.testing.assert_array_equal(np.isinf(frame.depth), frame.labels == SKY)
     assert (frame.depth > 0).all()
 
 
@@ -149,7 +152,7 @@ def test_a_mixed_pixel_carries_the_label_of_its_majority(start, labelled, tone):
     assert (canvas.codes[8, 2] == surface_code(255, 5)) == labelled
     assert (canvas.depth[8, 2] == 7.0) == labelled
     assert canvas.color[8, 2, 0] == pytest.approx(tone, abs=3)
-    assert canvas.codes[8, 3] == surface_code(255, 5) and canvas.codes[8, 1] == 0
+    assert canvas.codes[8, 3] == surface_code(255, 5) and canvas.codes[8, 1] == SKY
 
 
 @pytest.mark.parametrize('size', [(16, 16), (17, 33), (31, 16), (333, 17), (17, 333)])
@@ -157,7 +160,7 @@ def test_odd_sizes(size):
     width, height = size
     frame = Drive(DriveOptions(width=width, height=height, seed=4))[NEAR_CLUSTER]
     assert frame.image.shape == (height, width, 3)
-    np.testing.assert_array_equal(np.isinf(frame.depth), frame.labels == 0)
+    np.testing.assert_array_equal(np.isinf(frame.depth), frame.labels == SKY)
 
 
 @pytest.mark.parametrize('change, error', [
@@ -180,9 +183,41 @@ def test_options_are_frozen_and_indices_checked():
     assert drive[-1].index == 2
 
 
-def test_streets_show_every_class():
+def test_streets_show_every_class_that_is_drawn():
     seen = set()
     for seed in range(16):
         scene = Drive(DriveOptions(width=240, height=180, seed=seed, frames=1, obstacles=False))
         seen |= set(np.unique(scene[0].labels).tolist())
-    assert seen == set(range(11))
+    assert {CITYSCAPES[label] for label in seen} == set(CITYSCAPES) - {
+        'truck', 'bus', 'train', 'motorcycle'}
+
+
+@pytest.mark.parametrize('name', CITYSCAPES)
+def test_labels_are_the_train_ids(name):
+    """ROAD is 0, TRAFFIC_LIGHT 6 and so on: the constants have the ids of their names."""
+    assert CITYSCAPES[getattr(names, name.upper().replace(' ', '_'))] == name
+
+
+@pytest.mark.parametrize('variant, wide', [(0, False), (1, True)])
+def test_a_rider_is_told_from_the_bicycle(variant, wide):
+    """Head and coat are the rider's; handlebar, tyres on the ground and wheels the bicycle's."""
+    canvas = Canvas(160, 190)
+    low, high = np.array([5.0, 5.0]), np.array([155.0, 185.0])
+    canvas.board(people.bicyclist(variant, 0), low, high, np.full(190, 7.0, np.float32),
+                 names.RIDER, 1.0, names.BICYCLE)
+    assert set(np.unique(canvas.codes)) == {SKY, names.RIDER, names.BICYCLE}
+    rider, bicycle = (np.argwhere(canvas.codes == label) for label in (names.RIDER,
+                                                                       names.BICYCLE))
+    assert rider[:, 0].min() < 20 and rider[:, 0].max() < 170
+    assert bicycle[:, 0].min() > 75 and bicycle[:, 0].max() > 175
+    assert len(rider) > len(bicycle) > 200
+    assert (np.ptp(bicycle[bicycle[:, 0] > 140, 1]) > 100) == wide
+
+
+def test_brick_is_a_wall_and_boards_and_railings_are_a_fence():
+    assert [facades.is_wall(variant) for variant in range(8)] == [False, False, True, False] * 2
+
+
+def test_verges_are_terrain_outside_towns_and_paved_inside():
+    settings = {style.setting: style.verge for style in map(sample_style, range(40))}
+    assert settings == {'city': names.SIDEWALK, 'suburb': names.TERRAIN, 'country': names.TERRAIN}

@@ -13,8 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from road_anomaly_ros import cli
+from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES
 from road_anomaly_ros.training.generator import blend, placement, restyle, variation, writer
 from road_anomaly_ros.training.generator.backgrounds import read_backgrounds
 from road_anomaly_ros.training.generator.compose import Generator, image_seed
@@ -207,13 +209,50 @@ def test_cityscapes_layout(tmp_path):
     assert sample.record['objects'] and (sample.mask == 255).any()
 
 
+def test_folders_of_other_ids_are_named_before_their_path(tmp_path):
+    """IDD-Lite's id 3 is vehicles, CamVid's the road: nothing may be pasted on cars."""
+    folder = scenes.camvid(tmp_path / 'x')
+    groups = read_backgrounds(f'idd_lite:{folder}')
+    assert groups.layout == 'idd_lite' and groups.names[3] == 'vehicles'
+    assert [groups.ids(name) for name in ('road', 'sidewalk', 'bus', 'person', 'cow')] == [
+        (0,), (1,), (3,), (2,), ()]
+    train_ids = read_backgrounds(f'train_ids:{folder}')
+    assert train_ids.ids('bus') == (15,) and train_ids.scenes == groups.scenes
+    with pytest.raises(ValueError, match='images/ and labels/ in it, as idd_lite: asks for'):
+        read_backgrounds(f'idd_lite:{tmp_path}')
+
+
+@pytest.mark.parametrize(('name', 'ids'), [
+    ('road', (3,)), ('sidewalk', (4,)), ('pavement', (4,)), ('bus', (8,)), ('bicycle', (10,)),
+    ('rider', (10,)), ('tree', (5,)), ('terrain', ()), ('cow', ()), ('7', (7,)), ('-1', (-1,))])
+def test_classes_of_camvid_by_name(sources, name, ids):
+    """What CamVid counts among its cars is one; a verge among its trees is no place to stand."""
+    assert read_backgrounds(sources.backgrounds).ids(name) == ids
+
+
+def test_drawn_images_say_what_their_label_ids_mean(sources, tmp_path):
+    """Folders from before they did are continued, but not those of rendered scenes."""
+    out, rendered = tmp_path / 'out', tmp_path / 'rendered'
+    synthesize(sources, OPTIONS, 1, out)
+    synthesize(Sources(RENDERED), OPTIONS, 1, rendered)
+    for folder, names in ((out, CAMVID), (rendered, CITYSCAPES)):
+        config = yaml.safe_load((folder / writer.CONFIG).read_text())
+        assert config.pop('classes') == dict(enumerate(names))
+        (folder / writer.CONFIG).write_text(yaml.safe_dump(config))
+    assert synthesize(sources, OPTIONS, 2, out) == 2
+    with pytest.raises(ValueError, match=r'other settings \(classes: None, now'):
+        synthesize(Sources(RENDERED), OPTIONS, 2, rendered)
+
+
 RENDERED = 'rendered:3?scenes=2&width=96&height=72'
 
 
 def test_rendered_scenes_are_backgrounds_too(tmp_path):
     cutouts = scenes.cutouts(tmp_path / 'cutouts')
     generator = Sources(RENDERED, cutouts).generator(OPTIONS)
-    assert generator.backgrounds.layout == 'rendered' and generator.backgrounds.ids('road') == (3,)
+    assert generator.backgrounds.layout == 'rendered'
+    assert generator.backgrounds.names == dict(enumerate(CITYSCAPES))
+    assert generator.backgrounds.ids('road') == (0,)
     first, second, again = (generator[index] for index in range(3))
     assert first.image.shape == (72, 96, 3)
     assert first.record['background'] == again.record['background'] == 'rendered 3 96x72 clear'

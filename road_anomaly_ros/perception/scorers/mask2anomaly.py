@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
+from road_anomaly_ros.perception.labels import CITYSCAPES, counted_as
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Scorer, chosen
 
-CITYSCAPES_CLASSES = 19
+CITYSCAPES_CLASSES = len(CITYSCAPES)
 STUFF = tuple(range(2, 11))  # building .. sky, without road and sidewalk
 ROAD_AND_THINGS = (0, *range(11, 19))
 
@@ -95,6 +97,16 @@ def mask2anomaly(block: Block, options: Mask2AnomalyOptions) -> Tensor:
     elif options.refine_mode == 'paper':
         score = score.masked_fill_(block['things'] == 0, 0.0)
     return score.clamp_(0, 1) if options.clip_unit else score
+
+
+def class_ids(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the options with ids for a model of the classes `names`: the defaults, by name."""
+    places = counted_as(CITYSCAPES, names)
+    found = {}
+    for name, ids in (('refine_class_ids', STUFF), ('paper_class_ids', ROAD_AND_THINGS)):
+        own = {place for index, place in enumerate(places) if index in ids and place is not None}
+        found[name] = tuple(sorted(own))
+    return found
 
 
 def check(options: Mask2AnomalyOptions, kind: str, labels: LabelSet) -> None:

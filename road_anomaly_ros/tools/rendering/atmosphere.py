@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import TREE, Canvas
+from road_anomaly_ros.tools.rendering.canvas import SKY, VEGETATION, Canvas
 from road_anomaly_ros.tools.rendering.style import Style
 from road_anomaly_ros.tools.rendering.textures import fractal_noise
 from road_anomaly_ros.tools.rendering.vegetation import horizon
@@ -92,7 +92,7 @@ class Sky:
         for start in np.arange(offset, canvas.width, period):
             canvas.board(texture, np.array([start - 0.5, low]),
                          np.array([start + period + 0.5, high]),
-                         np.full(canvas.height, _FAR, np.float32), TREE, 0.9)
+                         np.full(canvas.height, _FAR, np.float32), VEGETATION, 0.9)
 
 
 class Sensor:
@@ -115,7 +115,7 @@ class Sensor:
     def develop(self, canvas: Canvas, index: int) -> np.ndarray:
         """Turn the painted canvas into the camera's picture, uint8 [H, W, 3]."""
         clear = cv2.LUT(cv2.convertScaleAbs(canvas.depth, alpha=0.5), self._clear)
-        clear[canvas.codes == 0] = 255
+        clear[canvas.codes == SKY] = 255
         veil = cv2.cvtColor(cv2.bitwise_not(clear), cv2.COLOR_GRAY2RGB)
         picture = cv2.multiply(canvas.color, cv2.cvtColor(clear, cv2.COLOR_GRAY2RGB),
                                scale=1 / 255)

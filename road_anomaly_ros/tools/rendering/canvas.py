@@ -9,7 +9,9 @@ import numpy as np
 
 from road_anomaly_ros.tools.rendering.textures import Texture
 
-SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
+# The train ids of Cityscapes, in their order.
+(ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN, VEGETATION, TERRAIN,
+ SKY, PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE) = range(19)
 UNLABELLED = 255
 
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -31,7 +33,7 @@ class Canvas:
         """Start with black sky."""
         self.width, self.height = width, height
         self.color = np.zeros((height, width, 3), np.uint8)
-        self.codes = np.zeros((height, width), np.int32)
+        self.codes = np.full((height, width), surface_code(SKY), np.int32)
         self.depth = np.full((height, width), np.inf, np.float32)
         self._columns = np.arange(width, dtype=np.float32)
         self._rows = np.arange(height, dtype=np.float32)
@@ -70,10 +72,11 @@ class Canvas:
         self._blend(window, layer, inverse, code, shade)
 
     def board(self, texture: Texture, low: np.ndarray, high: np.ndarray, depth: np.ndarray,
-              code: int, shade: float) -> None:
+              code: int, shade: float, part_code: int | None = None) -> None:
         """Paint a texture on an upright rectangle from `low` to `high` (u, v pixels).
 
-        depth: float32 [H], the depth of the board at every image row.
+        depth: float32 [H], the depth of the board at every image row; part_code: what the
+        texture's part stores instead of `code`, where it has one.
         """
         window = self._window(low, high)
         size = high - low
@@ -86,6 +89,12 @@ class Canvas:
         transform = np.array([[step[0], 0.0, offset[0]], [0.0, step[1], offset[1]]])
         layer = cv2.warpAffine(pixels, transform, (right - left, bottom - top), flags=_FLAGS)
         self._blend(window, layer, depth[top:bottom, None], code, shade)
+        part = texture.part_like(pixels)
+        if part is not None and part_code is not None:
+            shown = cv2.warpAffine(part, transform, (right - left, bottom - top), flags=_FLAGS)
+            # The part's share of a pixel against that of the rest of the figure in it.
+            inside = (layer[..., 3] >= 128) & (2 * shown.astype(int) >= layer[..., 3])
+            np.copyto(self.codes[top:bottom, left:right], part_code, where=inside)
 
     def _blend(self, window: tuple[int, int, int, int], layer: np.ndarray, depth: np.ndarray,
                code: int, shade: float) -> None:

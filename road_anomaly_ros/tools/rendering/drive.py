@@ -41,7 +41,7 @@ class DriveOptions:
 class RenderedFrame:
     """One frame with its ground truth.
 
-    image: uint8 RGB [H, W, 3]; labels: uint8 [H, W], CamVid classes 0 to 10, 255 unlabelled and
+    image: uint8 RGB [H, W, 3]; labels: uint8 [H, W], train ids of Cityscapes, 255 unlabelled and
     obstacles; instances: uint16 [H, W], 0 none, else an obstacle id that is stable over the
     drive; depth: float32 [H, W] metres along the optical axis, inf for sky; camera_matrix:
     float64 [3, 3], pixel centres at whole numbers; stamp: seconds since the first frame.

@@ -144,6 +144,11 @@ def roof(variant: int) -> Texture:
     return Texture(modulated(color, factor))
 
 
+def is_wall(variant: int) -> bool:
+    """Tell whether a variant of `fence` is the low brick wall."""
+    return variant % 4 == 2
+
+
 @cache
 def fence(variant: int) -> Texture:
     """Eight metres of fence: iron railings, boards, low brick wall, guard rail, in turn."""
@@ -160,7 +165,7 @@ def fence(variant: int) -> Texture:
         color = modulated(((134, 104, 72), (150, 140, 126))[variant // 4 % 2],
                           shade + 0.08 * grain(rng, 1, width // 8).repeat(8, 1))
         alpha[2:] = 255
-    elif kind == 2:
+    elif is_wall(kind):
         shade += 0.1 * grain(rng, height // 3, width // 8).repeat(3, 0).repeat(8, 1)
         shade[::6] *= 0.8
         color = modulated(((146, 92, 74), (166, 156, 140))[variant // 4 % 2], shade)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from road_anomaly_ros.tools.rendering.camera import Camera, GroundRows
-from road_anomaly_ros.tools.rendering.canvas import PAVEMENT, ROAD, TREE, Canvas
+from road_anomaly_ros.tools.rendering.canvas import ROAD, SIDEWALK, TERRAIN, Canvas
 from road_anomaly_ros.tools.rendering.style import Style
 from road_anomaly_ros.tools.rendering.textures import fractal_noise, grain, modulated
 
@@ -88,7 +88,7 @@ class Ground:
     def _assemble(self) -> np.ndarray:
         """Cross-section from -20 m to 20 m, uint8 [768, 960, 3]."""
         style = self._style
-        grass = _grass(style.grass) if style.verge == TREE else np.tile(
+        grass = _grass(style.grass) if style.verge == TERRAIN else np.tile(
             _paving(style.paving), (1, 2, 1))
         strip = np.hstack([grass, grass])
         middle = int(_HALF * _SCALE)
@@ -174,7 +174,7 @@ class Ground:
         style, codes = self._style, canvas.codes[rows.first:]
         columns = np.arange(canvas.width, dtype=np.float32)[None]
         codes[:] = style.verge
-        for outer, label in ((style.half_road + style.pavement, PAVEMENT),
+        for outer, label in ((style.half_road + style.pavement, SIDEWALK),
                              (style.half_road, ROAD)):
             low = ((-outer - start) / step)[:, None]
             high = ((outer - start) / step)[:, None]

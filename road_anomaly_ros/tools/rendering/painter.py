@@ -48,7 +48,9 @@ def _board_jobs(boards: list[Board], canvas: Canvas, camera: Camera) -> Iterator
                lambda board=board, low=low, high=high: canvas.board(
                    board.texture, low, high,
                    camera.upright_depth(board.s - camera.station, rows),
-                   surface_code(board.label, board.instance), board.shade))
+                   surface_code(board.label, board.instance), board.shade,
+                   None if board.part_label is None
+                   else surface_code(board.part_label, board.instance)))
 
 
 def _solid_jobs(solids: list[Solid], canvas: Canvas, camera: Camera) -> Iterator[_Job]:

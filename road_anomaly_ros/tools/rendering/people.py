@@ -29,6 +29,11 @@ class _Figure:
         shape = (int(height * scale), int(width * scale))
         self._color = np.zeros((*shape, 3), np.uint8)
         self._alpha = np.zeros(shape, np.uint8)
+        self._part: np.ndarray | None = None
+
+    def begin_rest(self) -> None:
+        """End the part of another class: what follows is painted over it."""
+        self._part = self._alpha.copy()
 
     def _pixel(self, point: Point) -> tuple[int, int]:
         x, y = point
@@ -40,6 +45,8 @@ class _Figure:
         a, b = self._pixel(start), self._pixel(end)
         wide = max(1, round(thickness * self._scale))
         cv2.line(self._alpha, a, b, 255, wide, cv2.LINE_AA, 4)
+        if self._part is not None:
+            cv2.line(self._part, a, b, 0, wide, cv2.LINE_AA, 4)
         cv2.line(self._color, a, b, tuple(int(c * 0.78) for c in color), wide + 2, cv2.LINE_AA, 4)
         shift = int(thickness * self._scale * 3)
         inner = max(1, wide // 2)
@@ -60,7 +67,7 @@ class _Figure:
         light = 1 + 0.06 * grain(rng, height, width, 1.2)
         light *= np.linspace(1.08, 0.86, height)[:, None]
         color = np.clip(cv2.GaussianBlur(self._color, (3, 3), 0) * light[..., None], 0, 255)
-        return Texture(with_alpha(color.astype(np.uint8), self._alpha))
+        return Texture(with_alpha(color.astype(np.uint8), self._alpha), self._part)
 
 
 def _pick(rng: np.random.Generator, colors: tuple) -> tuple[int, ...]:
@@ -97,7 +104,10 @@ def pedestrian(variant: int, phase: int) -> Texture:
 
 @cache
 def bicyclist(variant: int, phase: int) -> Texture:
-    """Person on a bicycle seen from behind (even variants) or obliquely, 1.5 m by 1.8 m."""
+    """Person on a bicycle seen from behind (even variants) or obliquely, 1.5 m by 1.8 m.
+
+    The bicycle is the texture's part of another class.
+    """
     rng = np.random.default_rng((32, variant))
     coat, trousers, skin = _pick(rng, _CLOTHES), _pick(rng, _CLOTHES[:5]), _pick(rng, _SKIN)
     turn = np.sin(2 * np.pi * phase / PHASES)
@@ -115,6 +125,7 @@ def bicyclist(variant: int, phase: int) -> Texture:
         figure.limb((0.0, 0.06), (0.0, 0.66), 0.07, tyre)
         figure.limb((-0.26, 1.02), (0.26, 1.02), 0.04, frame)
         figure.limb((0.0, 0.66), (0.0, 0.92), 0.06, frame)
+    figure.begin_rest()
     for side in (-1, 1):
         hip = (-0.16 * bool(side_on) + side * 0.06, 0.95)
         foot = (side * 0.09 * (not side_on) - 0.06 * bool(side_on), 0.38 + side * turn * 0.14)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.canvas import PAVEMENT, TREE
+from road_anomaly_ros.tools.rendering.canvas import SIDEWALK, TERRAIN
 
 SETTINGS = ('city', 'suburb', 'country')
 
@@ -101,7 +101,7 @@ def _layout(rng: np.random.Generator, setting: str) -> dict:
             'country': 0.0 if rng.random() < 0.5 else 1.4}[setting]
     return {'side': side, 'lane': lane, 'parking': parking, 'half_road': half,
             'lane_centers': centers, 'lines': tuple(lines), 'pavement': float(walk),
-            'verge': PAVEMENT if setting == 'city' else TREE}
+            'verge': SIDEWALK if setting == 'city' else TERRAIN}
 
 
 def _weather(rng: np.random.Generator) -> dict:

@@ -13,11 +13,13 @@ class Texture:
 
     Takes uint8 [h, w, 3] (opaque) or [h, w, 4] (straight alpha). Smaller versions are made
     when first asked for, halved separately along x and y, because a road scene is mostly seen
-    at grazing angles where the two axes shrink differently.
+    at grazing angles where the two axes shrink differently. `part` uint8 [h, w] is the coverage
+    of what belongs to another class than the rest, such as the bicycle under its rider.
     """
 
-    def __init__(self, pixels: np.ndarray) -> None:
+    def __init__(self, pixels: np.ndarray, part: np.ndarray | None = None) -> None:
         """Keep the premultiplied form of `pixels`."""
+        self._part = part
         if pixels.shape[2] == 3:
             alpha = np.full(pixels.shape[:2], 255, np.uint8)
             self._levels = {(0, 0): np.dstack([pixels, alpha])}
@@ -43,6 +45,12 @@ class Texture:
             found = cv2.resize(self._levels[0, 0], size, interpolation=cv2.INTER_AREA)
             self._levels[key] = found
         return found
+
+    def part_like(self, level: np.ndarray) -> np.ndarray | None:
+        """Return the part's coverage at the size of a version, uint8 [h, w]; None without one."""
+        if self._part is None:
+            return None
+        return cv2.resize(self._part, level.shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
 def _halvings(scale: float, deepest: int) -> int:

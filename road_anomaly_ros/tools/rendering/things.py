@@ -23,7 +23,8 @@ class Board:
     """Picture standing upright across the road, its foot's middle at (x, y, s).
 
     layer: 0 on the road and pavement, larger further out; outer layers are painted first.
-    radius: half-depth of the shadow's foot, 0 for none.
+    radius: half-depth of the shadow's foot, 0 for none; part_label: class of the texture's part,
+    where it has one.
     """
 
     texture: Texture
@@ -37,6 +38,7 @@ class Board:
     layer: int = 0
     radius: float = 0.0
     shade: float = 1.0
+    part_label: int | None = None
 
     def foot(self) -> list[np.ndarray]:
         """Ground polygons [n, 2] of (x, s) that the thing stands on."""

@@ -10,15 +10,18 @@ import numpy as np
 
 from road_anomaly_ros.tools.rendering import facades, obstacles, people, vegetation, vehicles
 from road_anomaly_ros.tools.rendering.canvas import (
-    BICYCLIST,
+    BICYCLE,
     BUILDING,
     CAR,
     FENCE,
-    PEDESTRIAN,
+    PERSON,
     POLE,
-    SIGN,
-    TREE,
+    RIDER,
+    TRAFFIC_LIGHT,
+    TRAFFIC_SIGN,
     UNLABELLED,
+    VEGETATION,
+    WALL,
 )
 from road_anomaly_ros.tools.rendering.style import Style
 from road_anomaly_ros.tools.rendering.things import Board, Thing, solid
@@ -125,7 +128,7 @@ class World:
                 high = float(rng.uniform(0.9, 2.6))
                 things.append(Board(texture, side * float(edge + rng.uniform(1, 9)),
                                     float(at + rng.uniform(0, 6)), high * texture.aspect, high,
-                                    TREE, layer=2, radius=0.3))
+                                    VEGETATION, layer=2, radius=0.3))
         if not in_town and rng.random() < 0.75:
             things += self._boundary(rng, begin, side, edge)
         return things
@@ -140,8 +143,8 @@ class World:
         x = edge - 0.8 if in_town else edge + rng.uniform(0.8, 8)
         if in_town and style.pavement < 2.5:
             x = edge + 0.1
-        return Board(texture, side * float(x), s, high * texture.aspect, high, TREE, layer=2,
-                     radius=0.25, shade=float(rng.uniform(0.8, 1.15)))
+        return Board(texture, side * float(x), s, high * texture.aspect, high, VEGETATION,
+                     layer=2, radius=0.25, shade=float(rng.uniform(0.8, 1.15)))
 
     def _boundary(self, rng: np.random.Generator, begin: float, side: int,
                   edge: float) -> list[Thing]:
@@ -149,14 +152,14 @@ class World:
         hedge = rng.random() < 0.35
         kind = self._style.fence if rng.random() < 0.7 else int(rng.integers(8))
         texture = vegetation.hedge(kind) if hedge else facades.fence(kind)
+        label = VEGETATION if hedge else WALL if facades.is_wall(kind) else FENCE
         high, x = float(rng.uniform(0.8, 1.5)), edge + (0.5 if self._style.pavement else 1.6)
         things = []
         for s in np.arange(begin, begin + BLOCK, 8.0):
             corners = np.array(((0, high, 4), (0, high, -4), (0, 0, -4), (0, 0, 4)), float)
             corners = corners if side > 0 else corners[[1, 0, 3, 2]]
             things.append(solid(((texture, corners),), side * x, float(s + 4), 0.0,
-                                (0.1, high, 8.0), TREE if hedge else FENCE, self._style.light,
-                                layer=3))
+                                (0.1, high, 8.0), label, self._style.light, layer=3))
         return things
 
     def _furniture(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
@@ -181,12 +184,12 @@ class World:
         high = 2.6 if signal else float(rng.uniform(2.0, 2.6))
         post = Board(people.post(int(rng.integers(2))), x, s, 0.09, high + 0.2, POLE, radius=0.06)
         if signal:
-            head = Board(people.signal(int(rng.choice((0, 2)))), x, s - 0.1, 0.36, 1.0, SIGN,
-                         y=high - 0.4)
+            head = Board(people.signal(int(rng.choice((0, 2)))), x, s - 0.1, 0.36, 1.0,
+                         TRAFFIC_LIGHT, y=high - 0.4)
         else:
             side = float(rng.uniform(0.6, 0.95))
             head = Board(people.sign(int(rng.integers(people.SIGNS))), x, s - 0.1, side, side,
-                         SIGN, y=high - 0.3)
+                         TRAFFIC_SIGN, y=high - 0.3)
         return [post, head]
 
     def _parked(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
@@ -250,10 +253,10 @@ class World:
     def _person(self, variant: int, phase: int, x: float, s: float, riding: bool) -> Thing:
         if riding:
             return Board(people.bicyclist(variant % people.RIDERS, phase), x, s, 1.5, 1.8,
-                         BICYCLIST, radius=0.25)
+                         RIDER, radius=0.25, part_label=BICYCLE)
         high = 1.6 + 0.025 * (variant % 9)
         return Board(people.pedestrian(variant % people.WALKERS, phase), x, s, high / 2, high,
-                     PEDESTRIAN, radius=0.16)
+                     PERSON, radius=0.16)
 
     def _obstacles(self, station: float) -> list[Thing]:
         """Unknown things that are near enough to be seen."""

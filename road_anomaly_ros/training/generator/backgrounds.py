@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Road scenes with label maps to paste on, in the layouts of CamVid and Cityscapes."""
+"""Road scenes with label maps to paste on: rendered, or in the layouts of public data sets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from road_anomaly_ros.perception.labels import (
+    CAMVID,
+    CITYSCAPES,
+    CITYSCAPES_IDS,
+    IDD_LITE,
+    counted_as,
+    plain_name,
+)
 from road_anomaly_ros.training.generator import rendered
 from road_anomaly_ros.training.generator.view import View
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
-_EVALUATED = {7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole',
-              19: 'traffic light', 20: 'traffic sign', 21: 'vegetation', 22: 'terrain', 23: 'sky',
-              24: 'person', 25: 'rider', 26: 'car', 27: 'truck', 28: 'bus', 31: 'train',
-              32: 'motorcycle', 33: 'bicycle'}
-_CAMVID = ('sky', 'building', 'pole', 'road', 'sidewalk', 'vegetation', 'sign symbol', 'fence',
-           'car', 'person', 'bicycle')
-_OTHER_NAMES = {'pavement': 'sidewalk', 'pedestrian': 'person', 'bicyclist': 'bicycle',
-                'tree': 'vegetation'}
+_EVALUATED = dict(zip(CITYSCAPES_IDS, CITYSCAPES, strict=True))
+# What the ids of a folder with images/ and labels/ mean, by the word before its path.
+_CLASSES = {'camvid': CAMVID, 'idd_lite': IDD_LITE, 'train_ids': CITYSCAPES}
 
 
 class Scene(Protocol):
@@ -67,11 +70,20 @@ class Backgrounds:
     layout: str
 
     def ids(self, name: str) -> tuple[int, ...]:
-        """Return the label ids of a class, given by name or id; empty where there is none."""
+        """Return the label ids of a class, given by name or id; empty where there is none.
+
+        A class that the layout lacks is the one that holds it there, a bus a car of CamVid; but
+        what counts as vegetation is no ground to stand on, so verges of CamVid are none.
+        """
         if name.lstrip('-').isdigit():
             return (int(name),)
-        name = _OTHER_NAMES.get(name, name)
-        return tuple(index for index, known in self.names.items() if known == name)
+        place, = counted_as((name,), tuple(self.names.values()))
+        if place is None:
+            return ()
+        index, found = list(self.names.items())[place]
+        if plain_name(found) == 'vegetation' and plain_name(name) != 'vegetation':
+            return ()
+        return (index,)
 
     def unlabelled(self, labels: np.ndarray) -> np.ndarray:
         """Return bool [H,W], true where the label is none of the known classes."""
@@ -83,27 +95,32 @@ class Backgrounds:
 def read_backgrounds(source: Path | str) -> Backgrounds:
     """Find the scenes of a folder, sorted by name; ValueError where it has neither layout.
 
-    CamVid: images/ and labels/ with files of the same stem. Cityscapes: leftImg8bit/ and gtFine/
-    at the top, or the folder leftImg8bit/SPLIT itself; labelIds and labelTrainIds are understood.
-    A source 'rendered:SEED?name=value&...' is no folder but asks for rendered scenes.
+    CamVid: images/ and labels/ with files of the same stem; 'idd_lite:FOLDER' and
+    'train_ids:FOLDER' are the same with other ids. Cityscapes: leftImg8bit/ and gtFine/ at the
+    top, or the folder leftImg8bit/SPLIT itself; labelIds and labelTrainIds are understood. A
+    source 'rendered:SEED?name=value&...' is no folder but asks for rendered scenes.
     """
     if str(source).startswith(rendered.PREFIX):
-        return Backgrounds(rendered.scenes(str(source)), dict(enumerate(_CAMVID)), 'rendered')
-    folder = Path(source)
+        return Backgrounds(rendered.scenes(str(source)), dict(enumerate(CITYSCAPES)), 'rendered')
+    word, sign, path = str(source).partition(':')
+    named = bool(sign) and word in _CLASSES
+    layout, folder = (word, Path(path)) if named else ('camvid', Path(source))
     if (folder / 'images').is_dir() and (folder / 'labels').is_dir():
-        return _camvid(folder)
+        return _paired(folder, layout)
+    if named:
+        raise ValueError(f'{folder}: expected images/ and labels/ in it, as {word}: asks for')
     if 'leftImg8bit' in folder.parts or (folder / 'leftImg8bit').is_dir():
         return _cityscapes(folder)
     raise ValueError(f'{folder}: expected images/ and labels/ (CamVid layout) or leftImg8bit/ and '
                      'gtFine/ (Cityscapes layout) in it')
 
 
-def _camvid(folder: Path) -> Backgrounds:
+def _paired(folder: Path, layout: str) -> Backgrounds:
     images = sorted(path for path in (folder / 'images').iterdir()
                     if path.suffix.lower() in _SUFFIXES)
     scenes = tuple(Background(path.stem, path, folder / 'labels' / f'{path.stem}.png')
                    for path in images)
-    return _checked(scenes, dict(enumerate(_CAMVID)), 'camvid', folder / 'images')
+    return _checked(scenes, dict(enumerate(_CLASSES[layout])), layout, folder / 'images')
 
 
 def _cityscapes(folder: Path) -> Backgrounds:

@@ -187,6 +187,7 @@ def _describe(sources: Sources, generator: Generator) -> dict[str, Any]:
                for name, value in dataclasses.asdict(generator.options).items()}
     return {'backgrounds': str(sources.backgrounds), 'layout': generator.backgrounds.layout,
             'objects': str(sources.objects or ''),
+            'classes': dict(generator.backgrounds.names),
             'annotations': str(sources.annotations or ''), 'scenes': len(scenes),
             'cutouts': len(names), 'sources': _digest([*scenes, *names]), 'options': options}
 
@@ -200,6 +201,8 @@ def _check_config(out: Path, config: dict[str, Any]) -> None:
     if not path.is_file():
         return
     before = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    if before.get('layout') != 'rendered':      # rendered labels alone had other ids once
+        before.setdefault('classes', config['classes'])
     flat = [{**entry, **entry.get('options', {})} for entry in (before, config)]
     for name in flat[1]:
         if name not in ('options', 'backgrounds', 'objects', 'annotations') \
