@@ -40,7 +40,7 @@ FLOORS = {
 ORDER = {
     'contract': 0, 'registry': 1, 'stopwatch': 1,
     'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
-    'kernels': 2,
+    'kernels': 2, 'evidence': 2,
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4, 'curve': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,

@@ -24,6 +24,7 @@ IGNORE = 255
 ANOMALY_TRACK, OBSTACLE_TRACK = (500, 100), (50, 10)    # least predicted, least true size in px
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 _ENDINGS = ('', '_labels_semantic', '_labels')          # of label files, after the image's stem
+_LOSSLESS = ('.png', '.bmp', '.webp', '.tif', '.tiff')  # a label must keep its values
 _BINARY = {0: 0, 1: 1, IGNORE: IGNORE}
 
 
@@ -153,6 +154,21 @@ def open_dataset(root: Path, layout: str) -> DataSet:
     return DataSet(chosen.of(root), root, tuple(sorted(samples, key=lambda sample: sample.name)))
 
 
+def layout_named(name: str) -> str | None:
+    """Return the layout of a folder that is called so, as publishers and mirrors call theirs.
+
+    'RoadObsticle21', 'FS_LostFound_full' and 'fs_static' are such names. None for other ones.
+    """
+    plain = _plain(name)
+    plain = _KNOWN_AS.get(plain, plain)
+    return next((layout for layout in LAYOUTS if _plain(layout) == plain), None)
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r'[^a-z0-9]', '', name.lower())
+    return re.sub(r'(val|validation|full)$', '', plain)
+
+
 def read_label(path: Path) -> np.ndarray:
     """Return the stored values [H,W] of a label picture: grey, 16 bit, 1 bit or palette indices.
 
@@ -221,7 +237,8 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _label_of(stem: str, folder: Path) -> Path:
     """Return the label file of an image; where none exists, the name that it should have."""
-    candidates = [folder / f'{stem}{ending}.png' for ending in _ENDINGS]
+    candidates = [folder / f'{stem}{ending}{suffix}' for suffix in _LOSSLESS
+                  for ending in _ENDINGS]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
@@ -360,3 +377,6 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (
     Layout('idd_lite', 'images/ and labels/ with the ids of the 7 groups of IDD-Lite',
            class_pairs, class_names=IDD_LITE, class_values=_places(dict(enumerate(IDD_LITE)))),
 )}
+_KNOWN_AS = {'roadobsticle21': 'roadobstacle21', 'fslostfound': 'fishyscapeslostandfound',
+             'fslostandfound': 'fishyscapeslostandfound',
+             'fishyscapeslostfound': 'fishyscapeslostandfound', 'fsstatic': 'fishyscapesstatic'}

@@ -1,10 +1,11 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure methods on a labelled data set: pixels, obstacles and classes.
+"""Measure methods on labelled data sets: pixels, obstacles and classes.
 
 A method is a score and its refinements, such as s2+variance_aware; 'auto' is the chain measured
 best for the model. All methods of a run share one pass of the network. OUT gets results.json,
 table.md and table.csv, metrics in percent; other data sets and methods already there are kept.
+With several data sets the table ends with the means over those that have anomalies.
 OUT/details holds curves, frames and times for `road-anomaly report`.
 A run that was stopped is continued by the same command. Until a method is measured its scores
 wait in OUT/scores, 4 bytes per pixel. Figures are exact; memory holds one image and the scores
@@ -14,10 +15,15 @@ of all anomalies.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from road_anomaly_ros.evaluation.running import add_data_arguments
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config
+
+if TYPE_CHECKING:
+    from road_anomaly_ros.evaluation.running import Job
 
 EXAMPLES = """
 examples:
@@ -25,7 +31,14 @@ examples:
   road-anomaly evaluate RoadAnomaly21/ --layout road_anomaly21 \\
       --methods rba eam s2+variance_aware -o results
   road-anomaly evaluate cityscapes/ --layout cityscapes --model models/mine -o results
+  road-anomaly evaluate --dataset RoadObsticle21/ --dataset fs_static/ \\
+      --dataset mine=folder:drive/ -o results
+  road-anomaly evaluate roots.yaml --methods auto s2+variance_aware -o results
   road-anomaly evaluate --compare results_before results_after
+
+roots.yaml names data sets, NAME: DIR, NAME: LAYOUT:DIR or NAME: {layout: LAYOUT, folder: DIR} in
+every line. Names and folders such as RoadObsticle21, FS_LostFound_full and fs_static tell their
+layout.
 
 layouts: folder, synthetic, road_anomaly, road_anomaly21, road_obstacle21,
 fishyscapes_lost_and_found, fishyscapes_static, lost_and_found; for mIoU cityscapes, trainids
@@ -37,6 +50,9 @@ are compared by name; finer ones of the model count as the coarser ones of the d
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_data_arguments(parser, optional=True)
+    parser.add_argument('--dataset', metavar='[NAME=][LAYOUT:]DIR', action='append', default=[],
+                        dest='datasets', help='a data set; may be given several times, instead '
+                        'of DATASET_DIR or a YAML file of data sets in its place')
     parser.add_argument('--methods', metavar='METHOD', nargs='+', default=['auto'],
                         help='scores with refinements, such as rba eam s2+variance_aware')
     parser.add_argument('--compare', metavar=('A', 'B'), nargs=2, type=Path,
@@ -51,14 +67,35 @@ def main(arguments: argparse.Namespace) -> int:
         before, after = (results.read(path)['results'] for path in arguments.compare)
         print(results.compare(before, after), end='')
         return 0
-    if arguments.dataset is None or arguments.out is None:
+    if arguments.out is None or not (arguments.dataset or arguments.datasets):
         raise ValueError('expected DATASET_DIR and -o OUT, or --compare A B; see '
                          "'road-anomaly evaluate --help'")
+    jobs = _jobs(arguments)
     configs = running.method_configs(arguments.methods, chain_config(arguments))
     try:
-        running.evaluate(running.Job.of(arguments), configs)
+        running.evaluate_all(jobs, configs)
     except KeyboardInterrupt:
         return running.interrupted(arguments.out)
     print(results.markdown(results.read(arguments.out)['results']), end='')
     print(f'results in {arguments.out}: {results.NAME}, table.md, table.csv')
     return 0
+
+
+def _jobs(arguments: argparse.Namespace) -> list[Job]:
+    """Return what is measured, one job per data set; ValueError for words that contradict."""
+    from road_anomaly_ros.evaluation import roots
+    from road_anomaly_ros.evaluation.running import Job
+    one = arguments.dataset
+    listed = one is not None and one.suffix.lower() in roots.SUFFIXES and not one.is_dir()
+    if not listed and not arguments.datasets:
+        return [Job.of(arguments)]
+    if one is not None and not listed:
+        raise ValueError(f'expected DATASET_DIR or --dataset, got both; add --dataset '
+                         f'LAYOUT:{one}')
+    if arguments.name:
+        raise ValueError('--name is for one data set; name several with --dataset '
+                         'NAME=LAYOUT:DIR')
+    found = roots.read(one) if listed else []
+    found = roots.distinct([*found, *map(roots.parse, arguments.datasets)])
+    return [dataclasses.replace(Job.of(arguments), dataset=root.folder, layout=root.layout,
+                                name=root.name) for root in found]

@@ -18,11 +18,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception import objects
+from road_anomaly_ros.perception import evidence, objects
 from road_anomaly_ros.perception.drift import statistic
 from road_anomaly_ros.perception.pipeline import Pipeline, Scored
 from road_anomaly_ros.tools.flow import ReadAhead
 from road_anomaly_ros.tools.sources import Frame, Source
+
+_ROUNDING = 1e-6                    # of sums of evidence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,22 +55,42 @@ def false_steps(scored: Scored, options: objects.ObjectOptions, lowest: float,
                 drivable: Sequence[int]) -> np.ndarray:
     """Return descending thresholds below which 1, 2, .. obstacles of a frame are shown.
 
-    The count comes from `objects.find` itself, asked right below the peak of every region that it
-    grows from `lowest` (the low threshold): between two peaks nothing changes. It only rises as
+    The count comes from `objects.find` itself, asked right below the end of every region that it
+    grows from `lowest` (the low threshold): between two ends nothing changes. It only rises as
     the threshold falls, or is taken to: where one obstacle's ground is hidden by another, the
     larger count holds.
     """
-    def found(threshold: float, chosen: objects.ObjectOptions) -> Sequence[Any]:
+    def found(threshold: float, chosen: objects.ObjectOptions) -> Any:
         return objects.find(scored.score, threshold=threshold, low_threshold=lowest,
-                            options=chosen, labels=scored.labels, drivable=drivable)[2]
+                            options=chosen, labels=scored.labels, drivable=drivable)
 
     everything = dataclasses.replace(options, on_drivable=objects.OFF)
-    peaks = sorted({region.score_max for region in found(lowest, everything)}, reverse=True)
+    _, instances, regions = found(lowest, everything)
+    ends = {_end(scored.score, instances, region, options) for region in regions}
     steps: list[float] = []
-    for peak in peaks:
-        below = float(np.nextafter(np.float32(peak), np.float32(-np.inf)))
-        steps += [peak] * (len(found(below, options)) - len(steps))
+    for end, below in sorted(ends, reverse=True):
+        shown = found(max(below, lowest), options)[2]
+        steps += [end] * (len(shown) - len(steps))
     return np.array(steps)
+
+
+def _end(score: torch.Tensor, instances: torch.Tensor, region: Any,
+         options: objects.ObjectOptions) -> tuple[float, float]:
+    """Return the threshold from which on a region is not shown, and one right below.
+
+    That is its peak, or where its evidence is too little, rounded upwards.
+    """
+    peak = float(region.score_max)
+    below = float(np.nextafter(np.float32(peak), np.float32(-np.inf)))
+    if not options.min_evidence:
+        return peak, below
+    x, y, width, height = region.box
+    inside = (slice(y, y + height), slice(x, x + width))
+    scores = score[inside][instances[inside] == region.id].cpu().numpy()
+    least = evidence.least_evidence_at((y + height) / len(score), score.numel(), options)
+    limit = evidence.highest_threshold(scores, float(least), options)
+    margin = _ROUNDING * (1.0 + abs(limit))
+    return min(peak, limit + margin), min(below, limit - margin)
 
 
 class Journal:

@@ -16,6 +16,7 @@ from road_anomaly_ros.tools.staging import plain
 
 NAME = 'results.json'
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1', 'mIoU')
+_AVERAGED = METRICS[:-1]            # data sets differ in their classes, so mIoU has no mean
 _COLUMNS = ('dataset', 'method', *METRICS, 'frames', 'seconds')
 _FORM = '{"environment": {...}, "results": [{"dataset", "method", "AP", ...}]}'
 
@@ -40,19 +41,51 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(out: Path, found: Mapping[str, Any]) -> None:
     """Write results.json, table.md and table.csv; undefined figures are null or empty."""
-    document = json.dumps(plain(found), indent=1, allow_nan=False) + '\n'
     rows = found['results']
+    averages = means(rows)
+    kept = {name: value for name, value in found.items() if name != 'means'}
+    document = json.dumps(plain({**kept, 'means': averages} if averages else kept), indent=1,
+                          allow_nan=False) + '\n'
     for name, text in (('table.md', markdown(rows)), ('table.csv', comma_separated(rows)),
                        (NAME, document)):
         write_text(out / name, text)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return the Markdown table of all rows, metrics in percent."""
+    """Return the Markdown table of all rows and their `means`, metrics in percent."""
     columns = _used(rows)
     lines = [_line(columns), _line(['---'] * len(columns))]
-    lines += [_line([_cell(row.get(column)) for column in columns]) for row in _sorted(rows)]
+    lines += [_line([_cell(row.get(column)) for column in columns])
+              for row in (*_sorted(rows), *means(rows))]
     return '\n'.join(lines) + '\n'
+
+
+def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the mean row of every method over the data sets with anomalies, best AP first.
+
+    Data sets weigh alike, whatever their frames; 'dataset' says how many they are, and of how
+    many where a method lacks some. A metric that is undefined on one of them has no mean. Empty
+    for a single data set.
+    """
+    rated = [row for row in rows if _number(row.get('AP')) >= 0]
+    every = {row['dataset'] for row in rated}
+    found = []
+    for method in dict.fromkeys(row['method'] for row in rated):
+        own = [row for row in rated if row['method'] == method]
+        if len(own) < 2:
+            continue
+        some = '' if len(own) == len(every) else f' of {len(every)}'
+        figures = {name: _mean([row.get(name) for row in own]) for name in _AVERAGED}
+        found.append({'dataset': f'mean of {len(own)}{some}', 'method': method, **figures,
+                      'frames': sum(row['frames'] for row in own),
+                      'seconds': sum(row.get('seconds') or 0.0 for row in own),
+                      'datasets': sorted(row['dataset'] for row in own)})
+    return sorted(found, key=lambda row: (-len(row['datasets']), *_best_first(row)))
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    defined = all(_number(value) >= 0 for value in values)
+    return sum(values) / len(values) if defined else None
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
@@ -101,7 +134,11 @@ def _used(rows: Sequence[Row]) -> list[str]:
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
     """Order by data set, best AP first."""
-    return sorted(rows, key=lambda row: (row['dataset'], -_number(row.get('AP')), row['method']))
+    return sorted(rows, key=lambda row: (row['dataset'], *_best_first(row)))
+
+
+def _best_first(row: Row) -> tuple[float, str]:
+    return -_number(row.get('AP')), row['method']
 
 
 def _number(value: Any) -> float:

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""One data set, one model, several methods: what `evaluate`, `sweep` and `benchmark` share."""
+"""Data sets, one model, several methods: what `evaluate`, `sweep` and `benchmark` share."""
 
 from __future__ import annotations
 
@@ -76,16 +76,29 @@ class Job:
 
 
 def evaluate(job: Job, configs: Mapping[str, PipelineConfig]) -> None:
-    """Measure every method that has no figures in `job.out` yet.
+    """Measure every method that has no figures in `job.out` yet; see `evaluate_all`."""
+    evaluate_all([job], configs)
 
+
+def evaluate_all(jobs: Sequence[Job], configs: Mapping[str, PipelineConfig]) -> None:
+    """Measure every method on every data set that has no figures in their common `out` yet.
+
+    All labels are read before the first pass of the network, which is loaded once.
     What is done stays after Ctrl-C (KeyboardInterrupt) and on a full disk (OSError, which says
     so); the same call continues.
     """
     from road_anomaly_ros.evaluation.store import Store
-    data, histogram = chosen_data(job)
-    store = Store(job.out)
+    from road_anomaly_ros.perception.pipeline import Pipeline
+    chosen = [chosen_data(job) for job in jobs]
+    store = Store(jobs[0].out)
     try:
-        Evaluation(job, data, histogram, configs, store).run()
+        pipeline = Pipeline(next(iter(configs.values())))
+        if pipeline.needs_anomaly:
+            raise ValueError("the segmenter 'external' has no network to be measured; choose "
+                             'another one')
+        for run in [Evaluation(job, *found, configs, store, pipeline)
+                    for job, found in zip(jobs, chosen, strict=True)]:
+            run.run()
     except OSError as error:
         raise OSError(error.errno, f'{error.strerror}; what is done is kept and the same command '
                       'continues', error.filename) from None
@@ -138,17 +151,14 @@ class Evaluation:
     """One data set, one model, several methods."""
 
     def __init__(self, job: Job, data: DataSet, histogram: Histogram,
-                 configs: Mapping[str, PipelineConfig], store: Store) -> None:
-        from road_anomaly_ros.perception.pipeline import Pipeline
+                 configs: Mapping[str, PipelineConfig], store: Store,
+                 pipeline: Pipeline) -> None:
         self._job, self._data, self._store = job, data, store
         self._name = job.name or data.layout.name
         self._histogram = histogram
         self._sizes = (job.min_pred_size or data.layout.sizes[0],
                        job.min_gt_size or data.layout.sizes[1])
-        self._pipeline = Pipeline(next(iter(configs.values())))
-        if self._pipeline.needs_anomaly:
-            raise ValueError("the segmenter 'external' has no network to be measured; choose "
-                             'another one')
+        self._pipeline = pipeline
         self._refuse_other_classes()
         self._checkpoints = _checkpoints(self._pipeline)
         self._methods = [self._method(name, config) for name, config in configs.items()]

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from road_anomaly_ros.perception import evidence
 from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject
+from road_anomaly_ros.perception.evidence import EXCESS, LOG_ODDS, least_area
 from road_anomaly_ros.perception.registry import option
 
 OFF, TOUCHES, STANDS = 'off', 'touches', 'stands'
@@ -43,6 +45,20 @@ class ObjectOptions:
     reference_area: int = option(
         1024 * 2048, 'Image area to which min_area refers; 0 takes min_area as it is.',
         low=0, high=100_000_000, unit='pixel')
+    far_area: float = option(
+        1.0, 'Share of min_area and min_evidence that is enough at the horizon and above; by the '
+        'row of the foot it grows with the square of the distance below the horizon, as things '
+        'do, up to 1 at the lowest row. 1 asks for the same everywhere.', low=0.0, high=1.0)
+    horizon: float = option(
+        0.4, 'Row of the horizon, from the top, to which far_area refers.',
+        low=0.0, high=0.95, unit='image height')
+    min_evidence: float = option(
+        0.0, 'Obstacles with less evidence are dropped, however large: the sum over their pixels '
+        'of how far the score lies above the threshold. Scaled as min_area; 0 asks for none.',
+        low=0.0, high=1e9)
+    evidence: str = option(
+        EXCESS, "How far a score lies above the threshold: the 'excess' of its value, or of its "
+        "'log_odds', for scores from 0 to 1.", choices=(EXCESS, LOG_ODDS))
     max_area_frac: float = option(
         0.25, 'Larger segments are no obstacles.', low=0.0, high=1.0, unit='image area')
     nms_iou: float = option(
@@ -69,8 +85,15 @@ class ObjectOptions:
         low=0.0, high=0.25, unit='image height')
 
 
-def check(options: ObjectOptions, drivable: Sequence[int]) -> None:
-    """Raise ValueError where `on_drivable` is asked of a label set without drivable classes."""
+def check(options: ObjectOptions, drivable: Sequence[int], threshold: float = 0.5) -> None:
+    """Raise ValueError for what cannot work.
+
+    That is `on_drivable` of a label set without drivable classes, and log-odds of a score whose
+    threshold is no share.
+    """
+    if options.min_evidence and options.evidence == LOG_ODDS and not 0 <= threshold <= 1:
+        raise ValueError(f'objects.evidence={LOG_ODDS!r} expects a score from 0 to 1, got the '
+                         f'threshold {threshold:g}; choose {EXCESS!r}')
     if options.on_drivable != OFF and not len(drivable):
         raise ValueError(f'objects.on_drivable={options.on_drivable!r} expects drivable classes, '
                          f"got none; name them in the label set or use 'off'")
@@ -100,7 +123,7 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
     and for those modes without proposals.
     """
     options = options or ObjectOptions()
-    check(options, drivable)
+    check(options, drivable, threshold)
     _check_maps(score, labels, threshold, options)
     if options.mode != COMPONENTS and proposals is None:
         raise ValueError(f'objects.mode={options.mode!r} expects segments, got none; '
@@ -111,6 +134,8 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
         regions = _regions(values, threshold, low_threshold, options)
     if options.mode != COMPONENTS and proposals is not None and len(proposals.places):
         regions = _with_proposals(regions, proposals, values, options)
+    if regions is not None:
+        regions = _with_enough(regions, values, threshold, options)
     if regions is None:
         empty = torch.zeros_like(score, dtype=torch.int32)
         return empty.bool(), empty, ()
@@ -274,10 +299,21 @@ def _smooth(binary: NDArray[np.uint8], options: ObjectOptions) -> NDArray[np.uin
     return binary
 
 
-def least_area(pixels: int, options: ObjectOptions) -> float:
-    """Return the area of the smallest obstacle in an image of so many pixels."""
-    scale = pixels / options.reference_area if options.reference_area else 1.0
-    return options.min_area * scale
+def _with_enough(regions: _Regions, values: Floats32, threshold: float,
+                 options: ObjectOptions) -> _Regions | None:
+    """Return the regions that are large and strange enough for the row they stand in."""
+    if options.far_area == 1.0 and not options.min_evidence:
+        return regions
+    height, width = values.shape
+    foot = (regions.box[:, 1] + regions.box[:, 3]) / height
+    enough = regions.area >= evidence.least_area_at(foot, values.size, options)
+    if options.min_evidence:
+        excess = evidence.above(values.ravel()[regions.pixels], threshold, options)
+        found = np.bincount(regions.owner, excess, len(regions.area))
+        enough &= found >= evidence.least_evidence_at(foot, values.size, options)
+    if enough.all():
+        return regions
+    return _chosen(regions.pixels, regions.owner, regions.area, enough, width)
 
 
 def _means(regions: _Regions, scores: Floats32) -> Floats:

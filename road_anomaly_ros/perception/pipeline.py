@@ -255,7 +255,10 @@ class Pipeline:
             config.scorer, options, kind=self._segmenter.kind, labels=self._segmenter.labels
         )
         options, features = scorers.bind(config.scorer, options, self._segmenter)
-        objects.check(config.options('objects'), self._segmenter.labels.drivable)
+        levels, threshold_source = _levels(config, calibration)
+        objects.check(
+            config.options('objects'), self._segmenter.labels.drivable, levels.threshold
+        )
         for name in config.refinements:
             refinements.check(name, self._segmenter.labels)
         steps = tuple(
@@ -267,7 +270,6 @@ class Pipeline:
             refinements.REFINEMENTS[name].make.needs_segments for name in config.refinements
         )
         key, source = self._segments_for(config) if wanted else (None, None)
-        levels, threshold_source = _levels(config, calibration)
         doubt = calibration.doubt(
             config.scorer,
             heads.weights_digest(self._segmenter.model_dir),

@@ -11,12 +11,8 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.perception.contract import Segments
-from road_anomaly_ros.perception.objects import (
-    COMPONENTS,
-    ObjectOptions,
-    Proposals,
-    least_area,
-)
+from road_anomaly_ros.perception.evidence import least_area
+from road_anomaly_ros.perception.objects import COMPONENTS, ObjectOptions, Proposals
 from road_anomaly_ros.perception.refinements.cover import cover_of, nearest
 
 _BLOCK = 1 << 18                # pixels of the masks widened at once for their overlaps

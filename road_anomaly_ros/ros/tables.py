@@ -6,7 +6,8 @@ python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml
 python -m road_anomaly_ros.ros.tables {topics,parameters,presets,methods}
 python -m road_anomaly_ros.ros.tables readme README.md
 
-`readme` renews what stands between `<!-- topics -->` and `<!-- /topics -->`, and so on.
+`readme` renews what stands between `<!-- topics -->` and `<!-- /topics -->`, and so on, also in
+docs/methods.md beside the README.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from road_anomaly_ros.tools import methods as measured
 NODE_KEY = '/**/anomaly_node'           # in whatever namespace
 WIDTH = 99
 PIPELINE = 'pipeline.yaml'
+METHODS = Path('docs', 'methods.md')    # beside the README
 
 
 def config() -> str:
@@ -145,8 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = arguments.readme.resolve().parent
     if arguments.what == 'readme':
-        before = arguments.readme.read_text(encoding='utf-8')
-        arguments.readme.write_text(renewed(before, tables(folder)), encoding='utf-8')
+        for path in (arguments.readme, folder / METHODS):
+            before = path.read_text(encoding='utf-8')
+            path.write_text(renewed(before, tables(folder)), encoding='utf-8')
     elif arguments.what == 'config':
         print(config(), end='')
     else:

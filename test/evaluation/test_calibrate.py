@@ -107,6 +107,31 @@ def test_steps_are_what_the_live_code_shows(rng):
     assert (steps > low).sum() == steps.size
 
 
+@pytest.mark.parametrize('settings', [
+    {}, {'min_evidence': 0.5}, {'min_evidence': 4.0, 'evidence': 'log_odds'},
+    {'min_evidence': 0.5, 'far_area': 0.1}], ids=str)
+def test_steps_know_evidence_and_rows(rng, settings):
+    import torch
+    score = torch.from_numpy(
+        cv2.GaussianBlur(rng.uniform(size=(60, 80)).astype(np.float32), (0, 0), 2))
+    score = (score - score.min()) / (score.max() - score.min())
+    scored = Scored(torch.zeros(60, 80, dtype=torch.uint8), score, (), 0.0, {})
+    options = objects.ObjectOptions(min_area=5, reference_area=0, **settings)
+    low = float(np.quantile(score, 0.85))
+    steps = footage.false_steps(scored, options, low, ())
+    assert len(steps) > 3
+
+    def shown(threshold):
+        return len(objects.find(score, threshold=threshold, low_threshold=low,
+                                options=options, labels=scored.labels)[2])
+    away = [value for value in np.linspace(low, float(score.max()), 60).tolist()
+            if np.abs(steps - value).min() > 1e-4]
+    assert len(away) > 30
+    assert [shown(value) for value in away] == [int((steps > value).sum()) for value in away]
+    # At its own step an obstacle is gone: the promise holds for the threshold itself.
+    assert all(shown(step) <= (steps > step).sum() for step in steps.tolist())
+
+
 @pytest.fixture
 def pictures(tmp_path, rng):
     folder = tmp_path / 'pictures'
@@ -134,6 +159,21 @@ def test_the_file_is_taken_by_the_pipeline(pictures, tmp_path, capsys):
     assert 'objects.opening is 3' in other.prepared.doubt
     by_hand = Pipeline.from_config(chosen, **{'objects.threshold': 0.9})
     assert by_hand(image).threshold_source == 'option' and by_hand.prepared.doubt
+
+
+def test_evidence_and_rows_are_part_of_the_promise(pictures, tmp_path):
+    out = tmp_path / 'mine.yaml'
+    own = ['--set', 'objects.min_evidence=0.2', '--set', 'objects.far_area=0.1',
+           '--set', 'objects.reference_area=0']
+    assert main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, *own,
+                 '--rate', '0.5']) == 0
+    chosen = {'segmenter': 'synthetic', 'calibration': str(out)}
+    pipeline = Pipeline.from_config(chosen)
+    options = pipeline.prepared.object_options
+    assert (options.min_evidence, options.far_area, options.reference_area) == (0.2, 0.1, 0)
+    assert pipeline(np.zeros((48, 64, 3), np.uint8)).threshold_source == 'promise'
+    other = Pipeline.from_config(chosen, **{'objects.min_evidence': 0.1})
+    assert 'objects.min_evidence is 0.1, calibrated with 0.2' in other.prepared.doubt
 
 
 def test_a_calibration_of_another_model_is_refused(pictures, tmp_path):

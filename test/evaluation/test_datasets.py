@@ -9,6 +9,7 @@ from PIL import Image
 from road_anomaly_ros.evaluation.datasets import (
     LAYOUTS,
     Histogram,
+    layout_named,
     open_dataset,
     read_label,
 )
@@ -188,3 +189,43 @@ def test_labels_may_be_palettes_one_bit_or_equal_channels(tmp_path):
     Image.fromarray(np.dstack([wanted] * 3)).save(tmp_path / 'grey.png')
     for name in ('palette', 'bits', 'grey'):
         np.testing.assert_array_equal(read_label(tmp_path / f'{name}.png'), wanted)
+
+
+@pytest.mark.parametrize(('folder', 'layout', 'image', 'truth', 'strange'), [
+    ('RoadAnomaly', 'road_anomaly', '0.jpg', '0.png', 2),
+    ('RoadAnomaly21', 'road_anomaly21', '0.png', '0.png', 1),
+    ('RoadObsticle21', 'road_obstacle21', '0.webp', '0.png', 1),
+    ('FS_LostFound_full', 'fishyscapes_lost_and_found', '0.png', '0.png', 1),
+    ('fs_static', 'fishyscapes_static', '0.jpg', '0.bmp', 1),
+    ('FS-Static_val', 'fishyscapes_static', '0.jpg', '0_labels.webp', 1),
+])
+def test_folders_as_mirrors_keep_them(tmp_path, folder, layout, image, truth, strange):
+    assert layout_named(folder) == layout
+    root = tmp_path / folder
+    write(root / 'images' / image, picture())
+    (root / 'labels_masks').mkdir()
+    last = 0 if layout == 'road_anomaly' else 255
+    Image.fromarray(label(0, strange, last)).save(
+        root / 'labels_masks' / truth, **({'lossless': True} if truth.endswith('webp') else {}))
+    data = open_dataset(root, layout)
+    (only,) = data.check()
+    assert only.anomaly == SIZE[0] // 3 * SIZE[1]
+    np.testing.assert_array_equal(data.anomaly(0), label(0, 1, last))
+
+
+def test_names_that_tell_no_layout():
+    assert [layout_named(name) for name in ('', 'data', 'RoadObstacle22')] == [None] * 3
+    assert [layout_named(name) for name in LAYOUTS] == list(LAYOUTS)
+
+
+def test_the_real_anomalies_at_hand_are_read(shared):
+    for name, strange in (('road_anomaly', 2), ('fishyscapes_static', 1)):
+        folder = shared / 'data' / 'real_anomalies' / name
+        if not folder.is_dir():
+            pytest.skip(f'{folder} is not there')
+        data = open_dataset(folder, layout_named(name))
+        first = data.samples[0]
+        assert first.image.suffix == '.jpg' and first.anomaly.suffix == '.png'
+        raw = read_label(first.anomaly)
+        np.testing.assert_array_equal(data.anomaly(0) == 1, raw == strange)
+        assert (raw == strange).any() or name == 'fishyscapes_static'

@@ -88,6 +88,77 @@ def test_least_area_follows_the_size_of_the_image(least, reference, areas):
     assert [item.area for item in find(rows, options=options)[2]] == areas
 
 
+@pytest.mark.parametrize(('far', 'feet'), [
+    # At a foot of 1, 3, 5 and 10 of 10 rows the distance below the horizon at 0.2 is 0, 1/8, 3/8
+    # and 1 of the largest; six pixels are asked for at the lowest row, each thing has two.
+    (1.0, []), (0.0, [1, 3, 5]), (0.3, [1, 3]), (0.325, [1]), (0.34, [])])
+def test_least_area_falls_towards_the_horizon(far, feet):
+    rows = np.zeros((10, 12))
+    for foot, left in ((1, 0), (3, 3), (5, 6), (10, 9)):
+        rows[foot - 1, left:left + 2] = 1.0
+    options = ObjectOptions(min_area=6, reference_area=0, far_area=far, horizon=0.2)
+    found = find(rows, options=options)[2]
+    assert [item.box[1] + item.box[3] for item in found] == feet
+
+
+@pytest.mark.parametrize(('least', 'found'), [
+    (0.0, [2, 8, 4]), (0.25, [2, 8, 4]), (0.3, [2, 8]), (0.5, [2, 8]), (0.6, [8]), (1.2, [])])
+def test_evidence_counts_instead_of_area(least, found):
+    # Above 0.5: 2 pixels give 0.25 each, 8 give 0.125, 4 give 0.0625; what only grew gives none.
+    rows = [[0.75] * 2 + [0.0] + [0.625] * 8 + [0.0] + [0.5625] * 4 + [0.5] * 6]
+    options = ObjectOptions(min_area=0, min_evidence=least, reference_area=0)
+    areas = [item.area for item in find(rows, low=0.4, options=options)[2]]
+    assert sorted(areas) == sorted(area + 6 * (area == 4) for area in found)
+
+
+def test_evidence_in_log_odds():
+    # 0.9 has odds of 9, 0.5 of 1, 0.99 of 99: ln 9 is 2.197, ln 99 4.595.
+    rows = [[0.9, 0.9, 0.0, 0.99, 0.0, 0.6, 0.6, 0.6, 0.6, 0.6]]
+    for least, areas in ((2.02, [1, 2, 5]), (2.03, [1, 2]), (4.39, [1, 2]), (4.4, [1]), (4.6, [])):
+        options = ObjectOptions(min_area=0, min_evidence=least, evidence='log_odds',
+                                reference_area=0)
+        assert sorted(item.area for item in find(rows, options=options)[2]) == areas, least
+    # What is sure has a bound: 1 - 1e-6 has log-odds of 13.8.
+    for least, count in ((13.8, 1), (13.9, 0)):
+        options = ObjectOptions(min_area=0, min_evidence=least, evidence='log_odds',
+                                reference_area=0)
+        assert len(find([[1.0, 0.0]], options=options)[2]) == count
+
+
+def test_evidence_is_scaled_by_the_image_and_by_the_row():
+    rows = np.zeros((4, 5))
+    rows[1, 0] = rows[3, 4] = 1.0                       # evidence 0.5 each, feet at 0.5 and 1
+    for least, far, tops in ((1.0, 1.0, [1, 3]), (1.01, 1.0, []), (1.01, 0.5, [1])):
+        options = ObjectOptions(min_area=0, min_evidence=least, reference_area=40, far_area=far,
+                                horizon=0.5)
+        assert [item.box[1] for item in find(rows, options=options)[2]] == tops
+
+
+def test_what_cannot_be_judged_never_lacks_evidence():
+    rows = [[math.nan, 0.0, 0.6, 0.0, math.inf, 0.0, -math.inf]]
+    for kind in ('excess', 'log_odds'):
+        options = ObjectOptions(min_area=0, min_evidence=13.0, reference_area=0, evidence=kind)
+        assert [item.box[0] for item in find(rows, options=options)[2]] == [0, 4]
+
+
+def test_what_lacks_evidence_leaves_the_mask_and_hides_no_ground():
+    score = place(4, 3)
+    score[8, 3] = 0.55
+    labels = torch.from_numpy(SCENE)
+    options = ObjectOptions(min_area=0, min_evidence=1.0, reference_area=0,
+                            on_drivable='touches')
+    mask, instances, (item,) = find(score, options=options, labels=labels, drivable=(ROAD,))
+    assert item.area == int(mask.sum()) == int((instances == 1).sum()) == 4
+
+
+def test_log_odds_of_what_is_no_share_are_refused():
+    options = ObjectOptions(min_evidence=1.0, evidence='log_odds')
+    with pytest.raises(ValueError, match=r"got the threshold -0\.7; choose 'excess'"):
+        find([[0.0]], threshold=-0.7, options=options)
+    unused = ObjectOptions(min_area=0, evidence='log_odds')
+    assert len(find([[0.0]], threshold=-0.7, options=unused)[2]) == 1
+
+
 def test_nan_counts_as_anomalous_and_stays_out_of_the_statistics():
     nan = math.nan
     mask, _, (lost, item) = find([[nan, 0.0, 0.9, nan, 0.7, 0.0]])

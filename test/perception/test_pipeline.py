@@ -60,6 +60,17 @@ def test_the_box_is_the_one_obstacle_and_everything_fits_the_image(street):
     assert sum(result.timings[stage] for stage in stages) == pytest.approx(result.timings['total'])
 
 
+def test_evidence_is_live_and_refused_where_it_has_no_meaning(street):
+    pipeline = build(scorer='plain', **{'objects.threshold': 0.5, 'objects.min_area': 0,
+                                         'objects.reference_area': 0})
+    before = pipeline(street).objects
+    pipeline.reconfigure(pipeline.config.replace({'objects.min_evidence': 180.0}))
+    after = pipeline(street).objects
+    assert len(before) == 2 and after == before[:1]
+    with pytest.raises(ValueError, match=r'expects a score from 0 to 1, got the threshold -'):
+        build(scorer='rba', **{'objects.min_evidence': 1.0, 'objects.evidence': 'log_odds'})
+
+
 def test_arrays_tensors_read_only_arrays_and_batches_agree(street):
     pipeline = build(scorer='rba')
     single = pipeline(street).score

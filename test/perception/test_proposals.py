@@ -89,6 +89,21 @@ def test_what_is_left_of_a_covered_segment_must_be_large_enough():
         [0, 1, 1, 1, 0, 0]
 
 
+def test_segments_need_evidence_and_what_the_row_asks_for():
+    # Above 0.5: 0.1, 0.8 and 0.4 in all.
+    scores, segments = [0.6, 0.9, 0.9, 0.7, 0.7, 0.0], masks_of('#.....', '.##...', '...##.')
+    chosen = {'min_evidence': 0.3, 'reference_area': 0}
+    assert find(scores, segments, **chosen)[0] == [0, 1, 1, 2, 2, 0]
+    score = torch.tensor([scores, [0.0] * 6, [0.0] * 6, scores])
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, 0, 1:3] = masks[1, 3, 1:3] = True          # feet at 1/4 and 1
+    taken = options(min_area=3, reference_area=0, far_area=0.5, horizon=0.25)
+    found = propose(Segments(masks=masks), score, threshold=0.5, options=taken)
+    assert found.count == 2
+    (item,) = objects.find(score, threshold=0.5, options=taken, proposals=found)[2]
+    assert item.box == (1, 0, 2, 1)
+
+
 @pytest.mark.parametrize(('segments', 'numbers'), [
     # Half of the component is not more than half: both stay, the segment keeps its pixels.
     (['##....'], [1, 1, 2, 2, 0, 0]),

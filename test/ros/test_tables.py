@@ -95,6 +95,13 @@ def test_the_readme_holds_the_current_tables():
         'run: python -m road_anomaly_ros.ros.tables readme')
 
 
+def test_the_page_of_methods_holds_the_current_table():
+    text = (ROOT / tables.METHODS).read_text(encoding='utf-8')
+    assert '<!-- methods -->' in text
+    assert tables.renewed(text, tables.tables(ROOT)) == text, (
+        'run: python -m road_anomaly_ros.ros.tables readme')
+
+
 def test_bounds_are_written_out():
     named = {item.name: tables.bounds(item) for item in node_parameters()}
     assert named['jpeg_quality'] == '1 to 100'
