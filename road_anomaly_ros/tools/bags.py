@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import sqlite3
@@ -23,6 +24,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_typestore
 
 from road_anomaly_ros.tools.salvage import SUFFIXES, Record, salvage
@@ -183,6 +185,22 @@ class BagWriter:
         except sqlite3.OperationalError as error:
             raise _as_os_error(error, self._writer.path) from error
 
+    def flush(self) -> None:
+        """Hand what was written to the system, so that it outlives the process; raises OSError.
+
+        Costs a chunk of its own in an MCAP file, so not to be called for every message.
+        """
+        storage: Any = self._writer.storage
+        try:
+            if isinstance(storage, McapWriter):
+                if storage.chunk.bio.tell():
+                    storage.close_chunk()
+                storage.bio.flush()
+            else:
+                storage.conn.commit()
+        except sqlite3.OperationalError as error:
+            raise _as_os_error(error, self._writer.path) from error
+
     def close(self) -> None:
         """Write the index and the metadata; raises OSError when the disk is full."""
         try:
@@ -193,6 +211,17 @@ class BagWriter:
     def abort(self) -> None:
         """Close the files without completing them."""
         self._writer.abort()
+
+
+def roll_back(folder: Path) -> None:
+    """Let SQLite take back what a killed process has half written to the .db3 files of a folder.
+
+    Readers open them without their journals and would see that half.
+    """
+    for file in folder.glob('*.db3'):
+        with contextlib.suppress(sqlite3.Error), \
+                contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute('SELECT count(*) FROM topics')
 
 
 def _as_os_error(error: Exception, path: Path) -> OSError:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import threading
@@ -70,22 +71,40 @@ class WriteBehind(Generic[T]):
     """Hands items to `write` in a thread, in order; `put` waits while `depth` items are pending.
 
     After an error in `write` the rest is dropped and every `put` raises that error. `finish` runs
-    in the same thread at the end, whatever happened before.
+    in the same thread at the end, whatever happened before, and so does `flush`: no later than
+    `flush_s` seconds after an item was written, whether more come or not.
     """
 
     def __init__(self, write: Callable[[T], None], finish: Callable[[], None],
-                 depth: int = 4) -> None:
+                 depth: int = 4, *, flush: Callable[[], None] = lambda: None,
+                 flush_s: float = 0.5) -> None:
         self._write, self._finish = write, finish
+        self._flush, self._flush_s = flush, flush_s
+        self._due: float | None = None      # when to flush; None while all is
         self._queue: queue.Queue[Any] = queue.Queue(depth)
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name='write', daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not _END:
+        while (item := self._next()) is not _END:
             if self.error is None:
                 self._guard(self._write, item)
+                self._due = self._due or time.monotonic() + self._flush_s
         self._guard(self._finish)
+
+    def _next(self) -> Any:
+        """Return the next item; while none comes, or many do, flush when it is time."""
+        while self._due is not None:
+            rest = self._due - time.monotonic()
+            if rest > 0:
+                with contextlib.suppress(queue.Empty):
+                    return self._queue.get(timeout=rest)
+            else:
+                self._due = None
+                if self.error is None:
+                    self._guard(self._flush)
+        return self._queue.get()
 
     def _guard(self, step: Callable[..., None], *items: T) -> None:
         try:
