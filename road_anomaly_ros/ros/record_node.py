@@ -196,8 +196,8 @@ class Partial:
             aside.mkdir()
             for item in list(self.folder.iterdir()):
                 os.replace(item, aside / item.name)
-        return (f'an earlier recording of {out} was cut off; what it had is kept as {aside}, which '
-                f"'road-anomaly run' and 'road-anomaly replay' read")
+        return (f'an earlier recording of {out} was cut off; what it had is kept as {aside}, '
+                f"which 'road-anomaly run' and 'road-anomaly replay' read")
 
     def remove(self) -> None:
         """Remove the folder, which is empty when the bag was moved out of it or never begun."""
