@@ -297,12 +297,13 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path, capsys):
     assert run(tmp_path / 'in.avi', tmp_path / 'out') == 0
 
 
-def test_leftovers_of_a_killed_run_are_cleared(tmp_path):
+def test_leftovers_of_a_killed_run_are_cleared_and_named(tmp_path, capsys):
     partial = tmp_path / 'out' / '.partial'
     partial.mkdir(parents=True)
     (partial / 'overlay.mp4').write_bytes(b'half')
     assert run(write_video(tmp_path / 'in.avi', 2), tmp_path / 'out') == 0
     assert not partial.exists()
+    assert f'{partial} of a run that was killed is removed' in capsys.readouterr().err
 
 
 def test_a_failing_frame_keeps_those_before_it(tmp_path, monkeypatch, capsys):
