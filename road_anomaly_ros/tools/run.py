@@ -4,7 +4,8 @@
 
 OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json, all at once when the
 work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the
-break. An earlier run's results in OUT are replaced, other files there are left alone.
+break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT are
+replaced, other files there are left alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ examples:
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
 BAG, SCORES = 'bag', 'scores'
+EXIT_INCOMPLETE = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +67,7 @@ def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 0, or 128 + the signal that stopped it."""
+    """Run the command; returns 0, 1 for an incomplete bag, 128 + the signal that stopped it."""
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.sources import open_source
     from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
@@ -113,7 +115,9 @@ def execute(source: Source, pipeline: Pipeline, staging: Staging, arguments: arg
     report(summary, staging.out, outcome.outputs)
     if outcome.error is not None:
         raise outcome.error
-    return 0 if outcome.signal is None else 128 + outcome.signal
+    if outcome.signal is not None:
+        return 128 + outcome.signal
+    return EXIT_INCOMPLETE if source.incomplete else 0
 
 
 def planned(arguments: argparse.Namespace) -> list[str]:

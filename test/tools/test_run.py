@@ -251,6 +251,15 @@ def test_truncated_video_is_processed_up_to_the_break(tmp_path, capsys):
     assert 'breaks off' in capsys.readouterr().err
 
 
+def test_a_bag_that_lacks_messages_is_told_by_the_exit_code(tmp_path, capsys):
+    bag = write_bag(tmp_path / 'in')
+    text = (bag / 'metadata.yaml').read_text()
+    (bag / 'metadata.yaml').write_text(text.replace('message_count: 6', 'message_count: 9'))
+    assert run(bag, tmp_path / 'out') == 1
+    assert summary(tmp_path / 'out')['problem'] == '6 of 9 messages can be read'
+    assert '6 of 9 messages can be read' in capsys.readouterr().err
+
+
 def test_damaged_images_are_counted_in_the_summary(tmp_path, capsys):
     (tmp_path / 'in').mkdir()
     for index in range(3):

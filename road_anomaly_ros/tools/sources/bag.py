@@ -63,7 +63,7 @@ class BagSource(Source):
                 self.refused[refusal.reason] += 1
             except ValueError:
                 self.refused['undecodable'] += 1
-        self.problem = self._reader.problem
+        self.problem, self.incomplete = self._reader.problem, self._reader.incomplete
 
     def _frame(self, record: Record, name: str) -> Frame:
         message = self._reader.decode(record)

@@ -32,8 +32,9 @@ class Frame:
 class Source:
     """Pictures in their order; iterate once. Single damaged pictures are left out and counted.
 
-    Once the iteration is over `problem` says in one line why it ended early, or is None, and
-    `refused` counts the pictures left out by reason.
+    Once the iteration is over `problem` says in one line why it ended early, or is None,
+    `incomplete` whether pictures lack that ought to be there, and `refused` counts the pictures
+    left out by reason.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source:
     count: int | None = None            # how many pictures are announced; None where nobody says
     topic: str | None = None
     problem: str | None = None
+    incomplete: bool = False
     refused: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Frame]:

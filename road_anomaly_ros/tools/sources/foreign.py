@@ -31,7 +31,7 @@ class WithAnomalyMaps(Source):
             raise ValueError(f'expected a folder with anomaly maps ({", ".join(MAP_SUFFIXES)}), '
                              f'found none at {folder}')
         super().__init__(inner.name, inner.kind, inner.fps, inner.count, inner.topic,
-                         inner.problem, inner.refused)
+                         inner.problem, inner.incomplete, inner.refused)
         self._inner = inner
         self._files = sorted(files, key=lambda file: natural_key(file.name))
 
@@ -54,7 +54,7 @@ class WithAnomalyMaps(Source):
                 self.refused['with an unreadable anomaly map'] += 1
                 continue
             yield replace(frame, anomaly=anomaly)
-        self.problem = self._inner.problem
+        self.problem, self.incomplete = self._inner.problem, self._inner.incomplete
 
     def close(self) -> None:
         """Let go of the pictures' files."""
