@@ -22,6 +22,7 @@ from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.player import Cue, Line
 from road_anomaly_ros.tools.bags import BagReader
+from road_anomaly_ros.tools.pictures import some
 from road_anomaly_ros.tools.sources import Frame, Source
 
 IMAGE, INFO, JPEG = 'image', 'camera_info', '/compressed'
@@ -74,7 +75,7 @@ class Pictures:
             line.turn()
 
     def _note(self, source: Source) -> None:
-        self.remarks = [f'{count} pictures left out ({reason})'
+        self.remarks = [f'{count} left out ({reason}): {some(source.left_out[reason])}'
                         for reason, count in source.refused.items()]
         self.remarks += [source.problem] if source.problem else []
         self.incomplete = source.incomplete

@@ -31,6 +31,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_typestore
 
+from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.salvage import SUFFIXES, Record, salvage
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -59,7 +60,6 @@ def is_bag(path: Path) -> bool:
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    from road_anomaly_ros.tools.sources.images import natural_key
     return sorted((file for file in folder.iterdir() if file.suffix in SUFFIXES),
                   key=lambda file: natural_key(file.name))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
+from road_anomaly_ros.tools.pictures import FOLDER, NO_PICTURE, some
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.pipeline import Pipeline
@@ -170,7 +171,8 @@ def _nothing_done(source: Source, outcome: Outcome) -> int:
     if outcome.signal is not None:
         print('interrupted before the first frame was done, nothing was written', file=sys.stderr)
         return 128 + outcome.signal
-    reasons = ', '.join(f'{count} {reason}' for reason, count in source.refused.items())
+    reasons = ', '.join(f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
+                        for reason, count in source.refused.items())
     raise ValueError(f'{source.name}: no frame could be read '
                      f'({reasons or source.problem or "it is empty"})')
 
@@ -187,6 +189,7 @@ def summarize(source: Source, pipeline: Pipeline, outcome: Outcome,
                   'fps': source.fps, 'count': source.count, 'resize': arguments.resize},
         **outcome.figures(),
         'problem': error or source.problem, 'refused': source.refused,
+        'left_out': source.left_out,
         'segmenter': chain.segmenter, 'model': chain.model, 'scorer': chain.scorer,
         'refinements': chain.refinements, 'device': str(pipeline.device),
         'options': chain.as_dict(), 'machine': environment.machine(pipeline.device),
@@ -208,9 +211,14 @@ def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
               f'{truth["false_alarms_per_frame"]:.2f} false alarms per frame')
     print(f'results in {out}: {", ".join([*names, "summary.json"])}')
     for reason, count in summary['refused'].items():
-        print(f'warning: {count} pictures left out ({reason})', file=sys.stderr)
+        print(f'warning: {count} {_noun(reason)} left out ({reason}): '
+              f'{some(summary["left_out"][reason])}', file=sys.stderr)
     if summary['problem']:
         print(f'warning: {summary["problem"]}', file=sys.stderr)
     if summary['interrupted']:
         print(f'interrupted: the first {summary["frames"]} frames are done and kept',
               file=sys.stderr)
+
+
+def _noun(reason: str) -> str:
+    return 'files' if reason in (NO_PICTURE, FOLDER) else 'pictures'

@@ -19,8 +19,8 @@ from road_anomaly_ros.tools.bags import (
     compressed_message,
     image_message,
 )
+from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.sources import open_source
-from road_anomaly_ros.tools.sources.images import natural_key
 
 SIZE = (48, 64)
 START = 1_700_000_000_123_456_789
