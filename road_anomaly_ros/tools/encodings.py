@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -112,6 +113,14 @@ def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = Tru
         except ImageRefused:
             pass                        # Pillow knows more formats, and refuses what is damaged
     return _with_pillow(raw, upright)
+
+
+def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
+    """Read an image file as `decode_file` does; ValueError, one line, for what is none."""
+    try:
+        return decode_file(path.read_bytes(), upright=upright)
+    except (ImageRefused, OSError) as error:
+        raise ValueError(f'{path}: expected a readable image; {_line(error)}') from None
 
 
 def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:

@@ -15,11 +15,12 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from road_anomaly_ros.tools.encodings import read_picture
+from road_anomaly_ros.tools.pictures import is_picture
 from road_anomaly_ros.training import mixing
 from road_anomaly_ros.training.generator.rendered import render
 
 IGNORE = 255
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +42,18 @@ def read_folder(folder: Path, *, classes: int) -> list[Frame]:
         raise ValueError(
             f'{folder}: expected the folders images/ and labels/ in it; see --data in --help'
         )
-    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+    paths = sorted(filter(is_picture, images.iterdir()))
     if not paths:
-        raise ValueError(f'{images}: expected JPEG or PNG images, found none')
+        raise ValueError(f'{images}: expected images, found none')
     return [_read_frame(path, labels / f'{path.stem}.png', classes) for path in paths]
 
 
 def _read_frame(path: Path, label_path: Path, classes: int) -> Frame:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = read_picture(path)
     labels = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED) if label_path.is_file() else None
-    if image is None or labels is None:
-        bad = path if image is None else label_path
-        raise ValueError(
-            f'{bad}: expected a readable image (every image needs a label PNG of the same stem)'
-        )
+    if labels is None:
+        raise ValueError(f'{label_path}: expected a readable image (every image needs a label '
+                         'PNG of the same stem)')
     if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
         raise ValueError(
             f'{label_path}: expected uint8 labels of shape {image.shape[:2]}, '
@@ -65,7 +64,7 @@ def _read_frame(path: Path, label_path: Path, classes: int) -> Frame:
         raise ValueError(
             f'{label_path}: expected label ids 0..{classes - 1} or 255, got {strange.tolist()}'
         )
-    return Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels)
+    return Frame(image, labels)
 
 
 def render_frames(
