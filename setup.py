@@ -59,9 +59,12 @@ ROS = [
 ]
 # FastSAM and MobileSAM; under AGPL-3.0, hence only on request.
 ULTRALYTICS = ['ultralytics>=8.2']
+# HEIC pictures, as telephones take them.
+HEIF = ['pillow-heif>=0.18']
 DEV = [
     'colcon-common-extensions>=0.3',
     'colcon-ros>=0.5',
+    *HEIF,
     'hypothesis>=6.100',
     'mypy>=1.11',
     'pytest>=8.0',
@@ -95,7 +98,7 @@ setup(
         *shared('rviz'),
     ],
     install_requires=REQUIRED,
-    extras_require={'ros': ROS, 'dev': DEV, 'ultralytics': ULTRALYTICS},
+    extras_require={'ros': ROS, 'dev': DEV, 'heif': HEIF, 'ultralytics': ULTRALYTICS},
     zip_safe=False,
     entry_points={
         'console_scripts': [

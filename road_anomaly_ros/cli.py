@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 from road_anomaly_ros import __version__
+from road_anomaly_ros.tools.flow import StopOnSignal
 
 PROGRAM = 'road-anomaly'
 PACKAGE = 'road_anomaly_ros'
@@ -112,8 +113,15 @@ def select(words: Sequence[str], commands: Sequence[Command]) -> tuple[Command, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `road-anomaly` with `argv` (without the program's name) and return its exit code.
 
-    0 success, 2 wrong input (one line on stderr), 130 interrupted; else what the command returns.
+    0 success, 2 wrong input (one line on stderr), 128 + the signal that interrupted it; else what
+    the command returns. A second signal ends it at once.
     """
+    with StopOnSignal(interrupt=True) as stop:
+        code = _run(argv)
+    return 128 + stop.signal if stop.signal and code == EXIT_INTERRUPTED else code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     first = next((i for i, word in enumerate(words) if not word.startswith('-')), len(words))
     commands = available()

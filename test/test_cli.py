@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -176,3 +179,32 @@ def test_interrupted(command, capsys):
     command.main = raising(KeyboardInterrupt())
     assert cli.main(['fake']) == 130
     assert capsys.readouterr().err == 'road-anomaly: interrupted\n'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_that_asks_for_the_end_interrupts(command, capsys, number):
+    command.main = lambda arguments: signal.raise_signal(number)
+    before = signal.getsignal(number)
+    assert cli.main(['fake']) == 128 + number
+    assert capsys.readouterr().err == 'road-anomaly: interrupted\n'
+    assert signal.getsignal(number) == before
+
+
+def test_a_child_that_is_ended_does_not_end_its_parent(command):
+    """A forked worker of a data loader, say: its signals are its own."""
+    context = multiprocessing.get_context('fork')
+    begun = context.Event()
+
+    def wait():
+        begun.set()
+        threading.Event().wait()
+
+    def main(arguments):
+        child = context.Process(target=wait)
+        child.start()
+        assert begun.wait(60)
+        child.terminate()
+        child.join()
+        return -child.exitcode
+    command.main = main
+    assert cli.main(['fake']) == signal.SIGTERM

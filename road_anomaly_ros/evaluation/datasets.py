@@ -9,20 +9,21 @@ class ids 0 .. K-1 with 255 (ignored) where the layout knows classes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 import yaml
 from PIL import Image
 
 from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES, CITYSCAPES_IDS, IDD_LITE
+from road_anomaly_ros.tools.encodings import ImageRefused, peek_size, read_picture
+from road_anomaly_ros.tools.pictures import is_picture
 
 IGNORE = 255
 ANOMALY_TRACK, OBSTACLE_TRACK = (500, 100), (50, 10)    # least predicted, least true size in px
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 _ENDINGS = ('', '_labels_semantic', '_labels')          # of label files, after the image's stem
 _LOSSLESS = ('.png', '.bmp', '.webp', '.tif', '.tiff')  # a label must keep its values
 _BINARY = {0: 0, 1: 1, IGNORE: IGNORE}
@@ -39,10 +40,7 @@ class Sample:
 
     def read_image(self) -> np.ndarray:
         """Return uint8 RGB [H,W,3] as stored, not turned; ValueError when it is unreadable."""
-        image = cv2.imread(str(self.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise ValueError(f'{self.image}: expected a readable image')
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return read_picture(self.image, upright=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +119,23 @@ class DataSet:
         if sample.anomaly is not None:
             found[self.anomaly(index) != 0] = IGNORE
         return found
+
+    def fingerprint(self) -> str:
+        """Return a hash of names, image sizes in bytes and labels: equal where the data are."""
+        state = hashlib.sha256(self.layout.name.encode())
+        for sample in self.samples:
+            state.update(f'\0{sample.name}\0{sample.image.stat().st_size}'.encode())
+            for path in filter(None, (sample.anomaly, sample.classes)):
+                state.update(hashlib.sha256(path.read_bytes()).digest())
+        return state.hexdigest()[:16]
+
+    def unused(self) -> list[Path]:
+        """Return the files beside the images that no sample uses, hidden ones not counted."""
+        used = {path for sample in self.samples
+                for path in (sample.image, sample.anomaly, sample.classes)}
+        return sorted(path for folder in {sample.image.parent for sample in self.samples}
+                      for path in folder.iterdir()
+                      if path.is_file() and path not in used and not path.name.startswith('.'))
 
     def check(self) -> Iterator[Histogram]:
         """Read every label once and yield its histogram.
@@ -213,10 +228,11 @@ def _named(path: Path, raw: np.ndarray, values: Mapping[int, int]) -> np.ndarray
 
 def _image_size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as picture:
-            return picture.size
-    except OSError:
-        raise ValueError(f'{path}: expected a readable image') from None
+        height, width = peek_size(path.read_bytes())
+        return width, height
+    except (ImageRefused, OSError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'{path}: expected a readable image; {reason}') from None
 
 
 def _check_file(sample: Sample, path: Path, size: tuple[int, int]) -> None:
@@ -231,8 +247,7 @@ def _check_file(sample: Sample, path: Path, size: tuple[int, int]) -> None:
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir()
-                  if path.suffix.lower() in _SUFFIXES and not path.name.startswith('.'))
+    return sorted(filter(is_picture, folder.iterdir()))
 
 
 def _label_of(stem: str, folder: Path) -> Path:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
     from road_anomaly_ros.evaluation import results, running
     if arguments.compare:
-        before, after = (results.read(path)['results'] for path in arguments.compare)
-        print(results.compare(before, after), end='')
+        before, after = map(results.read, arguments.compare)
+        print(results.compare(before['results'], after['results']), end='')
+        for name in results.other_data(before, after):
+            print(f'warning: {name} is not the same data in both', file=sys.stderr)
         return 0
     if arguments.out is None or not (arguments.dataset or arguments.datasets):
         raise ValueError('expected DATASET_DIR and -o OUT, or --compare A B; see '

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ NAME = 'results.json'
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1', 'mIoU')
 _AVERAGED = METRICS[:-1]            # data sets differ in their classes, so mIoU has no mean
 _COLUMNS = ('dataset', 'method', *METRICS, 'frames', 'seconds')
+_UNITS = 'Metrics in percent; seconds are those of all frames together.'
 _FORM = '{"environment": {...}, "results": [{"dataset", "method", "AP", ...}]}'
 
 Row = Mapping[str, Any]
@@ -51,13 +53,31 @@ def write(out: Path, found: Mapping[str, Any]) -> None:
         write_text(out / name, text)
 
 
+def set_aside(out: Path) -> Path:
+    """Copy results.json to a name that is free; returns it."""
+    numbers = itertools.count(1)
+    aside = out / f'{NAME}.earlier'
+    while aside.exists():
+        aside = out / f'{NAME}.earlier.{next(numbers)}'
+    write_text(aside, (out / NAME).read_text(encoding='utf-8'))
+    return aside
+
+
+def other_data(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the data sets of one name in both results that are known not to be the same data."""
+    first, second = (found['environment'].get('runs', {}) for found in (before, after))
+    return [name for name in first if name in second and None not in (
+                first[name].get('fingerprint'), second[name].get('fingerprint'))
+            and first[name]['fingerprint'] != second[name]['fingerprint']]
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return the Markdown table of all rows and their `means`, metrics in percent."""
     columns = _used(rows)
     lines = [_line(columns), _line(['---'] * len(columns))]
     lines += [_line([_cell(row.get(column)) for column in columns])
               for row in (*_sorted(rows), *means(rows))]
-    return '\n'.join(lines) + '\n'
+    return '\n'.join([*lines, '', _UNITS]) + '\n'
 
 
 def means(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from road_anomaly_ros import __version__
 from road_anomaly_ros.evaluation import details, results
 from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros.tools.pictures import some
 
 if TYPE_CHECKING:
     from road_anomaly_ros.evaluation.datasets import DataSet, Histogram
@@ -128,6 +129,9 @@ def chosen_data(job: Job) -> tuple[DataSet, Histogram]:
     """Return the checked data set, cut down as asked for, and the histogram of its labels."""
     from road_anomaly_ros.evaluation.datasets import Histogram, open_dataset
     data = open_dataset(job.dataset, job.layout)
+    if left := data.unused():
+        print(f'warning: {len(left)} files beside the images of {job.dataset} are left out: '
+              f'{some(path.name for path in left)}', file=sys.stderr)
     data = dataclasses.replace(data, samples=data.samples[:job.max_frames])
     with _bar('labels', len(data)) as advance:
         counts = []
@@ -156,6 +160,7 @@ class Evaluation:
         self._job, self._data, self._store = job, data, store
         self._name = job.name or data.layout.name
         self._histogram = histogram
+        self._fingerprint = data.fingerprint()
         self._sizes = (job.min_pred_size or data.layout.sizes[0],
                        job.min_gt_size or data.layout.sizes[1])
         self._pipeline = pipeline
@@ -193,7 +198,7 @@ class Evaluation:
     def run(self) -> None:
         """Score what is missing, then measure every method, each result kept as it comes."""
         from road_anomaly_ros.evaluation.measuring import score_images
-        found = self._earlier()
+        found = self._same_data(self._earlier())
         waiting = [method for method in self._methods if not self._is_measured(found, method)]
         if waiting:
             self._store.refuse_full_disk(sum(dataclasses.astuple(self._histogram)), len(waiting))
@@ -218,6 +223,28 @@ class Evaluation:
         details.write(self._store.out, method.key, {'row': row, 'environment': made_with,
                                                     **findings.as_dict()})
         return details.joined(found, row, made_with)
+
+    def _same_data(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return the results without those of this name that are of other data.
+
+        ValueError where they are of another folder; what changed in this one is set aside.
+        """
+        run = found['environment'].get('runs', {}).get(self._name)
+        if run is None or run.get('fingerprint', self._fingerprint) == self._fingerprint:
+            return found
+        if run.get('folder') != str(self._data.root.resolve()):
+            raise ValueError(
+                f'{self._store.out} holds results of {self._name!r} from {run.get("folder")}, '
+                f'these data are others; name them with --name, or choose another folder for -o')
+        aside = results.set_aside(self._store.out)
+        print(f'warning: {self._data.root} has changed or another part of it was measured before; '
+              f'the results of {self._name!r} are made anew, the earlier ones kept as '
+              f'{aside.name}', file=sys.stderr)
+        environment = dict(found['environment'])
+        environment['runs'] = {name: other for name, other in environment['runs'].items()
+                               if name != self._name}
+        return {**found, 'environment': environment,
+                'results': [row for row in found['results'] if row['dataset'] != self._name]}
 
     def _earlier(self) -> dict[str, Any]:
         """Return what is there; a damaged table is set aside and made again from the details."""
@@ -252,8 +279,8 @@ class Evaluation:
                   'checkpoints': {**self._checkpoints, **_head(method.chain)},
                   'machine': machine, **how}
         run = {'layout': self._data.layout.name, 'folder': str(self._data.root.resolve()),
-               'frames': len(self._data), 'pixels': dataclasses.asdict(self._histogram),
-               'record': record}
+               'fingerprint': self._fingerprint, 'frames': len(self._data),
+               'pixels': dataclasses.asdict(self._histogram), 'record': record}
         return {'machine': machine, 'versions': environment.versions(),
                 'seeds': {'torch': self._job.seed}, 'segmenter': chain.segmenter,
                 'model': chain.model, 'device': str(self._pipeline.device),

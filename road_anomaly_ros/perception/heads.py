@@ -110,7 +110,7 @@ class AnomalyHead(nn.Module):
 
 
 class GridHead(nn.Module):
-    """Per-cell MLP over features [B,C,h,w] alone: the logit [B,1,h,w] is resized as mask logits are.
+    """Per-cell MLP over features [B,C,h,w] alone; its logit is resized as mask logits are.
 
     Ours, after the EoMT study's V2 (section 3.4.2), for features that are trained together with
     it: then they say what the statistics of the semantic map would add.

@@ -179,7 +179,7 @@ class LiveSource(Source):
             self.published += 1
             maps = self._collector.results(message)
             if maps is None:
-                self.refused[NO_RESULT] += 1
+                self.leave_out(NO_RESULT, str(self.published - 1))
                 continue
             age = (time.monotonic() - moment) * 1e3
             picture = images.to_array(message)

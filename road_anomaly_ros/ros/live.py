@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     with open_source(arguments.input, arguments.topic) as source:
         staging = Staging(arguments.out, command.planned(arguments))
         try:
-            with _stop_on_sigterm(), _environment(keep=arguments.keep), Processes() as processes:
+            with _environment(keep=arguments.keep), Processes() as processes:
                 processes.start_node(config)
                 code = _collect(processes, source, config, staging, arguments)
                 if code == 0:
@@ -291,19 +291,3 @@ def _environment(*, keep: bool) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the demo in order, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -22,6 +22,7 @@ from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.player import Cue, Line
 from road_anomaly_ros.tools.bags import BagReader
+from road_anomaly_ros.tools.pictures import some
 from road_anomaly_ros.tools.sources import Frame, Source
 
 IMAGE, INFO, JPEG = 'image', 'camera_info', '/compressed'
@@ -57,6 +58,7 @@ class Pictures:
             CompressedImage, IMAGE + JPEG, camera_qos(reliable=settings.reliable))
         self.publishers = [self._image, self._jpeg]
         self.remarks: list[str] = []
+        self.incomplete = False
 
     def cues(self) -> Iterator[Cue]:
         """Yield one cue per picture."""
@@ -73,9 +75,10 @@ class Pictures:
             line.turn()
 
     def _note(self, source: Source) -> None:
-        self.remarks = [f'{count} pictures left out ({reason})'
+        self.remarks = [f'{count} left out ({reason}): {some(source.left_out[reason])}'
                         for reason, count in source.refused.items()]
         self.remarks += [source.problem] if source.problem else []
+        self.incomplete = source.incomplete
 
     def _send(self, frame: Frame) -> None:
         # A stamp of zero means that there is none, but a video begins there.
@@ -108,6 +111,7 @@ class Messages:
         finally:
             reader.close()
         self.remarks: list[str] = []
+        self.incomplete = False
         self._outlets: dict[str, _Outlet] = {}
         for topic, name in self._plan.items():
             self._add(topic, name, kinds[topic], topic in latched)
@@ -137,6 +141,7 @@ class Messages:
                     yield Cue(time, record.stamp_ns, functools.partial(
                         self._send, outlet, bytes(record.data)), outlet.picture)
                     sent += 1
+                self.incomplete = reader.incomplete
                 if reader.problem and reader.problem not in self.remarks:
                     self.remarks.append(reader.problem)
             finally:

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a process that holds one node: start, spin, clean end at SIGINT and SIGTERM.
+"""The life of a process that holds one node: start, spin, clean end when a signal asks for it.
 
 Imports no ROS at the top, so that the signals are in our hands before anything slow begins; only
 while Python itself starts, some 30 ms, do they end the process the hard way.
@@ -8,15 +8,19 @@ while Python itself starts, some 30 ms, do they end the process the hard way.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from road_anomaly_ros.tools.flow import AS_ONE_S, SIGNALS, leave_terminal, polite_signals
+
 GRACE_S = 10.0                      # for what must reach the disk, such as the end of a bag
 FRAME_GRACE_S = 3.0                 # for a frame or a model load; launch waits for 5 s
 EXAMPLES = """
@@ -25,6 +29,7 @@ examples:
   anomaly_node --ros-args -r image:=/camera/image_raw -p scorer:=rba
   anomaly_node --ros-args --params-file config/zero_shot.yaml
 """
+_ASKED, _ENDED = 0, 255             # in a pipe that else carries the numbers of signals
 THREADS = 3                         # transitions, images, and parameters with diagnostics
 
 
@@ -56,24 +61,56 @@ class Stop(threading.Event):
         super().__init__()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)    # asked for by set_wakeup_fd
+        self._numbers: tuple[int, ...] = ()
+        self._first: float | None = None        # moment of the first signal
 
     def listen(self) -> None:
         """Take over the signals, in the main thread."""
+        self._numbers = polite_signals()
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in SIGNALS:
+        for number in self._numbers:
             signal.signal(number, lambda *_: None)
 
     def set(self) -> None:
         """Ask for the end; from any thread, any number of times."""
         if not self.is_set():
             super().set()
-            os.write(self._writer, b'\0')
+            os.write(self._writer, bytes([_ASKED]))
 
     def wait_listening(self) -> None:
         """Return when a thread or a signal asks for the end; for the main thread."""
-        while os.read(self._reader, 1)[0] not in (0, *SIGNALS):
+        while (number := self._read()) != _ASKED and number not in self._numbers:
             pass                        # of a library that has a signal of its own
         super().set()
+
+    def ended(self) -> None:
+        """Tell `wait_ended` that all is over; from any thread."""
+        os.write(self._writer, bytes([_ENDED]))
+
+    def wait_ended(self, grace: float) -> bool:
+        """Wait for `ended`, for the main thread; False when that took `grace` seconds.
+
+        A second signal ends the process at once, with 128 + its number.
+        """
+        end = time.monotonic() + grace
+        while (rest := end - time.monotonic()) > 0 and select.select(
+                [self._reader], [], [], rest)[0]:
+            before = self._first
+            number = self._read()
+            if number == _ENDED:
+                return True
+            late = before is not None and time.monotonic() - before > AS_ONE_S
+            if number in self._numbers and late:
+                leave(128 + number)
+        return False
+
+    def _read(self) -> int:
+        number = os.read(self._reader, 1)[0]
+        if number in self._numbers and self._first is None:
+            self._first = time.monotonic()
+        if number == signal.SIGHUP:
+            leave_terminal()
+        return number
 
 
 def run(make: Callable[[threading.Event], Any], *, args: Sequence[str] | None = None,
@@ -83,7 +120,9 @@ def run(make: Callable[[threading.Event], Any], *, args: Sequence[str] | None = 
     A node may offer `close()`, called once after the last callback and before it is destroyed,
     and `exit_code`. Returns 0 after a signal in whatever state; 1, after one line on stderr, when
     the node cannot be made. Exceptions of callbacks are logged and do not end the process. What
-    is not over `grace` seconds after a signal ends with the process, with code 0.
+    is not over `grace` seconds after a signal ends with the process, with code 0. A second signal
+    ends the process at once with 128 + its number, unless it follows the first so closely that it
+    is the same one, passed on by a launcher.
 
     For the main thread of a process that ends afterwards: later signals are ignored.
     """
@@ -119,8 +158,7 @@ class _Session:
         with self._waking:
             if self._executor is not None:
                 self._executor.wake()
-        self._worker.join(grace)
-        if self._worker.is_alive():
+        if not self._stop.wait_ended(grace):
             # A model load cannot be interrupted; nothing of ours is half written.
             leave(0)
         return self._exit_code()
@@ -139,6 +177,7 @@ class _Session:
             self._failure = error
         finally:
             self._stop.set()
+            self._stop.ended()
 
     def _live(self) -> None:
         from road_anomaly_ros.ros.transport import make_room
@@ -196,8 +235,9 @@ class _Session:
 
 def leave(code: int) -> NoReturn:
     """End the process: all is closed, and torch takes seconds to unload and sometimes crashes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):      # nobody reads any more
+            stream.flush()
     os._exit(code)
 
 

@@ -4,7 +4,9 @@
 
 Messages are stored as they come over the wire, nothing is decoded or encoded again. A topic may
 appear later than the recording. Ctrl-C, --duration or --messages end it; only then the bag stands
-under its name, complete.
+under its name, complete. Until then it grows in .BAG.partial, where at most the last second is
+missing if the process is killed; the next recording of that name sets it aside as BAG_recovered,
+which 'run' and 'replay' read.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Record until a signal or a limit; returns 0, 1 where nothing or not all could be stored."""
     from road_anomaly_ros.ros.process import run
     from road_anomaly_ros.ros.record_node import Record, check_target
-    check_target(arguments.out)
+    out = arguments.out.expanduser()
+    check_target(out)
 
     def make(stop: Any) -> Any:
-        return Record(arguments.topics, arguments.out, storage=arguments.storage, stop=stop,
+        return Record(arguments.topics, out, storage=arguments.storage, stop=stop,
                       duration=arguments.duration, messages=arguments.messages)
     return run(make, args=['--ros-args', *arguments.ros_args])

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib
+import itertools
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -22,13 +23,14 @@ from rosbags.typesys import get_types_from_msg
 
 from road_anomaly_ros.ros.playback import message_class
 from road_anomaly_ros.ros.process import one_line
-from road_anomaly_ros.tools.bags import BagWriter, type_store
+from road_anomaly_ros.tools.bags import BagWriter, roll_back, type_store
 from road_anomaly_ros.tools.flow import WriteBehind
 
 NAME = 'record'
 _LOOK_S = 0.1                       # how often the graph is searched for topics still missing
 _DEPTH = 100                        # messages of a topic that the middleware may hold back
 _PENDING = 64                       # messages that may wait for the disk
+_FLUSH_S = 0.5                      # after which a message outlives the process
 
 
 class _Entry(NamedTuple):
@@ -51,7 +53,7 @@ class Record(Node):
                  stop: threading.Event | None = None, **node_arguments: Any) -> None:
         super().__init__(NAME, **node_arguments)
         self._out = out
-        self._folder = out.parent / f'.{out.name}.partial'
+        self._partial = Partial(out)
         self._storage = storage
         self._limit_s, self._limit = duration, messages
         self._stop = stop or threading.Event()
@@ -63,9 +65,10 @@ class Record(Node):
         self._error = ''
         self._closed = False
         self.counts: Counter[str] = Counter()
-        shutil.rmtree(self._folder, ignore_errors=True)     # of a recording that was killed
-        self._folder.mkdir(parents=True)
-        self._writer: WriteBehind[_Entry] = WriteBehind(self._write, self._finish, _PENDING)
+        if self._partial.recovered:
+            self.get_logger().warning(self._partial.recovered)
+        self._writer: WriteBehind[_Entry] = WriteBehind(
+            self._write, self._finish, _PENDING, flush=self._flush, flush_s=_FLUSH_S)
         self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._look()
 
@@ -118,7 +121,7 @@ class Record(Node):
 
     def _write(self, entry: _Entry) -> None:
         if self._bag is None:               # here, because SQLite is bound to the thread
-            self._bag = BagWriter(self._folder / self._out.name, self._storage)
+            self._bag = BagWriter(self._partial.bag, self._storage)
             self._known: set[str] = set()
         if entry.topic not in self._known:
             self._bag.add_topic(entry.topic, entry.kind, types=types_for(entry.kind),
@@ -126,10 +129,15 @@ class Record(Node):
             self._known.add(entry.topic)
         self._bag.write_raw(entry.topic, entry.kind, entry.data, entry.stamp_ns)
 
+    def _flush(self) -> None:
+        if self._bag is not None:
+            self._bag.flush()
+
     def _finish(self) -> None:
         if self._bag is not None:
             self._bag.close()
-            os.replace(self._folder / self._out.name, self._out)
+            check_target(self._out)             # something may have come there meanwhile
+            os.replace(self._partial.bag, self._out)
 
     def close(self) -> None:
         """Complete the bag and say what it holds and what never came; safe to repeat."""
@@ -140,15 +148,75 @@ class Record(Node):
         self._writer.stop()
         if self._writer.error is not None:
             self._error = self._error or one_line(self._writer.error)
-            self.get_logger().error(f'not complete, left in {self._folder}: {self._error}')
+            left = self._partial.bag if self._partial.bag.exists() else self._out
+            self.get_logger().error(f'not complete, {left} holds what came before: {self._error}')
+            self._partial.close()
             return
-        self._folder.rmdir()
+        self._partial.remove()
         silent = [topic for topic in self._topics if not self.counts[topic]]
         if silent:
             self.get_logger().warning(f'nothing came on {", ".join(silent)}')
         if self.counts:
             found = ', '.join(f'{count} of {topic}' for topic, count in self.counts.items())
             self.get_logger().info(f'{self._out} holds {found}')
+
+
+class Partial:
+    """The hidden folder beside `out` in which its bag grows; one recording at a time holds it.
+
+    What a recording that was killed has left there is moved to a visible name, `recovered` then
+    says so in one line. Raises ValueError while another recording holds the folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out.parent / f'.{out.name}.partial'
+        self.bag = self.folder / out.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock: int | None = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise ValueError(f'another recording is making {out}; choose another name or wait '
+                             f'for it') from None
+        self.recovered = self._recover(out)
+
+    def _recover(self, out: Path) -> str:
+        if not any(self.folder.iterdir()):
+            return ''
+        left = self.bag if self.bag.is_dir() and len(list(self.folder.iterdir())) == 1 else None
+        if left is not None and not any(left.iterdir()):
+            left.rmdir()
+            return ''
+        aside = _free_name(out)
+        if left is not None:
+            roll_back(left)
+            os.replace(left, aside)
+        else:
+            aside.mkdir()
+            for item in list(self.folder.iterdir()):
+                os.replace(item, aside / item.name)
+        return (f'an earlier recording of {out} was cut off; what it had is kept as {aside}, '
+                f"which 'road-anomaly run' and 'road-anomaly replay' read")
+
+    def remove(self) -> None:
+        """Remove the folder, which is empty when the bag was moved out of it or never begun."""
+        self.folder.rmdir()
+        self.close()
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _free_name(out: Path) -> Path:
+    numbers = itertools.count(2)
+    aside = out.with_name(f'{out.name}_recovered')
+    while os.path.lexists(aside):
+        aside = out.with_name(f'{out.name}_recovered_{next(numbers)}')
+    return aside
 
 
 def check_target(out: Path) -> None:

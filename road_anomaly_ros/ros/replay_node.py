@@ -49,8 +49,8 @@ class Replay(Node):
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where the input could not be read to its end."""
-        return int(self._player.error is not None)
+        """0, or 1 where the input is not complete or could not be read to its end."""
+        return int(self._player.error is not None or self._stream.incomplete)
 
     def _tick(self) -> None:
         now = self._player.clock()

@@ -8,12 +8,16 @@ comes from rclpy or from a bag, and imports neither.
 
 from __future__ import annotations
 
+import functools
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+
+from road_anomaly_ros.tools.pictures import HEIF, container
 
 MAX_PIXELS = 1 << 26                # 8192 x 8192: beyond every camera of a vehicle
 JPEG_END = b'\xff\xd9'
@@ -29,6 +33,9 @@ _MAPS = {'32FC1': 'f4', '16UC1': 'u2', 'mono16': 'u2', 'mono8': 'u1', '8UC1': 'u
 _TO_RGB = {(3, (2, 1, 0)): cv2.COLOR_BGR2RGB, (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
            (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB, (1, (0, 0, 0)): cv2.COLOR_GRAY2RGB}
 _PLANAR = ('nv12', 'nv21')          # colour follows the grey plane, in half as many rows
+# Those of cameras and of what converts their pictures; others of Pillow run programs.
+_FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF',
+            'WEBP')
 _NUMBERS = re.compile(r'(8|16|32|64)([USF])(?:C([1-4]))?')
 
 
@@ -90,29 +97,90 @@ def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS)
     return _imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Convert the bytes of an image file of any common format to uint8 RGB [H, W, 3], upright.
+def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> np.ndarray:
+    """Convert the bytes of an image file of any common format to uint8 RGB [H, W, 3].
 
-    Grey becomes RGB, alpha is dropped, 16 bit is scaled to 8. Raises ImageRefused.
+    It is turned as its orientation tag says, or left as stored (not `upright`). Grey becomes RGB,
+    alpha is dropped, 16 bit is scaled to 8, of several pictures the first counts. Raises
+    ImageRefused.
     """
     height, width = peek_size(raw)
     _check_dimensions(height, width, max_pixels)
-    return _imdecode(raw, cv2.IMREAD_COLOR)
+    if not container(raw[:64]):
+        try:
+            turned = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+            return _imdecode(raw, cv2.IMREAD_COLOR | turned)
+        except ImageRefused:
+            pass                        # Pillow knows more formats, and refuses what is damaged
+    return _with_pillow(raw, upright)
+
+
+def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
+    """Read an image file as `decode_file` does; ValueError, one line, for what is none."""
+    try:
+        return decode_file(path.read_bytes(), upright=upright)
+    except (ImageRefused, OSError) as error:
+        raise ValueError(f'{path}: expected a readable image; {_line(error)}') from None
+
+
+def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
+    import PIL.ImageOps
+    try:
+        with _opened(raw) as picture:
+            turned = PIL.ImageOps.exif_transpose(picture) if upright else picture
+            if turned.mode.startswith('I'):
+                grey = np.asarray(turned).clip(0, 65535).astype(np.uint16)
+                return cv2.cvtColor(_as_bytes(grey), cv2.COLOR_GRAY2RGB)
+            return np.array(turned.convert('RGB'))
+    except ImageRefused:
+        raise
+    except Exception as error:          # Pillow's plug-ins raise all kinds on damaged files
+        raise ImageRefused('undecodable', f'cannot decode the picture ({len(raw)} bytes), it is '
+                                          f'damaged: {_line(error)}') from None
 
 
 def peek_size(raw: bytes) -> tuple[int, int]:
     """Return (H, W) as an image file's header tells, without decoding it; raises ImageRefused."""
     import PIL.Image
     try:
-        width, height = PIL.Image.open(io.BytesIO(raw)).size
+        width, height = _opened(raw).size
     except PIL.Image.DecompressionBombError:
         raise ImageRefused(
             'dimensions', 'expected a picture, its header names an absurd size') from None
+    except ImageRefused:
+        raise
     except Exception as error:          # Pillow's plug-ins raise all kinds on damaged headers
         start = raw[:4].hex(' ') or 'nothing'
         raise ImageRefused('undecodable', f'expected a JPEG or PNG, got {len(raw)} bytes that '
                                           f'start with {start}') from error
     return height, width
+
+
+def _opened(raw: bytes) -> Any:
+    """Return a picture of Pillow whose pixels are not decoded yet; ImageRefused without reader."""
+    import PIL.Image
+    PIL.Image.init()
+    known = container(raw[:64])
+    if known and known not in PIL.Image.OPEN and not _heif_reader(known):
+        remedy = ("pip install 'road_anomaly_ros[heif]'" if known == HEIF
+                  else 'install Pillow 11.3 or newer')
+        raise ImageRefused(f'{known} without a reader',
+                           f'expected a reader for {known} pictures, none is installed; {remedy}, '
+                           'or convert it to JPEG')
+    return PIL.Image.open(io.BytesIO(raw),
+                          formats=[name for name in _FORMATS if name in PIL.Image.OPEN])
+
+
+@functools.cache
+def _heif_reader(kind: str) -> bool:
+    """Teach Pillow to read HEIF; returns whether there is a reader for `kind` now."""
+    import PIL.Image
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return kind in PIL.Image.OPEN
 
 
 def _check_dimensions(height: int, width: int, max_pixels: int) -> None:

@@ -4,7 +4,8 @@
 
 OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json, all at once when the
 work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the
-break. An earlier run's results in OUT are replaced, other files there are left alone.
+break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT are
+replaced, other files there are left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
+from road_anomaly_ros.tools.pictures import FOLDER, NO_PICTURE, some
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.pipeline import Pipeline
@@ -36,6 +38,7 @@ examples:
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
 BAG, SCORES = 'bag', 'scores'
+EXIT_INCOMPLETE = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +68,7 @@ def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 0, or 128 + the signal that stopped it."""
+    """Run the command; returns 0, 1 for an incomplete bag, 128 + the signal that stopped it."""
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.sources import open_source
     from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
@@ -113,7 +116,9 @@ def execute(source: Source, pipeline: Pipeline, staging: Staging, arguments: arg
     report(summary, staging.out, outcome.outputs)
     if outcome.error is not None:
         raise outcome.error
-    return 0 if outcome.signal is None else 128 + outcome.signal
+    if outcome.signal is not None:
+        return 128 + outcome.signal
+    return EXIT_INCOMPLETE if source.incomplete else 0
 
 
 def planned(arguments: argparse.Namespace) -> list[str]:
@@ -166,7 +171,8 @@ def _nothing_done(source: Source, outcome: Outcome) -> int:
     if outcome.signal is not None:
         print('interrupted before the first frame was done, nothing was written', file=sys.stderr)
         return 128 + outcome.signal
-    reasons = ', '.join(f'{count} {reason}' for reason, count in source.refused.items())
+    reasons = ', '.join(f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
+                        for reason, count in source.refused.items())
     raise ValueError(f'{source.name}: no frame could be read '
                      f'({reasons or source.problem or "it is empty"})')
 
@@ -183,6 +189,7 @@ def summarize(source: Source, pipeline: Pipeline, outcome: Outcome,
                   'fps': source.fps, 'count': source.count, 'resize': arguments.resize},
         **outcome.figures(),
         'problem': error or source.problem, 'refused': source.refused,
+        'left_out': source.left_out,
         'segmenter': chain.segmenter, 'model': chain.model, 'scorer': chain.scorer,
         'refinements': chain.refinements, 'device': str(pipeline.device),
         'options': chain.as_dict(), 'machine': environment.machine(pipeline.device),
@@ -204,9 +211,14 @@ def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
               f'{truth["false_alarms_per_frame"]:.2f} false alarms per frame')
     print(f'results in {out}: {", ".join([*names, "summary.json"])}')
     for reason, count in summary['refused'].items():
-        print(f'warning: {count} pictures left out ({reason})', file=sys.stderr)
+        print(f'warning: {count} {_noun(reason)} left out ({reason}): '
+              f'{some(summary["left_out"][reason])}', file=sys.stderr)
     if summary['problem']:
         print(f'warning: {summary["problem"]}', file=sys.stderr)
     if summary['interrupted']:
         print(f'interrupted: the first {summary["frames"]} frames are done and kept',
               file=sys.stderr)
+
+
+def _noun(reason: str) -> str:
+    return 'files' if reason in (NO_PICTURE, FOLDER) else 'pictures'

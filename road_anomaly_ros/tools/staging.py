@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,18 @@ class Staging:
         try:
             self._earlier = _outputs(out)
             self._refuse_foreign([*planned, SUMMARY])
-            # What a killed run left: the lock says that nobody works on it any more.
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
             self.folder.mkdir()
         except BaseException:
             self._release()
             raise
+
+    def _clear(self) -> None:
+        """Remove what a killed run left: the lock says that nobody works on it any more."""
+        if self.folder.exists():
+            print(f'warning: {self.folder} of a run that was killed is removed; nothing in it was '
+                  'complete', file=sys.stderr)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _take(self) -> int:
         lock = os.open(self.out, os.O_RDONLY)

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The road frames of a training run: public data sets in their own layouts, and rendered scenes."""
+"""The road frames of a training run: public data sets in their layouts, and rendered scenes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def read_frames(layout: str, folder: Path, teacher: Path | None = None) -> LazyF
 
 
 _LAYOUTS = {
-    'trainids': 'images/ and labels/ with Cityscapes train ids', 'camvid': 'images/ and labels/',
+    'trainids': 'images/ and labels/ with Cityscapes train ids',
+    'camvid': 'images/ and labels/',
     'idd_lite': 'images/ and labels/', 'unlabelled': 'images directly in it',
     'cityscapes': 'leftImg8bit/train and gtFine/train', 'idd': 'leftImg8bit/train and gtFine/train '
     'with _labellevel3Ids', 'bdd100k': 'images/10k/train and labels/sem_seg/masks/train',

@@ -8,7 +8,6 @@ import copy
 import csv
 import dataclasses
 import os
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.weights import select_device
+from road_anomaly_ros.tools.flow import StopOnSignal
 from road_anomaly_ros.training import (
     label_sets,
     network,
@@ -110,19 +110,17 @@ class Trainer:
                         options.outlier_share if options.outliers else 0.0)
         self.batches = StepBatches(CropSampler(sources, paster, spec),
                                    max(1, options.batch // members), seed=options.seed, rank=rank)
-        self._stop = False
 
     def run(self, *, minutes: float = float('inf'), evaluate_every: float = 6.0,
             workers: int = 0) -> None:
         """Train to the last step, for `minutes`, or until a signal; evaluate, save, and end."""
-        signal.signal(signal.SIGINT, self._ask_to_stop)
-        signal.signal(signal.SIGTERM, self._ask_to_stop)
         loader = DataLoader(self.batches, batch_size=None, num_workers=workers,
                             sampler=range(self.step, self.options.steps))
         began = told = time.monotonic()
         before = self.minutes
-        with tqdm(total=self.options.steps, initial=self.step, desc='train', unit='step',
-                  mininterval=2, disable=parallel.world()[0] > 0) as bar:
+        with StopOnSignal() as stop, tqdm(
+                total=self.options.steps, initial=self.step, desc='train', unit='step',
+                mininterval=2, disable=parallel.world()[0] > 0) as bar:
             for batch in loader:
                 self.advance(batch)
                 bar.update()
@@ -130,16 +128,13 @@ class Trainer:
                                 refresh=False)
                 now = time.monotonic()
                 self.minutes = before + (now - began) / 60
-                over = (self._stop or self.step == self.options.steps
+                over = (stop.signal is not None or self.step == self.options.steps
                         or now - began >= minutes * 60)
                 if parallel.agree(over or now - told >= evaluate_every * 60):
                     self.report()
                     told = time.monotonic()
                     if parallel.agree(over):
                         break
-
-    def _ask_to_stop(self, *_: object) -> None:
-        self._stop = True
 
     def advance(self, batch: Batch) -> None:
         """Make one step."""

@@ -522,3 +522,55 @@ def test_means_by_hand():
                                    ('mean of 2 of 3', 's2', 55.0, None, 2),
                                    ('mean of 2 of 3', 'rba', 25.0, 6.0, 10)]
     assert results.means(rows[:1]) == []
+# --- results know their data ---------------------------------------------------------------------
+
+def test_two_folders_never_share_a_name(data, tmp_path, rng, capsys):
+    out, other = tmp_path / 'out', write_scenes(tmp_path / 'other', rng)
+    assert evaluate(data, out, methods=['plain']) == 0
+    before = (out / 'results.json').read_text()
+    run = json.loads(before)['environment']['runs']['folder']
+    assert run['folder'] == str(data) and len(run['fingerprint']) == 16
+    assert evaluate(other, out, methods=['msp']) == 2
+    error = capsys.readouterr().err
+    assert f"holds results of 'folder' from {data}" in error and '--name' in error
+    assert (out / 'results.json').read_text() == before
+    assert evaluate(other, out, '--name', 'other', methods=['plain']) == 0
+    rows = json.loads((out / 'results.json').read_text())['results']
+    assert [row['dataset'] for row in rows] == ['folder', 'other']
+
+
+def test_a_folder_that_was_moved_is_the_same_data(data, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert evaluate(data, out, methods=['plain']) == 0
+    moved = data.rename(tmp_path / 'moved')
+    assert evaluate(moved, out, methods=['msp']) == 0
+    assert set(rows_of(out)) == {'plain', 'msp'}
+
+
+def test_data_that_changed_are_not_mixed_with_what_they_were(data, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert evaluate(data, out, methods=['plain', 'msp']) == 0
+    before = (out / 'results.json').read_text()
+    (data / 'labels_masks' / '0.png').write_bytes((data / 'labels_masks' / '3.png').read_bytes())
+    assert evaluate(data, out, methods=['plain']) == 0
+    assert 'kept as results.json.earlier' in capsys.readouterr().err
+    assert set(rows_of(out)) == {'plain'}
+    assert (out / 'results.json.earlier').read_text() == before
+    assert evaluate(data, out, '--max-frames', '2', methods=['plain']) == 0
+    assert (out / 'results.json.earlier').read_text() == before
+    assert rows_of(out)['plain']['frames'] == 2 and (out / 'results.json.earlier.1').exists()
+    assert cli.main(['evaluate', '--compare', str(out / 'results.json.earlier'), str(out)]) == 0
+    assert 'folder is not the same data in both' in capsys.readouterr().err
+
+
+def test_images_of_every_format_count_and_the_rest_is_named(data, tmp_path, capsys):
+    picture = cv2.imread(str(data / 'images' / '1.png'))
+    cv2.imwrite(str(data / 'images' / '1.tiff'), picture)
+    (data / 'images' / '1.png').unlink()
+    (data / 'images' / 'readme.txt').write_text('no picture')
+    assert evaluate(data, tmp_path / 'out', methods=['plain']) == 0
+    assert rows_of(tmp_path / 'out')['plain']['frames'] == 4
+    error = capsys.readouterr().err
+    assert f'1 files beside the images of {data} are left out: readme.txt' in error
+    table = (tmp_path / 'out' / 'table.md').read_text()
+    assert 'percent' in table

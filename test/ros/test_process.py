@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Processes end cleanly at SIGINT and SIGTERM in every state: code 0, no traceback."""
+"""Processes end cleanly at SIGINT, SIGTERM and SIGHUP in every state: code 0, no traceback."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ if not hasattr(os, 'fork'):
 from conftest import ROOT
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from road_anomaly_ros.tools.flow import AS_ONE_S
+
 DEADLINE_S = 60.0
 LAUNCH_PATIENCE_S = 5.0             # after which launch complains and sends the next signal
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Loading torch takes seconds, so one parent imports everything once and forks a process per case.
 # Nothing of ROS is started before the fork: each child goes the way of the real executable.
@@ -264,6 +266,34 @@ def test_what_takes_too_long_does_not_hold_the_process(parent, tmp_path, state, 
     assert read_until(parent, 'exit', errors) == 'exit 0', errors.read_text()
     assert time.monotonic() - begin < LAUNCH_PATIENCE_S
     assert 'Traceback' not in errors.read_text()
+
+
+@pytest.mark.parametrize('second', SIGNALS)
+def test_a_later_second_signal_ends_at_once(parent, tmp_path, second):
+    errors = tmp_path / 'stderr'
+    parent.stdin.write(f'computing {errors}\n'.encode())
+    pid = int(read_until(parent, 'pid', errors).split()[1])
+    read_until(parent, 'computing', errors)
+    os.kill(pid, signal.SIGINT)
+    time.sleep(2 * AS_ONE_S)                        # sooner it would be the same one, passed on
+    os.kill(pid, second)
+    assert read_until(parent, 'exit', errors) == f'exit {128 + second}', errors.read_text()
+    assert 'Traceback' not in errors.read_text()
+
+
+def test_a_hangup_that_nohup_has_had_ignored_stays_ignored():
+    """With nohup a node outlives its terminal."""
+    code = ('import os, signal\n'
+            'signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'
+            'from road_anomaly_ros.ros.process import Stop\n'
+            'stop = Stop()\n'
+            'stop.listen()\n'
+            'os.kill(os.getpid(), signal.SIGHUP), os.kill(os.getpid(), signal.SIGTERM)\n'
+            'stop.wait_listening()\n'
+            'print(signal.getsignal(signal.SIGHUP).name)\n')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          timeout=DEADLINE_S, cwd=ROOT)
+    assert done.stdout == 'SIG_IGN\n', done.stderr
 
 
 @pytest.mark.parametrize('number', SIGNALS)

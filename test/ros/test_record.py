@@ -20,7 +20,13 @@ from ros_graph import Graph, image_message, send_until, wait_for
 from sensor_msgs.msg import CameraInfo, Image
 
 from road_anomaly_ros.ros.controls import camera_qos
-from road_anomaly_ros.ros.record_node import Record, check_target, matching_qos, types_for
+from road_anomaly_ros.ros.record_node import (
+    Partial,
+    Record,
+    check_target,
+    matching_qos,
+    types_for,
+)
 from road_anomaly_ros.tools.bags import STORAGES, BagReader
 
 
@@ -145,3 +151,73 @@ def test_types_come_from_what_is_installed():
         types_for('nowhere_msgs/msg/Thing')
     with pytest.raises(ValueError, match='is not installed'):
         types_for('sensor_msgs/msg/Nothing')
+
+
+# --- a recording that is killed ------------------------------------------------------------------
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_what_came_is_on_disk_while_the_recording_goes_on(graph, tmp_path, storage):
+    node = record(graph, tmp_path / 'drive', 'image', storage=storage)
+    publisher = graph.publisher(Image, 'image', camera_qos(reliable=True, depth=10))
+    for index in range(1, 4):
+        publisher.publish(image_message(seconds=index))
+    partial = tmp_path / '.drive.partial' / 'drive'
+    wait_for(lambda: partial.exists() and readable(partial) == 3, 'three messages on disk')
+    node.close()
+    assert len(stored(tmp_path / 'drive')) == 3
+
+
+def readable(folder):
+    """Count the messages that whoever comes after a SIGKILL would find."""
+    try:
+        return len(stored(folder))
+    except ValueError:
+        return 0
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_what_a_killed_recording_left_is_set_aside_and_named(graph, tmp_path, storage, capfd):
+    out, topic = tmp_path / 'drive', f'{graph.namespace}/image'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'road_anomaly_ros.cli', 'record', '-o', str(out), topic,
+         '--storage', storage], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        publisher = graph.publisher(Image, topic, camera_qos(reliable=True))
+        partial = tmp_path / '.drive.partial' / 'drive'
+        send_until(publisher, image_message, lambda: partial.exists() and readable(partial) > 2,
+                   'messages on disk')
+    finally:
+        process.kill()
+        process.wait()
+    found = readable(partial)
+    node = record(graph, out, 'image', storage=storage)
+    node.close()
+    assert found > 2 and len(stored(tmp_path / 'drive_recovered')) == found
+    assert [path.name for path in tmp_path.iterdir()] == ['drive_recovered']
+    assert f'is kept as {tmp_path / "drive_recovered"}' in capfd.readouterr().err
+
+
+def test_nothing_that_lies_in_the_way_is_lost(tmp_path):
+    for name in ('.drive.partial', 'drive_recovered'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'notes').write_text(name)
+    partial = Partial(tmp_path / 'drive')
+    assert (tmp_path / 'drive_recovered_2' / 'notes').read_text() == '.drive.partial'
+    assert (tmp_path / 'drive_recovered' / 'notes').read_text() == 'drive_recovered'
+    with pytest.raises(ValueError, match='another recording is making'):
+        Partial(tmp_path / 'drive')
+    partial.remove()
+    again = Partial(tmp_path / 'drive')
+    assert again.recovered == ''
+    again.remove()
+
+
+def test_a_bag_that_appeared_meanwhile_is_not_replaced(graph, tmp_path):
+    node = record(graph, tmp_path / 'drive', 'image')
+    publisher = graph.publisher(Image, 'image', camera_qos(reliable=True))
+    publisher.publish(image_message())
+    wait_for(lambda: node.counts, 'a message')
+    (tmp_path / 'drive').mkdir()
+    node.close()
+    assert node.exit_code == 1 and not any((tmp_path / 'drive').iterdir())
+    assert len(stored(tmp_path / '.drive.partial' / 'drive')) == 1

@@ -209,6 +209,20 @@ def test_a_bag_that_breaks_off_is_played_up_to_the_break(graph, tmp_path):
     assert len(found) <= 4
 
 
+@pytest.mark.parametrize('decoded', [False, True])
+def test_a_bag_that_lacks_messages_is_told_by_the_exit_code(graph, tmp_path, decoded):
+    make_bag(tmp_path / 'drive')
+    file = tmp_path / 'drive' / 'metadata.yaml'
+    file.write_text(file.read_text().replace('message_count: 4', 'message_count: 6'))
+    found = graph.collect(Image, 'image', RELIABLE)
+    stop = threading.Event()
+    node = play(graph, tmp_path / 'drive', stop=stop, decoded=decoded)
+    assert stop.wait(20.0)
+    assert node.exit_code == 1
+    assert any('messages can be read' in remark for remark in node._stream.remarks)
+    wait_for(lambda: len(found) == 4, 'what could be read')
+
+
 KINDS = {'/front/image_raw': IMAGE, '/front/image_raw/compressed': COMPRESSED,
          '/front/camera_info': INFO, '/rear/image_raw': IMAGE, '/rear/camera_info': INFO,
          '/tf': 'tf2_msgs/msg/TFMessage'}

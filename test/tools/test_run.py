@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import csv
+import fcntl
 import json
 import os
+import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from types import SimpleNamespace
@@ -21,6 +25,7 @@ from road_anomaly_ros import cli
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.tools import processing, sinks
 from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader, BagWriter, image_message
+from road_anomaly_ros.tools.flow import AS_ONE_S, StopOnSignal
 from road_anomaly_ros.tools.sources import open_source
 
 SIZE = (48, 64)
@@ -246,6 +251,15 @@ def test_truncated_video_is_processed_up_to_the_break(tmp_path, capsys):
     assert 'breaks off' in capsys.readouterr().err
 
 
+def test_a_bag_that_lacks_messages_is_told_by_the_exit_code(tmp_path, capsys):
+    bag = write_bag(tmp_path / 'in')
+    text = (bag / 'metadata.yaml').read_text()
+    (bag / 'metadata.yaml').write_text(text.replace('message_count: 6', 'message_count: 9'))
+    assert run(bag, tmp_path / 'out') == 1
+    assert summary(tmp_path / 'out')['problem'] == '6 of 9 messages can be read'
+    assert '6 of 9 messages can be read' in capsys.readouterr().err
+
+
 def test_damaged_images_are_counted_in_the_summary(tmp_path, capsys):
     (tmp_path / 'in').mkdir()
     for index in range(3):
@@ -292,12 +306,13 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path, capsys):
     assert run(tmp_path / 'in.avi', tmp_path / 'out') == 0
 
 
-def test_leftovers_of_a_killed_run_are_cleared(tmp_path):
+def test_leftovers_of_a_killed_run_are_cleared_and_named(tmp_path, capsys):
     partial = tmp_path / 'out' / '.partial'
     partial.mkdir(parents=True)
     (partial / 'overlay.mp4').write_bytes(b'half')
     assert run(write_video(tmp_path / 'in.avi', 2), tmp_path / 'out') == 0
     assert not partial.exists()
+    assert f'{partial} of a run that was killed is removed' in capsys.readouterr().err
 
 
 def test_a_failing_frame_keeps_those_before_it(tmp_path, monkeypatch, capsys):
@@ -341,7 +356,7 @@ def start(tmp_path, frames, *options, limit=None):
                             stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_keeps_what_is_done_and_says_so(tmp_path, number):
     process = start(tmp_path, 100_000)
     table = tmp_path / 'out' / '.partial' / 'frames.csv'
@@ -360,6 +375,59 @@ def test_a_signal_keeps_what_is_done_and_says_so(tmp_path, number):
     assert count_frames(tmp_path / 'out' / 'overlay.mp4') == document['frames']
     assert len(rows(tmp_path / 'out' / 'frames.csv')) == document['frames']
     assert not table.parent.exists()
+
+
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path):
+    """As when an ssh session breaks: SIGHUP comes, and every word to the terminal fails."""
+    master, slave = pty.openpty()
+    command = [sys.executable, '-m', 'road_anomaly_ros.cli', 'run',
+               'rendered:3?frames=100000&width=64&height=48', '-o', str(tmp_path / 'out'),
+               *SYNTHETIC]
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(slave)
+    table = tmp_path / 'out' / '.partial' / 'frames.csv'
+    deadline = time.monotonic() + PATIENCE
+    while not table.exists() or table.read_text().count('\n') <= 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        select.select([master], [], [], 0.05)[0] and os.read(master, 1 << 16)
+    os.close(master)
+    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+    document = summary(tmp_path / 'out')
+    assert document['interrupted'] is True and document['problem'] is None
+    assert count_frames(tmp_path / 'out' / 'overlay.mp4') == document['frames'] >= 5
+
+
+# Nothing in Python can interrupt this main thread: it is in a library.
+STUCK = """
+import hashlib, sys
+from road_anomaly_ros.tools.flow import StopOnSignal
+with StopOnSignal(interrupt=sys.argv[1] == 'interrupt'):
+    print('in', flush=True)
+    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)
+"""
+
+
+@pytest.mark.parametrize('mode', ['interrupt', 'note'])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_ends_at_once(number, mode):
+    process = subprocess.Popen([sys.executable, '-c', STUCK, mode], cwd=ROOT,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'in\n'
+    process.send_signal(signal.SIGINT)
+    time.sleep(2 * AS_ONE_S)                        # sooner it would be the same one, passed on
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said) == (128 + number, '')
+
+
+def test_signals_that_come_together_are_one():
+    with StopOnSignal() as stop:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+    assert stop.signal == signal.SIGTERM
 
 
 def test_an_output_that_outgrows_the_disk_is_dropped_and_named(tmp_path):

@@ -1,9 +1,14 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
+import shutil
+import sqlite3
+
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from road_anomaly_ros.tools.bags import (
     COMPRESSED,
@@ -14,8 +19,8 @@ from road_anomaly_ros.tools.bags import (
     compressed_message,
     image_message,
 )
+from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.sources import open_source
-from road_anomaly_ros.tools.sources.images import natural_key
 
 SIZE = (48, 64)
 START = 1_700_000_000_123_456_789
@@ -275,6 +280,84 @@ def test_bag_without_images_names_what_it_holds(tmp_path):
     [record] = reader.records()
     assert (record.topic, record.stamp_ns, reader.decode(record).data) == ('/chatter', 1, '')
     reader.close()
+
+
+def write_split_bag(folder, storage, files=3, frames=4):
+    """A bag in several files, as a recorder with a limit of size writes it."""
+    folder.mkdir()
+    trees = []
+    for number in range(files):
+        part = folder.with_name(f'{folder.name}_{number}')
+        writer = BagWriter(part, storage)
+        for index in range(frames * number, frames * (number + 1)):
+            stamp = START + index * 100_000_000
+            message = image_message(picture(index), 'rgb8', stamp_ns=stamp, frame_id='front')
+            writer.write('/camera/image', IMAGE, message, stamp)
+        writer.close()
+        trees.append(yaml.safe_load((part / 'metadata.yaml').read_text()))
+        storage_file(part).rename(folder / storage_file(part).name)
+    tree = trees[0]['rosbag2_bagfile_information']
+    tree['relative_file_paths'] = sorted(path.name for path in folder.iterdir())
+    tree['message_count'] = files * frames
+    tree['topics_with_message_count'][0]['message_count'] = files * frames
+    tree['files'] = []
+    (folder / 'metadata.yaml').write_text(yaml.safe_dump(trees[0]))
+    return folder
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+@pytest.mark.parametrize('gone', [0, 1, 2])
+def test_a_split_bag_without_one_of_its_files_says_so(tmp_path, storage, gone):
+    folder = write_split_bag(tmp_path / 'drive', storage)
+    whole = open_source(folder)
+    assert (len(list(whole)), whole.count, whole.problem) == (12, 12, None)
+    whole.close()
+    [lost] = folder.glob(f'drive_{gone}.*')
+    lost.unlink()
+    source = open_source(folder)
+    assert source.count == 8
+    assert [int(frame.stamp_ns - START) // 100_000_000 for frame in source] == [
+        index for index in range(12) if index // 4 != gone]
+    assert source.problem == (f'{lost.name} is missing, 2 files of the bag are there; '
+                              '8 of 12 messages can be read')
+    source.close()
+
+
+def test_a_split_bag_without_metadata_shows_its_gap(tmp_path):
+    folder = write_split_bag(tmp_path / 'drive', 'mcap')
+    (folder / 'metadata.yaml').unlink()
+    source = open_source(folder)
+    assert (len(list(source)), source.problem) == (12, None)
+    (folder / 'drive_1.mcap').unlink()
+    source = open_source(folder)
+    assert len(list(source)) == 8 and 'drive_1.mcap is missing' in source.problem
+
+
+def test_a_split_bag_with_an_empty_and_a_missing_file_names_both(tmp_path):
+    folder = write_split_bag(tmp_path / 'drive', 'mcap')
+    (folder / 'drive_0.mcap').write_bytes(b'')
+    (folder / 'drive_2.mcap').unlink()
+    source = open_source(folder)
+    assert len(list(source)) == 4
+    assert 'drive_0.mcap is damaged' in source.problem
+    assert 'drive_2.mcap is missing' in source.problem and '4 of 12 messages' in source.problem
+
+
+def test_files_that_metadata_do_not_name_or_that_hold_less_are_told(tmp_path):
+    folder = write_split_bag(tmp_path / 'drive', 'sqlite3')
+    shutil.copy(folder / 'drive_0.db3', folder / 'drive_3.db3')
+    source = open_source(folder)
+    assert len(list(source)) == 12
+    assert source.problem == 'drive_3.db3 left out, metadata.yaml does not name it'
+    (folder / 'drive_3.db3').unlink()
+    with contextlib.closing(sqlite3.connect(folder / 'drive_1.db3')) as database:
+        database.execute('DELETE FROM messages WHERE id > 1')
+        database.commit()
+    source = open_source(folder)
+    assert len(list(source)) == 9 and source.problem == '9 of 12 messages can be read'
+    (folder / 'metadata.yaml').write_text('rosbag2_bagfile_information: [')
+    source = open_source(folder)
+    assert len(list(source)) == 9 and 'metadata.yaml is damaged' in source.problem
 
 
 # --- real footage ------------------------------------------------------------------------------

@@ -381,7 +381,8 @@ def test_run_lengths_are_read_in_column_order():
                               np.zeros((4, 4), np.uint8)), 'expected uint8 labels of shape'),
     (lambda root: (root / 'camvid' / 'labels').rename(root / 'camvid' / 'other'),
      'CamVid layout'),
-    (lambda root: [path.unlink() for path in (root / 'cutouts').iterdir()], 'RGBA cut-outs (PNG or WebP)'),
+    (lambda root: [path.unlink() for path in (root / 'cutouts').iterdir()],
+     'RGBA cut-outs (PNG or WebP)'),
     (lambda root: [path.unlink() for path in (root / 'camvid' / 'images').iterdir()],
      'found none'),
 ])

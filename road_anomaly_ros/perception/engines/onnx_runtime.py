@@ -37,7 +37,7 @@ class OnnxNetwork:
     feature_maps = ('pixel_decoder', 'two_scales')
 
     def __init__(self, folder: Path) -> None:
-        """Load `folder`/model.onnx; PipelineError for a graph of other weights or a damaged one."""
+        """Load `folder`/model.onnx; PipelineError for one of other weights or a damaged one."""
         path = folder / GRAPH
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

@@ -42,8 +42,8 @@ class Options:
         low=0, high=4096, unit='px', live=False)
     features: str = option(
         'none', "Features always handed on: 'none', those of the 'pixel_decoder', of the "
-        "'encoder', the 'pyramid' of both at every scale, or the pixel decoder's at 'two_scales' of "
-        'the image; a learned head asks for its own.',
+        "'encoder', the 'pyramid' of both at every scale, or the pixel decoder's of the image at "
+        "'two_scales'; a learned head asks for its own.",
         choices=('none', *FEATURE_MAPS), live=False)
 
 
@@ -155,12 +155,12 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
 
 def _through_graph(directory: Path, device: torch.device, precision: torch.dtype,
                    options: Options) -> bool:
-    """Tell whether an exported graph computes the network; PipelineError where it must but can't."""
+    """Tell whether an exported graph computes the network; PipelineError if asked in vain."""
     fits = device.type == 'cpu' and precision == torch.float32 and options.features in (
         'none', *OnnxNetwork.feature_maps)
     if options.engine == 'onnxruntime' and not fits:
         raise PipelineError('engine onnxruntime computes in float32 on the CPU, without the '
-                            f"features {options.features!r}; set device to cpu and precision to "
+                            f'features {options.features!r}; set device to cpu and precision to '
                             'float32, or engine to torch')
     problem = unusable(directory)
     if options.engine == 'onnxruntime' and problem:

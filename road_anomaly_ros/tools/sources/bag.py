@@ -60,10 +60,10 @@ class BagSource(Source):
             try:
                 yield self._frame(record, str(index))
             except ImageRefused as refusal:
-                self.refused[refusal.reason] += 1
+                self.leave_out(refusal.reason, str(index))
             except ValueError:
-                self.refused['undecodable'] += 1
-        self.problem = self._reader.problem
+                self.leave_out('undecodable', str(index))
+        self.problem, self.incomplete = self._reader.problem, self._reader.incomplete
 
     def _frame(self, record: Record, name: str) -> Frame:
         message = self._reader.decode(record)

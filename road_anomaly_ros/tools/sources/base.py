@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+_MOST_NAMES = 100                       # of what was left out for one reason
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -33,7 +35,8 @@ class Source:
     """Pictures in their order; iterate once. Single damaged pictures are left out and counted.
 
     Once the iteration is over `problem` says in one line why it ended early, or is None, and
-    `refused` counts the pictures left out by reason.
+    `incomplete` whether pictures lack that ought to be there; `refused` counts what was left out
+    by reason, and `left_out` names the first hundred of each.
     """
 
     name: str
@@ -42,10 +45,19 @@ class Source:
     count: int | None = None            # how many pictures are announced; None where nobody says
     topic: str | None = None
     problem: str | None = None
+    incomplete: bool = False
     refused: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Count and name something that gives no picture."""
+        self.refused[reason] += 1
+        names = self.left_out.setdefault(reason, [])
+        if len(names) < _MOST_NAMES:
+            names.append(name)
 
     def close(self) -> None:
         """Let go of files; safe to call twice."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from road_anomaly_ros.perception.segmenters.external import MAP_SUFFIXES, read_map
+from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.sources.base import Frame, Source
-from road_anomaly_ros.tools.sources.images import natural_key
 
 _MISSING = 'without an anomaly map'
 
@@ -31,7 +31,8 @@ class WithAnomalyMaps(Source):
             raise ValueError(f'expected a folder with anomaly maps ({", ".join(MAP_SUFFIXES)}), '
                              f'found none at {folder}')
         super().__init__(inner.name, inner.kind, inner.fps, inner.count, inner.topic,
-                         inner.problem, inner.refused)
+                         inner.problem, inner.incomplete, inner.refused,
+                         inner.left_out)
         self._inner = inner
         self._files = sorted(files, key=lambda file: natural_key(file.name))
 
@@ -46,15 +47,15 @@ class WithAnomalyMaps(Source):
             in_order = self._files[index] if index < len(self._files) else None
             file = stems.get(stem) if by_name else in_order
             if file is None:
-                self.refused[_MISSING] += 1
+                self.leave_out(_MISSING, frame.name)
                 continue
             try:
                 anomaly = read_map(file)
             except ValueError:
-                self.refused['with an unreadable anomaly map'] += 1
+                self.leave_out('with an unreadable anomaly map', frame.name)
                 continue
             yield replace(frame, anomaly=anomaly)
-        self.problem = self._inner.problem
+        self.problem, self.incomplete = self._inner.problem, self._inner.incomplete
 
     def close(self) -> None:
         """Let go of the pictures' files."""

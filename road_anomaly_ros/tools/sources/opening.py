@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from road_anomaly_ros.tools.pictures import RAW_SUFFIXES, is_picture
 from road_anomaly_ros.tools.sources.base import Source
-from road_anomaly_ros.tools.sources.images import ImageSource, is_image
+from road_anomaly_ros.tools.sources.images import ImageSource
 from road_anomaly_ros.tools.sources.rendered import PREFIX, RenderedSource
 
 
@@ -20,7 +21,7 @@ def open_source(path: str | Path, topic: str | None = None) -> Source:
     if str(path).startswith(PREFIX):
         source: Source = RenderedSource(str(path))
     else:
-        source = _open_path(Path(path), topic)
+        source = _open_path(Path(path).expanduser(), topic)
     if topic is not None and source.kind != 'bag':
         source.close()
         raise ValueError(f'a topic can be chosen in a bag only, {path} is of kind {source.kind}')
@@ -29,14 +30,19 @@ def open_source(path: str | Path, topic: str | None = None) -> Source:
 
 def _open_path(path: Path, topic: str | None) -> Source:
     if not path.exists():
+        cut_off = path.parent / f'.{path.name}.partial' / path.name
+        hint = f'; a recording that was cut off lies in {cut_off}' if cut_off.exists() else ''
         raise ValueError(f'expected a video, an image, a folder of images or a bag, found nothing '
-                         f'at {path}')
+                         f'at {path}{hint}')
+    if path.suffix.lower() in RAW_SUFFIXES:
+        raise ValueError(f'{path}: expected a picture, this is a camera raw file; develop it to '
+                         'JPEG, PNG or TIFF first')
     # Imported where needed: a person who opens a video should not wait for the bag library.
     from road_anomaly_ros.tools.bags import is_bag
     if is_bag(path):
         from road_anomaly_ros.tools.sources.bag import BagSource
         return BagSource(path, topic)
-    if path.is_dir() or is_image(path):
+    if path.is_dir() or is_picture(path):
         return ImageSource(path)
     from road_anomaly_ros.tools.sources.video import VideoSource
     return VideoSource(path)

@@ -20,10 +20,11 @@ from road_anomaly_ros.perception.labels import (
     counted_as,
     plain_name,
 )
+from road_anomaly_ros.tools.encodings import read_picture
+from road_anomaly_ros.tools.pictures import is_picture
 from road_anomaly_ros.training.generator import rendered
 from road_anomaly_ros.training.generator.view import View
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _EVALUATED = dict(zip(CITYSCAPES_IDS, CITYSCAPES, strict=True))
 # What the ids of a folder with images/ and labels/ mean, by the word before its path.
 _CLASSES = {'camvid': CAMVID, 'idd_lite': IDD_LITE, 'trainids': CITYSCAPES}
@@ -50,15 +51,14 @@ class Background:
 
     def read(self) -> View:
         """Return the picture, which holds nothing unknown; ValueError, one line, if it is bad."""
-        image = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
+        image = read_picture(self.image)
         labels = cv2.imread(str(self.labels), cv2.IMREAD_UNCHANGED)
-        for path, found in ((self.image, image), (self.labels, labels)):
-            if found is None:
-                raise ValueError(f'{path}: expected a readable image')
+        if labels is None:
+            raise ValueError(f'{self.labels}: expected a readable image')
         if labels.ndim != 2 or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
             raise ValueError(f'{self.labels}: expected uint8 labels of shape {image.shape[:2]}, '
                              f'got {labels.dtype} {labels.shape}')
-        return View(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labels, np.zeros_like(labels))
+        return View(image, labels, np.zeros_like(labels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +116,7 @@ def read_backgrounds(source: Path | str) -> Backgrounds:
 
 
 def _paired(folder: Path, layout: str) -> Backgrounds:
-    images = sorted(path for path in (folder / 'images').iterdir()
-                    if path.suffix.lower() in _SUFFIXES)
+    images = sorted(filter(is_picture, (folder / 'images').iterdir()))
     scenes = tuple(Background(path.stem, path, folder / 'labels' / f'{path.stem}.png')
                    for path in images)
     return _checked(scenes, dict(enumerate(_CLASSES[layout])), layout, folder / 'images')

@@ -118,7 +118,8 @@ _process: list[Any] = []
 
 
 def _start(sources: Sources, options: GeneratorOptions, out: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)    # the parent decides when to stop
+    for number in (signal.SIGINT, signal.SIGHUP):       # the parent decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _process[:] = [sources.generator(options), out]
 
