@@ -155,13 +155,12 @@ def _watch(arguments: argparse.Namespace, pipeline: Pipeline, areas: list[int],
            source: Any) -> tuple[Path, Footage]:
     from road_anomaly_ros.evaluation.footage import Journal, watch
     from road_anomaly_ros.evaluation.store import digest
-    from road_anomaly_ros.perception.heads import weights_digest
     from road_anomaly_ros.tools.run import progress_bar
     path = Path(arguments.input)
     stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
     key = digest([__version__, arguments.input, stamp, arguments.topic, arguments.every, areas,
                   pipeline.chain.as_dict(), pipeline.prepared.levels.low_threshold,
-                  weights_digest(pipeline.model_dir)])
+                  pipeline.weights_digest()])
     journal_path = arguments.out.with_name(f'.{arguments.out.name}.frames')
     with progress_bar(source, arguments.max_frames) as advance, \
             Journal(journal_path, key) as journal:
@@ -252,7 +251,6 @@ def _promise(arguments: argparse.Namespace, pipeline: Pipeline, footage: Footage
              area: int, length: int, rate: float) -> Promise:
     from road_anomaly_ros.evaluation.promises import METHODS, block_means
     from road_anomaly_ros.perception.calibration import Promise, chain_options
-    from road_anomaly_ros.perception.heads import weights_digest
     rows = block_means(footage.statistics, length)
     chain = chain_options({**pipeline.chain.as_dict(), 'objects.min_area': area})
     seconds = length * footage.seconds
@@ -261,7 +259,7 @@ def _promise(arguments: argparse.Namespace, pipeline: Pipeline, footage: Footage
         method=METHODS[arguments.per], frames=len(footage), blocks=len(rows),
         block_seconds=_short(seconds) if seconds == seconds else _LEAST_BLOCK_S,
         measured=_short(choice.measured), footage=Path(footage.name).name,
-        weights=weights_digest(pipeline.model_dir), size=footage.size, chain=chain,
+        weights=pipeline.weights_digest(), size=footage.size, chain=chain,
         drift=_thin(rows))
 
 

@@ -33,6 +33,11 @@ class LabelSet:
                 f'expected one colour per class, got {len(self.names)} names '
                 f'and {len(self.colors)} colours'
             )
+        if len(self.names) > UNLABELLED:
+            raise ValueError(
+                f'expected at most {UNLABELLED} classes, as labels have 8 bits, got '
+                f'{len(self.names)}; choose a model of fewer classes'
+            )
         for index in self.drivable:
             if not 0 <= index < len(self.names):
                 raise ValueError(f'drivable class {index} is outside 0..{len(self.names) - 1}')

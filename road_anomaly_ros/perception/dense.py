@@ -29,7 +29,14 @@ from torch import Tensor
 
 from road_anomaly_ros.perception.contract import MaskOutput, PixelOutput
 from road_anomaly_ros.perception.kernels import cpu, gpu
-from road_anomaly_ros.perception.kernels.vectors import Block, Features, QueryVectors, Taps
+from road_anomaly_ros.perception.kernels.vectors import (
+    Block,
+    Features,
+    QueryVectors,
+    Taps,
+    label_type,
+)
+from road_anomaly_ros.perception.resources import Resources
 
 __all__ = ['LOGIT_LIMIT', 'UPSAMPLE', 'Block', 'MaskSource', 'PlaneSource', 'QueryVectors', 'run']
 
@@ -43,16 +50,18 @@ Consume = Callable[[Region, Block], None]
 Epilogue = Callable[[Block], Mapping[str, Tensor]]
 
 
-def sanitize_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
+def sanitize_classes(
+    logits: Tensor, resources: Resources | None = None
+) -> tuple[Tensor, Tensor]:
     """Return finite class logits float32 [Q,K+1] and the number of repaired values (no sync).
 
     A row with NaN, or with +inf in several columns, becomes a pure void query; the rest is clamped
     to +-1e4. Unexplained pixels then get a high score, never a low one.
     """
-    if gpu.available(logits.device):
-        found = gpu.attempt(gpu.clean_classes, logits, LOGIT_LIMIT)
-        if found is not None:
-            return found
+    kept = resources or Resources(logits.device)
+    found = gpu.attempt(kept, gpu.clean_classes, logits, LOGIT_LIMIT)
+    if found is not None:
+        return found
     logits = logits.float()
     broken = logits.isnan().any(1) | (logits.isposinf().sum(1) > 1)
     void = torch.full_like(logits, -LOGIT_LIMIT)
@@ -61,15 +70,17 @@ def sanitize_classes(logits: Tensor) -> tuple[Tensor, Tensor]:
     return clean, (~logits.isfinite()).sum()
 
 
-def sanitize_planes(logits: Tensor) -> tuple[Tensor, Tensor]:
+def sanitize_planes(
+    logits: Tensor, resources: Resources | None = None
+) -> tuple[Tensor, Tensor]:
     """Return finite mask or pixel logits float32 [N,h,w] and the number of repaired values.
 
     NaN becomes 'absent', the rest is clamped to +-1e4. On the CPU good input is only looked at.
     """
-    if gpu.available(logits.device):
-        found = gpu.attempt(gpu.clean_planes, logits, LOGIT_LIMIT)
-        if found is not None:
-            return found
+    kept = resources or Resources(logits.device)
+    found = gpu.attempt(kept, gpu.clean_planes, logits, LOGIT_LIMIT)
+    if found is not None:
+        return found
     logits = logits.float()
     if logits.device.type == 'cpu':
         low, high = logits.aminmax() if logits.numel() else (torch.zeros(()), torch.zeros(()))
@@ -79,13 +90,13 @@ def sanitize_planes(logits: Tensor) -> tuple[Tensor, Tensor]:
     return clean, (~logits.isfinite()).sum()
 
 
-def sanitize_masks(logits: Tensor) -> tuple[Tensor, Tensor]:
+def sanitize_masks(
+    logits: Tensor, resources: Resources | None = None
+) -> tuple[Tensor, Tensor]:
     """Do the same for masks [Q,h,w]; on CUDA as its kernel wants to read them."""
-    if gpu.available(logits.device):
-        found = gpu.attempt(gpu.clean_masks, logits, LOGIT_LIMIT)
-        if found is not None:
-            return found
-    return sanitize_planes(logits)
+    kept = resources or Resources(logits.device)
+    found = gpu.attempt(kept, gpu.clean_masks, logits, LOGIT_LIMIT)
+    return sanitize_planes(logits, kept) if found is None else found
 
 
 def resize(planes: Tensor, rows: Taps, columns: Taps, *, finite: bool = True) -> Tensor:
@@ -141,15 +152,21 @@ class MaskSource:
     """Accumulators from queries: `prepare` reads its probabilities, `visit` walks the image."""
 
     def __init__(
-        self, output: MaskOutput, size: tuple[int, int], *, sanitized: bool = True
+        self,
+        output: MaskOutput,
+        size: tuple[int, int],
+        *,
+        sanitized: bool = True,
+        resources: Resources | None = None,
     ) -> None:
         classes, masks = output.class_logits, output.mask_logits
         self.size = size
         self.output = output
+        self._resources = resources or Resources(masks.device)
         self.sanitized: Tensor = torch.zeros((), dtype=torch.int64, device=masks.device)
         if sanitized:
-            classes, bad_classes = sanitize_classes(classes)
-            masks, bad_masks = sanitize_masks(masks)
+            classes, bad_classes = sanitize_classes(classes, self._resources)
+            masks, bad_masks = sanitize_masks(masks, self._resources)
             self.sanitized = bad_classes + bad_masks
         if len(classes) == 0:  # no query is the same as one that is void and nowhere
             classes = torch.full((1, classes.shape[1]), -LOGIT_LIMIT, device=masks.device)
@@ -159,8 +176,15 @@ class MaskSource:
         self.mask_logits = masks.float()  # [Q, h, w]
         if not gpu.available(masks.device):
             self.mask_logits = self.mask_logits.contiguous()
+        self._narrow = label_type(self.classes) == torch.uint8  # compiled code knows no other
         self._finite = sanitized
-        self._compiled = sanitized and masks.device.type == 'cpu' and cpu.available()
+        on_cpu = masks.device.type == 'cpu' and cpu.available()
+        self._compiled = self._narrow and sanitized and on_cpu
+
+    @property
+    def classes(self) -> int:
+        """K, the number of known classes."""
+        return int(self.class_logits.shape[1]) - 1
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -184,8 +208,10 @@ class MaskSource:
         size = self.grid if native else self.size
         if self._compiled:
             return cpu.support_overlap(self.mask_logits, self.tops, size, confident)
-        if self._finite and gpu.available(self.mask_logits.device):
-            counts = gpu.attempt(gpu.support_overlap, self.mask_logits, size, confident)
+        if self._finite:
+            counts = gpu.attempt(
+                self._resources, gpu.support_overlap, self.mask_logits, size, confident
+            )
             if counts is not None:
                 return counts
         areas = torch.zeros(len(confident), dtype=torch.int64, device=confident.device)
@@ -209,8 +235,8 @@ class MaskSource:
         if self._compiled:
             cpu.visit(self.mask_logits, self.tops, size, vectors, consume)
             return
-        if self._finite and gpu.available(self.mask_logits.device):
-            block = gpu.attempt(gpu.accumulate, self.mask_logits, size, vectors)
+        if self._finite and self._narrow:
+            block = gpu.attempt(self._resources, gpu.accumulate, self.mask_logits, size, vectors)
             if block is not None:
                 consume((slice(0, size[0]), slice(0, size[1])), block)
                 return
@@ -264,19 +290,29 @@ class PlaneSource:
 
     @classmethod
     def of(
-        cls, output: PixelOutput, size: tuple[int, int], *, sanitized: bool = True
+        cls,
+        output: PixelOutput,
+        size: tuple[int, int],
+        *,
+        sanitized: bool = True,
+        resources: Resources | None = None,
     ) -> PlaneSource:
         """Return the source that hands a pixel model's logits to the epilogues as semantic map."""
         planes = output.logits.float()
         count = torch.zeros((), dtype=torch.int64, device=planes.device)
         if sanitized:
-            planes, count = sanitize_planes(planes)
+            planes, count = sanitize_planes(planes, resources)
         return cls(planes, (), size, count, finite=sanitized)
+
+    @property
+    def classes(self) -> int:
+        """K, the number of known classes."""
+        return len(self._planes) - len(self._names)
 
     def visit(self, vectors: QueryVectors | None, consume: Consume) -> None:
         """Call `consume(region, block)` for every part; no vectors for pixel models."""
         consume = with_features(consume, vectors.features if vectors else None, self.size)
-        classes, frame = len(self._planes) - len(self._names), vectors.frame if vectors else {}
+        classes, frame = self.classes, vectors.frame if vectors else {}
         for region, values in walk(self._planes, self.size, finite=self._finite):
             maps = dict(zip(self._names, values[classes:], strict=True))
             consume(
@@ -338,9 +374,9 @@ def run(
     epilogue: Epilogue,
     names: Sequence[str],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return labels uint8 [H,W] and the maps `names` [H,W] that `epilogue` gives per part."""
+    """Return labels [H,W] of `label_type` and the maps `names` [H,W] that `epilogue` gives."""
     device = source.sanitized.device
-    labels = torch.empty(source.size, dtype=torch.uint8, device=device)
+    labels = torch.empty(source.size, dtype=label_type(source.classes), device=device)
     maps: dict[str, Tensor] = {}
 
     def consume(region: Region, block: Block) -> None:

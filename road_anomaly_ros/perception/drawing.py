@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.perception import lettering
+from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.lettering import GREY, WHITE, Canvas, Color
 from road_anomaly_ros.perception.registry import option
@@ -97,7 +98,7 @@ def _levels(score: torch.Tensor | np.ndarray, display_range: tuple[float, float]
     """Return the score as 0..255 over the range, on its device, so that only bytes travel."""
     low, high = display_range
     spread = 255.0 / (high - low) if high > low else math.inf
-    values = torch.as_tensor(score).detach()
+    values = as_tensor(score)
     levels = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
     whole = values.device.type != 'cpu'
     rows = max(1, len(values) if whole else _SERIAL // max(1, values.shape[-1]))

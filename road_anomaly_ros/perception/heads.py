@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
-from road_anomaly_ros.perception.weights import load_state, read_state
+from road_anomaly_ros.perception.resources import stamp
+from road_anomaly_ros.perception.weights import load_state, read_state, weight_files
 
 try:
     from road_anomaly_ros.perception.kernels import perceptron as loops
@@ -185,6 +186,11 @@ class RunningHead:
                  F.pad(self._second_bias, (0, too)), F.pad(self._last[0], (0, too)))
         return (*(part.contiguous().numpy() for part in parts), self._last_bias.numpy()[0])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the head computes."""
+        return self._first.device
+
     def to(self, device: torch.device) -> RunningHead:
         """Return the head on `device`; this one stays where it is, for a fallback to the CPU."""
         if self._first.device == device:
@@ -279,9 +285,14 @@ class RunningGridHead:
         self._layers = [(layer.weight[:, :, 0, 0].float(), layer.bias[:, None].float())
                         for layer in layers if layer.bias is not None]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the head computes."""
+        return self._layers[0][0].device
+
     def to(self, device: torch.device) -> RunningGridHead:
         """Return the head on `device`; this one stays where it is, for a fallback to the CPU."""
-        if self._layers[0][0].device == device:
+        if self.device == device:
             return self
         return RunningGridHead(self.info, copy.deepcopy(self._head).to(device), self.source)
 
@@ -331,22 +342,28 @@ def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | No
                              f'{level.shape[0]}')
 
 
-def weights_digest(model_dir: Path | None) -> str:
-    """Return the SHA-256 of a model's weight files in order of name; '' where there is none."""
-    if model_dir is None:
-        return ''
-    for pattern in ('model*.safetensors', '*.safetensors', 'pytorch_model*.bin', '*.bin', '*.pth'):
-        files = sorted(model_dir.glob(pattern))
-        if files:
-            return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns)
-                                 for path in files))
-    return ''
+def weights_of(segmenter: Any) -> Path | None:
+    """Return the file or directory that a segmenter's weights were loaded from, None for none."""
+    found: Path | None = getattr(segmenter, 'weights', segmenter.model_dir)
+    return found
 
 
-@functools.lru_cache(maxsize=8)
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+def weights_digest(source: Path | None) -> str:
+    """Return the SHA-256 of a model's weights, a file or what is loaded from a directory.
+
+    That of one file is the file's own; of several, the digest of names, sizes and contents. ''
+    where there is none. Unchanged files are read once.
+    """
+    files = [] if source is None else weight_files(source)
+    return _digest(stamp(files)) if files else ''
+
+
+@functools.lru_cache(maxsize=8)         # texts only; every live change of a parameter asks for it
+def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
     total = hashlib.sha256()
-    for path, _, _ in files:
+    for path, _, _, size, *_ in files:
+        if len(files) > 1:
+            total.update(f'{path.name}\0{size}\0'.encode())
         with path.open('rb') as stream:
             while block := stream.read(1 << 20):
                 total.update(block)
@@ -386,27 +403,26 @@ def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:
     return path
 
 
-def load_head(folder: str | Path) -> Running:
-    """Load a head's folder; PipelineError, one line, where it is damaged. Loaded once per file."""
-    path = Path(folder)
+def stamp_of(folder: Path) -> tuple[Any, ...]:
+    """Return what changes when a head is written anew; PipelineError where there is none."""
     try:
-        stamps = tuple((path / name).stat().st_mtime_ns for name in (WEIGHTS, INFO))
+        return stamp([folder / WEIGHTS, folder / INFO])
     except OSError as error:
         raise PipelineError(f'{error.filename}: {error.strerror}; expected a head with {WEIGHTS} '
                             f'and {INFO}') from None
-    return _load(path.resolve(), stamps)
 
 
-@functools.lru_cache(maxsize=16)
-def _load(folder: Path, stamps: tuple[int, ...]) -> Running:
-    del stamps
-    info = read_info(folder / INFO)
+def load_head(folder: str | Path) -> Running:
+    """Load a head's folder onto the CPU; PipelineError, one line, where it is damaged."""
+    path = Path(folder).resolve()
+    stamp_of(path)
+    info = read_info(path / INFO)
     if info.kind == 'head_v3':
         grid = GridHead(info.channels, info.hidden)
-        state = read_state(folder / WEIGHTS)
-        return RunningGridHead(info, load_state(grid, state, folder / WEIGHTS), folder)
-    head = load_state(info.module(), read_state(folder / WEIGHTS), folder / WEIGHTS)
-    return RunningHead(info, head, folder)
+        state = read_state(path / WEIGHTS)
+        return RunningGridHead(info, load_state(grid, state, path / WEIGHTS), path)
+    head = load_state(info.module(), read_state(path / WEIGHTS), path / WEIGHTS)
+    return RunningHead(info, head, path)
 
 
 def read_info(path: Path) -> HeadInfo:
@@ -422,15 +438,16 @@ def read_info(path: Path) -> HeadInfo:
                         f'{list(KINDS)}), segmenter, features, channels, projection and hidden')
 
 
-def check_head(info: HeadInfo, folder: Path, kind: str, model_dir: Path | None,
+def check_head(info: HeadInfo, folder: Path, kind: str, weights: Path | None,
                maps: tuple[str, ...]) -> None:
     """Refuse a head of another kind, for other weights, or for features that are not there."""
     if info.kind != kind:
         raise ValueError(f'checkpoint: expected a {kind}, {folder} holds a {info.kind}')
-    if info.segmenter != weights_digest(model_dir):
+    digest = weights_digest(weights)
+    if info.segmenter != digest:
         raise ValueError(f'checkpoint: {folder} was trained on another segmenter (weights '
                          f'{info.segmenter[:12] or "none"}, this model has '
-                         f'{weights_digest(model_dir)[:12] or "none"}); train one for this model '
+                         f'{digest[:12] or "none"}); train one for this model '
                          "with 'road-anomaly train head'")
     if info.features and info.features not in maps:
         raise ValueError(f'checkpoint: {folder} reads the features {info.features!r}, but this '

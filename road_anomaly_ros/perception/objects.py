@@ -278,9 +278,11 @@ def _with_proposals(found: _Regions | None, proposals: Proposals, values: Floats
     if found is not None:
         owners[found.pixels] = found.owner
         hit = owners[places]
-        pairs = (rows * len(found.area) + hit)[hit >= 0]
-        shared = np.bincount(pairs, minlength=count * len(found.area)).reshape(count, -1)
-        replaced = np.any(2 * shared > found.area, axis=0)
+        # Counted where they meet only: noise makes a table of all pairs of a gigabyte.
+        pairs, shared = np.unique((rows * len(found.area) + hit)[hit >= 0], return_counts=True)
+        component = pairs % len(found.area)
+        replaced = np.zeros(len(found.area), bool)
+        replaced[component[2 * shared > found.area[component]]] = True
         owners[found.pixels] = np.where(replaced[found.owner], -1, found.owner + count)
     # The last of equal places wins, so the strangest is written last.
     owners[places[::-1]] = rows[::-1]
@@ -352,21 +354,33 @@ def _add_surroundings(regions: _Regions, shape: tuple[int, ...], classes: NDArra
         return
     width = max(2, round(options.ring * shape[0]))
     ring = _classes_around(regions, classes, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
-    known = ring.sum(axis=1) > 0
-    regions.label[known] = ring[known].argmax(axis=1)
+    # The most frequent class, of equal ones the lowest.
+    order = np.lexsort((ring.label, -ring.count, ring.owner))
+    owners, first = np.unique(ring.owner[order], return_index=True)
+    regions.label[owners] = ring.label[order][first]
     if options.on_drivable == OFF:
         return
     if options.on_drivable == STANDS:
         column = np.ones((width + 1, 1), np.uint8)
         ring = _classes_around(regions, classes, column, anchor=(0, width))
-    total = ring.sum(axis=1)
-    ground = ring[:, list(drivable)].sum(axis=1)
+    total = np.bincount(ring.owner, ring.count, count)
+    on_ground = np.isin(ring.label, list(drivable))
+    ground = np.bincount(ring.owner[on_ground], ring.count[on_ground], count)
     regions.kept = (total == 0) | ((ground > 0) & (ground >= options.contact * total))
 
 
+@dataclass(frozen=True)
+class _Around:
+    """How often a class lies around a region, for the pairs that occur, [m] each."""
+
+    owner: Table
+    label: Table
+    count: Table
+
+
 def _classes_around(regions: _Regions, classes: NDArray[np.uint8], kernel: NDArray[np.uint8],
-                    anchor: tuple[int, int] = (-1, -1)) -> Table:
-    """Count the known classes on what a dilation adds to each region, [n, 255].
+                    anchor: tuple[int, int] = (-1, -1)) -> _Around:
+    """Count the known classes on what a dilation adds to each region.
 
     Where it adds the same pixel to two of them, the first takes it.
     """
@@ -377,8 +391,8 @@ def _classes_around(regions: _Regions, classes: NDArray[np.uint8], kernel: NDArr
     around = np.flatnonzero((grown != marks) & (marks == 0) & (classes != UNLABELLED))
     owner = count - grown.ravel()[around].astype(np.int64)
     pairs = owner * UNLABELLED + classes.ravel()[around]
-    found = np.bincount(pairs, minlength=count * UNLABELLED)
-    return found.reshape(count, UNLABELLED)
+    found, times = np.unique(pairs, return_counts=True)
+    return _Around(found // UNLABELLED, found % UNLABELLED, times)
 
 
 def _order(regions: _Regions) -> Table:

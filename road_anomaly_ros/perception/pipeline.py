@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.perception import (
+    arrays,
     heads,
     objects,
     proposals,
@@ -30,6 +31,7 @@ from road_anomaly_ros.perception.calibration import (
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
 from road_anomaly_ros.perception.registry import options_of
+from road_anomaly_ros.perception.resources import Released, Resources, is_out_of_memory
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
@@ -75,7 +77,7 @@ class Pipeline:
     def __init__(self, config: PipelineConfig | None = None) -> None:
         self._config = config or PipelineConfig()
         self._device = weights.select_device(self._config.device)
-        self._spare: tuple[Any, Callable[..., Segments]] | None = None
+        self._resources = Resources(self._device)
         entry = SEGMENTERS[self._config.segmenter]
         self._segmenter = entry.make(
             self._config.model,
@@ -114,6 +116,10 @@ class Pipeline:
         """The directory of the model's weights; None where it has none."""
         return self._segmenter.model_dir
 
+    def weights_digest(self) -> str:
+        """Return the SHA-256 of the network's weights, '' where it has none."""
+        return heads.weights_digest(heads.weights_of(self._segmenter))
+
     @property
     def segmenter(self) -> Any:
         """The loaded network, which gives outputs to score."""
@@ -123,6 +129,21 @@ class Pipeline:
     def device(self) -> torch.device:
         """Where the chain computes."""
         return self._device
+
+    @property
+    def resources(self) -> Resources:
+        """What was loaded onto the device beside the network, and the faults of its kernels."""
+        return self._resources
+
+    def release(self) -> None:
+        """Let go of the networks and of the device's memory; settings and classes stay known.
+
+        Whoever asks for another frame gets a PipelineError.
+        """
+        self._segmenter = Released(self._segmenter)
+        self._chain = dataclasses.replace(
+            self._chain, scorer_options=None, segment_source=None, refinements=())
+        self._resources.release()
 
     @property
     def calibration(self) -> Calibration:
@@ -167,7 +188,7 @@ class Pipeline:
         """Process several images through one call of the network; results in their order."""
         chain = self._chain
         watch = self.stopwatch(self._device)
-        tensors = [self._upload(image) for image in images]
+        tensors = [arrays.upload(image, self._device) for image in images]
         watch.lap('upload')
         outputs = self._segment(chain, tensors, anomalies)
         watch.lap('segment')
@@ -199,7 +220,7 @@ class Pipeline:
     @torch.inference_mode()
     def output(self, image: np.ndarray | torch.Tensor) -> Any:
         """Return what the network says about one image: the MaskOutput or its like, unscored."""
-        return self._segment(self._chain, [self._upload(image)], None)[0]
+        return self._segment(self._chain, [arrays.upload(image, self._device)], None)[0]
 
     def prepare(self, config: PipelineConfig) -> _Chain:
         """Return the chain of other live settings for `scores`; raises as `reconfigure` does."""
@@ -211,7 +232,7 @@ class Pipeline:
         self, image: np.ndarray | torch.Tensor, chains: Sequence[_Chain]
     ) -> list[Scored]:
         """Score one image by several chains of `prepare`; see `sharing` for what they share."""
-        tensor = self._upload(image)
+        tensor = arrays.upload(image, self._device)
         work = sharing.Work(
             segment=lambda chain: self._segment(chain, [tensor], None),
             score=self._score,
@@ -255,6 +276,7 @@ class Pipeline:
             config.scorer, options, kind=self._segmenter.kind, labels=self._segmenter.labels
         )
         options, features = scorers.bind(config.scorer, options, self._segmenter)
+        options = scorers.load(config.scorer, options, self._resources)
         levels, threshold_source = _levels(config, calibration)
         objects.check(
             config.options('objects'), self._segmenter.labels.drivable, levels.threshold
@@ -272,7 +294,7 @@ class Pipeline:
         key, source = self._segments_for(config) if wanted else (None, None)
         doubt = calibration.doubt(
             config.scorer,
-            heads.weights_digest(self._segmenter.model_dir),
+            self.weights_digest() if levels.promise is not None else '',
             chain_options(config.as_dict()),
         )
         if levels.promise is not None and threshold_source == 'option':
@@ -299,39 +321,8 @@ class Pipeline:
         before = getattr(self, '_chain', None)
         if before is not None and before.segment_key == key:
             return key, before.segment_source
-        return key, SEGMENTS[config.segments].make(device=self._device, options=key[1])
-
-    def _source_to_show(self, chain: _Chain) -> Callable[..., Segments]:
-        """Return a source of segments for a chain that needs none itself."""
-        name = chain.config.segments
-        key = (name, chain.config.options('segments', name))
-        if self._spare is None or self._spare[0] != key:
-            self._spare = self._segments_for(chain.config)
-        return self._spare[1]
-
-    def _upload(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
-        if isinstance(image, np.ndarray):
-            if (
-                image.dtype != np.uint8
-                or image.ndim != 3
-                or image.shape[2] != 3
-                or image.size == 0
-            ):
-                raise ValueError(
-                    f'expected an RGB image uint8 [H,W,3], got {image.dtype} {list(image.shape)}'
-                )
-            image = image if image.flags.writeable else image.copy()
-            return torch.from_numpy(image).to(self._device, non_blocking=True).permute(2, 0, 1)
-        if (
-            image.dtype != torch.uint8
-            or image.ndim != 3
-            or image.shape[0] != 3
-            or image.numel() == 0
-        ):
-            raise ValueError(
-                f'expected an RGB image uint8 [3,H,W], got {image.dtype} {list(image.shape)}'
-            )
-        return image.to(self._device, non_blocking=True)
+        make = SEGMENTS[config.segments].make
+        return key, make(device=self._device, options=key[1], resources=self._resources)
 
     def _finish(
         self,
@@ -398,10 +389,12 @@ class Pipeline:
 
         def segments() -> Segments:
             if context.source is None:
-                context.source = self._source_to_show(chain)
+                context.source = self._segments_for(chain.config)[1]
             return context.segments()
 
-        return Stages(image, score, chain.levels.display, output, fused, segments)
+        return Stages(
+            image, score, chain.levels.display, output, fused, segments, self._resources
+        )
 
     def _score(self, chain: _Chain, outputs: Sequence[Any]) -> scorers.DenseResult:
         results = [
@@ -411,13 +404,18 @@ class Pipeline:
                 chain.scorer_options,
                 upsample=chain.config.upsample,
                 sanitize=chain.config.sanitize_inputs,
+                resources=self._resources,
             )
             for output in outputs
         ]
         if len(results) == 1:
             return results[0]
         straight, mirrored = results
-        return dataclasses.replace(straight, score=(straight.score + mirrored.score.flip(-1)) / 2)
+        return dataclasses.replace(
+            straight,
+            score=(straight.score + mirrored.score.flip(-1)) / 2,
+            sanitized=straight.sanitized + mirrored.sanitized,
+        )
 
     def _context(
         self, chain: _Chain, image: torch.Tensor, dense: scorers.DenseResult
@@ -439,6 +437,8 @@ class Pipeline:
             try:
                 score = step(score, context, options)
             except Exception as error:  # one failing refinement must not cost the frame
+                if is_out_of_memory(error):
+                    raise
                 notes.append(f'refinement {name} skipped: {" ".join(str(error).split())}')
         return score, tuple(notes)
 

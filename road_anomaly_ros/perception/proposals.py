@@ -14,6 +14,7 @@ from road_anomaly_ros.perception.contract import Segments
 from road_anomaly_ros.perception.evidence import least_area
 from road_anomaly_ros.perception.objects import COMPONENTS, ObjectOptions, Proposals
 from road_anomaly_ros.perception.refinements.cover import cover_of, nearest
+from road_anomaly_ros.perception.resources import is_out_of_memory
 
 _BLOCK = 1 << 18                # pixels of the masks widened at once for their overlaps
 
@@ -23,13 +24,16 @@ def or_components(segments: Callable[[], Segments], score: torch.Tensor, *, thre
                   ) -> tuple[ObjectOptions, Proposals | None, tuple[str, ...]]:
     """Return how obstacles are found, the proposals where they are asked for, and notes.
 
-    A source of segments that fails must not cost the frame: components are taken instead.
+    A source of segments that fails must not cost the frame: components are taken instead. Raises
+    only what means that the device is out of memory.
     """
     if options.mode == COMPONENTS:
         return options, None, ()
     try:
         return options, propose(segments(), score, threshold=threshold, options=options), ()
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         note = f'objects from segments skipped: {" ".join(str(error).split())}'
         return dataclasses.replace(options, mode=COMPONENTS), None, (note,)
 
@@ -65,7 +69,8 @@ def propose(segments: Segments, score: torch.Tensor, *, threshold: float,
 def _of_partition(index: torch.Tensor, chosen: torch.Tensor, size: tuple[int, int]) -> Proposals:
     rank = torch.full((index.numel() + 1,), -1, device=index.device)
     rank[chosen] = torch.arange(len(chosen), device=index.device)
-    ranks = _resized(rank[index.long()].where(index >= 0, -1), size).flatten()
+    number = index.long().clamp_max(index.numel())      # as the cover takes it, see there
+    ranks = _resized(rank[number].where(index >= 0, -1), size).flatten()
     places = (ranks >= 0).nonzero().flatten()
     return Proposals(_host(ranks[places]), _host(places), len(chosen))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from road_anomaly_ros.perception.resources import is_out_of_memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
@@ -84,6 +86,8 @@ def _with_segments(chain: Any, work: Work, memo: _Memo) -> tuple[Any, float]:
     """Return the chain with segments at hand; where they fail the refinement will say why."""
     try:
         made, spent = memo('segments', chain.segment_key, lambda: work.segments(chain))
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return chain, 0.0
     return dataclasses.replace(chain, segment_source=lambda *_: made), spent

@@ -15,6 +15,7 @@ import torch
 from road_anomaly_ros.perception import drawing
 from road_anomaly_ros.perception.contract import MaskOutput, Segments, WindowedOutput
 from road_anomaly_ros.perception.lettering import Canvas
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers import evaluate
 
 SCORE, SEGMENTED = 'score', 'segments'
@@ -36,13 +37,15 @@ class Stages:
     """
 
     def __init__(self, image: torch.Tensor, score: torch.Tensor, display: tuple[float, float],
-                 output: Any, s2: Any, segments: Callable[[], Segments]) -> None:
+                 output: Any, s2: Any, segments: Callable[[], Segments],
+                 resources: Resources | None = None) -> None:
         self._image = image
         self._score = score
         self._display = display
         self._output = output
         self._s2 = s2
         self._segments = segments
+        self._resources = resources
 
     @cached_property
     def maps(self) -> Mapping[str, torch.Tensor]:
@@ -50,7 +53,8 @@ class Stages:
         if not isinstance(self._output, (MaskOutput, WindowedOutput)):
             raise ValueError(NO_QUERIES)
         with torch.inference_mode():
-            found = evaluate(self._output, 's2', self._s2, extras=tuple(MAPS.values())).extras
+            found = evaluate(self._output, 's2', self._s2, extras=tuple(MAPS.values()),
+                             resources=self._resources).extras
         return {name: found[extra] for name, extra in MAPS.items()}
 
     @cached_property

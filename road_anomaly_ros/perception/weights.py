@@ -239,6 +239,35 @@ def _require_weights(directory: Path) -> list[Path]:
                         'expected model.safetensors or pytorch_model.bin')
 
 
+def weight_files(source: Path) -> list[Path]:
+    """Return the files that a model is loaded from: `source` itself, or those of a directory.
+
+    Whatever else lies in the directory is left alone. Empty where it holds no weights.
+    """
+    if source.is_file():
+        return [source]
+    for name in ('model.safetensors', 'pytorch_model.bin'):
+        if (source / name).is_file():
+            return [source / name]
+        index = source / f'{name}.index.json'
+        if index.is_file():
+            return _shards(index)
+    return []
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = json.loads(index.read_text(encoding='utf-8'))['weight_map'].values()
+        found = sorted({index.parent / Path(name).name for name in names})
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f'{index} lists no weights: {reason(error)}') from None
+    for path in found:
+        if not path.is_file():
+            raise PipelineError(f'{index} names {path.name}, which is not there; fetch the model '
+                                'again')
+    return found
+
+
 def check_digest(path: Path) -> None:
     """Compare a file with `<file>.sha256` beside it, where there is one; PipelineError if unlike.
 

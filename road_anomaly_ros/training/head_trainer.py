@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from road_anomaly_ros.perception import heads, scorers
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.weights import select_device
 from road_anomaly_ros.training.head import HeadTrainOptions
@@ -62,7 +63,7 @@ def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
     entry = SEGMENTERS[segmenter]
     frozen = entry.make(model, device=place, precision=torch.float32, options=entry.options())
     features = _features_for(options, frozen)
-    before, digest = fingerprint(frozen), heads.weights_digest(frozen.model_dir)
+    before, digest = fingerprint(frozen), heads.weights_digest(heads.weights_of(frozen))
     base = cache or out / 'features'
     parts = [Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
              for folder in (*data, *(() if val is None else (val,)))]
@@ -277,10 +278,12 @@ def measure(folder: Path, kind: str, cache: Cache, stride: int = 2) -> dict[str,
 def _scored(folder: Path, kind: str, cache: Cache,
             stride: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     options = {'checkpoint': str(folder)}
+    resources = Resources(torch.device('cpu'))      # where the cached outputs lie
     for number in tqdm(range(len(cache)), 'measure', disable=None):
         for example in cache.examples(number):
             with torch.inference_mode():
-                score = scorers.evaluate(example.output, kind, options).score
+                score = scorers.evaluate(example.output, kind, options,
+                                         resources=resources).score
             mask = example.mask[::stride, ::stride].numpy()
             yield score[::stride, ::stride].numpy()[mask != 255], mask[mask != 255] == 1
 

@@ -120,7 +120,8 @@ _LAYOUTS = {
     'trainids': 'images/ and labels/ with Cityscapes train ids',
     'camvid': 'images/ and labels/',
     'idd_lite': 'images/ and labels/', 'unlabelled': 'images directly in it',
-    'cityscapes': 'leftImg8bit/train and gtFine/train', 'idd': 'leftImg8bit/train and gtFine/train '
+    'cityscapes': 'leftImg8bit/train and gtFine/train',
+    'idd': 'leftImg8bit/train and gtFine/train '
     'with _labellevel3Ids', 'bdd100k': 'images/10k/train and labels/sem_seg/masks/train',
     'vistas': 'training/images and training/v1.2/labels'}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from road_anomaly_ros.perception import dense
-from road_anomaly_ros.perception.contract import MaskOutput, PixelOutput
+from road_anomaly_ros.perception.contract import MaskOutput, PixelOutput, WindowedOutput
 from road_anomaly_ros.perception.dense import MaskSource, QueryVectors
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.registry import options_of
@@ -381,3 +381,19 @@ def test_learned_heads_get_features_at_image_resolution(path):
 
     _, maps = dense.run(source, vectors, head, ('score',))
     torch.testing.assert_close(maps['score'], semantic.sum(0) + large.sum(0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('sanitize', [True, False])
+def test_more_classes_than_fit_a_byte_keep_their_numbers(sanitize):
+    classes = torch.full((2, 301), -9.0)
+    classes[0, 299], classes[1, 7] = 9.0, 9.0
+    masks = torch.full((2, 1, 2), -9.0)
+    masks[0, 0, 0], masks[1, 0, 1] = 9.0, 9.0
+    found = evaluate(MaskOutput(classes, masks, (1, 2)), 'plain', sanitize=sanitize)
+    assert found.labels.tolist() == [[299, 7]]
+    whole = WindowedOutput((MaskOutput(classes, masks, (1, 2)),), ((0, 0),), (1, 2), (1, 2))
+    assert evaluate(whole, 'plain', sanitize=sanitize).labels.tolist() == [[299, 7]]
+    logits = classes[:, :300].T[:, None].contiguous()
+    assert evaluate(PixelOutput(logits, (1, 2)), 'max_logit').labels.tolist() == [[299, 7]]
+    byte = evaluate(MaskOutput(classes[:, :256], masks, (1, 2)), 'plain').labels
+    assert byte.dtype == torch.uint8 and int(byte[0, 1]) == 7

@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 from road_anomaly_ros.perception.contract import MaskOutput
-from road_anomaly_ros.perception.kernels import gpu
+from road_anomaly_ros.perception.kernels import cpu, gpu
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.tools.reference import reference_names, reference_score
 
@@ -33,15 +35,82 @@ def test_the_kernel_equals_the_torch_blocks_in_the_interpreter():
     assert done.stdout.strip().endswith('equal')
 
 
-def test_a_kernel_that_cannot_be_built_leaves_the_work_to_torch(monkeypatch, caplog):
-    monkeypatch.setattr(gpu, '_refused', [])
+@pytest.fixture
+def everywhere(monkeypatch):
+    """Kernels that may run on the CPU too."""
+    monkeypatch.setattr(gpu, 'available', lambda device: True)
+    return Resources(torch.device('cpu'))
 
-    def broken():
+
+def test_a_kernel_that_cannot_be_built_leaves_the_work_to_torch(everywhere, caplog):
+    tries = []
+
+    def broken(given):
+        tries.append(given)
         raise RuntimeError('no C compiler\nfound')
 
-    assert gpu.attempt(broken) is None
-    assert 'no C compiler found' in caplog.text
-    assert not gpu.available(torch.device('cuda'))
+    for _ in range(3):
+        assert gpu.attempt(everywhere, broken, torch.zeros(2)) is None
+    assert len(tries) == 1 and caplog.text.count('no C compiler found') == 1
+    assert everywhere.faults == {'broken': 'no C compiler found'}
+
+
+def test_a_kernel_that_fails_takes_no_other_with_it(everywhere):
+    def broken(given):
+        raise ValueError('a shape')
+
+    gpu.attempt(everywhere, broken, torch.zeros(2))
+    assert gpu.attempt(everywhere, torch.neg, torch.ones(2)).tolist() == [-1, -1]
+    assert gpu.attempt(Resources(torch.device('cpu')), broken, torch.zeros(2)) is None
+    everywhere.release()
+    assert not everywhere.faults
+
+
+def test_out_of_memory_passes_and_turns_no_kernel_off(everywhere):
+    faults = [torch.OutOfMemoryError('CUDA out of memory'),
+              RuntimeError('Triton Error [CUDA]: out of memory')]
+
+    def tight(given):
+        if faults:
+            raise faults.pop()
+        return given + 1
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='out of memory'):
+            gpu.attempt(everywhere, tight, torch.zeros(1))
+    assert gpu.attempt(everywhere, tight, torch.zeros(1)).tolist() == [1]
+    assert not everywhere.faults
+
+
+def test_a_failed_kernel_keeps_no_image_alive(everywhere):
+    def broken(given):
+        raise RuntimeError('no')
+
+    def call():
+        image = torch.zeros(9)
+        gpu.attempt(everywhere, broken, image)
+        return weakref.ref(image)
+
+    assert call()() is None
+
+
+def test_a_kernel_out_of_memory_reaches_the_caller_of_a_score(monkeypatch):
+    def tight(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    def kept(logits, limit):
+        return logits, logits.new_zeros(())
+
+    monkeypatch.setattr(gpu, 'available', lambda device: True)
+    monkeypatch.setattr(cpu, 'loops', None)
+    output = MaskOutput(torch.randn(4, 4), torch.randn(4, 3, 5), (6, 10))
+    for name in ('clean_classes', 'clean_masks', 'accumulate'):
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, 'clean_classes', kept)
+            patch.setattr(gpu, 'clean_masks', kept)
+            patch.setattr(gpu, name, tight)
+            with pytest.raises(torch.OutOfMemoryError):
+                evaluate(output, 'plain')
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from road_anomaly_ros.perception import objects
-from road_anomaly_ros.perception.objects import ObjectOptions
+from road_anomaly_ros.perception.objects import ObjectOptions, Proposals
 
 EVERY = ObjectOptions(min_area=0)
 
@@ -320,3 +321,29 @@ def test_as_a_flood_fill_finds_them(seed, height, width, threshold, low):
             assert item.score_p95 == pytest.approx(np.percentile(known.astype(float), 95))
         else:
             assert math.isnan(item.score)
+
+
+def test_noise_needs_no_table_of_all_pairs():
+    """A hundred thousand obstacles times 255 classes, or times segments, is half a gigabyte."""
+    rng = np.random.default_rng(0)
+    score = torch.from_numpy(rng.random((1080, 1920), np.float32))
+    labels = torch.from_numpy(rng.integers(0, 19, (1080, 1920), np.uint8))
+    rows = np.repeat(np.arange(200), 40)
+    segments = Proposals(rows, rng.choice(1080 * 1920, len(rows), replace=False), 200)
+    for mode, proposals in (('components', None), ('both', segments)):
+        options = ObjectOptions(min_area=0, mode=mode, on_drivable='touches')
+        tracemalloc.start()
+        mask, _, found = objects.find(score, threshold=0.95, options=options, labels=labels,
+                              drivable=(0,), proposals=proposals)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(found) == 100 and int(mask.sum()) > 10_000
+        assert peak < 200 << 20, f'{mode}: {peak >> 20} MiB'
+
+
+def test_around_an_obstacle_the_lowest_of_equally_common_classes_counts():
+    score, labels = torch.zeros(5, 5), torch.full((5, 5), 255, dtype=torch.uint8)
+    score[2, 2] = 1.0
+    labels[0, :5] = torch.tensor([9, 9, 4, 4, 2])
+    _, _, (found,) = objects.find(score, threshold=0.5, labels=labels, options=EVERY)
+    assert found.label == 4

@@ -225,3 +225,46 @@ def test_a_model_without_a_calibration_has_an_empty_one(tmp_path):
 def test_nouns_that_do_not_fit_are_refused_at_birth(make):
     with pytest.raises(ValueError):
         make()
+
+
+def test_the_mirrored_pass_counts_its_repaired_values_too(street, monkeypatch):
+    counts = []
+    for mirrored in (False, True):
+        pipeline = build(scorer='plain', tta_hflip=mirrored)
+        network = pipeline._segmenter
+
+        def broken(images, network=network, **asked):
+            outputs = network(images, **asked)
+            for output in outputs:
+                output.mask_logits[0, 0, :3] = torch.nan
+            return outputs
+        broken.kind, broken.labels, broken.model_dir = network.kind, network.labels, None
+        monkeypatch.setattr(pipeline, '_segmenter', broken)
+        counts.append(pipeline(street).sanitized)
+    assert counts == [3, 6]
+
+
+def test_arrays_of_any_stride_are_pictures(street):
+    pipeline = build(scorer='plain')
+    bgr = np.ascontiguousarray(street[..., ::-1])
+    for view in (bgr[..., ::-1], street[::-1], street[:, ::2], np.asfortranarray(street)):
+        expected = pipeline(np.ascontiguousarray(view))
+        found = pipeline(view)
+        assert torch.equal(found.score, expected.score)
+        assert torch.equal(found.image, expected.image)
+
+
+@pytest.mark.parametrize('as_given', [np.copy, lambda a: torch.from_numpy(a).permute(2, 0, 1),
+                                      lambda a: torch.from_numpy(a).permute(2, 0, 1).contiguous()])
+def test_a_result_does_not_change_with_the_buffer_of_the_camera(street, as_given):
+    buffer = as_given(street.copy())
+    result = build(scorer='plain')(buffer)
+    buffer[:] = 7
+    assert torch.equal(result.image, torch.from_numpy(street).permute(2, 0, 1))
+
+
+def test_a_model_of_more_classes_than_labels_can_tell_is_refused():
+    names = tuple(f'class {index}' for index in range(256))
+    assert len(LabelSet(names[:255], ((0, 0, 0),) * 255)) == 255
+    with pytest.raises(ValueError, match='at most 255 classes, as labels have 8 bits, got 256'):
+        LabelSet(names, ((0, 0, 0),) * 256)

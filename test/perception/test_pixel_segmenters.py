@@ -134,6 +134,9 @@ def test_erfnet_weights_are_checked(tmp_path):
     (np.array([[0, 65535]], np.uint16), [[0.0, 1.0]]),
     (np.array([[-2.5, 7.0]], np.float64), [[-2.5, 7.0]]),
     (torch.tensor([[0.5]]), [[0.5]]),
+    (np.array([[255, 0]], np.uint8)[:, ::-1], [[0.0, 1.0]]),
+    (np.array([[0, 65535]], '>u2'), [[0.0, 1.0]]),
+    (np.array([[0.5, 2.0]], '>f4'), [[0.5, 2.0]]),
 ])
 def test_external_maps_become_scores(values, expected):
     output = load(external)([picture(4, 6)], [values])[0]

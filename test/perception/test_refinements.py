@@ -21,6 +21,7 @@ from road_anomaly_ros.perception.refinements import (
     filters,
     refine,
 )
+from road_anomaly_ros.perception.refinements import cover as cover_module
 
 OASC_CASES = ('a', 'const', 'empty', 'full', 'resized_masks', 'tie')
 S2_CASES = ('a', 'allvoid', 'tau0', 'tau_hi')
@@ -455,3 +456,40 @@ def test_segments_are_made_once_and_only_when_asked_for():
         entry = REFINEMENTS[name]
         score = entry.make(score, context, entry.options())
         assert len(calls) == (0 if name == 'gaussian' else 1)
+
+
+@pytest.mark.parametrize('name', ['oasc', 'variance_aware'])
+def test_segments_numbered_beyond_the_pixels_are_refused_in_one_line(name):
+    """As those of panoptic maps are; a GPU would end the process."""
+    score = torch.rand(2, 3)
+    index = torch.tensor([[0, 1, 1], [26001, 26001, -1]])
+    words = r'0 \.\. N-1, so below 6 .* got (26001|65535)'
+    for ids in (index, index.numpy(), index.numpy().astype(np.uint16), Segments(index=index)):
+        with pytest.raises(ValueError, match=words) as error:
+            refine(name, score, ids)
+        assert '\n' not in str(error.value)
+    with pytest.raises(ValueError, match='below 6'):
+        refine(name, score, index.clamp_max(6))
+    assert refine(name, score, index.clamp_max(5)).shape == score.shape
+
+
+def test_on_a_gpu_a_wrong_number_is_in_no_segment():
+    """There nobody may look: the answer would have to be waited for."""
+    index = torch.tensor([[0, 0], [0, 99]])
+    cover = cover_module._Partition(index, (2, 2))
+    counts = cover.sums(torch.ones(2, 2), torch.zeros(()))[0]
+    assert counts.tolist() == [3, 0, 0, 0, 0]
+
+
+def test_views_that_run_backwards_are_refined_and_nothing_is_shared(rng):
+    score = rng.random((6, 8))
+    masks = rng.random((3, 6, 8)) > 0.5
+    for view in (score[::-1], score[:, ::-1], score.astype('>f8')):
+        plain = np.ascontiguousarray(view.astype('=f8'))
+        expected = refine('oasc', plain, masks[..., ::-1].copy())
+        assert refine('oasc', view, masks[..., ::-1]) == pytest.approx(expected)
+    before = score.copy()
+    for values in (score, torch.from_numpy(score)):
+        found = refine('oasc', values, np.zeros((0, 6, 8), bool))
+        found[:] = 7
+        assert (score == before).all()

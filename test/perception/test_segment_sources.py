@@ -11,6 +11,7 @@ import torch
 from road_anomaly_ros.perception.contract import PipelineError, Prompts, Segments
 from road_anomaly_ros.perception.refinements.base import RefineContext
 from road_anomaly_ros.perception.registry import build_options
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments import SEGMENTS, sam, sam2, sam_hf, ultralytics
 from road_anomaly_ros.perception.segments._promptable import PromptedSegments, PromptOptions
 from road_anomaly_ros.perception.segments._prompts import choose_points, grid_points
@@ -324,8 +325,9 @@ def test_odd_weights_are_refused(sam_file, tmp_path):
 
 
 def test_options_may_change_without_reading_the_weights_again(sam_file):
-    first = sam.load(device=CPU, options=sam.Options(model=str(sam_file[0])))
-    second = sam.load(device=CPU, options=sam.Options(model=str(sam_file[0]), max_prompts=4))
+    kept, path = Resources(CPU), str(sam_file[0])
+    first = sam.load(device=CPU, options=sam.Options(model=path), resources=kept)
+    second = sam.load(device=CPU, options=sam.Options(model=path, max_prompts=4), resources=kept)
     assert first._backend is second._backend
 
 
@@ -340,7 +342,6 @@ def fake_ultralytics(monkeypatch, answer):
         return ask
     package = types.SimpleNamespace(FastSAM=model, SAM=model)
     monkeypatch.setitem(sys.modules, 'ultralytics', package)
-    ultralytics._network.cache_clear()
     return calls
 
 
@@ -374,6 +375,5 @@ def test_ultralytics_may_find_nothing_or_be_absent(monkeypatch, tmp_path):
     made = ultralytics.load(device=CPU, options=options)
     assert len(made(picture(20, 30), torch.tensor([[3.0, 4.0]])).masks) == 0
     monkeypatch.setitem(sys.modules, 'ultralytics', None)
-    ultralytics._network.cache_clear()
     with pytest.raises(PipelineError, match='pip install'):
         ultralytics.load(device=CPU, options=options)

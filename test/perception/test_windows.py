@@ -7,6 +7,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import MaskOutput, WindowedOutput
+from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.perception.windows import merge_windows, plan_windows
 
 
@@ -54,3 +55,17 @@ def test_windows_outside_of_the_image_are_refused():
         WindowedOutput((window,), ((0, 3),), (4, 6), (9, 9))
     with pytest.raises(ValueError, match='one offset'):
         WindowedOutput((window,), (), (4, 6), (9, 9))
+
+
+@pytest.mark.parametrize('name', ['plain', 'max_entropy', 's2'])
+def test_without_repair_a_nan_in_a_window_stays_where_it_is(name):
+    """A product along the row would carry it to every column."""
+    torch.manual_seed(0)
+    windows = [MaskOutput(torch.randn(5, 4), torch.randn(5, 8, 8), (16, 16)) for _ in range(2)]
+    whole = WindowedOutput(tuple(windows), ((0, 0), (0, 16)), (16, 32), (32, 64))
+    clean = evaluate(whole, name, sanitize=False).score
+    windows[0].mask_logits[:, 0, 0] = torch.nan
+    broken = evaluate(whole, name, sanitize=False).score
+    assert broken[0, 0].isnan() and broken[8:].isfinite().all() and broken[:, 8:].isfinite().all()
+    torch.testing.assert_close(broken[8:], clean[8:])
+    assert int(evaluate(whole, name).sanitized) == 5

@@ -13,6 +13,7 @@ from road_anomaly_ros.perception import dense  # noqa: E402
 from road_anomaly_ros.perception.contract import MaskOutput  # noqa: E402
 from road_anomaly_ros.perception.dense import MaskSource, QueryVectors  # noqa: E402
 from road_anomaly_ros.perception.kernels import cpu, gpu  # noqa: E402
+from road_anomaly_ros.perception.resources import Resources  # noqa: E402
 from road_anomaly_ros.perception.scorers import evaluate  # noqa: E402
 
 SCORERS = ('max_entropy', 'rba', 's2', 'maskomaly', 'mask2anomaly')
@@ -82,8 +83,6 @@ def twice(call, *arguments):
     for on in (True, False):
         gpu.available = lambda device, on=on: on
         found.append(call(*arguments))
-    if gpu._refused:
-        raise RuntimeError('the kernel did not run') from gpu._refused[0]
     return found
 
 
@@ -99,8 +98,12 @@ def broken(queries, columns):
     return values
 
 
+def must_run(_, kernel, error):
+    raise RuntimeError(f'the kernel {kernel} did not run') from error
+
+
 def main():
-    cpu.loops = None
+    cpu.loops, Resources.fail = None, must_run
     for values in (broken(7, 5), broken(4, 4).half(), torch.zeros(0, 3)):
         for clean in (dense.sanitize_classes, dense.sanitize_planes):
             for ours, theirs in zip(*twice(clean, values), strict=True):

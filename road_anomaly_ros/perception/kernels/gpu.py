@@ -16,7 +16,6 @@ nothing wide is stored unasked.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception.kernels.vectors import Block, QueryVectors
+from road_anomaly_ros.perception.resources import Resources, is_out_of_memory
 
 try:
     from road_anomaly_ros.perception.kernels import programs
@@ -44,25 +44,27 @@ ABSENT = -3e38  # stands for -inf
 
 Result = TypeVar('Result')
 
-_log = logging.getLogger(__name__)
-_refused: list[Exception] = []  # why the kernel is not used any more
-
-
 def available(device: torch.device) -> bool:
-    """Tell whether the kernel can run on `device`."""
-    return programs is not None and device.type == 'cuda' and not _refused
+    """Tell whether there are kernels for `device`."""
+    return programs is not None and device.type == 'cuda'
 
 
-def attempt(kernel: Callable[..., Result], *arguments: Any) -> Result | None:
-    """Return what the kernel computes, or None once it cannot be built here."""
+def attempt(
+    resources: Resources, kernel: Callable[..., Result], given: Tensor, *arguments: Any
+) -> Result | None:
+    """Return kernel(given, *arguments), or None where it does not run on the device of `given`.
+
+    What fails once is not tried again with these `resources`. Raises what means that the device
+    is out of memory: that passes, and is for those who can free some.
+    """
+    if not available(given.device) or resources.refuses(kernel.__name__):
+        return None
     try:
-        return kernel(*arguments)
+        return kernel(given, *arguments)
     except Exception as error:  # Triton raises of its own, and of the C compiler
-        _refused.append(error)
-        _log.warning(
-            'the Triton kernel does not run here, torch does its work: %s',
-            ' '.join(str(error).split())[:200],
-        )
+        if is_out_of_memory(error):
+            raise
+        resources.fail(kernel.__name__, error)
         return None
 
 

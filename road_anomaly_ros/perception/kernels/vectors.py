@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from road_anomaly_ros.perception.contract import UNLABELLED
+
 
 @dataclass(frozen=True)
 class QueryVectors:
@@ -79,6 +81,11 @@ class QueryVectors:
         ]
 
 
+def label_type(classes: int) -> torch.dtype:
+    """Return the type of labels that must tell so many classes, and 255 for none, apart."""
+    return torch.uint8 if classes <= UNLABELLED else torch.int32
+
+
 @dataclass(frozen=True)
 class Taps:
     """Bilinear interpolation along one axis, half-pixel centres, edges repeated."""
@@ -134,9 +141,9 @@ class Features:
 class Block:
     """The accumulators of some image rows and columns, r by c of them.
 
-    `max_s` float32 [r,c] and `label` uint8 [r,c] are the maximum of the semantic map over the
-    classes and where it is (ties go to the lowest), `maps` [r,c] what was asked for by name.
-    `semantic` float32 [K,r,c] is there where the scorer asked to keep it, `features` where
+    `max_s` float32 [r,c] and `label` [r,c] (see `label_type`) are the maximum of the semantic map
+    over the classes and where it is (ties go to the lowest), `maps` [r,c] what was asked for by
+    name. `semantic` float32 [K,r,c] is there where the scorer asked to keep it, `features` where
     it gave some; `classes` is K. `from_queries` tells mask models from pixel models.
     """
 
@@ -161,7 +168,7 @@ class Block:
         peak, index = semantic.max(dim=0)
         return cls(
             peak,
-            index.to(torch.uint8),
+            index.to(label_type(len(semantic))),
             semantic,
             maps,
             frame,

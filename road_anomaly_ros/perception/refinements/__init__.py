@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import LabelSet, Segments
 from road_anomaly_ros.perception.refinements import filters, segmentwise
 from road_anomaly_ros.perception.refinements.base import REFINEMENTS, RefineContext, Refinement
+from road_anomaly_ros.perception.refinements.cover import check_index
 from road_anomaly_ros.perception.registry import build_options
 
 __all__ = [
@@ -43,22 +45,26 @@ def refine(name: str, score: Map, masks: Map | Segments | None = None, *,
     """
     entry = REFINEMENTS[name]
     chosen: Any = build_options(entry.options, options, f'refinement.{name}.')
-    values = torch.as_tensor(score)
+    values = as_tensor(score)
     context = RefineContext(image=values)
     if masks is not None:
         context.source = lambda _: _segments(masks, values.device)
     if labels is not None:
-        context.labels = torch.as_tensor(labels, device=values.device)
+        context.labels = as_tensor(labels).to(values.device)
         count = max(drivable, default=-1) + 1
         context.label_set = LabelSet(('',) * count, ((0, 0, 0),) * count, tuple(drivable))
     refined = entry.make(values, context, chosen)
+    if refined.data_ptr() == values.data_ptr():     # nothing to refine; the result is the caller's
+        refined = refined.clone()
     return refined if isinstance(score, torch.Tensor) else refined.numpy()
 
 
 def _segments(masks: Map | Segments, device: torch.device) -> Segments:
     if isinstance(masks, Segments):
         return masks
-    given = torch.as_tensor(masks, device=device)
+    given = as_tensor(masks).to(device)
     if given.ndim == 2 and given.dtype != torch.bool and not given.is_floating_point():
-        return Segments(index=given)
+        index = given.long()
+        check_index(index)
+        return Segments(index=index)
     return Segments(masks=given)

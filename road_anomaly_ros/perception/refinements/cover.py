@@ -43,12 +43,25 @@ def cover_of(segments: Segments, size: tuple[int, int]) -> Cover:
     """Return how the segments cover a map of `size` (H, W).
 
     Segments at another resolution are resized by nearest neighbour, source index floor(i * scale).
+    ValueError for an index beyond 0 .. N-1; on a GPU, where looking would wait for the device,
+    pixels of such numbers lie in no segment.
     """
     if segments.index is not None:
+        if segments.index.device.type == 'cpu':
+            check_index(segments.index)
         return _Partition(segments.index, size)
     if segments.masks is None:
         raise ValueError('expected masks [N,h,w] or index [h,w], got neither')
     return _Masks(segments.masks, size)
+
+
+def check_index(index: torch.Tensor) -> None:
+    """Raise ValueError where an index [h, w] holds numbers that no 0 .. N-1 can reach."""
+    most = int(index.max()) if index.numel() else -1
+    if most >= index.numel():
+        raise ValueError(f'expected segments numbered 0 .. N-1, so below {index.numel()} in '
+                         f'{index.numel()} pixels, got {most}; number them anew, as '
+                         'numpy.unique(index, return_inverse=True) does')
 
 
 class _Cells:
@@ -89,7 +102,7 @@ class _Partition:
         self.count = index.numel() + 1
         self._cells = _Cells(size, index.shape, index.device)
         index = _resize(index, self._cells.shape).flatten().long()
-        self._index = torch.where(index < 0, self.count - 1, index)
+        self._index = torch.where(index < 0, self.count - 1, index).clamp_(max=self.count - 1)
 
     def sums(self, score: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """See Cover."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception import dense
+from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import (
     UNLABELLED,
     LabelSet,
@@ -22,6 +22,7 @@ from road_anomaly_ros.perception.contract import (
     WindowedOutput,
 )
 from road_anomaly_ros.perception.registry import build_options
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers import (
     external,
     learned,
@@ -44,6 +45,7 @@ __all__ = [
     'evaluate',
     'external',
     'learned',
+    'load',
     'mask2anomaly',
     'maskomaly',
     'queries',
@@ -60,7 +62,7 @@ Output = MaskOutput | WindowedOutput | PixelOutput | MapOutput
 class DenseResult:
     """Labels, score and the extra maps that were asked for; `sanitized` counts repaired inputs."""
 
-    labels: Tensor  # [H, W] uint8 argmax_k S_k
+    labels: Tensor  # [H, W] argmax_k S_k, uint8; int32 of more than 255 classes
     score: Tensor  # [H, W] float32, higher is stranger
     sanitized: Tensor  # 0-d int64, on the device
     extras: Mapping[str, Tensor] = field(default_factory=dict)
@@ -75,13 +77,15 @@ def evaluate(
     upsample: str = 'logits',
     sanitize: bool = True,
     extras: Sequence[str] = (),
+    resources: Resources | None = None,
 ) -> DenseResult:
     """Score one segmenter output at `size` (H, W), by default that of the camera image.
 
     `options` is the scorer's options dataclass or a mapping of option names; None means the
     defaults. `extras` names intermediate maps to be kept: `max_s` or one of those that the scorer
-    computes. A mirrored image is scored like any other; the caller mirrors the score back. Raises
-    ValueError for unknown names and for a query scorer on a pixel model.
+    computes. A mirrored image is scored like any other; the caller mirrors the score back.
+    `resources` keep for the next call what this one loads. Raises ValueError for unknown names and
+    for a query scorer on a pixel model.
     """
     entry = SCORERS[scorer]
     options = entry.options() if options is None else options
@@ -90,8 +94,10 @@ def evaluate(
     method = entry.make
     _refuse_kind(scorer, method, _kind(output))
     _refuse_extras(scorer, method, extras)
+    resources = resources or Resources(_device(output))
+    options = method.load(options, resources)
     source, vectors = _prepare(
-        output, method, options, size or output.image_size, upsample, sanitize
+        output, method, options, size or output.image_size, upsample, sanitize, resources
     )
 
     def epilogue(block: dense.Block) -> Mapping[str, Tensor]:
@@ -111,6 +117,14 @@ def _kind(output: Output) -> str:
     return 'pixel' if isinstance(output, PixelOutput) else 'mask'
 
 
+def _device(output: Output) -> torch.device:
+    if isinstance(output, WindowedOutput):
+        return output.windows[0].mask_logits.device
+    if isinstance(output, MapOutput):
+        return output.score.device
+    return output.logits.device if isinstance(output, PixelOutput) else output.mask_logits.device
+
+
 def _prepare(
     output: Output,
     method: Scorer,
@@ -118,16 +132,19 @@ def _prepare(
     size: tuple[int, int],
     upsample: str,
     sanitize: bool,
+    resources: Resources,
 ) -> tuple[Any, dense.QueryVectors | None]:
     if upsample not in dense.UPSAMPLE:
         raise ValueError(f'upsample: expected one of {list(dense.UPSAMPLE)}, got {upsample!r}')
     if isinstance(output, MapOutput):
         return external.map_source(output, size, sanitized=sanitize), None
     if isinstance(output, PixelOutput):
-        return dense.PlaneSource.of(output, size, sanitized=sanitize), None
+        return dense.PlaneSource.of(output, size, sanitized=sanitize, resources=resources), None
     if isinstance(output, WindowedOutput):
-        return windowed.merged_source(output, method, options, size, sanitized=sanitize)
-    source = dense.MaskSource(output, size, sanitized=sanitize)
+        return windowed.merged_source(
+            output, method, options, size, sanitized=sanitize, resources=resources
+        )
+    source = dense.MaskSource(output, size, sanitized=sanitize, resources=resources)
     vectors = method.prepare(source, options)
     return (source if upsample == 'logits' else source.low_resolution(vectors)), vectors
 
@@ -152,9 +169,14 @@ def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
     """
     maps = tuple(getattr(segmenter, 'feature_maps', ()))
     try:
-        return SCORERS[scorer].make.bind(options, segmenter.model_dir, maps)
+        return SCORERS[scorer].make.bind(options, segmenter, maps)
     except ValueError as error:
         raise ValueError(f'scorer.{scorer}.{error}') from None
+
+
+def load(scorer: str, options: Any, resources: Resources) -> Any:
+    """Return the options with what they name loaded onto the device, kept by `resources`."""
+    return SCORERS[scorer].make.load(options, resources)
 
 
 def _refuse_kind(name: str, method: Scorer, kind: str) -> None:
@@ -192,21 +214,13 @@ def score_map(
     on their device. Raises ValueError for unknown names, values and shapes.
     """
     from_arrays = not isinstance(mask_logits, Tensor)
-    masks = _tensor(mask_logits)
+    masks = as_tensor(mask_logits)
     height_width = tuple(int(length) for length in (masks.shape[-2:] if size is None else size))
     output: MaskOutput | PixelOutput
     if class_logits is None:
         output = PixelOutput(masks, height_width)  # type: ignore[arg-type]
     else:
-        classes = _tensor(class_logits).to(masks.device)
+        classes = as_tensor(class_logits).to(masks.device)
         output = MaskOutput(classes, masks, height_width)  # type: ignore[arg-type]
     score = evaluate(output, name, options, upsample=upsample, sanitize=sanitize_inputs).score
     return score.numpy() if from_arrays else score
-
-
-def _tensor(values: Any) -> Tensor:
-    """Return a tensor that shares memory where it can; read-only arrays are copied."""
-    if isinstance(values, Tensor):
-        return values.detach()
-    array = np.ascontiguousarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
 from road_anomaly_ros.perception.registry import Registry
+from road_anomaly_ros.perception.resources import Resources
 
 Maps = Mapping[str, Tensor]
 ANY_KIND = ('mask', 'pixel')
@@ -32,10 +32,16 @@ def accept_all(options: Any, kind: str, labels: LabelSet) -> None:
     """Accept every choice of options."""
 
 
-def keep_options(options: Any, model_dir: Path | None, maps: tuple[str, ...]) -> tuple[Any, str]:
+def keep_options(options: Any, segmenter: Any, maps: tuple[str, ...]) -> tuple[Any, str]:
     """Leave the options as they are and ask for no features."""
-    del model_dir, maps
+    del segmenter, maps
     return options, ''
+
+
+def nothing_to_load(options: Any, resources: Resources) -> Any:
+    """Leave the options as they are."""
+    del resources
+    return options
 
 
 def chosen(ids: tuple[int, ...], length: int, device: torch.device) -> Tensor:
@@ -54,9 +60,10 @@ class Scorer:
     ..., name: map}. `needs` names the accumulators read, `kinds` the outputs it can score,
     `extras` the maps that its epilogue gives besides the score. `threshold` (inf = must be
     calibrated) and `display` are starting values for models without a calibration; obstacles lie
-    above the threshold. `check` refuses options that cannot work. `bind(options, model_dir,
-    maps)` completes options for one model, of whose feature maps it names one or ''. Of `extras`,
-    `merged` are averaged over windows instead of being computed from the merged semantic map.
+    above the threshold. `check` refuses options that cannot work. `bind(options, segmenter,
+    maps)` completes options for one model, of whose feature maps it names one or '';
+    `load(options, resources)` puts in what must be loaded onto the device. Of `extras`, `merged`
+    are averaged over windows instead of being computed from the merged semantic map.
     """
 
     epilogue: Callable[[Block, Any], Tensor | Maps]
@@ -68,9 +75,8 @@ class Scorer:
     threshold: float = math.inf
     display: tuple[float, float] = (0.0, 1.0)
     check: Callable[[Any, str, LabelSet], None] = field(default=accept_all)
-    bind: Callable[[Any, Path | None, tuple[str, ...]], tuple[Any, str]] = field(
-        default=keep_options
-    )
+    bind: Callable[[Any, Any, tuple[str, ...]], tuple[Any, str]] = field(default=keep_options)
+    load: Callable[[Any, Resources], Any] = field(default=nothing_to_load)
     merged: tuple[str, ...] = ()
 
 

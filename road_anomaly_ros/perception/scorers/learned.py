@@ -5,18 +5,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from road_anomaly_ros.perception import heads
 from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Maps, Scorer
+
+_HEADS = 8                          # kept loaded, for those who compare them
 
 
 @dataclass(frozen=True)
@@ -26,31 +28,46 @@ class HeadOptions:
     checkpoint: str = option(
         '', 'Folder of the head (head.safetensors and head.json); empty for the one that comes '
         'with the model.')
+    head: heads.Running | None = None       # no option: what `load` put in
 
 
-def bind(kind: str) -> Callable[[HeadOptions, Path | None, tuple[str, ...]],
-                                tuple[HeadOptions, str]]:
+def bind(kind: str) -> Callable[[HeadOptions, Any, tuple[str, ...]], tuple[HeadOptions, str]]:
     """Return the function that finds the head of a model and refuses one that is not its own."""
-    def bound(options: HeadOptions, model_dir: Path | None,
+    def bound(options: HeadOptions, segmenter: Any,
               maps: tuple[str, ...]) -> tuple[HeadOptions, str]:
-        folder = heads.find_head(kind, options.checkpoint, model_dir)
-        info = heads.load_head(folder).info
-        heads.check_head(info, folder, kind, model_dir, maps)
+        folder = heads.find_head(kind, options.checkpoint, segmenter.model_dir)
+        info = heads.read_info(folder / heads.INFO)
+        heads.check_head(info, folder, kind, heads.weights_of(segmenter), maps)
         return dataclasses.replace(options, checkpoint=str(folder)), info.features
     return bound
 
 
-@functools.lru_cache(maxsize=8)
-def _on_device(folder: str, device: torch.device) -> heads.Running:
-    if not folder:
+def load(options: HeadOptions, resources: Resources) -> HeadOptions:
+    """Return the options with the head on the device; a head that was written anew is read anew.
+
+    ValueError without a folder, PipelineError where the head is damaged.
+    """
+    if options.head is not None and options.head.device == resources.device:
+        return options
+    folder = Path(options.checkpoint)
+    if not options.checkpoint:
         raise ValueError("checkpoint: expected the folder of a head; '' stands for the one of the "
                          'model only inside a pipeline')
-    return heads.load_head(folder).to(device)
+    head = resources.get(
+        'head', heads.stamp_of(folder), lambda: heads.load_head(folder).to(resources.device),
+        most=_HEADS)
+    return dataclasses.replace(options, head=head)
+
+
+def _loaded(options: HeadOptions) -> heads.Running:
+    if options.head is None:
+        raise ValueError('expected a loaded head, got none; use evaluate, or call load')
+    return options.head
 
 
 def vectors(source: MaskSource, options: HeadOptions) -> QueryVectors:
     """Weigh queries as for the semantic map, and reduce the features at their own resolution."""
-    head = _on_device(options.checkpoint, source.mask_logits.device)
+    head = _loaded(options)
     known = source.probabilities()[:, :-1].float()
     features = head.visual(source.output.features)
     return QueryVectors(known, keep=isinstance(head, heads.RunningHead), features=features)
@@ -69,8 +86,7 @@ def head_score(block: Block, options: HeadOptions) -> Maps:
 
 def logits(block: Block, options: HeadOptions) -> Tensor:
     """Return the head's raw output [r,W]."""
-    head = _on_device(options.checkpoint, block.semantic.device)
-    return head.logits(block.semantic, block.features)
+    return _loaded(options).logits(block.semantic, block.features)
 
 
 _STUDY = 'EoMT with anomaly heads, section 3.4'
@@ -79,4 +95,4 @@ for _kind, _needs, _source in (
         ('head_v3', {'features'}, 'ours: trained with the segmenter, resized as masks are')):
     SCORERS.register(_kind, HeadOptions)(Scorer(
         head_score, _source, vectors, frozenset(_needs), MASKS_ONLY,
-        extras=('logit',), threshold=0.5, bind=bind(_kind), merged=('logit',)))
+        extras=('logit',), threshold=0.5, bind=bind(_kind), load=load, merged=('logit',)))

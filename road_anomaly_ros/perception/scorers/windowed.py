@@ -11,18 +11,21 @@ import torch
 
 from road_anomaly_ros.perception import dense
 from road_anomaly_ros.perception.contract import WindowedOutput
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers.base import Maps, Scorer
 from road_anomaly_ros.perception.windows import merge_windows
 
 
 def merged_source(output: WindowedOutput, method: Scorer, options: Any, size: tuple[int, int], *,
-                  sanitized: bool) -> tuple[dense.PlaneSource, dense.QueryVectors]:
+                  sanitized: bool, resources: Resources
+                  ) -> tuple[dense.PlaneSource, dense.QueryVectors]:
     """Return the mean of what the windows accumulate at their own size, to be resized to `size`.
 
     The order is that of the original EoMT: logits are resized to the window, the semantic map is
     formed there, windows are averaged, the mean is resized. Counts of the frame are added up.
     """
-    sources = [dense.MaskSource(window, window.image_size, sanitized=sanitized)
+    sources = [dense.MaskSource(window, window.image_size, sanitized=sanitized,
+                                resources=resources)
                for window in output.windows]
     vectors = [method.prepare(source, options) for source in sources]
     found = [_planes(source, weights, method, options)
@@ -32,7 +35,7 @@ def merged_source(output: WindowedOutput, method: Scorer, options: Any, size: tu
     repaired = torch.stack([source.sanitized for source in sources]).sum()
     frame = {name: torch.stack([weights.frame[name] for weights in vectors]).sum(0)
              for name in vectors[0].frame}
-    return (dense.PlaneSource(merged, names, size, repaired),
+    return (dense.PlaneSource(merged, names, size, repaired, finite=sanitized),
             dense.QueryVectors(vectors[0].semantic, frame=frame))
 
 

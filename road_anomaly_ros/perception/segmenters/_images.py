@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,9 +149,8 @@ def _round_up(size: Size, step: int) -> Size:
     return math.ceil(size[0] / step) * step, math.ceil(size[1] / step) * step
 
 
-@functools.lru_cache(maxsize=16)
 def _planes(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, device=device).view(-1, 1, 1)
+    return torch.tensor(values).view(-1, 1, 1).to(device, non_blocking=True)
 
 
 def _pad(pixels: torch.Tensor, canvas: Size) -> torch.Tensor:

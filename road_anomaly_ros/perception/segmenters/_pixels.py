@@ -25,6 +25,7 @@ class PixelSegmenter:
                  labels: LabelSet, model_dir: Path | None, preprocessing: Preprocessing,
                  device: torch.device, precision: torch.dtype) -> None:
         self.labels, self.model_dir = labels, model_dir
+        self.weights = model_dir                # the file, where that is not the whole directory
         self._network = network.requires_grad_(False).to(device)
         self._forward, self._preprocessing = forward, preprocessing
         self._device, self._precision = device, precision

@@ -63,7 +63,7 @@ class EomtSegmenter:
                  options: Options) -> None:
         self.labels = labels_of(model.config, source)
         self.num_queries = int(model.config.num_queries)
-        self.model_dir = model_dir
+        self.model_dir, self.weights = model_dir, source
         self._network = _without_chance(model.to(device)).requires_grad_(False)
         self._input = (model.config.image_size, model.config.image_size)
         self._preprocessing, self._options = preprocessing, options

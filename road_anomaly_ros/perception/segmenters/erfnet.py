@@ -143,9 +143,11 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
     preprocessing = Preprocessing.from_stored({
         'size': {'height': options.height, 'width': options.width}, 'size_divisor': _STRIDE,
         'do_normalize': False})
-    return PixelSegmenter(
+    segmenter = PixelSegmenter(
         network, lambda net, pixels: net(pixels), labels=label_set(_names(_outputs(state, path))),
         model_dir=path.parent, preprocessing=preprocessing, device=device, precision=precision)
+    segmenter.weights = path
+    return segmenter
 
 
 def _outputs(state: dict[str, torch.Tensor], path: Path) -> int:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 
+from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import LabelSet, MapOutput
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import check_image
@@ -60,9 +61,9 @@ class ExternalMaps:
 
 def _score(values: Any, device: torch.device) -> torch.Tensor:
     if isinstance(values, np.ndarray):
-        if values.dtype == np.uint16:       # not every operation of torch knows uint16
+        if values.dtype.newbyteorder('=') == np.uint16:  # not every operation of torch knows it
             values = values.astype(np.float32) / np.float32(65535)
-        values = torch.from_numpy(np.ascontiguousarray(values))
+        values = as_tensor(values)
     if not isinstance(values, torch.Tensor):
         raise TypeError(f'expected an anomaly map as array or tensor, got {type(values).__name__}')
     if values.ndim != 2 or min(values.shape) < 1:

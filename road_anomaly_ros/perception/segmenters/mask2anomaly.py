@@ -48,8 +48,10 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
     # Whole cells of the mask logits, so that cutting the padding off is exact.
     preprocessing = Preprocessing.from_stored(
         {'size': size, 'size_divisor': _STRIDE}).padded_to(_DIVISOR)
-    return MaskSegmenter(
+    segmenter = MaskSegmenter(
         Network(network, global_branches), labels=labels_of(network.config, path),
         num_queries=network.config.num_queries, model_dir=path.parent,
         preprocessing=preprocessing, device=device, precision=precision,
         features=options.features)
+    segmenter.weights = path
+    return segmenter

@@ -61,6 +61,7 @@ class MaskSegmenter:
                  feature_maps: tuple[str, ...] = FEATURE_MAPS) -> None:
         self.feature_maps = feature_maps
         self.labels, self.num_queries, self.model_dir = labels, num_queries, model_dir
+        self.weights = model_dir                # the file, where that is not the whole directory
         # Convolutions of the CPU are a quarter faster on channels_last, at equal results.
         cpu = device.type == 'cpu'
         self._layout = torch.channels_last if cpu else torch.contiguous_format

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -16,9 +17,12 @@ from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import PipelineError, Prompts, Segments
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources, stamp
 from road_anomaly_ros.perception.segments._prompts import choose_points, grid_points
+from road_anomaly_ros.perception.weights import weight_files
 
 Size = tuple[int, int]
+Network = TypeVar('Network')
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,14 @@ def _boxes(masks: torch.Tensor) -> torch.Tensor:
         found.append((low, line.shape[1] - line.flip(1).argmax(1)))
     (left, right), (top, bottom) = found
     return torch.stack([left, top, right, bottom], 1).float()
+
+
+def shared_network(resources: Resources | None, name: str, source: Path,
+                   make: Callable[[], Network]) -> Network:
+    """Return what `make` reads from a file or directory; other options must not read it again."""
+    if resources is None:
+        return make()
+    return resources.get('segments', (name, source, stamp(weight_files(source))), make)
 
 
 def needs_weights(name: str, path: str, files: str) -> None:

@@ -12,6 +12,7 @@ from skimage import segmentation
 
 from road_anomaly_ros.perception.contract import Segments
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._images import reduced
 
 SOURCE = 'Felzenszwalb and Huttenlocher 2004; scikit-image'
@@ -49,6 +50,7 @@ class Felzenszwalb:
         return Segments(index=torch.from_numpy(index.astype(np.int32)).to(image.device))
 
 
-def load(*, device: torch.device, options: Options) -> Felzenszwalb:
+def load(*, device: torch.device, options: Options,
+         resources: Resources | None = None) -> Felzenszwalb:
     """Return the source; it computes on the CPU and answers on the device of the image."""
     return Felzenszwalb(options)

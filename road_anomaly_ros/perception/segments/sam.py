@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ import torch
 
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
     PromptedSegments,
     PromptOptions,
     needs_weights,
+    shared_network,
 )
 from road_anomaly_ros.perception.weights import load_state, read_state, weights_file
 
@@ -65,14 +66,15 @@ class SamBackend:
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=True)
 
 
-def load(*, device: torch.device, options: Options) -> PromptedSegments:
+def load(*, device: torch.device, options: Options,
+         resources: Resources | None = None) -> PromptedSegments:
     """Load a SAM; PipelineError, in one line with the remedy, where that cannot work."""
     needs_weights('sam', options.model, 'a file such as sam_vit_b_01ec64.pth')
     path = weights_file(options.model, ('.pth', '.pt', '.safetensors'), 'segment source sam')
-    return PromptedSegments(_backend(path, device), options, device)
+    backend = shared_network(resources, 'sam', path, lambda: _backend(path, device))
+    return PromptedSegments(backend, options, device)
 
 
-@functools.lru_cache(maxsize=1)         # other options must not read the weights again
 def _backend(path: Path, device: torch.device) -> SamBackend:
     state = read_state(path)
     try:

@@ -4,17 +4,19 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
     PromptedSegments,
     PromptOptions,
     needs_weights,
+    shared_network,
 )
 from road_anomaly_ros.perception.segments.sam_hf import TransformersBackend
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
@@ -45,16 +47,18 @@ class Sam2Backend(TransformersBackend):
         self.side = int(network.config.prompt_encoder_config.image_size)
 
 
-def load(*, device: torch.device, options: Options) -> PromptedSegments:
+def load(*, device: torch.device, options: Options,
+         resources: Resources | None = None) -> PromptedSegments:
     """Load a SAM 2; PipelineError, in one line with the remedy, where that cannot work."""
     needs_weights('sam2', options.model,
                   'a directory or hub name such as facebook/sam2.1-hiera-tiny')
-    return PromptedSegments(_backend(options.model, device), options, device)
+    directory = model_directory(options.model)
+    backend = shared_network(resources, 'sam2', directory, lambda: _backend(directory, device))
+    return PromptedSegments(backend, options, device)
 
 
-@functools.lru_cache(maxsize=1)         # other options must not read the weights again
-def _backend(model: str, device: torch.device) -> Sam2Backend:
+def _backend(directory: Path, device: torch.device) -> Sam2Backend:
     from transformers import Sam2Model
-    network = load_pretrained(Sam2Model, model_directory(model), ignore=_VIDEO,
+    network = load_pretrained(Sam2Model, directory, ignore=_VIDEO,
                               also='sam2_video')
     return Sam2Backend(network.requires_grad_(False).to(device))

@@ -4,17 +4,19 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
     PromptedSegments,
     PromptOptions,
     needs_weights,
+    shared_network,
 )
 from road_anomaly_ros.perception.weights import load_pretrained, model_directory
 
@@ -52,14 +54,16 @@ class TransformersBackend:
         return found.pred_masks[0], found.iou_scores[0]
 
 
-def load(*, device: torch.device, options: Options) -> PromptedSegments:
+def load(*, device: torch.device, options: Options,
+         resources: Resources | None = None) -> PromptedSegments:
     """Load a SAM; PipelineError, in one line with the remedy, where that cannot work."""
     needs_weights('sam_hf', options.model, 'a directory or hub name such as facebook/sam-vit-base')
-    return PromptedSegments(_backend(options.model, device), options, device)
+    directory = model_directory(options.model)
+    backend = shared_network(resources, 'sam_hf', directory, lambda: _backend(directory, device))
+    return PromptedSegments(backend, options, device)
 
 
-@functools.lru_cache(maxsize=1)         # other options must not read the weights again
-def _backend(model: str, device: torch.device) -> TransformersBackend:
+def _backend(directory: Path, device: torch.device) -> TransformersBackend:
     from transformers import SamModel
-    network = load_pretrained(SamModel, model_directory(model), ignore=_TIED)
+    network = load_pretrained(SamModel, directory, ignore=_TIED)
     return TransformersBackend(network.requires_grad_(False).to(device))

@@ -8,7 +8,6 @@ files whose origin you trust.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,13 @@ from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import PipelineError, Prompts, Segments
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
     PromptOptions,
     limited,
     needs_weights,
     points_for,
+    shared_network,
     size_of,
 )
 from road_anomaly_ros.perception.weights import reason, weights_file
@@ -75,14 +76,15 @@ class UltralyticsSegments:
         return Segments(masks=(planes > 0.5).to(image.device), scores=scores.to(image.device))
 
 
-def load(*, device: torch.device, options: Options) -> UltralyticsSegments:
+def load(*, device: torch.device, options: Options,
+         resources: Resources | None = None) -> UltralyticsSegments:
     """Load the model; PipelineError, in one line with the remedy, where that cannot work."""
     needs_weights('ultralytics', options.model, 'a file such as FastSAM-s.pt')
     path = weights_file(options.model, ('.pt',), 'segment source ultralytics')
-    return UltralyticsSegments(_network(path), options, device)
+    network = shared_network(resources, 'ultralytics', path, lambda: _network(path))
+    return UltralyticsSegments(network, options, device)
 
 
-@functools.lru_cache(maxsize=1)         # other options must not read the weights again
 def _network(path: Path) -> Any:
     try:
         package = importlib.import_module('ultralytics')

@@ -18,6 +18,7 @@ from skimage import segmentation
 
 from road_anomaly_ros.perception.contract import Segments
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._images import reduced
 
 SOURCE = 'ours: watershed of the gradient, basins merged'
@@ -66,7 +67,8 @@ class Watershed:
         return Segments(index=torch.from_numpy(index).to(image.device))
 
 
-def load(*, device: torch.device, options: Options) -> Watershed:
+def load(*, device: torch.device, options: Options,
+         resources: Resources | None = None) -> Watershed:
     """Return the source; it computes on the CPU and answers on the device of the image."""
     return Watershed(options)
 
