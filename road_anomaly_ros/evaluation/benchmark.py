@@ -28,8 +28,8 @@ CURVE = 'docs/precision_recall.svg'     # beside the README
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
 SEED = 1
 # Scores by the ids of CamVid's classes, where a score asks for some.
-OPTIONS = {'scorer.mask2anomaly.refine_class_ids': (0, 1, 2, 4, 5, 6, 7),
-           'scorer.mask2anomaly.paper_class_ids': (3, 8, 9, 10)}
+OPTIONS = {'scorers.mask2anomaly.refine_class_ids': (0, 1, 2, 4, 5, 6, 7),
+           'scorers.mask2anomaly.paper_class_ids': (3, 8, 9, 10)}
 _HEADS = ('head_v1', 'head_v2')
 _NOT_MEASURED = ('external',)       # it is fed with maps of another method
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from road_anomaly_ros.perception import dense
+from road_anomaly_ros.perception import dense, naming
 from road_anomaly_ros.perception.contract import (
     UNLABELLED,
     LabelSet,
@@ -86,7 +86,7 @@ def evaluate(
     entry = SCORERS[scorer]
     options = entry.options() if options is None else options
     if isinstance(options, Mapping):
-        options = build_options(entry.options, options, f'scorer.{scorer}.')
+        options = build_options(entry.options, options, naming.prefix('scorer', scorer))
     method = entry.make
     _refuse_kind(scorer, method, _kind(output))
     _refuse_extras(scorer, method, extras)
@@ -142,7 +142,7 @@ def check(scorer: str, options: Any, *, kind: str, labels: LabelSet) -> None:
     try:
         method.check(options, kind, labels)
     except ValueError as error:
-        raise ValueError(f'scorer.{scorer}.{error}') from None
+        raise ValueError(f'{naming.prefix("scorer", scorer)}{error}') from None
 
 
 def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
@@ -154,7 +154,7 @@ def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
     try:
         return SCORERS[scorer].make.bind(options, segmenter.model_dir, maps)
     except ValueError as error:
-        raise ValueError(f'scorer.{scorer}.{error}') from None
+        raise ValueError(f'{naming.prefix("scorer", scorer)}{error}') from None
 
 
 def _refuse_kind(name: str, method: Scorer, kind: str) -> None:
