@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from road_anomaly_ros.perception import naming
+from road_anomaly_ros.perception import naming, parameter_file
 from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.perception.objects import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
@@ -113,11 +111,14 @@ class PipelineConfig:
         source: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
         **overrides: Any,
     ) -> PipelineConfig:
-        """Build from a YAML file, a mapping, a config or nothing; `overrides` win."""
+        """Build from a YAML file, a mapping, a config or nothing; `overrides` win.
+
+        The file is plain or one of ROS parameters, as in config/.
+        """
         if isinstance(source, PipelineConfig):
             return source.replace(overrides)
         if isinstance(source, (str, Path)):
-            source = _read_yaml(Path(source))
+            source = _settings_of(Path(source))
         given, wins = (naming.told(flatten(tree)) for tree in (source or {}, overrides))
         return cls().replace({**given, **wins})
 
@@ -231,13 +232,17 @@ def _checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: parameter(name).check(value) for name, value in values.items()}
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except FileNotFoundError:
-        raise ValueError(f'expected a configuration file, found nothing at {path}') from None
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
-    if not isinstance(tree, Mapping):
-        raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
-    return tree
+def _settings_of(path: Path) -> Mapping[str, Any]:
+    """Return the settings of a file; in one of ROS parameters a default is left open, not set."""
+    tree = parameter_file.read(path)
+    if not parameter_file.sections(tree):
+        return tree
+    values = parameter_file.chain_values(tree, path)
+    return {name: value for name, value in values.items() if not _is_default(name, value)}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    top = {item.name: item for item in options_of(PipelineConfig)}
+    item = top[name] if name in top else parameter(name)
+    value = item.check(value)
+    return value == item.default or (value != value and item.default != item.default)

@@ -14,17 +14,17 @@ from typing import Any
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
-from road_anomaly_ros.perception import PipelineConfig, naming
+from road_anomaly_ros.perception import PipelineConfig, naming, parameter_file
 from road_anomaly_ros.perception.config import AUTO, METHODS, parameters
+from road_anomaly_ros.perception.parameter_file import FOREIGN
 from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
 from road_anomaly_ros.ros.descriptors import describe
 from road_anomaly_ros.ros.engine import RELOAD_REMEDY
 from road_anomaly_ros.ros.process import one_line
 
-EMPTY = 'none'                      # ROS cannot pass an empty list, so it is written ['none']
+EMPTY, = parameter_file.EMPTY       # ROS cannot pass an empty list, so it is written ['none']
 _NAMES = {'scorer': 'scorer', 'refinements': 'refinement', 'segments': 'segments',
           'segmenter': 'segmenter'}
-_FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Parameters:
 
     def _warn_unknown(self) -> None:
         for name in sorted(self._overrides):
-            known = name in self._options or name.startswith(_FOREIGN)
+            known = name in self._options or name.startswith(FOREIGN)
             if known or self._is_of_other_segmenter(name):
                 continue
             near = difflib.get_close_matches(name, self._options, n=1)
