@@ -151,6 +151,18 @@ def test_a_pipeline_error_is_one_line(command, capsys):
         'road-anomaly: no weights in models/x; put model.safetensors there\n')
 
 
+def test_a_warning_of_ours_is_one_line_and_one_of_others_is_left_as_it_is():
+    ours, theirs = (subprocess.run(
+        [sys.executable, '-W', 'default', '-c', 'import sys, warnings\n'
+         'from road_anomaly_ros import cli\n'
+         'from road_anomaly_ros.perception.naming import FormerName\n'
+         f'cli._dispatch = lambda *_: warnings.warn("a is called b now", {kind}) or 0\n'
+         'cli.main(["run"])'], capture_output=True, text=True, check=True).stderr
+        for kind in ('FormerName', 'UserWarning'))
+    assert ours == 'road-anomaly: warning: a is called b now\n'
+    assert theirs.startswith('<string>:') and 'UserWarning: a is called b now' in theirs
+
+
 def test_a_missing_package_is_named_with_the_remedy(command, capsys):
     command.main = raising(ModuleNotFoundError("No module named 'rclpy'", name='rclpy'))
     assert cli.main(['fake']) == 2

@@ -38,7 +38,8 @@ FLOORS = {
 
 # Inside perception imports go to a lower number only; rooms of one number stay apart.
 ORDER = {
-    'contract': 0, 'registry': 1, 'stopwatch': 1, 'resources': 1, 'arrays': 1,
+    'contract': 0, 'registry': 1, 'naming': 1, 'parameter_file': 1, 'stopwatch': 1,
+    'resources': 1, 'arrays': 1,
     'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
     'kernels': 2, 'evidence': 2,
     'segmenters': 3, 'segments': 3, 'dense': 3,

@@ -34,7 +34,7 @@ EXAMPLES = """
 examples:
   road-anomaly sweep synth/ --layout synthetic --preset s2 -o sweep
   road-anomaly sweep RoadAnomaly/ --layout road_anomaly --method s2+variance_aware \\
-      --vary scorer.s2.tau=0.005,0.01,0.02 --vary refinement.variance_aware.beta=5,50 -o sweep
+      --vary scorers.s2.tau=0.005,0.01,0.02 --vary refinement.variance_aware.beta=5,50 -o sweep
   road-anomaly sweep synth/ --layout synthetic --method rba \\
       --vary refinements=none,variance_aware,variance_aware+road_prior -o sweep
 

@@ -48,22 +48,22 @@ def _chains(name: str, text: str, scorer: str, **chains: tuple[str, ...]) -> Axi
 
 PRESETS: Mapping[str, Preset] = {
     's2': Preset('s2+variance_aware', 'zero-shot score from query-level uncertainty', (
-        _axis('scorer.s2.lam', 'λ, weight of rejection in the fusion (eq. 10)',
+        _axis('scorers.s2.lam', 'λ, weight of rejection in the fusion (eq. 10)',
               (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
-        _axis('scorer.s2.tau', 'τ, entropy below which a query is confident (eq. 5)',
+        _axis('scorers.s2.tau', 'τ, entropy below which a query is confident (eq. 5)',
               (0.0, 0.01, 0.02, 0.05)),
-        _axis('scorer.s2.temperature', 'T, softmax over the queries of a pixel (eq. 8)',
+        _axis('scorers.s2.temperature', 'T, softmax over the queries of a pixel (eq. 8)',
               (0.01, 0.1, 0.5, 1.0, 2.0, 10.0)),
         _axis('refinement.variance_aware.beta', 'β, fading of the segment mean (eq. 12)',
               (0.0, 5.0, 50.0, 500.0)),
         Axis('stages', 'stages of the method (table 4)', (
-            ('rejection', {'scorer.s2.stage': 'reject', 'refinements': ()}),
-            ('selection', {'scorer.s2.stage': 'accept', 'refinements': ()}),
+            ('rejection', {'scorers.s2.stage': 'reject', 'refinements': ()}),
+            ('selection', {'scorers.s2.stage': 'accept', 'refinements': ()}),
             ('fusion', {'refinements': ()}),
             ('fusion, segments', {})))),
     ),
     'temperature': Preset('msp', 'temperature of MSP in the study of anomaly heads', (
-        _axis('scorer.msp.temperature', 'T, temperature of the softmax (table 3)',
+        _axis('scorers.msp.temperature', 'T, temperature of the softmax (table 3)',
               (0.5, 0.75, 1.0, 1.1, 2.0, 4.0, 8.0)),)),
     'objectomaly': Preset('mask2anomaly+oasc+mbp', 'ablation of OASC and MBP', (
         _chains('refinements', 'refinements of the score (table 3)', 'mask2anomaly',
@@ -72,7 +72,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def parse_axis(text: str) -> Axis:
-    """Read 'scorer.s2.tau=0.005,0.01' as an axis; '+' joins what is a list, as in refinements.
+    """Read 'scorers.s2.tau=0.005,0.01' as an axis; '+' joins what is a list, as in refinements.
 
     ValueError or TypeError, one line, for unknown options and values out of range.
     """
@@ -80,7 +80,7 @@ def parse_axis(text: str) -> Axis:
     labels = [part.strip() for part in rest.split(',') if part.strip()]
     if not sign or len(labels) < 2:
         raise ValueError(f'--vary: expected NAME=VALUE,VALUE,.. with at least two values, '
-                         f'got {text!r}; for example scorer.s2.tau=0.01,0.02')
+                         f'got {text!r}; for example scorers.s2.tau=0.01,0.02')
     option = _option(name)
     values = [option.check(label.split('+') if option.kind is tuple else label)
               for label in labels]

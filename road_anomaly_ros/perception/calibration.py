@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from road_anomaly_ros.perception import naming
+
 FILE_NAME = 'calibration.yaml'
 UNITS = ('frame', 'minute')
 _FREE = ('model', 'device', 'precision', 'calibration', 'drawing.',
@@ -106,7 +108,7 @@ class Calibration:
         try:
             tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
             scorers = {name: _score(entry) for name, entry in (tree.get('scorers') or {}).items()}
-            return cls(dict(tree.get('default') or {}), scorers, path)
+            return cls(naming.renamed(tree.get('default') or {}), scorers, path)
         except OSError as error:
             raise ValueError(f'expected a calibration file at {path}: {error.strerror}') from None
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -168,7 +170,8 @@ def _promise(entry: Mapping[str, Any]) -> Promise:
         raise ValueError('expected finite numbers in drift')
     return Promise(**{**entry, 'rate': float(entry['rate']),
                       'confidence': float(entry['confidence']),
-                      'size': (int(height), int(width)), 'drift': drift})
+                      'size': (int(height), int(width)), 'drift': drift,
+                      'chain': naming.renamed(entry.get('chain') or {})})
 
 
 def _score(entry: Mapping[str, Any]) -> ScoreCalibration:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from road_anomaly_ros.perception import naming, parameter_file
 from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.perception.objects import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
@@ -41,7 +40,7 @@ class PipelineConfig:
     """One frozen choice of chain and options; every value has been checked.
 
     Options of methods and groups are held in `values` under their full names, such as
-    `scorer.s2.tau` or `objects.min_area`; a name that is absent has its declared default.
+    `scorers.s2.tau` or `objects.min_area`; a name that is absent has its declared default.
     Raises ValueError for unknown names and values out of range, TypeError for wrong kinds.
     """
 
@@ -93,7 +92,7 @@ class PipelineConfig:
             object.__setattr__(self, 'refinements', ())
         self._check_names()
         object.__setattr__(
-            self, 'values', tuple(sorted(_checked_values(dict(self.values)).items()))
+            self, 'values', tuple(sorted(_checked_values(naming.told(dict(self.values))).items()))
         )
 
     def _check_names(self) -> None:
@@ -112,24 +111,28 @@ class PipelineConfig:
         source: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
         **overrides: Any,
     ) -> PipelineConfig:
-        """Build from a YAML file, a mapping, a config or nothing; `overrides` win."""
+        """Build from a YAML file, a mapping, a config or nothing; `overrides` win.
+
+        The file is plain or one of ROS parameters, as in config/.
+        """
         if isinstance(source, PipelineConfig):
             return source.replace(overrides)
         if isinstance(source, (str, Path)):
-            source = _read_yaml(Path(source))
-        return cls().replace({**flatten(source or {}), **flatten(overrides)})
+            source = _settings_of(Path(source))
+        given, wins = (naming.told(flatten(tree)) for tree in (source or {}, overrides))
+        return cls().replace({**given, **wins})
 
     def replace(self, changes: Mapping[str, Any]) -> PipelineConfig:
-        """Return a copy with full names such as `scorer` or `scorer.s2.tau` set anew."""
+        """Return a copy with full names such as `scorer` or `scorers.s2.tau` set anew."""
         fields = {item.name for item in options_of(PipelineConfig)}
         top = {name: value for name, value in changes.items() if name in fields}
         rest = {name: value for name, value in changes.items() if name not in fields}
-        values = {**dict(self.values), **rest}
+        values = {**dict(self.values), **naming.told(rest)}
         return dataclasses.replace(self, **top, values=tuple(values.items()))
 
     def options(self, kind: str, name: str | None = None) -> Any:
         """Return the options of a method (`'scorer', 's2'`) or of a group (`'objects'`)."""
-        prefix = f'{kind}.' if name is None else f'{kind}.{name}.'
+        prefix = f'{kind}.' if name is None else naming.prefix(kind, name)
         owner = GROUPS[kind] if name is None else METHODS[kind][name].options
         mine = {key[len(prefix) :]: value for key, value in self.values if key.startswith(prefix)}
         return build_options(owner, mine, prefix)
@@ -138,12 +141,12 @@ class PipelineConfig:
         """Return the value of one full name, its default where it was not set."""
         if name in {item.name for item in options_of(PipelineConfig)}:
             return getattr(self, name)
-        stored = dict(self.values)
+        name, stored = naming.current(name), dict(self.values)
         return stored[name] if name in stored else parameter(name).default
 
     def is_set(self, name: str) -> bool:
         """Tell whether an option of a method or group was set explicitly."""
-        return name in dict(self.values)
+        return naming.current(name) in dict(self.values)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the chosen names and all options that were set, flat, as plain YAML values."""
@@ -162,11 +165,11 @@ def parameters(segmenter: str | None = None) -> list[Option]:
     found = options_of(PipelineConfig)
     for kind in ('scorer', 'refinement'):
         for name in METHODS[kind].names():
-            found += options_of(METHODS[kind][name].options, f'{kind}.{name}.')
+            found += options_of(METHODS[kind][name].options, naming.prefix(kind, name))
     for name in SEGMENTS.names():
-        found += options_of(SEGMENTS[name].options, f'segments.{name}.')
+        found += options_of(SEGMENTS[name].options, naming.prefix('segments', name))
     if segmenter is not None:
-        found += options_of(SEGMENTERS[segmenter].options, f'segmenter.{segmenter}.')
+        found += options_of(SEGMENTERS[segmenter].options, naming.prefix('segmenter', segmenter))
     for group, owner in GROUPS.items():
         found += options_of(owner, f'{group}.')
     return found
@@ -174,16 +177,18 @@ def parameters(segmenter: str | None = None) -> list[Option]:
 
 def parameter(name: str) -> Option:
     """Return the option with this full name, or raise ValueError naming where the path breaks."""
+    name = naming.current(name)
     parts = name.split('.')
+    kinds = {folder: kind for kind, folder in naming.FOLDERS.items()}
     if len(parts) == 2 and parts[0] in GROUPS:
         owner, prefix = GROUPS[parts[0]], f'{parts[0]}.'
-    elif len(parts) == 3 and parts[0] in METHODS:
-        owner, prefix = METHODS[parts[0]][parts[1]].options, f'{parts[0]}.{parts[1]}.'
+    elif len(parts) == 3 and parts[0] in kinds:
+        owner, prefix = METHODS[kinds[parts[0]]][parts[1]].options, f'{parts[0]}.{parts[1]}.'
     else:
         known = [item.name for item in options_of(PipelineConfig)]
         raise ValueError(
             f'unknown option {name!r}; expected one of {known}, a group such as '
-            f'objects.min_area or a method such as scorer.s2.tau'
+            f'objects.min_area or a method such as scorers.s2.tau'
         )
     for item in options_of(owner, prefix):
         if item.name == name:
@@ -208,12 +213,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
-    """Return `['scorer.s2.tau=0.02', ...]` as a mapping; values get their option's type later."""
+    """Return `['scorers.s2.tau=0.02', ...]` as a mapping; values get their option's type later."""
     found = {}
     for item in items:
         name, sign, value = item.partition('=')
         if not sign or not name.strip():
-            raise ValueError(f'expected NAME=VALUE, got {item!r}; for example scorer.s2.tau=0.02')
+            raise ValueError(f'expected NAME=VALUE, got {item!r}; for example scorers.s2.tau=0.02')
         found[name.strip()] = value.strip()
     return found
 
@@ -227,13 +232,17 @@ def _checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: parameter(name).check(value) for name, value in values.items()}
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except FileNotFoundError:
-        raise ValueError(f'expected a configuration file, found nothing at {path}') from None
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
-    if not isinstance(tree, Mapping):
-        raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
-    return tree
+def _settings_of(path: Path) -> Mapping[str, Any]:
+    """Return the settings of a file; in one of ROS parameters a default is left open, not set."""
+    tree = parameter_file.read(path)
+    if not parameter_file.sections(tree):
+        return tree
+    values = parameter_file.chain_values(tree, path)
+    return {name: value for name, value in values.items() if not _is_default(name, value)}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    top = {item.name: item for item in options_of(PipelineConfig)}
+    item = top[name] if name in top else parameter(name)
+    value = item.check(value)
+    return value == item.default or (value != value and item.default != item.default)

@@ -451,7 +451,7 @@ def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:
             name
             for config in (before, after)
             for name, _ in config.values
-            if name.startswith('segmenter.')
+            if name.startswith('segmenters.')
         }
     )
     return [name for name in names if before.get(name) != after.get(name)]

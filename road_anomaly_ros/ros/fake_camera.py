@@ -18,11 +18,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from road_anomaly_ros.perception.registry import option, options_of
-from road_anomaly_ros.ros import images, usage
+from road_anomaly_ros.ros import arguments, images, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
-from road_anomaly_ros.ros.process import run
+from road_anomaly_ros.ros.process import EXIT_BAD_INPUT, run
 from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame
 
 NAME = 'fake_camera'
@@ -119,10 +119,16 @@ def camera_info(matrix: np.ndarray, width: int, height: int, header: Header) -> 
 
 def node_main(args: Sequence[str] | None = None) -> int:
     """Run the executable `fake_camera`; returns its exit code."""
-    if usage.asked(sys.argv[1:] if args is None else args):
+    words = sys.argv[1:] if args is None else args
+    if usage.asked(words):
         print(usage.text(NAME, 'A rendered drive as a camera: image, image/compressed and '
                          'camera_info.', EXAMPLES, options_of(FakeCameraOptions)), end='')
         return 0
+    try:
+        arguments.refuse_stray(NAME, words)
+    except ValueError as error:
+        print(f'{NAME}: {error}', file=sys.stderr)
+        return EXIT_BAD_INPUT
     return run(FakeCamera, args=args)
 
 

@@ -14,17 +14,17 @@ from typing import Any
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
-from road_anomaly_ros.perception import PipelineConfig
+from road_anomaly_ros.perception import PipelineConfig, naming, parameter_file
 from road_anomaly_ros.perception.config import AUTO, METHODS, parameters
+from road_anomaly_ros.perception.parameter_file import FOREIGN
 from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
 from road_anomaly_ros.ros.descriptors import describe
 from road_anomaly_ros.ros.engine import RELOAD_REMEDY
 from road_anomaly_ros.ros.process import one_line
 
-EMPTY = 'none'                      # ROS cannot pass an empty list, so it is written ['none']
+EMPTY, = parameter_file.EMPTY       # ROS cannot pass an empty list, so it is written ['none']
 _NAMES = {'scorer': 'scorer', 'refinements': 'refinement', 'segments': 'segments',
           'segmenter': 'segmenter'}
-_FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ class Parameters:
         self._install()
 
     def _install(self) -> None:
-        self._overrides = dict(getattr(self._node, '_parameter_overrides', {}))
+        given = getattr(self._node, '_parameter_overrides', {})
+        self._tell_former(given)
+        self._overrides = naming.renamed(given)
         self._node.add_on_set_parameters_callback(self._validate)
         if hasattr(self._node, 'add_pre_set_parameters_callback'):      # since Iron
             self._node.add_pre_set_parameters_callback(self._normalize)
@@ -164,7 +166,7 @@ class Parameters:
 
     def _warn_unknown(self) -> None:
         for name in sorted(self._overrides):
-            known = name in self._options or name.startswith(_FOREIGN)
+            known = name in self._options or name.startswith(FOREIGN)
             if known or self._is_of_other_segmenter(name):
                 continue
             near = difflib.get_close_matches(name, self._options, n=1)
@@ -173,18 +175,28 @@ class Parameters:
 
     def _is_of_other_segmenter(self, name: str) -> bool:
         parts = name.split('.')
-        return len(parts) == 3 and parts[0] == 'segmenter' and parts[1] in METHODS['segmenter']
+        own = parts[0] == naming.FOLDERS['segmenter']
+        return len(parts) == 3 and own and parts[1] in METHODS['segmenter']
+
+    def _tell_former(self, names: Iterable[str]) -> None:
+        told = naming.remark(names)
+        if told:
+            self._node.get_logger().warning(told)
 
     def _normalize(self, given: Sequence[Parameter]) -> list[Parameter]:
         """Bring values into the declared type where safe: 1 for a double, 'a,b' for a list."""
         found = []
+        self._tell_former(parameter.name for parameter in given)
         for parameter in given:
-            item = self._options.get(parameter.name)
+            name = naming.current(parameter.name)
+            if name != parameter.name:
+                parameter = Parameter(name, parameter.type_, parameter.value)
+            item = self._options.get(name)
             if item is not None:
                 # What cannot be brought there is left for the validator, which says why.
                 with contextlib.suppress(TypeError, ValueError):
                     value = to_ros(from_ros(item, parameter.value))
-                    parameter = Parameter(parameter.name, value=value)
+                    parameter = Parameter(name, value=value)
             found.append(parameter)
         return found
 

@@ -17,8 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from road_anomaly_ros.ros import arguments
 from road_anomaly_ros.tools.flow import AS_ONE_S, SIGNALS, leave_terminal, polite_signals
 
 GRACE_S = 10.0                      # for what must reach the disk, such as the end of a bag
@@ -30,18 +32,26 @@ examples:
   anomaly_node --ros-args --params-file config/zero_shot.yaml
 """
 _ASKED, _ENDED = 0, 255             # in a pipe that else carries the numbers of signals
+EXIT_BAD_INPUT = 2
 THREADS = 3                         # transitions, images, and parameters with diagnostics
 
 
 def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
     """Run the executable `anomaly_node` and end the process."""
     from road_anomaly_ros.ros import usage
-    if usage.asked(sys.argv[1:] if args is None else args):
+    words = sys.argv[1:] if args is None else args
+    if usage.asked(words):
         from road_anomaly_ros.ros.parameters import node_parameters
         print(usage.text(
             'anomaly_node', 'Labels, anomaly scores and obstacles for the images of a camera.',
             EXAMPLES, node_parameters()), end='')
         leave(0)
+    try:
+        arguments.refuse_stray('anomaly_node', words)
+    except ValueError as error:
+        print(f'anomaly_node: {error}', file=sys.stderr)
+        leave(EXIT_BAD_INPUT)
+
     def make(stop: threading.Event) -> Any:
         from road_anomaly_ros.ros.node import AnomalyNode
         return AnomalyNode()
@@ -144,6 +154,7 @@ class _Session:
         self._stop = stop
         self._make = make
         self._args = args
+        self._words = list(sys.argv[1:] if args is None else args)
         self._threads = threads
         self._node: Any = None
         self._code = 0
@@ -184,14 +195,27 @@ class _Session:
         make_room()
         import rclpy
         from rclpy.signals import SignalHandlerOptions
-        rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
+        files = arguments.params_files(self._words)
+        for path in files:
+            _parameter_file().check(path)
+        try:
+            rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
+        except Exception as error:
+            raise ValueError(arguments.explain(error) or one_line(error)) from error
         try:
             if not self._stop.is_set():
                 self._node = self._make(self._stop)
+                self._tell_unmatched(files)
                 self._spin()
         finally:
             self._close()
             rclpy.try_shutdown()
+
+    def _tell_unmatched(self, files: Sequence[Path]) -> None:
+        """Point out files of parameters for other nodes: ROS passes over them in silence."""
+        name = self._node.get_fully_qualified_name()
+        for line in _parameter_file().remarks(files, name) if files else ():
+            self._node.get_logger().warning(line)
 
     def _spin(self) -> None:
         from rclpy.executors import ExternalShutdownException
@@ -239,6 +263,11 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError):      # nobody reads any more
             stream.flush()
     os._exit(code)
+
+
+def _parameter_file() -> Any:
+    from road_anomaly_ros.perception import parameter_file
+    return parameter_file
 
 
 def one_line(error: BaseException) -> str:

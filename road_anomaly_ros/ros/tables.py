@@ -31,7 +31,7 @@ from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
 from road_anomaly_ros.tools import methods as measured
 
-NODE_KEY = '/**/anomaly_node'           # in whatever namespace
+NODE_KEY = '/**'                        # under whatever name
 WIDTH = 99
 PIPELINE = 'pipeline.yaml'
 METHODS = Path('docs', 'methods.md')    # beside the README

@@ -17,9 +17,10 @@ def add_chain_arguments(parser: argparse.ArgumentParser) -> None:
     chain.add_argument('--model', help="model: 'builtin', a directory, or a hub name")
     chain.add_argument('--scorer', help='anomaly score, such as eam, rba or s2')
     chain.add_argument('--device', help="'auto', 'cpu', 'cuda' or 'cuda:N'")
-    chain.add_argument('--config', metavar='FILE', help='YAML file with options of the chain')
+    chain.add_argument('--config', metavar='FILE', help='YAML file with options of the chain, '
+                       'plain or as parameters of ROS, such as config/fast.yaml')
     chain.add_argument('--set', metavar='NAME=VALUE', action='append', default=[],
-                       help='one option by its full name, such as scorer.s2.tau=0.02; may be '
+                       help='one option by its full name, such as scorers.s2.tau=0.02; may be '
                             'given several times and wins over the file')
 
 

@@ -24,7 +24,7 @@ EXAMPLES = """
 examples:
   road-anomaly explain frame.jpg -o why
   road-anomaly explain dashcam.mp4 --frame 120 -o why --scorer s2
-  road-anomaly explain rendered:7 -o why --set scorer.s2.temperature=0.1
+  road-anomaly explain rendered:7 -o why --set scorers.s2.temperature=0.1
 """
 PAGE = 'index.html'
 _STAGE_NAMES = ('image', 'overlay', 'classes', 'rejection', 'selection', 'fused', 'score',

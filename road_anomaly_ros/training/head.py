@@ -26,7 +26,7 @@ examples:
       --schedule cosine -o runs/head
   road-anomaly train head --data synth -o runs/head --resume
   road-anomaly run dashcam.mp4 -o results --scorer head_v2 \\
-      --set scorer.head_v2.checkpoint=runs/head
+      --set scorers.head_v2.checkpoint=runs/head
 
 Ctrl-C keeps the epochs that are done; --resume continues to the bit as if nothing had been.
 """

@@ -341,7 +341,7 @@ def test_the_promise_holds_on_another_rendered_drive(tmp_path):
     out = tmp_path / 'mine.yaml'
     # A small input of the network: three times as fast, and nothing here depends on it.
     assert main(['calibrate', scene.format(3, 30), '-o', str(out), '--rate', '0.3',
-                 '--best-effort', '--set', 'segmenter.mask2former.short_side=144']) == 0
+                 '--best-effort', '--set', 'segmenters.mask2former.short_side=144']) == 0
     promise = Calibration.read(out).scorers['head_v2'].promise
     assert false_share(out, scene.format(11, 20)) <= promise.rate
 

@@ -37,7 +37,7 @@ def measured(tmp_path_factory):
     assert command('evaluate', *common, '-o', folder / 'results', '--methods', 'plain', 'rba',
                    's2+variance_aware') == 0
     assert command('sweep', *common, '-o', folder / 'sweep', '--method', 's2',
-                   '--vary', 'scorer.s2.lam=0.2,0.6,1') == 0
+                   '--vary', 'scorers.s2.lam=0.2,0.6,1') == 0
     (folder / 'calibration.yaml').write_text(CALIBRATION)
     (folder / 'bench.json').write_text(json.dumps({'chain': [{
         'size': [64, 48], 'scorer': 'plain', 'stages': {'total': {'p50': 68.25, 'p99': 90.0}}}]}))
@@ -91,7 +91,7 @@ def test_measured_figures_stand_beside_the_printed_ones(page, measured):
     assert f'>{ap:.2f}</td>' in text
     assert f'>86.10 ({ap - 86.1:+.1f})</td>' in text
     assert 'false_per_minute' in text and '68.2 / 90.0' in text
-    assert 'scorer.s2.lam' in text
+    assert 'scorers.s2.lam' in text
 
 
 def test_the_curves_of_the_readme_stand_alone(measured):

@@ -12,7 +12,7 @@ from road_anomaly_ros.evaluation import benchmark, variants
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.perception.config import PipelineConfig
 
-VARY = ('--method', 's2', '--vary', 'scorer.s2.lam=0.2,0.6,1', '--vary',
+VARY = ('--method', 's2', '--vary', 'scorers.s2.lam=0.2,0.6,1', '--vary',
         'refinements=none,variance_aware,variance_aware+road_prior')
 
 
@@ -30,13 +30,13 @@ def test_a_sweep_measures_what_evaluate_measures(data, tmp_path):
     assert sweep(data, out) == 0
     found = json.loads((out / 'sweep.json').read_text())
     assert {'machine', 'versions', 'seeds', 'checkpoints'} <= set(found['environment'])
-    assert [axis['name'] for axis in found['axes']] == ['scorer.s2.lam', 'refinements']
+    assert [axis['name'] for axis in found['axes']] == ['scorers.s2.lam', 'refinements']
     lam, chains = (axis['points'] for axis in found['axes'])
     assert [(point['value'], point['base']) for point in lam] == [
         (0.2, False), (0.6, True), (1.0, False)]
     assert [point['base'] for point in chains] == [True, False, False]
     assert command('evaluate', data, '-o', tmp_path / 'alone', *CHAIN, '--methods', 's2',
-                   's2+variance_aware+road_prior', '--set', 'scorer.s2.lam=0.2') == 0
+                   's2+variance_aware+road_prior', '--set', 'scorers.s2.lam=0.2') == 0
     rows = {row['method']: row for row in
             json.loads((tmp_path / 'alone' / 'results.json').read_text())['results']}
     assert lam[0]['AP'] == pytest.approx(rows['s2']['AP'], abs=1e-9)
@@ -44,7 +44,7 @@ def test_a_sweep_measures_what_evaluate_measures(data, tmp_path):
     table = list(csv.DictReader((out / 'sweep.csv').open()))
     assert len(table) == 6 and float(table[0]['AP']) == lam[0]['AP']
     assert f'| 0.6 (base) | {lam[1]["AP"]:.2f} |' in (out / 'sweep.md').read_text()
-    picture = ElementTree.parse(out / 'curves' / 'scorer.s2.lam.svg').getroot()
+    picture = ElementTree.parse(out / 'curves' / 'scorers.s2.lam.svg').getroot()
     assert picture.tag.endswith('svg')
     assert len(picture.findall('{*}circle')) == 9
 
@@ -61,11 +61,11 @@ def test_a_sweep_is_continued_and_added_to(data, tmp_path, monkeypatch):
     assert sweep(data, out) == 130 and not (out / 'sweep.json').exists()
     assert sweep(data, out) == 0 and len(seen) == 5
     assert sweep(data, out) == 0 and len(seen) == 5
-    assert sweep(data, out, '--method', 's2', '--vary', 'scorer.s2.tau=0,0.5') == 0
+    assert sweep(data, out, '--method', 's2', '--vary', 'scorers.s2.tau=0,0.5') == 0
     assert len(seen) == 9
     found = json.loads((out / 'sweep.json').read_text())
     assert [axis['name'] for axis in found['axes']] == [
-        'scorer.s2.lam', 'refinements', 'scorer.s2.tau']
+        'scorers.s2.lam', 'refinements', 'scorers.s2.tau']
 
 
 @pytest.mark.parametrize('name', sorted(variants.PRESETS))
@@ -81,12 +81,12 @@ def test_presets_hold_their_base_and_only_known_values(name):
 
 @pytest.mark.parametrize(('options', 'expected'), [
     (('--method', 's2'), 'expected something to vary'),
-    (('--vary', 'scorer.s2.tau=0.1'), 'at least two values'),
-    (('--vary', 'scorer.s2.tau=0.1,7'), 'scorer.s2.tau'),
-    (('--vary', 'scorer.s2.tua=0.1,0.2'), "unknown option 'scorer.s2.tua'"),
+    (('--vary', 'scorers.s2.tau=0.1'), 'at least two values'),
+    (('--vary', 'scorers.s2.tau=0.1,7'), 'scorers.s2.tau'),
+    (('--vary', 'scorers.s2.tua=0.1,0.2'), "unknown option 'scorers.s2.tua'"),
     (('--vary', 'refinements=none,nonsense'), "unknown refinement 'nonsense'"),
     (('--preset', 'nonsense'), 'choose one of'),
-    (('--preset', 's2', '--vary', 'scorer.s2.tau=0,1'), 'is there twice'),
+    (('--preset', 's2', '--vary', 'scorers.s2.tau=0,1'), 'is there twice'),
     (('--layout', 'camvid', *VARY), 'choose --layout folder'),
 ])
 def test_refusals_are_one_line(data, tmp_path, capsys, options, expected):

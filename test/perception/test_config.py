@@ -7,6 +7,8 @@ import math
 
 import pytest
 
+from road_anomaly_ros.perception import naming
+from road_anomaly_ros.perception.calibration import Calibration
 from road_anomaly_ros.perception.config import (
     METHODS,
     PipelineConfig,
@@ -17,7 +19,7 @@ from road_anomaly_ros.perception.config import (
 )
 from road_anomaly_ros.perception.registry import Registry, build_options, option, options_of
 
-WANTED = {'scorer': 's2', 'scorer.s2.tau': 0.02, 'objects.min_area': 80}
+WANTED = {'scorer': 's2', 'scorers.s2.tau': 0.02, 'objects.min_area': 80}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +32,17 @@ class Knobs:
 
 
 def same(config):
-    return (config.scorer, config.get('scorer.s2.tau'), config.get('objects.min_area'))
+    return (config.scorer, config.get('scorers.s2.tau'), config.get('objects.min_area'))
 
 
 def test_yaml_dict_assignments_and_keywords_give_the_same_config(tmp_path):
     file = tmp_path / 'config.yaml'
-    file.write_text('scorer: {name: s2, s2: {tau: 0.02}}\nobjects: {min_area: 80}\n')
+    file.write_text('scorer: s2\nscorers: {s2: {tau: 0.02}}\nobjects: {min_area: 80}\n')
     texts = [f'{name}={value}' for name, value in WANTED.items()]
     built = [
         PipelineConfig.from_any(file),
         PipelineConfig.from_any(WANTED),
-        PipelineConfig.from_any(None, scorer='s2', **{'scorer.s2.tau': '0.02'},
+        PipelineConfig.from_any(None, scorer='s2', **{'scorers.s2.tau': '0.02'},
                                 objects={'min_area': 80}),
         PipelineConfig().replace(parse_assignments(texts)),
     ]
@@ -53,7 +55,7 @@ def test_what_is_given_last_wins_and_the_rest_has_its_default():
     assert config.scorer == 'rba'
     assert config.options('scorer', 's2').tau == 0.02
     assert config.options('scorer', 's2').lam == 0.6
-    assert config.is_set('scorer.s2.tau') and not config.is_set('scorer.s2.lam')
+    assert config.is_set('scorers.s2.tau') and not config.is_set('scorers.s2.lam')
     assert PipelineConfig.from_any(config.as_dict()) == config
 
 
@@ -62,10 +64,10 @@ def test_what_is_given_last_wins_and_the_rest_has_its_default():
     ({'refinements': ['oasc', 'nothing']}, ValueError, ('nothing', 'variance_aware')),
     ({'refinements': ['auto', 'oasc']}, ValueError, ('auto', 'alone')),
     ({'segmenter': 'yolo'}, ValueError, ('yolo', 'mask2former')),
-    ({'scorer.s2.tao': 1.0}, ValueError, ('scorer.s2.tao', 'scorer.s2.tau')),
-    ({'scorer.s2.tau': 7.0}, ValueError, ('scorer.s2.tau', '7')),
-    ({'scorer.s2.tau': 'much'}, TypeError, ('scorer.s2.tau', 'float', 'much')),
-    ({'scorer.s2.tau': True}, TypeError, ('float', 'True')),
+    ({'scorers.s2.tao': 1.0}, ValueError, ('scorers.s2.tao', 'scorers.s2.tau')),
+    ({'scorers.s2.tau': 7.0}, ValueError, ('scorers.s2.tau', '7')),
+    ({'scorers.s2.tau': 'much'}, TypeError, ('scorers.s2.tau', 'float', 'much')),
+    ({'scorers.s2.tau': True}, TypeError, ('float', 'True')),
     ({'precision': 'int4'}, ValueError, ('precision', 'float16')),
     ({'nonsense': 1}, ValueError, ('nonsense', 'scorer')),
     ({'nonsense.min_area': 1}, ValueError, ('nonsense.min_area',)),
@@ -99,7 +101,7 @@ def test_every_parameter_is_described_bounded_by_its_default_and_found_by_name()
     found = parameters('mask2former')
     names = [item.name for item in found]
     assert len(set(names)) == len(names)
-    assert {'scorer.s2.tau', 'refinement.variance_aware.beta', 'objects.threshold'} <= set(names)
+    assert {'scorers.s2.tau', 'refinement.variance_aware.beta', 'objects.threshold'} <= set(names)
     for item in found:
         assert item.text.endswith('.')
         unset = isinstance(item.default, float) and math.isnan(item.default)
@@ -157,3 +159,63 @@ def test_a_registry_refuses_a_second_entry_and_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown thing 'two'.*\['one'\]"):
         room['two']
     assert room['one'].make is print and room['one'].options is Knobs and 'one' in room
+
+
+def test_no_name_is_the_beginning_of_another():
+    names = [item.name for kind in METHODS['segmenter'].names() for item in parameters(kind)]
+    tree = {}
+    for name in names:                  # as `ros2 param dump` does it
+        *folders, last = name.split('.')
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+            assert isinstance(node, dict), name
+        assert not isinstance(node.get(last), dict), name
+        node[last] = 0
+
+
+FORMER = {'scorer.s2.tau': 'scorers.s2.tau', 'segmenter.synthetic.stride':
+          'segmenters.synthetic.stride', 'segments.watershed.scale':
+          'segment_sources.watershed.scale'}
+VALUES = dict(zip(FORMER, (0.02, 8, 50.0), strict=True))
+
+
+@pytest.mark.parametrize('given', [VALUES, {
+    'scorer': {'name': 'auto', 's2': {'tau': 0.02}}, 'segmenter.synthetic.stride': 8,
+    'segments': {'name': 'watershed', 'watershed': {'scale': 50.0}}}])
+def test_former_names_are_taken_with_one_warning(given):
+    with pytest.warns(naming.FormerName) as told:
+        config = PipelineConfig.from_any(given)
+    assert len(told) == 1
+    assert all(f'{old} is called {new} now' in str(told[0].message)
+               for old, new in FORMER.items())
+    assert dict(config.values) == {FORMER[name]: value for name, value in VALUES.items()}
+    assert all(config.get(name) == value and config.is_set(name)
+               for name, value in VALUES.items())
+    assert all(parameter(old) == parameter(new) for old, new in FORMER.items())
+
+
+def test_a_former_name_wins_over_what_stood_under_the_new_one():
+    with pytest.warns(naming.FormerName):
+        config = PipelineConfig.from_any({'scorers.s2.tau': 0.02}, **{'scorer.s2.tau': 0.05})
+    assert config.get('scorers.s2.tau') == 0.05
+    with pytest.raises(ValueError, match=r'former name of scorers\.s2\.tau'):
+        PipelineConfig.from_any({'scorer.s2.tau': 0.02, 'scorers.s2.tau': 0.05})
+
+
+def test_current_names_are_taken_without_a_warning(recwarn):
+    PipelineConfig.from_any({FORMER[name]: value for name, value in VALUES.items()})
+    assert not recwarn.list
+
+
+def test_calibrations_made_under_former_names_hold(tmp_path):
+    file = tmp_path / 'calibration.yaml'
+    file.write_text(
+        'default: {scorer: s2, scorer.s2.tau: 0.05}\n'
+        'scorers: {s2: {threshold: 0.9, low_threshold: 0.8, display: [0, 1], promise: {\n'
+        '  rate: 0.1, unit: frame, confidence: 0.95, method: m, frames: 9, blocks: 9,\n'
+        '  block_seconds: 1.0, measured: 0.0, footage: f, weights: w, size: [2, 3],\n'
+        '  chain: {scorer: s2, scorer.s2.tau: 0.05}}}}\n')
+    found = Calibration.read(file)
+    assert found.default == {'scorer': 's2', 'scorers.s2.tau': 0.05}
+    assert found.doubt('s2', 'w', {'scorer': 's2', 'scorers.s2.tau': 0.05}) == ''

@@ -218,10 +218,10 @@ def test_labels_do_not_depend_on_the_head(model, image):
 
 def test_a_head_of_another_segmenter_is_refused(model, tmp_path):
     folder = store(tmp_path, AnomalyHead(), 'head_v1', segmenter='5' * 64)
-    with pytest.raises(ValueError, match=r'scorer\.head_v1\.checkpoint: .* another segmenter.*'
+    with pytest.raises(ValueError, match=r'scorers\.head_v1\.checkpoint: .* another segmenter.*'
                                          'road-anomaly train head') as caught:
         Pipeline.from_config(model=str(model), scorer='head_v1', device='cpu',
-                             **{'scorer.head_v1.checkpoint': str(folder)})
+                             **{'scorers.head_v1.checkpoint': str(folder)})
     assert '\n' not in str(caught.value)
 
 
@@ -234,7 +234,7 @@ def test_wrong_kinds_features_and_places_are_refused(model, tmp_path):
                                   ('head_v1', 'nowhere', 'found none at')):
         with pytest.raises(ValueError, match=message):
             Pipeline.from_config(model=str(model), scorer=kind, device='cpu',
-                                 **{f'scorer.{kind}.checkpoint': str(tmp_path / folder)})
+                                 **{f'scorers.{kind}.checkpoint': str(tmp_path / folder)})
 
 
 def test_a_segmenter_without_features_is_told_so():

@@ -138,7 +138,7 @@ def test_live_changes_hold_from_the_next_frame_and_refused_ones_change_nothing(s
     pipeline.reconfigure(before.replace({'scorer': 'rba'}))
     assert pipeline(street).scorer == 'rba'
     for changes, word in (({'model': 'other'}, 'model'), ({'device': 'cpu'}, 'device'),
-                          ({'segmenter.synthetic.stride': 8}, 'stride')):
+                          ({'segmenters.synthetic.stride': 8}, 'stride')):
         with pytest.raises(ValueError, match=word):
             pipeline.reconfigure(before.replace(changes))
     with pytest.raises(ValueError, match='low_threshold'):
@@ -155,8 +155,8 @@ def test_a_check_changes_nothing(street):
 def test_what_needs_a_reload_is_named():
     config = PipelineConfig.from_any(segmenter='synthetic')
     assert reload_names(config, config.replace({'scorer': 'rba', 'objects.min_area': 3})) == []
-    changed = config.replace({'precision': 'float32', 'segmenter.synthetic.stride': 8})
-    assert reload_names(config, changed) == ['precision', 'segmenter.synthetic.stride']
+    changed = config.replace({'precision': 'float32', 'segmenters.synthetic.stride': 8})
+    assert reload_names(config, changed) == ['precision', 'segmenters.synthetic.stride']
 
 
 def test_a_refinement_that_throws_costs_neither_the_frame_nor_the_others(street, monkeypatch):

@@ -125,8 +125,8 @@ def test_semantic_scorers_take_pixel_models(name):
 @pytest.mark.parametrize(
     'scorer, options, kind, words',
     [
-        ('msp', {'temperature_target': 'class_logits'}, 'pixel', 'scorer.msp.temperature_target'),
-        ('msp', {'temperature_target': 'pixel_logits'}, 'mask', 'scorer.msp.temperature_target'),
+        ('msp', {'temperature_target': 'class_logits'}, 'pixel', 'scorers.msp.temperature_target'),
+        ('msp', {'temperature_target': 'pixel_logits'}, 'mask', 'scorers.msp.temperature_target'),
         ('mask2anomaly', {}, 'mask', 'give the ids of its own classes'),
         ('mask2anomaly', {'refine_class_ids': (7,)}, 'mask', 'expected ids below 2'),
         (
@@ -153,7 +153,7 @@ def test_options_that_cannot_work_are_refused_with_the_remedy(scorer, options, k
         ),
         (
             lambda: score_map('msp', torch.zeros(1, 2), torch.zeros(1, 1, 1), tau=0.1),
-            "unknown option 'scorer.msp.tau'",
+            "unknown option 'scorers.msp.tau'",
         ),
         (
             lambda: score_map('s2', torch.zeros(1, 2), torch.zeros(1, 1, 1), accept_fill='twist'),

@@ -307,7 +307,7 @@ def test_sam_takes_4k_images(sam_file):
 @pytest.mark.parametrize('name', ['sam', 'sam_hf', 'sam2', 'ultralytics'])
 def test_sources_without_weights_are_refused_at_once(name):
     entry = SEGMENTS[name]
-    with pytest.raises(PipelineError, match=f'segments.{name}.model'):
+    with pytest.raises(PipelineError, match=f'segment_sources.{name}.model'):
         entry.make(device=CPU, options=entry.options())
     with pytest.raises(PipelineError):
         entry.make(device=CPU, options=build_options(entry.options, {'model': '/no/such/place'}))

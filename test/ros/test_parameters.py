@@ -7,10 +7,12 @@ from __future__ import annotations
 import math
 
 import pytest
+import yaml
 
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_graph import Graph, wait_for
 
@@ -110,10 +112,10 @@ def test_lists_from_launch(graph, given, stored):
     ('49,31', ['49', '31'], (49, 31)), (['none'], ['none'], ()),
 ])
 def test_lists_of_numbers(graph, given, stored, meant):
-    owner = Owner(graph, **{'scorer.maskomaly.accept_query_ids': given})
-    assert owner.get('scorer.maskomaly.accept_query_ids') == stored
+    owner = Owner(graph, **{'scorers.maskomaly.accept_query_ids': given})
+    assert owner.get('scorers.maskomaly.accept_query_ids') == stored
     assert owner.parameters.config.options('scorer', 'maskomaly').accept_query_ids == meant
-    assert owner.set(scorer__maskomaly__accept_query_ids=['7']).successful
+    assert owner.set(scorers__maskomaly__accept_query_ids=['7']).successful
     assert owner.parameters.config.options('scorer', 'maskomaly').accept_query_ids == (7,)
 
 
@@ -134,6 +136,57 @@ def test_a_misspelt_name_is_pointed_out(graph, capfd):
     logged = capfd.readouterr().err
     assert 'parameter scorrer is unknown' in logged and 'did you mean scorer?' in logged
     assert 'use_sim_time' not in logged
+
+
+FORMER = {'scorer.s2.tau': ('scorers.s2.tau', 0.03), 'segments.watershed.scale':
+          ('segment_sources.watershed.scale', 50.0)}
+
+
+def test_former_names_at_start_are_taken_and_told_in_one_line(graph, capfd):
+    owner = Owner(graph, **{old: value for old, (_, value) in FORMER.items()})
+    told = [line for line in capfd.readouterr().err.splitlines() if ' is called ' in line]
+    assert len(told) == 1 and 'unknown' not in told[0]
+    for old, (new, value) in FORMER.items():
+        assert f'{old} is called {new} now' in told[0]
+        assert owner.get(new) == value and owner.parameters.config.get(new) == value
+        assert not owner.node.has_parameter(old)
+
+
+@pytest.mark.skipif(not hasattr(Node, 'add_pre_set_parameters_callback'),
+                    reason='Humble has no callback before a change')
+def test_former_names_are_taken_while_it_runs(owner, capfd):
+    for old, (new, value) in FORMER.items():
+        assert owner.set(**{old: value}).successful
+        assert owner.get(new) == value and owner.parameters.config.get(new) == value
+        assert f'{old} is called {new} now' in capfd.readouterr().err
+
+
+def insert(tree, name, value):
+    """Nest a value as `ros2 param dump` does."""
+    first, dot, rest = name.partition('.')
+    if dot:
+        insert(tree.setdefault(first, {}), rest, value)
+    else:
+        tree[first] = value
+
+
+def test_a_dump_holds_every_parameter_and_starts_the_same_node(graph, owner, tmp_path):
+    assert owner.set(**{'scorers.s2.tau': 0.03, 'objects.min_area': 77}).successful
+    names = owner.node.list_parameters([], 0).names
+    inner = {}
+    for name in names:
+        value = owner.get(name)
+        insert(inner, name, list(value) if isinstance(value, (list, tuple)) else value)
+    path = tmp_path / 'dump.yaml'
+    path.write_text(yaml.safe_dump({owner.node.get_fully_qualified_name(): {
+        'ros__parameters': inner}}))
+    again = rclpy.create_node('owner', context=graph.context, namespace=graph.namespace,
+                              cli_args=['--ros-args', '--params-file', str(path)])
+    given = {name: parameter.value for name, parameter in again._parameter_overrides.items()}
+    assert set(given) == set(names)
+    same = Parameters(graph.add(again), check=lambda _: None, apply=lambda *_: None,
+                      locked=lambda: False)
+    assert same.config == owner.parameters.config and same.options == owner.parameters.options
 
 
 def test_a_live_change_is_applied_once_and_whole(owner):
@@ -165,12 +218,12 @@ def test_what_needs_a_reload_is_taken_only_while_unconfigured(owner):
     assert owner.set(device='cpu', cameras=['front']).successful
     owner.locked = True
     for name, value in (('model', 'other'), ('device', 'cuda'), ('cameras', ['left']),
-                        ('segmenter', 'mask2former'), ('segmenter__synthetic__stride', 2)):
+                        ('segmenter', 'mask2former'), ('segmenters__synthetic__stride', 2)):
         result = owner.set(**{name: value})
         assert not result.successful and 'clean up' in result.reason, name
     assert owner.set(device='cpu', scorer='rba').successful      # the same value is no change
     owner.locked = False
-    assert owner.set(segmenter__synthetic__stride=2).successful
+    assert owner.set(segmenters__synthetic__stride=2).successful
 
 
 def test_the_validator_leaves_names_of_others_alone(owner):
@@ -209,9 +262,9 @@ def test_choosing_a_segmenter_declares_its_options(graph):
     owner = Owner(graph, segmenter='mask2former')
     names = [item.name for item in node_parameters('mask2former')]
     assert all(owner.node.has_parameter(name) for name in names)
-    assert not owner.node.has_parameter('segmenter.synthetic.stride')
+    assert not owner.node.has_parameter('segmenters.synthetic.stride')
     assert owner.set(segmenter='synthetic').successful
-    assert owner.get('segmenter.synthetic.stride') == 4
+    assert owner.get('segmenters.synthetic.stride') == 4
 
 
 def test_changes_apply_without_the_callbacks_that_humble_lacks(graph, monkeypatch):

@@ -54,7 +54,7 @@ def test_a_trained_head_runs_in_the_chain(world, tmp_path, kind):
     assert json.loads((tmp_path / 'results.json').read_text()) == figures
     pipeline = Pipeline.from_config(
         model=str(world / 'model'), scorer=kind,
-        **{f'scorer.{kind}.checkpoint': str(tmp_path), 'objects.threshold': 0.5})
+        **{f'scorers.{kind}.checkpoint': str(tmp_path), 'objects.threshold': 0.5})
     result = pipeline(np.zeros((*scenes.SIZE, 3), np.uint8))
     assert result.score.shape == scenes.SIZE
     assert bool(((result.score >= 0) & (result.score <= 1)).all())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from road_anomaly_ros.perception import naming
 from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import LabelSet, Segments
 from road_anomaly_ros.perception.refinements import filters, segmentwise
@@ -44,7 +45,7 @@ def refine(name: str, score: Map, masks: Map | Segments | None = None, *,
     labels.
     """
     entry = REFINEMENTS[name]
-    chosen: Any = build_options(entry.options, options, f'refinement.{name}.')
+    chosen: Any = build_options(entry.options, options, naming.prefix('refinement', name))
     values = as_tensor(score)
     context = RefineContext(image=values)
     if masks is not None:

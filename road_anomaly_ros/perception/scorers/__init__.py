@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from road_anomaly_ros.perception import dense
+from road_anomaly_ros.perception import dense, naming
 from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import (
     UNLABELLED,
@@ -90,7 +90,7 @@ def evaluate(
     entry = SCORERS[scorer]
     options = entry.options() if options is None else options
     if isinstance(options, Mapping):
-        options = build_options(entry.options, options, f'scorer.{scorer}.')
+        options = build_options(entry.options, options, naming.prefix('scorer', scorer))
     method = entry.make
     _refuse_kind(scorer, method, _kind(output))
     _refuse_extras(scorer, method, extras)
@@ -159,7 +159,7 @@ def check(scorer: str, options: Any, *, kind: str, labels: LabelSet) -> None:
     try:
         method.check(options, kind, labels)
     except ValueError as error:
-        raise ValueError(f'scorer.{scorer}.{error}') from None
+        raise ValueError(f'{naming.prefix("scorer", scorer)}{error}') from None
 
 
 def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
@@ -171,7 +171,7 @@ def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
     try:
         return SCORERS[scorer].make.bind(options, segmenter, maps)
     except ValueError as error:
-        raise ValueError(f'scorer.{scorer}.{error}') from None
+        raise ValueError(f'{naming.prefix("scorer", scorer)}{error}') from None
 
 
 def load(scorer: str, options: Any, resources: Resources) -> Any:

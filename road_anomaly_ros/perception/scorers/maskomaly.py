@@ -45,7 +45,7 @@ def _weights(source: MaskSource, options: MaskomalyOptions, name: str, weight: T
         return torch.zeros_like(weight)
     if max(ids) >= queries:
         raise ValueError(
-            f'scorer.maskomaly.{name}: expected ids below {queries}, the number of '
+            f'scorers.maskomaly.{name}: expected ids below {queries}, the number of '
             f'queries, got {max(ids)}'
         )
     return torch.where(chosen(ids, queries, weight.device), weight, 0.0)

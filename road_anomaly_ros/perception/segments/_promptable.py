@@ -202,5 +202,6 @@ def shared_network(resources: Resources | None, name: str, source: Path,
 def needs_weights(name: str, path: str, files: str) -> None:
     """Refuse an empty path at configure time: PipelineError with the remedy."""
     if not path.strip():
-        raise PipelineError(f'segment source {name!r} needs weights; set segments.{name}.model to '
-                            f'{files}, or choose segments=felzenszwalb, which needs none')
+        raise PipelineError(f'segment source {name!r} needs weights; set '
+                            f'segment_sources.{name}.model to {files}, or choose '
+                            f'segments=felzenszwalb, which needs none')
