@@ -26,6 +26,7 @@ SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
 NEEDS = 'built-in model, directory or hub name'
 
 _PREPROCESSING = {'size': {'shortest_edge': 800, 'longest_edge': 1333}, 'size_divisor': 32}
+_CONTEXT = 272                      # rows
 FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid', 'two_scales')
 
 
@@ -98,12 +99,13 @@ class MaskSegmenter:
 
     def _two_scales(self, raw: RawOutput, pixels: torch.Tensor,
                     size: tuple[int, int]) -> list[Pyramid]:
-        """Return the pixel decoder's features of every image and of half of it, finest first.
+        """Return the pixel decoder's features of every image and of a small copy, finest first.
 
-        What fills the image at its own size is a thing of ordinary size at half of it.
+        What fills the image at its own size is a thing of ordinary size in the copy.
         """
-        half = half_size((pixels.shape[-2], pixels.shape[-1]))
-        small = nn.functional.interpolate(pixels, size=half, mode='bilinear', antialias=True)
+        size_again = context_size((pixels.shape[-2], pixels.shape[-1]))
+        small = nn.functional.interpolate(pixels, size=size_again, mode='bilinear',
+                                          antialias=True)
         again = self._run(small).mask_features
         levels = [self._preprocessing.crop(level, size) for level in (raw.mask_features, again)]
         height, width = levels[0].shape[-2:]
@@ -125,9 +127,14 @@ class MaskSegmenter:
         return list(self._preprocessing.crop(chosen, size))
 
 
-def half_size(size: tuple[int, int], divisor: int = 32) -> tuple[int, int]:
-    """Return half of (H, W), rounded to multiples of `divisor`, at least one of them."""
-    height, width = (max(divisor, round(side / 2 / divisor) * divisor) for side in size)
+def context_size(size: tuple[int, int], divisor: int = 32) -> tuple[int, int]:
+    """Return the (H, W) at which an input of `size` is seen once more, as a whole.
+
+    Half of it, or less where its short side would still exceed `_CONTEXT`; in multiples of
+    `divisor`.
+    """
+    factor = min(0.5, _CONTEXT / min(size))
+    height, width = (max(divisor, round(side * factor / divisor) * divisor) for side in size)
     return height, width
 
 
