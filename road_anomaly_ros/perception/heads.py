@@ -299,17 +299,19 @@ class RunningGridHead:
     def visual(self, features: Tensor | Pyramid | None) -> Tensor:
         """Return the logit [1,gh,gw] of features [C,gh,gw]; a cell that is not finite is strange.
 
-        Of the levels of a pyramid it is the mean, on the grid of the first.
+        Of the levels of a pyramid, on the grid of the first, it lies half way between their mean,
+        which ranks best, and their maximum, which keeps what only one of them sees above zero.
 
         ValueError where the segmenter gave none or others than the head was trained on.
         """
         check_features(self.info, self.source, features)
         levels = features.levels if isinstance(features, Pyramid) else (features,)
         found = [self._logit(level) for level in levels if level is not None]
-        total = found[0]
-        for coarse in found[1:]:
-            total = total + resized(coarse, tuple(total.shape[1:]))
-        return total / len(found)
+        if len(found) == 1:
+            return found[0]
+        grid = tuple(found[0].shape[1:])
+        both = torch.stack([found[0], *(resized(coarse, grid) for coarse in found[1:])])
+        return (both.mean(0) + both.amax(0)) / 2
 
     def _logit(self, features: Tensor) -> Tensor:
         found = features.flatten(1).float()
