@@ -8,6 +8,7 @@ import copy
 import csv
 import dataclasses
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.weights import select_device
-from road_anomaly_ros.tools.flow import StopOnSignal
 from road_anomaly_ros.training import network, optimizer, parallel, schedule, targets
 from road_anomaly_ros.training.data import (
     IGNORE,
@@ -93,6 +93,7 @@ class Trainer:
         frequency = class_frequency(frames, len(options.classes))
         self.weights = targets.class_weights(frequency).to(device)
         self.batches = self._make_batches(frames, extra)
+        self._stop = False
 
     def _make_batches(self, frames: Sequence[Frame], extra: Sequence[Frame]) -> StepBatches:
         o = self.options
@@ -107,26 +108,30 @@ class Trainer:
     def run(self, *, minutes: float = float('inf'), evaluate_every: float = 6.0,
             workers: int = 0) -> None:
         """Train to the last step, for `minutes`, or until a signal; evaluate, save, and end."""
+        signal.signal(signal.SIGINT, self._ask_to_stop)
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
         loader = DataLoader(self.batches, batch_size=None, num_workers=workers,
                             sampler=range(self.step, self.options.steps))
         began = told = time.monotonic()
         before = self.minutes
-        with StopOnSignal() as stop, tqdm(
-                total=self.options.steps, initial=self.step, desc='train', unit='step',
-                mininterval=2, disable=parallel.world()[0] > 0) as bar:
+        with tqdm(total=self.options.steps, initial=self.step, desc='train', unit='step',
+                  mininterval=2, disable=parallel.world()[0] > 0) as bar:
             for images, labels in loader:
                 self.advance(images, labels)
                 bar.update()
                 bar.set_postfix(loss=f'{self.loss:.3f}', best=f'{self.best:.3f}', refresh=False)
                 now = time.monotonic()
                 self.minutes = before + (now - began) / 60
-                over = (stop.signal is not None or self.step == self.options.steps
+                over = (self._stop or self.step == self.options.steps
                         or now - began >= minutes * 60)
                 if parallel.agree(over or now - told >= evaluate_every * 60):
                     self.report()
                     told = time.monotonic()
                     if parallel.agree(over):
                         break
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop = True
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
         """Make one step with images uint8 [B,3,h,w] and labels uint8 [B,3,h/2,w/2]."""
