@@ -113,7 +113,7 @@ class Calibration:
         path = Path(path).expanduser()
         try:
             tree = yaml.safe_load(path.read_text(encoding='utf-8'))
-            _expect_keys(tree, 'the file', {'scorers'}, {'version', 'default'})
+            _expect_keys(tree, 'the file', {'scorers'}, {'version', 'default', 'promise'})
             if tree.get('version', VERSION) != VERSION:
                 raise ValueError(f'expected version {VERSION}, got {tree["version"]!r}; it was '
                                  'made by another release')
