@@ -461,6 +461,11 @@ def _resolve(config: PipelineConfig, calibration: Calibration, kind: str) -> Pip
     """Replace 'auto' by what was measured for the model; options that the user set are kept."""
     measured = dict(calibration.default)
     changes: dict[str, Any] = {}
+    if config.scorer == AUTO and config.calibration and 'scorer' not in measured:
+        raise ValueError(
+            f'{calibration.path} names no scorer under default, so none can be chosen '
+            f'automatically; set the scorer to one of {list(calibration.scorers)}'
+        )
     if config.scorer == AUTO:
         changes['scorer'] = measured.get(
             'scorer', FALLBACK_SCORERS.get(kind, FALLBACK_SCORER)

@@ -19,6 +19,7 @@ from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
 from road_anomaly_ros.ros.outputs import COMPRESSED, Publishers
 from road_anomaly_ros.ros.pairing import Pairing
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
+from road_anomaly_ros.tools.encodings import check_photograph
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -175,6 +176,10 @@ class Camera:
             self.refuse(error.reason, str(error))
             return None
         self.stats.size = picture.shape[:2]
+        try:
+            check_photograph(getattr(message, 'encoding', ''))
+        except images.ImageRefused as error:        # some thermal cameras call theirs so
+            self.complain('no photograph', f'processed, but {error}')
         return picture
 
     def to_inputs(self, frame: Frame, max_pixels: int) -> tuple[Any, ...] | None:

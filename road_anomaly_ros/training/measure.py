@@ -23,7 +23,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from road_anomaly_ros.perception.calibration import FILE_NAME
+from road_anomaly_ros.perception.calibration import FILE_NAME, VERSION
 from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
 from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
@@ -222,8 +222,9 @@ def write_calibration(folder: Path, curves: Curves, *, chain: tuple[str, ...], s
                 'low_threshold': _short(min(curve.low_threshold, curve.threshold)),
                 'display': [_short(value) for value in curve.display], 'source': source}
     partial = folder / f'.{FILE_NAME}.partial'
-    partial.write_text(yaml.safe_dump({'default': dict(default), 'scorers': scorers},
-                                      sort_keys=False), encoding='utf-8')
+    partial.write_text(yaml.safe_dump(
+        {'version': VERSION, 'default': dict(default), 'scorers': scorers}, sort_keys=False),
+        encoding='utf-8')
     os.replace(partial, folder / FILE_NAME)
 
 

@@ -8,6 +8,7 @@ import copy
 import csv
 import dataclasses
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.weights import select_device
-from road_anomaly_ros.tools.flow import StopOnSignal
+from road_anomaly_ros.tools.flow import polite_signals
 from road_anomaly_ros.training import (
     label_sets,
     network,
@@ -105,6 +106,7 @@ class Trainer:
                                                     decay=options.decay)
         weights = targets.class_weights(class_frequency(sources))
         self.criterion = targets.SegmentationLoss(weights).to(device)
+        self._stop = False
         rank, members = parallel.world()
         spec = CropSpec((options.height, options.width),
                         options.outlier_share if options.outliers else 0.0)
@@ -114,13 +116,20 @@ class Trainer:
     def run(self, *, minutes: float = float('inf'), evaluate_every: float = 6.0,
             workers: int = 0) -> None:
         """Train to the last step, for `minutes`, or until a signal; evaluate, save, and end."""
+        before = {number: signal.signal(number, self._ask_to_stop) for number in polite_signals()}
+        try:
+            self._run(minutes * 60, evaluate_every * 60, workers)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self, seconds: float, evaluate_every: float, workers: int) -> None:
         loader = DataLoader(self.batches, batch_size=None, num_workers=workers,
                             sampler=range(self.step, self.options.steps))
         began = told = time.monotonic()
         before = self.minutes
-        with StopOnSignal() as stop, tqdm(
-                total=self.options.steps, initial=self.step, desc='train', unit='step',
-                mininterval=2, disable=parallel.world()[0] > 0) as bar:
+        with tqdm(total=self.options.steps, initial=self.step, desc='train', unit='step',
+                  mininterval=2, disable=parallel.world()[0] > 0) as bar:
             for batch in loader:
                 self.advance(batch)
                 bar.update()
@@ -128,13 +137,16 @@ class Trainer:
                                 refresh=False)
                 now = time.monotonic()
                 self.minutes = before + (now - began) / 60
-                over = (stop.signal is not None or self.step == self.options.steps
-                        or now - began >= minutes * 60)
-                if parallel.agree(over or now - told >= evaluate_every * 60):
+                over = (self._stop or self.step == self.options.steps
+                        or now - began >= seconds)
+                if parallel.agree(over or now - told >= evaluate_every):
                     self.report()
                     told = time.monotonic()
                     if parallel.agree(over):
                         break
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop = True
 
     def advance(self, batch: Batch) -> None:
         """Make one step."""
