@@ -370,7 +370,7 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (
            lost_and_found, _LOST_IDS, sizes=OBSTACLE_TRACK),
     Layout('cityscapes', 'leftImg8bit/ and gtFine/ with labelIds', cityscapes,
            class_names=CITYSCAPES, class_values=_FINE_IDS),
-    Layout('train_ids', 'images/ and labels/ with the 19 train ids of Cityscapes', class_pairs,
+    Layout('trainids', 'images/ and labels/ with the 19 train ids of Cityscapes', class_pairs,
            class_names=CITYSCAPES, class_values=_places(dict(enumerate(CITYSCAPES)))),
     Layout('camvid', 'images/ and labels/ with the ids of the 11 classes', class_pairs,
            class_names=CAMVID, class_values=_places(dict(enumerate(CAMVID)))),

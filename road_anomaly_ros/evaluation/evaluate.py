@@ -41,7 +41,7 @@ every line. Names and folders such as RoadObsticle21, FS_LostFound_full and fs_s
 layout.
 
 layouts: folder, synthetic, road_anomaly, road_anomaly21, road_obstacle21,
-fishyscapes_lost_and_found, fishyscapes_static, lost_and_found; for mIoU cityscapes, train_ids
+fishyscapes_lost_and_found, fishyscapes_static, lost_and_found; for mIoU cityscapes, trainids
 (images/ and labels/ with the 19 train ids), camvid (11 classes) and idd_lite (7 groups). Classes
 are compared by name; finer ones of the model count as the coarser ones of the data set.
 """

@@ -35,8 +35,9 @@ except ImportError:                                 # numba is an optional depen
 
 WEIGHTS, INFO = 'head.safetensors', 'head.json'
 FOLDER = 'heads'                    # beside the model's weights, one folder per kind of head
-KINDS = ('head_v1', 'head_v2')
+KINDS = ('head_v1', 'head_v2', 'head_v3')
 STATISTICS = 4
+_STRANGE = 1e4                      # the logit of a cell that is not finite
 _LEAST = 1e-7                       # of a class value inside the logarithm
 
 
@@ -108,11 +109,33 @@ class AnomalyHead(nn.Module):
         return found.squeeze(-1)
 
 
+class GridHead(nn.Module):
+    """Per-cell MLP over features [B,C,h,w] alone: the logit [B,1,h,w] is resized as mask logits are.
+
+    Ours, after the EoMT study's V2 (section 3.4.2), for features that are trained together with
+    it: then they say what the statistics of the semantic map would add.
+    """
+
+    HIDDEN = (64, 32)
+
+    def __init__(self, channels: int, hidden: tuple[int, int] = HIDDEN) -> None:
+        super().__init__()
+        self.channels = channels
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, hidden[0], 1), nn.ReLU(), nn.Conv2d(hidden[0], hidden[1], 1),
+            nn.ReLU(), nn.Conv2d(hidden[1], 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logit [B,1,h,w] of features [B,C,h,w]; higher is stranger."""
+        found: Tensor = self.mlp(features)
+        return found
+
+
 @dataclasses.dataclass(frozen=True)
 class HeadInfo:
     """What head.json says: sizes, the features that are read, the weights the head belongs to."""
 
-    kind: str                                       # 'head_v1' or 'head_v2'
+    kind: str                                       # one of KINDS
     segmenter: str                                  # SHA-256 of the segmenter's weights
     features: str = ''                              # name of the segmenter's map, '' for V1
     channels: int = 0
@@ -177,12 +200,8 @@ class RunningHead:
         """
         if not self.info.channels:
             return None
-        if features is None:
-            raise ValueError(f'{self.source} reads the features {self.info.features!r}, but the '
-                             'segmenter gave none')
-        if features.shape[0] != self.info.channels:
-            raise ValueError(f'{self.source}: expected features of {self.info.channels} channels, '
-                             f'got {features.shape[0]}')
+        check_features(self.info, self.source, features)
+        assert features is not None
         projected = self._project(features)[:, :self.info.projection]
         added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
@@ -250,6 +269,56 @@ class RunningHead:
         return found
 
 
+class RunningGridHead:
+    """A loaded `GridHead`, arranged for the blocks of the dense pass as `RunningHead` is."""
+
+    def __init__(self, info: HeadInfo, head: GridHead, source: Path) -> None:
+        self.info, self.source = info, source
+        self._head = head.eval().requires_grad_(False)
+        layers = [layer for layer in head.mlp if isinstance(layer, nn.Conv2d)]
+        self._layers = [(layer.weight[:, :, 0, 0].float(), layer.bias[:, None].float())
+                        for layer in layers if layer.bias is not None]
+
+    def to(self, device: torch.device) -> RunningGridHead:
+        """Return the head on `device`; this one stays where it is, for a fallback to the CPU."""
+        if self._layers[0][0].device == device:
+            return self
+        return RunningGridHead(self.info, copy.deepcopy(self._head).to(device), self.source)
+
+    def visual(self, features: Tensor | Pyramid | None) -> Tensor:
+        """Return the logit [1,gh,gw] of features [C,gh,gw]; a cell that is not finite is strange.
+
+        ValueError where the segmenter gave none or others than the head was trained on.
+        """
+        check_features(self.info, self.source, features)
+        assert isinstance(features, Tensor)
+        found = features.flatten(1).float()
+        for weight, bias in self._layers[:-1]:
+            found = torch.addmm(bias, weight, found).relu_()
+        weight, bias = self._layers[-1]
+        logit = torch.addmm(bias, weight, found).nan_to_num_(nan=_STRANGE)
+        return logit.unflatten(1, features.shape[1:])
+
+    def logits(self, semantic: Tensor, visual: Features | None = None) -> Tensor:
+        """Return the logit float32 [r,c] of a block, resized from the features' grid."""
+        if visual is None:
+            raise ValueError(f'{self.source} reads the features {self.info.features!r}')
+        return visual.resized()[0]
+
+
+Running = RunningHead | RunningGridHead
+
+
+def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | None) -> None:
+    """Refuse, with a ValueError, that a segmenter gives no features or others than trained on."""
+    if features is None:
+        raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
+                         'none')
+    if features.shape[0] != info.channels:
+        raise ValueError(f'{source}: expected features of {info.channels} channels, got '
+                         f'{features.shape[0]}')
+
+
 def weights_digest(model_dir: Path | None) -> str:
     """Return the SHA-256 of a model's weight files in order of name; '' where there is none."""
     if model_dir is None:
@@ -272,7 +341,7 @@ def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def save_head(folder: Path, info: HeadInfo, head: AnomalyHead) -> None:
+def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:
     """Write head.safetensors and head.json into `folder`; each appears only when complete."""
     from safetensors.torch import save_file
     folder.mkdir(parents=True, exist_ok=True)
@@ -305,7 +374,7 @@ def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:
     return path
 
 
-def load_head(folder: str | Path) -> RunningHead:
+def load_head(folder: str | Path) -> Running:
     """Load a head's folder; PipelineError, one line, where it is damaged. Loaded once per file."""
     path = Path(folder)
     try:
@@ -317,9 +386,13 @@ def load_head(folder: str | Path) -> RunningHead:
 
 
 @functools.lru_cache(maxsize=16)
-def _load(folder: Path, stamps: tuple[int, ...]) -> RunningHead:
+def _load(folder: Path, stamps: tuple[int, ...]) -> Running:
     del stamps
     info = read_info(folder / INFO)
+    if info.kind == 'head_v3':
+        grid = GridHead(info.channels, info.hidden)
+        state = read_state(folder / WEIGHTS)
+        return RunningGridHead(info, load_state(grid, state, folder / WEIGHTS), folder)
     head = load_state(info.module(), read_state(folder / WEIGHTS), folder / WEIGHTS)
     return RunningHead(info, head, folder)
 
@@ -329,7 +402,7 @@ def read_info(path: Path) -> HeadInfo:
     try:
         tree = json.loads(path.read_text(encoding='utf-8'))
         info = HeadInfo(**{**tree, 'hidden': tuple(int(width) for width in tree['hidden'])})
-        if info.kind in KINDS and bool(info.channels) == (info.kind == 'head_v2'):
+        if info.kind in KINDS and bool(info.channels) == (info.kind != 'head_v1'):
             return info
     except (OSError, ValueError, KeyError, TypeError):
         pass

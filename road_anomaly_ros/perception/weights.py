@@ -199,9 +199,16 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
 
 def model_kind(directory: Path) -> str:
     """Return `model_type` of a config.json; PipelineError where that cannot be read."""
+    return str(read_config(directory)['model_type'])
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return the tree of a config.json that has a `model_type`; PipelineError where it is none."""
     path = directory / 'config.json'
     try:
-        return str(json.loads(path.read_text(encoding='utf-8'))['model_type'])
+        tree: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+        tree['model_type']
+        return tree
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f'{path} is no configuration of transformers: '
                             f'{reason(error)}') from None

@@ -41,7 +41,8 @@ class FakeCameraOptions(DriveOptions):
 
     loop: bool = option(True, 'Start again after the last frame; false ends the node there.')
     truth: bool = option(
-        False, 'Publish ground truth: ~/truth/labels, ~/truth/instances and ~/truth/depth.')
+        False, 'Publish ground truth: ~/truth/labels (train ids of Cityscapes), ~/truth/instances '
+        'and ~/truth/depth.')
     frame_id: str = option('camera', 'Coordinate frame of the pictures, an optical frame.')
     jpeg_quality: int = option(90, 'Quality of image/compressed.', low=1, high=100)
     reliable: bool = option(

@@ -83,7 +83,8 @@ def topics() -> str:
         (f'~/{outputs.LABEL_INFO}', 'vision_msgs', 'Names of the classes, latched.'),
         (DIAGNOSTICS, 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'))]
     truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())
-    rows.append(('of `fake_camera`', 'out', '', f'{truth} (with `truth: true`).'))
+    rows.append(('of `fake_camera`', 'out', '', f'{truth} (with `truth: true`); '
+                 'labels are train ids of Cityscapes.'))
     return table(('topic', '', 'encoding', 'what'), rows)
 
 

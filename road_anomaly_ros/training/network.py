@@ -1,13 +1,14 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The small Mask2Former: configuration, precision on each device, the folder it is written to."""
+"""The small Mask2Former and its anomaly head: configuration, precision, the folder written."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,47 +16,67 @@ from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     Mask2FormerImageProcessor,
-    ResNetConfig,
+    TimmBackboneConfig,
 )
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WIDTHS, DEPTHS = (32, 64, 128, 192, 256), (2, 3, 3, 2, 1)
+from road_anomaly_ros.perception import heads
+from road_anomaly_ros.perception.segmenters import _backbones
+from road_anomaly_ros.training import depthwise, pretrained
+from road_anomaly_ros.training.label_sets import CLASSES
+
+# As the ImageNet weights expect it: (x - 127) / 128 of values 0 .. 255.
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
+HIDDEN = 64
+HEAD = 'head_v3'
 
 
-def build_model(
-    classes: Sequence[str],
-    *,
-    widths: Sequence[int] = WIDTHS,
-    depths: Sequence[int] = DEPTHS,
-    hidden: int = 64,
-) -> Mask2FormerForUniversalSegmentation:
-    """Return the network with fresh weights: one query per class, strides 4 to 64.
+class RoadNetwork(nn.Module):
+    """Segmenter and head, trained together on one set of features."""
 
-    A fifth backbone stage moves the deformable attention to strides 16, 32 and 64, where it costs
-    a quarter of what it costs at 8, 16 and 32 and sees the whole image; the pixel decoder's
-    lateral steps cover strides 8 and 4.
-    """
-    backbone = ResNetConfig(
-        embedding_size=widths[0],
-        hidden_sizes=list(widths),
-        depths=list(depths),
-        layer_type='basic',
-        out_features=[f'stage{i + 1}' for i in range(len(widths))],
-    )
-    names = dict(enumerate(classes))
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.segmenter = build_segmenter(kind)
+        self.head = heads.GridHead(HIDDEN)
+        backbone = self.backbone
+        pretrained.load_imagenet(backbone, kind)
+        depthwise.fix_norms(backbone)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """Return timm's network inside."""
+        return self.segmenter.model.pixel_level_module.encoder._backbone
+
+    def train(self, mode: bool = True) -> RoadNetwork:
+        """Set the mode; the backbone's norms keep the statistics they came with."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, pixels: Tensor) -> tuple[object, Tensor]:
+        """Return transformers' output and the head's logit [B,h,w] for normalised [B,3,H,W]."""
+        output = self.segmenter(pixels, output_auxiliary_logits=self.training)
+        return output, self.head(output.pixel_decoder_last_hidden_state.float())[:, 0]
+
+
+def build_segmenter(kind: str = 'lite0') -> Mask2FormerForUniversalSegmentation:
+    """Return the network with fresh weights: one query per class, strides 4 to 64."""
+    _backbones.register()
+    names = dict(enumerate(CLASSES))
     config = Mask2FormerConfig(
-        backbone_config=backbone,
-        feature_size=hidden,
-        mask_feature_size=hidden,
-        hidden_dim=hidden,
-        encoder_feedforward_dim=2 * hidden,
-        dim_feedforward=4 * hidden,
+        backbone_config=TimmBackboneConfig(
+            backbone=f'road_efficientnet_{kind}',
+            out_indices=tuple(range(1, len(_backbones.STRIDES) + 1))),
+        feature_size=HIDDEN,
+        mask_feature_size=HIDDEN,
+        hidden_dim=HIDDEN,
+        encoder_feedforward_dim=2 * HIDDEN,
+        dim_feedforward=4 * HIDDEN,
         encoder_layers=1,
         decoder_layers=3,
         num_attention_heads=4,
         num_queries=len(names),
         output_auxiliary_logits=True,
-        feature_strides=[4 * 2**i for i in range(len(widths))],
+        feature_strides=list(_backbones.STRIDES),
         id2label=names,
         label2id={name: i for i, name in names.items()},
     )
@@ -63,10 +84,10 @@ def build_model(
 
 
 def image_processor(classes: int, size: tuple[int, int]) -> Mask2FormerImageProcessor:
-    """Return the preprocessing of the weights: shortest edge as trained, sides multiples of 8."""
+    """Return the preprocessing of the weights: shortest edge at most as given, sides even."""
     return Mask2FormerImageProcessor(
         size={'shortest_edge': min(size), 'longest_edge': 2 * max(size)},
-        size_divisor=8,
+        size_divisor=32,
         image_mean=list(MEAN),
         image_std=list(STD),
         ignore_index=255,
@@ -82,23 +103,35 @@ def normalise(images: Tensor, device: torch.device) -> Tensor:
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
-def half_precision(model: Mask2FormerForUniversalSegmentation, device: torch.device) -> None:
+def half_precision(model: RoadNetwork, device: torch.device) -> None:
     """Let `model` compute in bfloat16 where that pays.
 
-    CUDA: everything. CPU: the backbone alone (2.1 times faster with AVX512-BF16); group
-    normalisation and the deformable attention are slower in bfloat16 than in float32 there.
+    CUDA: everything. CPU: the backbone and the convolutions behind it; group normalisation
+    and the deformable attention are slower in bfloat16 than in float32 there.
     """
-    part: nn.Module = model if device.type == 'cuda' else model.model.pixel_level_module.encoder
-    plain = part.forward
+    if device.type == 'cuda':
+        _halved(model, lambda output: output)
+        return
+    level = model.segmenter.model.pixel_level_module
+    _halved(level.encoder, _floats)
+    for part in (*level.decoder.modules(), *model.head.modules()):
+        if isinstance(part, nn.Conv2d):
+            _halved(part, lambda maps: maps.float())
 
-    def forward(*args, **kwargs):
-        with torch.autocast(device.type, torch.bfloat16):
+
+def _halved(part: nn.Module, after: Callable[[Any], Any]) -> None:
+    plain, kind = part.forward, next(part.parameters()).device.type
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(kind, torch.bfloat16):
             output = plain(*args, **kwargs)
-        if part is not model:
-            output.feature_maps = tuple(maps.float() for maps in output.feature_maps)
-        return output
-
+        return after(output)
     part.forward = forward
+
+
+def _floats(output: Any) -> Any:
+    output.feature_maps = tuple(maps.float() for maps in output.feature_maps)
+    return output
 
 
 @torch.inference_mode()
@@ -110,14 +143,21 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
     return torch.einsum('bqk,bqhw->bkhw', class_logits.float().softmax(-1)[..., :-1], masks)
 
 
-def save_folder(
-    model: Mask2FormerForUniversalSegmentation, processor: Mask2FormerImageProcessor, folder: Path
-) -> None:
-    """Write a Hugging Face directory; each file appears only when complete."""
+def save_folder(model: RoadNetwork, processor: Mask2FormerImageProcessor, folder: Path,
+                training: dict) -> None:
+    """Write a Hugging Face directory with the head in it; each file appears only when complete.
+
+    Weights are stored in half precision, and the head knows the digest of what was stored.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: value.clone() for name, value in model.segmenter.state_dict().items()}
     with tempfile.TemporaryDirectory(dir=folder, prefix='.partial_') as partial:
-        model.save_pretrained(partial)
+        model.segmenter.half().save_pretrained(partial)
+        model.segmenter.float().load_state_dict(kept)
         processor.save_pretrained(partial)
         for path in sorted(Path(partial).iterdir()):
             path.chmod(0o644)
             os.replace(path, folder / path.name)
+    info = heads.HeadInfo(HEAD, heads.weights_digest(folder), 'pixel_decoder', HIDDEN, 0,
+                          heads.GridHead.HIDDEN, training)
+    heads.save_head(folder / heads.FOLDER / HEAD, info, model.head)

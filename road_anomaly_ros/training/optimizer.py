@@ -51,27 +51,33 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).to(matrix.dtype)
 
 
-def make_optimizers(model: nn.Module, *, rate: float, decay: float) -> list[torch.optim.Optimizer]:
-    """Return the optimisers of `model`; norms, biases and query embeddings are not decayed."""
-    kernels, matrices, rest = [], [], []
+def make_optimizers(model: nn.Module, *, rate: float, decay: float,
+                    backbone: float = 0.2) -> list[torch.optim.Optimizer]:
+    """Return the optimisers of `model`; norms, biases and query embeddings are not decayed.
+
+    The pretrained backbone moves at `backbone` times the rate of the rest.
+    """
+    kernels, slow, slow_rest, matrices, rest = [], [], [], [], []
     for name, weight in model.named_parameters():
-        if weight.ndim == 4 and weight.shape[-1] == 3:
+        if '_backbone.' in name:
+            (slow if weight.ndim > 1 else slow_rest).append(weight)
+        elif weight.ndim == 4 and weight.shape[-1] == 3:
             kernels.append(weight)
+        elif weight.ndim > 1 and 'embed' not in name and 'queries' not in name:
+            matrices.append(weight)
         else:
-            (
-                matrices
-                if weight.ndim > 1 and 'embed' not in name and 'queries' not in name
-                else rest
-            ).append(weight)
-    groups = [{'params': matrices, 'weight_decay': decay}, {'params': rest, 'weight_decay': 0.0}]
-    return [
-        Muon(kernels, lr=2 * rate, weight_decay=decay),
-        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99)),
-    ]
+            rest.append(weight)
+    groups = [{'params': matrices, 'weight_decay': decay, 'share': 1.0},
+              {'params': slow, 'weight_decay': decay, 'share': backbone},
+              {'params': slow_rest, 'weight_decay': 0.0, 'share': backbone},
+              {'params': rest, 'weight_decay': 0.0, 'share': 1.0}]
+    muon = Muon(kernels, lr=2 * rate, weight_decay=decay)
+    muon.param_groups[0]['share'] = 2.0
+    return [muon, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99))]
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
-    """Set the learning rate of this step; kernels move at twice the rate of the rest."""
+    """Set the learning rate of this step, of which every group takes its share."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group['lr'] = 2 * rate if isinstance(optimizer, Muon) else rate
+            group['lr'] = group['share'] * rate

@@ -32,7 +32,7 @@ examples:
       -o rendered
 
 Backgrounds: images/ and labels/ of equal stems (CamVid layout; idd_lite:FOLDER or
-train_ids:FOLDER where the ids are the 7 groups of IDD-Lite or the 19 train ids of Cityscapes),
+trainids:FOLDER where the ids are the 7 groups of IDD-Lite or the 19 train ids of Cityscapes),
 leftImg8bit/ and gtFine/ (Cityscapes layout), or rendered:SEED with scenes, width, height and
 obstacles (false), one scene per seed from SEED on. Objects: RGBA cut-outs (PNG or WebP), also in
 one folder per kind, or the images of a COCO annotation file.
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--backgrounds', required=True, metavar='FOLDER',
                         help="folder of labelled road scenes, 'idd_lite:FOLDER', "
-                             "'train_ids:FOLDER' or 'rendered:SEED?scenes=N'")
+                             "'trainids:FOLDER' or 'rendered:SEED?scenes=N'")
     parser.add_argument('--objects', type=Path, metavar='FOLDER',
                         help='RGBA cut-outs, or the images of --annotations (default: nothing is '
                              'pasted)')

@@ -3,9 +3,9 @@
 """What the segmenter is taught: query k is class k, and says "nothing" where the class is absent.
 
 Mask2Former matches queries to segments anew in every step (Cheng et al., CVPR 2022, section
-3.2.1). A small model from scratch spends most of its training on that. With semantic targets
-there is one segment per class, so the assignment can be fixed: queries become one-vs-all
-classifiers, which is also what rejection scores (RbA, EAM) need.
+3.2.1). A small model spends most of its training on that. With semantic targets there is one
+segment per class, so the assignment can be fixed: queries become one-vs-all classifiers, which is
+also what rejection scores (RbA, EAM) need. On things of no class every query learns to stay away.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from road_anomaly_ros.training.data import IGNORE
+from road_anomaly_ros.training import label_sets
+from road_anomaly_ros.training.label_sets import IGNORE
 
-TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': 0.3, 'auxiliary': 0.4}
+TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': 0.3, 'auxiliary': 0.3}
+ANOMALY = 2.0                       # weight of the anomaly's loss beside those of the classes
+POSITIVE = 3.0                      # weight of a strange pixel beside a normal one
+HARDEST, HARD = 0.01, 0.3           # share of the normal pixels that count once more, and how much
+COUNT = len(label_sets.CLASSES)
 
 
 def class_weights(frequency: Sequence[float] | Tensor, *, power: float = 0.15) -> Tensor:
@@ -28,16 +33,94 @@ def class_weights(frequency: Sequence[float] | Tensor, *, power: float = 0.15) -
     return (weights / (weights * share).sum() * share.sum()).float()
 
 
-def present_classes(labels: Tensor, classes: int, *, least: int = 4) -> Tensor:
-    """Return bool [B,K]: the class covers at least `least` pixels of labels [B,h,w]."""
-    flat = labels.flatten(1).long()
-    counts = torch.zeros(len(flat), 256, device=labels.device).scatter_add_(
-        1, flat, torch.ones_like(flat, dtype=torch.float32)
-    )
-    return counts[:, :classes] >= least
+class SegmentationLoss(nn.Module):
+    """The loss of class and mask logits against codes (see label_sets), for one run."""
+
+    weights: Tensor
+    truth: Tensor
+    judged: Tensor
+    allowed: Tensor
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        allowed = torch.from_numpy(label_sets.allowed())
+        single = allowed.sum(1) == 1
+        # What a query is judged on: its own class and the others, but not the members of a set.
+        judged = torch.where(single[:, None], True, ~allowed) & allowed.any(1)[:, None]
+        self.register_buffer('weights', weights)
+        self.register_buffer('truth', (allowed & single[:, None]).T.float().contiguous())
+        self.register_buffer('judged', judged.T.float().contiguous())
+        self.register_buffer('allowed', allowed)
+
+    def forward(self, class_logits: Tensor, mask_logits: Tensor, codes: Tensor, unknown: Tensor,
+                auxiliary: Sequence[Mapping[str, Tensor]] = ()) -> Tensor:
+        """Return the scalar loss of one batch.
+
+        class_logits [B,19,20], mask_logits [B,19,h,w], codes int64 [B,H,W], `unknown` bool [B,H,W]
+        true on things of no class; `auxiliary`: the earlier layers' outputs as transformers names
+        them, judged at half their resolution.
+        """
+        present = self._present(codes)
+        full = F.interpolate(mask_logits.float(), size=codes.shape[-2:], mode='bilinear',
+                             align_corners=False)
+        parts = self._mask_losses(full, codes, unknown, dice=True)
+        parts['presence'] = _presence_loss(class_logits.float(), present)
+        if auxiliary:
+            few, strange = codes[:, 1::4, 1::4], unknown[:, 1::4, 1::4]
+            losses = []
+            for layer in auxiliary:
+                logits = layer['masks_queries_logits'][..., ::2, ::2].float()
+                terms = self._mask_losses(logits, few, strange, dice=False)
+                shown = _presence_loss(layer['class_queries_logits'].float(), present)
+                losses.append(sum(terms.values()) + TERMS['presence'] * shown)
+            parts['auxiliary'] = torch.stack(losses).mean()
+        return torch.stack([TERMS[name] * value for name, value in parts.items()]).sum()
+
+    def _present(self, codes: Tensor, *, least: int = 4) -> Tensor:
+        """Return bool [B,K]: the class covers at least `least` pixels for sure."""
+        flat = codes.flatten(1)
+        counts = torch.zeros(len(flat), 256, device=codes.device)
+        counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
+        return counts[:, :COUNT] >= least
+
+    def _mask_losses(self, logits: Tensor, codes: Tensor, unknown: Tensor, *,
+                     dice: bool) -> dict[str, Tensor]:
+        """Return the pixel-wise terms of logits [B,K,h,w].
+
+        `pixel`: class-weighted cross-entropy of the K-way softmax, -log of the sum over the
+        allowed classes where there are several. `binary`: one-vs-all logistic loss summed over
+        classes. `dice`: soft Dice per class over the whole batch (Milletari et al., 2016, with
+        p + t as the denominator), mean over the classes present.
+        """
+        truth = self.truth[:, codes].transpose(0, 1)
+        judged = (self.judged[:, codes] + unknown.float()).transpose(0, 1)
+        binary = F.binary_cross_entropy_with_logits(logits, truth, weight=judged, reduction='sum')
+        counted = (judged.amax(1) > 0).sum().clamp_min(1)
+        found = {'pixel': self._pixel(logits, codes), 'binary': binary / counted}
+        if dice:
+            probability = logits.sigmoid() * judged
+            overlap = (probability * truth).sum((0, 2, 3))
+            total = (probability + truth).sum((0, 2, 3))
+            there = truth.sum((0, 2, 3)) > 0
+            loss = (1 - (2 * overlap + 1) / (total + 1))[there]
+            found['dice'] = loss.sum() / there.sum().clamp_min(1)
+        return found
+
+    def _pixel(self, logits: Tensor, codes: Tensor) -> Tensor:
+        logs = F.log_softmax(logits, 1)
+        single = torch.where(codes < COUNT, codes, IGNORE)
+        total = F.nll_loss(logs, single, self.weights, ignore_index=IGNORE, reduction='sum')
+        count = self.weights[single[single < COUNT]].sum()
+        several = (codes >= COUNT) & (codes != IGNORE)
+        if several.any():
+            rows = logs.permute(0, 2, 3, 1)[several]
+            outside = ~self.allowed[codes[several]]
+            total = total - rows.masked_fill(outside, -torch.inf).logsumexp(1).sum()
+            count = count + len(rows)
+        return total / count.clamp_min(1)
 
 
-def presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
+def _presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
     """Cross-entropy of class_logits [B,K,K+1]: class k where present, else the last, "nothing"."""
     count = present.shape[1]
     own = torch.arange(count, device=present.device).expand_as(present)
@@ -45,73 +128,19 @@ def presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
     return F.cross_entropy(class_logits.flatten(0, 1), target.flatten())
 
 
-def blended_targets(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return soft targets float32 [B,K,h,w] and hard labels int64 [B,h,w] of labels [B,3,h,w].
+def anomaly_loss(logit: Tensor, anomaly: Tensor, weight: Tensor) -> Tensor:
+    """Return the loss of the anomaly's logit [B,h,w] against `anomaly` [B,H,W], 255 = ignored.
 
-    `labels` holds first label, second label and share of the first (255 = all). Where two classes
-    blend, each is claimed by the square of its share, not the share itself: neither the largest
-    mask nor the sum of all (which is what RbA and EAM look at) vouches for such a pixel, and its
-    hard label is 255. A pixel whose labels are not both known has all-zero targets.
+    Logistic; strange pixels count POSITIVE times their `weight` [B,H,W], and the worst share
+    HARDEST of the normal ones once more, since it is those that a ranking stumbles over.
     """
-    first, second, share = labels.long().unbind(1)
-    valid = (first != IGNORE) & (second != IGNORE)
-    same = first == second
-    part = torch.where(same, 1.0, share.float() / 255)
-    truth = torch.zeros(len(first), classes, *first.shape[1:], device=labels.device)
-    for label, weight in ((first, part), (second, 1 - part)):
-        truth.scatter_add_(1, label.clamp_max(classes - 1)[:, None],
-                           (weight.square() * valid)[:, None])
-    return truth, torch.where(valid & same, first, torch.full_like(first, IGNORE))
-
-
-def mask_losses(logits: Tensor, truth: Tensor, hard: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """Return the pixel-wise terms of logits [B,K,h,w] against `truth`, `hard` of blended_targets.
-
-    `pixel`: class-weighted cross-entropy of the K-way softmax, which is what mIoU looks at.
-    `binary`: one-vs-all logistic loss summed over classes, which keeps masks low on what no class
-    claims. `dice`: soft Dice per class over the whole batch, mean over the classes present
-    (Milletari et al., 2016, with p + t as the denominator).
-    """
-    valid = truth.sum(1, keepdim=True) > 0
-    pixel = F.cross_entropy(logits, hard, weight=weights, ignore_index=IGNORE, reduction='sum')
-    counted = F.pad(weights, (0, IGNORE + 1 - len(weights)))[hard].sum().clamp_min(1e-6)
-    binary = F.binary_cross_entropy_with_logits(logits, truth, reduction='none') * valid
-    probability = logits.sigmoid() * valid
-    overlap, total = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
-    there = truth.sum((0, 2, 3)) > 0
-    dice = (1 - (2 * overlap + 1) / (total + 1))[there]
-    return {
-        'pixel': pixel / counted,
-        'binary': binary.sum() / valid.sum().clamp_min(1),
-        'dice': dice.sum() / there.sum().clamp_min(1),
-    }
-
-
-def segmentation_loss(class_logits: Tensor, mask_logits: Tensor, labels: Tensor, weights: Tensor,
-                      *, auxiliary: Sequence[Mapping[str, Tensor]] = ()) -> Tensor:
-    """Return the scalar loss of one batch.
-
-    class_logits [B,K,K+1], mask_logits [B,K,h,w], labels uint8 [B,3,H,W] (see blended_targets),
-    weights [K]; `auxiliary`: the earlier layers' outputs as transformers names them, judged at
-    their own resolution.
-    """
-    classes = mask_logits.shape[1]
-    truth, hard = blended_targets(labels, classes)
-    present = present_classes(hard, classes)
-    full = F.interpolate(mask_logits.float(), size=hard.shape[-2:], mode='bilinear',
-                         align_corners=False)
-    parts = mask_losses(full, truth, hard, weights)
-    parts['presence'] = presence_loss(class_logits.float(), present)
-    if auxiliary:
-        coarse = F.interpolate(labels.float(), size=mask_logits.shape[-2:])
-        aims = blended_targets(coarse, classes)
-        losses = [_layer_loss(layer, aims, present, weights) for layer in auxiliary]
-        parts['auxiliary'] = torch.stack(losses).mean()
-    return torch.stack([TERMS[name] * value for name, value in parts.items()]).sum()
-
-
-def _layer_loss(layer: Mapping[str, Tensor], aims: tuple[Tensor, Tensor], present: Tensor,
-                weights: Tensor) -> Tensor:
-    parts = mask_losses(layer['masks_queries_logits'].float(), *aims, weights)
-    presence = presence_loss(layer['class_queries_logits'].float(), present)
-    return parts['pixel'] + parts['binary'] + TERMS['presence'] * presence
+    logit = F.interpolate(logit[:, None].float(), size=anomaly.shape[-2:], mode='bilinear',
+                          align_corners=False)[:, 0]
+    valid, strange = anomaly != IGNORE, anomaly == 1
+    loss = F.binary_cross_entropy_with_logits(logit, strange.float(), reduction='none')
+    scale = torch.where(strange, POSITIVE * weight.float(), 1.0) * valid
+    mean = (loss * scale).sum() / valid.sum().clamp_min(1)
+    normal = loss[valid & ~strange]
+    count = max(1, round(HARDEST * normal.numel()))
+    worst = normal.topk(count).values.mean() if normal.numel() else mean.new_zeros(())
+    return mean + HARD * worst

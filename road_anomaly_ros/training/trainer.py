@@ -20,45 +20,57 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.weights import select_device
-from road_anomaly_ros.training import network, optimizer, parallel, schedule, targets
-from road_anomaly_ros.training.data import (
-    IGNORE,
-    CropSampler,
-    Frame,
-    StepBatches,
-    class_frequency,
-    read_folder,
-    render_frames,
+from road_anomaly_ros.training import (
+    label_sets,
+    network,
+    optimizer,
+    outliers,
+    parallel,
+    roads,
+    schedule,
+    targets,
 )
+from road_anomaly_ros.training.data import Batch, CropSampler, CropSpec, StepBatches
+from road_anomaly_ros.training.generator.cutouts import FolderCutouts
 from road_anomaly_ros.training.segmenter import TrainOptions
 
 CHECKPOINT = 'checkpoint.pt'
 _LOSS_MEMORY = 50
+_FREQUENCY_FRAMES = 400
 
 
-def train(options: TrainOptions, *, data: Path, out: Path, resume: bool = False,
+def train(options: TrainOptions, *, out: Path, resume: bool = False,
           device: str = 'auto', half: bool = True, processes: int = 1, workers: int = 0,
           minutes: float = float('inf'), evaluate_every: float = 6.0) -> None:
-    """Train on `data`/train, choose on `data`/val, leave model, curve and checkpoint in `out`.
+    """Train on the options' data, leave model, curve and checkpoint in `out`.
 
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
     """
-    place, count = select_device(device), len(options.classes)
-    frames, val = (read_folder(data / part, classes=count) for part in ('train', 'val'))
+    place = select_device(device)
     _check_run(options, out, resume, place, processes)
+    sources = [roads.parse_source(text) for text in options.data]
+    if options.rendered:
+        sources.append(roads.rendered_source(options.rendered, first_seed=1000 + options.seed,
+                                             weight=options.rendered_weight))
+    cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]
+    val = [roads.parse_source(text) for text in options.val]
     out.mkdir(parents=True, exist_ok=True)
-    extra = render_frames(options.rendered, size=frames[0].labels.shape, classes=options.classes,
-                          first_seed=1000 + options.seed, cache=out / 'rendered.npz')
+    paster = outliers.Paster(cutouts, outliers.known_things(_labelled(sources)))
 
     def work(rank: int) -> None:
-        trainer = Trainer(options, frames, val, out, extra=extra, device=place, half=half)
+        trainer = Trainer(options, sources, paster, val, out, device=place, half=half)
         if resume:
             trainer.load()
         trainer.run(minutes=minutes, evaluate_every=evaluate_every, workers=workers)
         if rank == 0:
-            print(f'best val mIoU {trainer.best:.4f} in {trainer.step} of {options.steps} steps: '
-                  f'{out}')
+            print(f'mIoU {trainer.miou:.4f} on the validation frames after {trainer.step} of '
+                  f'{options.steps} steps: {out}')
     parallel.launch(work, processes)
+
+
+def _labelled(sources: Sequence[roads.Source]) -> list[roads.Source]:
+    """Return the recorded sources with labels of their own, whose outlines are to be trusted."""
+    return [source for source in sources if not source.name.startswith(('unlabelled', 'rendered'))]
 
 
 def _check_run(options: TrainOptions, out: Path, resume: bool, device: torch.device,
@@ -77,33 +89,28 @@ def _check_run(options: TrainOptions, out: Path, resume: bool, device: torch.dev
 class Trainer:
     """Model, averaged model, optimisers and the step reached; saved and continued as a whole."""
 
-    def __init__(self, options: TrainOptions, frames: Sequence[Frame], val: Sequence[Frame],
-                 out: Path, *, extra: Sequence[Frame] = (),
+    def __init__(self, options: TrainOptions, sources: Sequence[roads.Source],
+                 paster: outliers.Paster, val: Sequence[roads.Source], out: Path, *,
                  device: torch.device, half: bool = False) -> None:
         self.options, self.val, self.out, self.device = options, val, out, device
-        self.step, self.best, self.minutes, self.loss = 0, -1.0, 0.0, 0.0
+        self.step, self.miou, self.minutes = 0, 0.0, 0.0
+        self.losses = {'classes': 0.0, 'anomaly': 0.0}
         torch.manual_seed(options.seed)
-        model = network.build_model(options.classes)
+        model = network.RoadNetwork(options.backbone)
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         if half:
             network.half_precision(self.model, device)
         self.optimizers = optimizer.make_optimizers(self.model, rate=options.rate,
                                                     decay=options.decay)
-        frequency = class_frequency(frames, len(options.classes))
-        self.weights = targets.class_weights(frequency).to(device)
-        self.batches = self._make_batches(frames, extra)
-        self._stop = False
-
-    def _make_batches(self, frames: Sequence[Frame], extra: Sequence[Frame]) -> StepBatches:
-        o = self.options
+        weights = targets.class_weights(class_frequency(sources))
+        self.criterion = targets.SegmentationLoss(weights).to(device)
         rank, members = parallel.world()
-        sampler = CropSampler(frames, classes=len(o.classes), extra=extra,
-                              extra_share=o.rendered_share, mix_share=o.mixed)
-        curriculum = schedule.stages((o.height, o.width), o.batch)
-        return StepBatches(
-            sampler, lambda step: schedule.spec_at(curriculum, step, o.steps).share(members),
-            seed=o.seed, rank=rank)
+        spec = CropSpec((options.height, options.width),
+                        options.outlier_share if options.outliers else 0.0)
+        self.batches = StepBatches(CropSampler(sources, paster, spec),
+                                   max(1, options.batch // members), seed=options.seed, rank=rank)
+        self._stop = False
 
     def run(self, *, minutes: float = float('inf'), evaluate_every: float = 6.0,
             workers: int = 0) -> None:
@@ -116,10 +123,11 @@ class Trainer:
         before = self.minutes
         with tqdm(total=self.options.steps, initial=self.step, desc='train', unit='step',
                   mininterval=2, disable=parallel.world()[0] > 0) as bar:
-            for images, labels in loader:
-                self.advance(images, labels)
+            for batch in loader:
+                self.advance(batch)
                 bar.update()
-                bar.set_postfix(loss=f'{self.loss:.3f}', best=f'{self.best:.3f}', refresh=False)
+                bar.set_postfix(**{name: f'{value:.3f}' for name, value in self.losses.items()},
+                                refresh=False)
                 now = time.monotonic()
                 self.minutes = before + (now - began) / 60
                 over = (self._stop or self.step == self.options.steps
@@ -133,17 +141,20 @@ class Trainer:
     def _ask_to_stop(self, *_: object) -> None:
         self._stop = True
 
-    def advance(self, images: Tensor, labels: Tensor) -> None:
-        """Make one step with images uint8 [B,3,h,w] and labels uint8 [B,3,h/2,w/2]."""
-        rate = schedule.rate_at(self.step, self.options.steps, peak=self.options.rate)
+    def advance(self, batch: Batch) -> None:
+        """Make one step."""
+        rate = schedule.rate_at(self.step, self.options.steps, peak=self.options.rate,
+                                fall=self.options.fall)
         optimizer.set_rate(self.optimizers, rate)
-        output = self.model(network.normalise(images, self.device))
-        loss = targets.segmentation_loss(
-            output.class_queries_logits, output.masks_queries_logits, labels.to(self.device),
-            self.weights, auxiliary=output.auxiliary_logits)
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise ValueError(f'the loss became {value} in step {self.step}; lower --rate')
+        output, logit = self.model(network.normalise(batch.image, self.device))
+        codes, anomaly = (plane.to(self.device) for plane in (batch.codes, batch.anomaly))
+        classes = self.criterion(output.class_queries_logits, output.masks_queries_logits,
+                                 codes.long(), anomaly == 1, output.auxiliary_logits or ())
+        strange = targets.anomaly_loss(logit, anomaly, batch.weight.to(self.device))
+        loss = classes + targets.ANOMALY * strange if self.options.outliers else classes
+        if not torch.isfinite(loss.detach()):
+            raise ValueError(f'the loss became {float(loss.detach())} in step {self.step}; lower '
+                             '--rate')
         self.model.zero_grad()
         loss.backward()
         parallel.share_step(self.model)
@@ -151,77 +162,118 @@ class Trainer:
         for part in self.optimizers:
             part.step()
         schedule.average_into(self.average, self.model, self.step, decay=self.options.average)
-        self.loss += (value - self.loss) / min(self.step + 1, _LOSS_MEMORY)
+        for name, value in (('classes', classes), ('anomaly', strange)):
+            self.losses[name] += (float(value.detach()) - self.losses[name]) / min(
+                self.step + 1, _LOSS_MEMORY)
         self.step += 1
 
     def report(self) -> None:
-        """Evaluate the averaged model, add a line to curve.csv, keep it if best, save the run."""
-        ious = evaluate(self.average, self.val, self.device)
+        """Evaluate the averaged model, add a line to curve.csv, write model and checkpoint."""
+        found = [evaluate(self.average, source, self.device) for source in self.val]
         if parallel.world()[0] > 0:
             return
-        mean = float(np.nanmean(ious))
-        self._add_to_curve(mean, ious)
-        if mean > self.best:
-            self.best = mean
-            height, width = self.val[0].labels.shape
-            network.save_folder(
-                self.average, network.image_processor(len(ious), (height, width)), self.out)
+        self.miou = float(np.mean([np.nanmean(ious) for ious in found])) if found else 0.0
+        self._add_to_curve([float(np.nanmean(ious)) for ious in found])
+        network.save_folder(self.average, network.image_processor(
+            len(label_sets.CLASSES), (self.options.short_side, self.options.short_side * 2)),
+            self.out, {**dataclasses.asdict(self.options), 'steps_done': self.step})
         self.save()
 
-    def _add_to_curve(self, mean: float, ious: np.ndarray) -> None:
+    def _add_to_curve(self, mious: Sequence[float]) -> None:
         path = self.out / 'curve.csv'
         fresh = not path.exists()
-        rate = schedule.rate_at(self.step - 1, self.options.steps, peak=self.options.rate)
+        rate = schedule.rate_at(self.step - 1, self.options.steps, peak=self.options.rate,
+                                fall=self.options.fall)
         with path.open('a', newline='') as file:
             writer = csv.writer(file)
             if fresh:
-                writer.writerow(['step', 'minutes', 'rate', 'loss', 'mIoU', *self.options.classes])
-            writer.writerow([self.step, f'{self.minutes:.1f}', f'{rate:.2e}', f'{self.loss:.4f}',
-                             f'{mean:.4f}', *(f'{iou:.4f}' for iou in ious)])
+                writer.writerow(['step', 'minutes', 'rate', *self.losses,
+                                 *(f'mIoU {source.name}' for source in self.val)])
+            writer.writerow([self.step, f'{self.minutes:.1f}', f'{rate:.2e}',
+                             *(f'{value:.4f}' for value in self.losses.values()),
+                             *(f'{value:.4f}' for value in mious)])
 
     def save(self) -> None:
         """Write OUT/checkpoint.pt; the one before stays until the new one is complete."""
         state = {'model': self.model.state_dict(), 'average': self.average.state_dict(),
                  'optimizers': [part.state_dict() for part in self.optimizers],
-                 'step': self.step, 'best': self.best, 'minutes': self.minutes,
-                 'loss': self.loss, 'options': dataclasses.asdict(self.options)}
+                 'step': self.step, 'minutes': self.minutes, 'losses': self.losses,
+                 'options': dataclasses.asdict(self.options)}
         partial = self.out / f'.{CHECKPOINT}.partial'
         torch.save(state, partial)
         os.replace(partial, self.out / CHECKPOINT)
 
     def load(self) -> None:
-        """Continue from OUT/checkpoint.pt; ValueError when it belongs to other classes."""
+        """Continue from OUT/checkpoint.pt; ValueError when it belongs to a run of other options.
+
+        Only the number of steps may differ (see schedule.rate_at).
+        """
         path = self.out / CHECKPOINT
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if tuple(state['options']['classes']) != tuple(self.options.classes):
-            raise ValueError(f'{path} was trained on the classes {state["options"]["classes"]}')
+        mine = dataclasses.asdict(self.options)
+        other = sorted(name for name, value in mine.items()
+                       if name != 'steps' and state['options'].get(name) != value)
+        if other:
+            raise ValueError(f'{path} was trained with another --{other[0].replace("_", "-")} '
+                             f'({state["options"].get(other[0])}); give the same, or begin anew')
         self.model.load_state_dict(state['model'])
         self.average.load_state_dict(state['average'])
         for part, saved in zip(self.optimizers, state['optimizers'], strict=True):
             part.load_state_dict(saved)
-        self.step, self.best, self.minutes = state['step'], state['best'], state['minutes']
-        self.loss = state.get('loss', 0.0)
+        self.step, self.minutes, self.losses = state['step'], state['minutes'], state['losses']
+
+
+def class_frequency(sources: Sequence[roads.Source]) -> np.ndarray:
+    """Return the share of every class among the surely labelled pixels of some frames."""
+    counts = np.zeros(len(label_sets.CLASSES))
+    for source in _labelled(sources) or sources:
+        for index in range(0, len(source.frames), 1 + len(source.frames) // _FREQUENCY_FRAMES):
+            counts += np.bincount(source.frames[index].codes.ravel(), minlength=256)[:len(counts)]
+    return counts / max(counts.sum(), 1)
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, frames: Sequence[Frame], device: torch.device) -> np.ndarray:
-    """Return the IoU of every class over all `frames`: float64 [K], NaN where it occurs nowhere.
+def evaluate(model: nn.Module, source: roads.Source, device: torch.device) -> np.ndarray:
+    """Return the IoU of every label of a source over its frames, float64, NaN where it is none.
 
-    Labels are the arg max of the semantic map at the frame's own size, as in the perception chain.
+    A prediction is the arg max of the semantic map at the frame's own size. It counts as the
+    frame's label where that allows the class, else as the first label that does.
     """
-    count = model.config.num_labels
-    confusion = np.zeros((count, count), np.int64)
+    count = len(label_sets.CLASSES)
+    allowed = label_sets.allowed()
+    confusion = np.zeros((256, 256), np.int64)
     rank, members = parallel.world()
-    for frame in frames[rank::members]:
-        image = torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1)))[None]
-        output = model(network.normalise(image, device))
-        scores = network.semantic_scores(output.class_queries_logits, output.masks_queries_logits,
-                                         frame.labels.shape)
-        predicted = scores[0].argmax(0).cpu().numpy()
-        valid = frame.labels != IGNORE
-        pairs = frame.labels[valid].astype(np.int64) * count + predicted[valid]
-        confusion += np.bincount(pairs, minlength=count * count).reshape(count, count)
+    for index in range(rank, len(source.frames), members):
+        frame = source.frames[index]
+        predicted = predict(model, frame.image, device)
+        valid = frame.codes != label_sets.IGNORE
+        truth, found = frame.codes[valid].astype(np.int64), predicted[valid]
+        found = np.where(allowed[truth, found], truth, _home(allowed, source)[found])
+        confusion += np.bincount(truth * 256 + found, minlength=65536).reshape(256, 256)
     confusion = parallel.total(torch.from_numpy(confusion)).numpy()
     hit = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hit
-    return np.divide(hit, union, out=np.full(count, np.nan), where=union > 0)
+    seen = confusion.sum(1) > 0
+    seen[count:] &= True
+    return np.divide(hit, union, out=np.full(256, np.nan), where=seen & (union > 0))
+
+
+def _home(allowed: np.ndarray, source: roads.Source) -> np.ndarray:
+    """Return, for every class, the first code of the source's layout that allows it."""
+    codes = np.unique(label_sets.TABLES[source.name.split()[0]])
+    codes = codes[codes != label_sets.IGNORE]
+    return np.array([next((code for code in codes if allowed[code, kind]), 254)
+                     for kind in range(allowed.shape[1])])
+
+
+def predict(model: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the class of every pixel of an RGB frame uint8 [H,W,3], int64 [H,W]."""
+    height, width = image.shape[:2]
+    sides = tuple(-(-side // 32) * 32 for side in (height, width))
+    tensor: Tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    pixels = nn.functional.interpolate(network.normalise(tensor, device), size=sides,
+                                       mode='bilinear', align_corners=False)
+    output, _ = model(pixels)
+    scores = network.semantic_scores(output.class_queries_logits, output.masks_queries_logits,
+                                     (height, width))
+    return scores[0].argmax(0).cpu().numpy()

@@ -78,7 +78,7 @@ def test_every_layout_is_found_and_read(tmp_path, layout):
     assert data.samples[0].read_image().shape == (*SIZE, 3)
     truth, known = data.anomaly(0), data.classes(0)
     third = SIZE[0] // 3 * SIZE[1]
-    if layout in ('cityscapes', 'train_ids', 'camvid', 'idd_lite'):
+    if layout in ('cityscapes', 'trainids', 'camvid', 'idd_lite'):
         assert truth is None
         np.testing.assert_array_equal(known, label(0, len(data.layout.class_names) - 1, 255))
         assert list(data.check()) == [Histogram()]
@@ -94,7 +94,7 @@ def test_every_layout_is_found_and_read(tmp_path, layout):
 
 
 @pytest.mark.parametrize(('layout', 'known'), [
-    ('train_ids', {0: 'road', 1: 'sidewalk', 6: 'traffic light', 10: 'sky', 18: 'bicycle'}),
+    ('trainids', {0: 'road', 1: 'sidewalk', 6: 'traffic light', 10: 'sky', 18: 'bicycle'}),
     ('camvid', {0: 'sky', 2: 'pole', 4: 'pavement', 8: 'car', 10: 'bicyclist'}),
     ('idd_lite', {0: 'drivable', 2: 'living things', 3: 'vehicles', 6: 'sky'})])
 def test_class_ids_of_a_layout_are_those_of_its_publishers(layout, known):

@@ -1,6 +1,8 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
 import json
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from safetensors.torch import save_file
 
 from road_anomaly_ros.perception import weights
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.labels import label_set
+from road_anomaly_ros.perception.labels import CITYSCAPES, label_set
 from road_anomaly_ros.perception.registry import build_options
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segmenters._images import Preprocessing
+from road_anomaly_ros.perception.segmenters.mask2former import labels_of
 
 CPU = torch.device('cpu')
 
@@ -152,6 +155,19 @@ def test_labels_come_from_the_checkpoint(tiny):
     assert segmenter.labels.names == tiny_models.NAMES
     assert segmenter.labels.drivable == (0,)
     assert (segmenter.kind, segmenter.num_queries, segmenter.model_dir) == ('mask', 5, tiny[0])
+
+
+@pytest.mark.parametrize(('names', 'known', 'drivable'), [
+    ([f'LABEL_{index}' for index in range(19)], CITYSCAPES, (0,)),
+    (['LABEL_0', 'LABEL_1'], ('class 0', 'class 1'), ()),
+    (['LABEL_0', 'road'], ('LABEL_0', 'road'), (1,))])
+def test_unnamed_classes_of_a_checkpoint_are_cityscapes_by_their_number(names, known, drivable):
+    config = types.SimpleNamespace(id2label=dict(enumerate(names)))
+    found = labels_of(config, Path('x'))
+    assert found.names == known and found.drivable == drivable
+    gap = types.SimpleNamespace(id2label={0: 'LABEL_0', 2: 'LABEL_2'})
+    with pytest.raises(PipelineError, match='class ids 0'):
+        labels_of(gap, Path('x'))
 
 
 @pytest.mark.parametrize(('image', 'error'), [

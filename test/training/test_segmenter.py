@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 from pathlib import Path
 
 import cv2
@@ -16,9 +15,7 @@ import torch
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.perception.labels import CITYSCAPES
 from road_anomaly_ros.training import network, trainer
-from road_anomaly_ros.training.data import render_frames
 from road_anomaly_ros.training.segmenter import TrainOptions
 
 CLASSES = ('sky', 'road', 'pole')
@@ -124,33 +121,6 @@ def test_checkpoint_survives_a_failing_write(data, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space'):
         train(data, out, resume=True, minutes=0)
     assert (out / 'checkpoint.pt').read_bytes() == before
-
-
-def test_rendered_scenes_get_the_classes_of_the_training_by_name(tmp_path):
-    """Train ids 0 road, 8 vegetation, 10 sky and 16 train; what has no class is ignored."""
-    cache = tmp_path / 'rendered.npz'
-    render = functools.partial(render_frames, 2, size=(48, 64), cache=cache)
-    whole, = render(classes=CITYSCAPES, first_seed=3)[:1]
-    few = render(classes=('sky', 'tree', 'road'), first_seed=3)[0]
-    np.testing.assert_array_equal(few.image, whole.image)
-    table = np.full(256, 255)
-    table[[10, 8, 9, 0]] = 0, 1, 1, 2
-    np.testing.assert_array_equal(few.labels, table[whole.labels])
-    assert {0, 10} < set(np.unique(whole.labels)) and {0, 2, 255} <= set(np.unique(few.labels))
-    with pytest.raises(ValueError, match=r'--rendered.*none of which is among'):
-        render(classes=('gorilla',))
-    assert render_frames(0, size=(48, 64), classes=('gorilla',)) == []
-
-
-def test_rendered_scenes_of_older_ids_are_drawn_anew(tmp_path):
-    """A cache without the number of classes holds CamVid's ids."""
-    cache = tmp_path / 'rendered.npz'
-    fresh = render_frames(1, size=(16, 24), classes=CITYSCAPES)[0]
-    np.savez(cache, wanted=[1, 16, 24, 1000], images=np.zeros((1, 16, 24, 3), np.uint8),
-             labels=np.zeros((1, 16, 24), np.uint8))
-    found = render_frames(1, size=(16, 24), classes=CITYSCAPES, cache=cache)[0]
-    np.testing.assert_array_equal(found.image, fresh.image)
-    np.testing.assert_array_equal(found.labels, fresh.labels)
 
 
 def run_command(capsys, *words: str) -> tuple[int, str]:

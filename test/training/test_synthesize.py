@@ -238,7 +238,7 @@ def test_folders_of_other_ids_are_named_before_their_path(tmp_path):
     assert groups.layout == 'idd_lite' and groups.names[3] == 'vehicles'
     assert [groups.ids(name) for name in ('road', 'sidewalk', 'bus', 'person', 'cow')] == [
         (0,), (1,), (3,), (2,), ()]
-    train_ids = read_backgrounds(f'train_ids:{folder}')
+    train_ids = read_backgrounds(f'trainids:{folder}')
     assert train_ids.ids('bus') == (15,) and train_ids.scenes == groups.scenes
     with pytest.raises(ValueError, match='images/ and labels/ in it, as idd_lite: asks for'):
         read_backgrounds(f'idd_lite:{tmp_path}')
@@ -403,7 +403,7 @@ def test_run_lengths_are_read_in_column_order():
                               np.zeros((4, 4), np.uint8)), 'expected uint8 labels of shape'),
     (lambda root: (root / 'camvid' / 'labels').rename(root / 'camvid' / 'other'),
      'CamVid layout'),
-    (lambda root: [path.unlink() for path in (root / 'cutouts').iterdir()], 'RGBA PNG cut-outs'),
+    (lambda root: [path.unlink() for path in (root / 'cutouts').iterdir()], 'RGBA cut-outs (PNG or WebP)'),
     (lambda root: [path.unlink() for path in (root / 'camvid' / 'images').iterdir()],
      'found none'),
 ])

@@ -1,6 +1,7 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Anomaly heads as scores: trained on pasted objects, over a segmenter that stays as it is."""
+"""Anomaly heads as scores: trained on pasted objects, over a segmenter that stays as it is (V1,
+V2) or is trained with them (V3)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Maps, 
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Options of `head_v1` and `head_v2`."""
+    """Options of the heads."""
 
     checkpoint: str = option(
         '', 'Folder of the head (head.safetensors and head.json); empty for the one that comes '
@@ -41,7 +42,7 @@ def bind(kind: str) -> Callable[[HeadOptions, Path | None, tuple[str, ...]],
 
 
 @functools.lru_cache(maxsize=8)
-def _on_device(folder: str, device: torch.device) -> heads.RunningHead:
+def _on_device(folder: str, device: torch.device) -> heads.Running:
     if not folder:
         raise ValueError("checkpoint: expected the folder of a head; '' stands for the one of the "
                          'model only inside a pipeline')
@@ -52,7 +53,8 @@ def vectors(source: MaskSource, options: HeadOptions) -> QueryVectors:
     """Weigh queries as for the semantic map, and reduce the features at their own resolution."""
     head = _on_device(options.checkpoint, source.mask_logits.device)
     known = source.probabilities()[:, :-1].float()
-    return QueryVectors(known, keep=True, features=head.visual(source.output.features))
+    features = head.visual(source.output.features)
+    return QueryVectors(known, keep=isinstance(head, heads.RunningHead), features=features)
 
 
 def head_score(block: Block, options: HeadOptions) -> Maps:
@@ -72,7 +74,10 @@ def logits(block: Block, options: HeadOptions) -> Tensor:
     return head.logits(block.semantic, block.features)
 
 
-for _kind, _needs in (('head_v1', {'semantic'}), ('head_v2', {'semantic', 'features'})):
+_STUDY = 'EoMT with anomaly heads, section 3.4'
+for _kind, _needs, _source in (
+        ('head_v1', {'semantic'}, _STUDY), ('head_v2', {'semantic', 'features'}, _STUDY),
+        ('head_v3', {'features'}, 'ours: trained with the segmenter, resized as masks are')):
     SCORERS.register(_kind, HeadOptions)(Scorer(
-        head_score, 'EoMT with anomaly heads, section 3.4', vectors, frozenset(_needs), MASKS_ONLY,
+        head_score, _source, vectors, frozenset(_needs), MASKS_ONLY,
         extras=('logit',), threshold=0.5, bind=bind(_kind), merged=('logit',)))

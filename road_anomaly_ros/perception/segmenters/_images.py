@@ -54,6 +54,7 @@ class Preprocessing:
     """From image to network input, as a preprocessor_config.json describes it."""
 
     rule: Mapping[str, int]                     # as transformers names it: shortest_edge, ...
+    only_shrink: bool = False                   # smaller images keep their size
     divisor: int = 0                            # stretched to sides that are its multiples
     padded: Size | None = None                  # canvas with the image in its top left corner
     pad_divisor: int = 0                        # or a canvas with sides that are its multiples
@@ -92,6 +93,7 @@ class Preprocessing:
         padding = stored.get('pad_size')
         preprocessing = cls(
             rule=_size_rule(stored) if stored.get('do_resize', True) else {},
+            only_shrink=bool(stored.get('only_shrink', False)),
             divisor=int(stored.get('size_divisor', stored.get('size_divisibility')) or 0),
             padded=(int(padding['height']), int(padding['width'])) if padding else None,
             resample=_RESAMPLE[int(stored.get('resample', 2))],
@@ -109,6 +111,8 @@ class Preprocessing:
         if not self.rule:
             return size
         height, width = _resized(size, self.rule)
+        if self.only_shrink and height * width > size[0] * size[1]:
+            height, width = size
         return _round_up((max(1, height), max(1, width)), max(1, self.divisor))
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:

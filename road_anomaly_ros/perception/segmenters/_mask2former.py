@@ -9,6 +9,7 @@ alone is computed once, batch norms are folded into the convolutions, no attenti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _LEVELS = 3
 _KEPT_SIZES = 4
+# The convolutions of a block and the norms behind them, by the attribute that tells the block.
+_PAIRS = {'convolution': (('convolution', 'normalization'),), 'conv_stem': (('conv_stem', 'bn1'),),
+          'conv_pwl': (('conv_pw', 'bn1'), ('conv_dw', 'bn2'), ('conv_pwl', 'bn3')),
+          'conv_dw': (('conv_dw', 'bn1'), ('conv_pw', 'bn2'))}
 
 Size = tuple[int, int]
 Branches = Sequence[tuple[nn.MultiheadAttention, int]]
@@ -35,7 +40,7 @@ class RawOutput:
     stages: Sequence[torch.Tensor]          # [B, C', h', w'] of the backbone, fine to coarse
 
 
-class _PerSize:
+class PerSize:
     """Keeps what depends on sizes and device only, for the last few of them."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
@@ -51,13 +56,21 @@ class _PerSize:
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Replace each pair of `convolution` and `normalization` by one convolution, in place."""
+    """Replace each pair of convolution and batch norm by one convolution, in place.
+
+    Pairs are known by their names in transformers' ResNet and in timm's EfficientNet, whose norms
+    also hold the activation that follows.
+    """
     for block in network.modules():
-        convolution = getattr(block, 'convolution', None)
-        norm = getattr(block, 'normalization', None)
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            block.convolution = fuse_conv_bn_eval(convolution.eval(), norm.eval())
-            block.normalization = nn.Identity()
+        kind = next((kind for kind in _PAIRS if hasattr(block, kind)), '')
+        for names in _PAIRS.get(kind, ()):
+            convolution, norm = (getattr(block, name, None) for name in names)
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                weight, bias = fuse_conv_bn_weights(
+                    convolution.weight, convolution.bias, norm.running_mean, norm.running_var,
+                    norm.eps, norm.weight, norm.bias)
+                convolution.weight, convolution.bias = weight, bias
+                setattr(block, names[1], getattr(norm, 'act', nn.Identity()))
     return network
 
 
@@ -99,7 +112,8 @@ class DeformableAttention(nn.Module):
         found = torch.zeros_like(values, dtype=grid.dtype)
         start = 0
         for level, (height, width) in enumerate(sizes):
-            plane = values[..., start:start + height * width].unflatten(-1, (height, width))
+            plane = values[..., start:start + height * width].reshape(
+                *values.shape[:2], height, width)
             samples = F.grid_sample(plane.to(grid.dtype), grid[:, level], mode='bilinear',
                                     padding_mode='zeros', align_corners=False)
             found += samples.mul_(weights[level]).sum(2)
@@ -115,30 +129,26 @@ class PixelDecoder(nn.Module):
         self.inner = decoder
         self.attentions = nn.ModuleList(
             DeformableAttention(layer.self_attn) for layer in decoder.encoder.layers)
-        self._constants = _PerSize(self._make_constants)
 
-    def _make_constants(self, sizes: tuple[Size, ...], device: torch.device) -> Any:
-        """Return the places [1,N,C] of the tokens, and scale and origin of the sampling grid."""
-        embedding = self.inner.position_embedding
-        positions = [_sine(embedding, size, device) + level
-                     for size, level in zip(sizes, self.inner.level_embed, strict=True)]
-        scale = torch.tensor([[2 / width, 2 / height] for height, width in sizes], device=device)
-        centres = torch.cat([_centres(size, device) for size in sizes], dim=1)
-        return torch.cat(positions, 1), scale[..., None, None], centres[None, :, None] * 2 - 1
-
-    def forward(self, features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(self, features: Sequence[torch.Tensor],
+                constants: Constants) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return mask features [B,C,h,w] (stride 4) and levels [B,C,h,w] of strides 32, 16, 8."""
         inputs = [projection(feature) for projection, feature
                   in zip(self.inner.input_projections, features[::-1], strict=False)]
         sizes = tuple((level.shape[2], level.shape[3]) for level in inputs)
-        positions, scale, reference = self._constants(sizes, inputs[0].device)
+        scale, reference = constants.scale, constants.reference
+        positions = torch.cat([places + level for places, level in zip(
+            constants.places, self.inner.level_embed, strict=True)], 1)
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in inputs], 1)
         for attention, layer in zip(self.attentions, self.inner.encoder.layers, strict=True):
             moved = attention(tokens, tokens + positions, sizes, scale, reference)
             tokens = layer.self_attn_layer_norm(tokens + moved)
             tokens = layer.final_layer_norm(tokens + layer.fc2(F.relu(layer.fc1(tokens))))
-        parts = tokens.transpose(1, 2).split([height * width for height, width in sizes], -1)
-        levels = [part.unflatten(-1, size) for part, size in zip(parts, sizes, strict=True)]
+        levels, planes, start = [], tokens.transpose(1, 2), 0
+        for height, width in sizes:             # in a form that traces for any size
+            part = planes[..., start:start + height * width]
+            levels.append(part.reshape(*planes.shape[:2], height, width))
+            start += height * width
         return self.inner.mask_projection(self._pyramid(features, levels[-1])), levels
 
     def _pyramid(self, features: Sequence[torch.Tensor], finest: torch.Tensor) -> torch.Tensor:
@@ -151,11 +161,44 @@ class PixelDecoder(nn.Module):
         return finest
 
 
-def _sine(embedding: Any, size: Size, device: torch.device) -> torch.Tensor:
-    """Return the sine position embedding of a map of `size` as tokens [1,N,C]."""
-    shape = torch.Size((1, 1, *size))       # the number of channels is not asked for
-    found = embedding(shape=shape, device=device, dtype=torch.float32)
-    return found.flatten(2).transpose(1, 2)
+@dataclass(frozen=True)
+class Constants:
+    """What depends on the sizes of the three levels alone, coarse to fine.
+
+    `places` [1,N,C] are the sine embeddings of each level's cells, `scale` [L,2,1,1] and
+    `reference` [1,2,1,N] map the offsets of the deformable attention to -1 .. 1.
+    """
+
+    places: Sequence[torch.Tensor]
+    scale: torch.Tensor
+    reference: torch.Tensor
+
+    @classmethod
+    def of(cls, sizes: Sequence[Size], channels: int, device: torch.device) -> Constants:
+        """Return those of levels of `sizes` (h, w), coarse to fine, with `channels` each."""
+        scale = torch.tensor([[2 / width, 2 / height] for height, width in sizes], device=device)
+        centres = torch.cat([_centres(size, device) for size in sizes], dim=1)
+        return cls([_sine(size, channels, device) for size in sizes], scale[..., None, None],
+                   centres[None, :, None] * 2 - 1)
+
+
+def _sine(size: Size, channels: int, device: torch.device) -> torch.Tensor:
+    """Return the sine embedding of the cells of a map as tokens [1,N,C] (DETR, appendix A.4).
+
+    Half of the channels tell the row, half the column, each counted from 1 to 2 pi at the end.
+    """
+    half = channels // 2
+    order = torch.arange(half, device=device, dtype=torch.float32)
+    period = 10000 ** (2 * torch.div(order, 2, rounding_mode='floor') / half)
+    parts = []
+    for length in size:
+        along = torch.arange(1, length + 1, device=device, dtype=torch.float32)
+        angle = (along / (length + 1e-6) * (2 * math.pi))[:, None] / period
+        waves = torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], 2).flatten(1)
+        parts.append(waves)
+    rows, columns = parts
+    grid = [rows[:, None].expand(-1, size[1], -1), columns[None].expand(size[0], -1, -1)]
+    return torch.cat(grid, 2).flatten(0, 1)[None]
 
 
 def _centres(size: Size, device: torch.device) -> torch.Tensor:
@@ -225,34 +268,35 @@ class QueryDecoder(nn.Module):
         self.inner, self.classifier = module, classifier
         self.layers = module.decoder.layers
         self.attentions = nn.ModuleList(MaskedAttention(branches(layer)) for layer in self.layers)
-        self._positions = _PerSize(self._make_positions)
 
-    def _make_positions(self, size: Size, device: torch.device) -> torch.Tensor:
-        return _sine(self.inner.position_embedder, size, device)
+    def forward(self, levels: Sequence[torch.Tensor], mask_features: torch.Tensor,
+                places: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return class and mask logits for levels [B,C,h,w] and mask features [B,C,H,W].
 
-    def forward(self, levels: Sequence[torch.Tensor],
-                mask_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return class and mask logits for levels [B,C,h,w] and mask features [B,C,H,W]."""
-        memory = [self._memory(index, level) for index, level in enumerate(levels)]
+        `places` are the sine embeddings [1,N,C] of each level.
+        """
+        memory = [self._memory(index, level, places[index])
+                  for index, level in enumerate(levels)]
         coarse = [F.interpolate(mask_features, size=level.shape[-2:], mode='bilinear',
                                 align_corners=False).flatten(2) for level in levels]
         batch = mask_features.shape[0]
-        places = self.inner.queries_embedder.weight.expand(batch, -1, -1)
+        own_places = self.inner.queries_embedder.weight.expand(batch, -1, -1)
         queries = self.inner.queries_features.weight.expand(batch, -1, -1)
         for index, layer in enumerate(self.layers):
             level = index % _LEVELS
             mask_logits = torch.matmul(self._mask_embedding(queries), coarse[level])
-            queries = _decode(layer, self.attentions[index], queries, places, *memory[level],
+            queries = _decode(layer, self.attentions[index], queries, own_places, *memory[level],
                               mask_logits)
         normed = self.inner.decoder.layernorm(queries)
         masks = torch.einsum('bqc,bchw->bqhw', self._mask_embedding(queries), mask_features)
         return self.classifier(normed), masks
 
-    def _memory(self, index: int, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _memory(self, index: int, level: torch.Tensor,
+                places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values [B,N,C] of one level."""
         tokens = self.inner.input_projections[index](level).flatten(2).transpose(1, 2)
         values = tokens + self.inner.level_embed.weight[index]
-        return values + self._positions(tuple(level.shape[-2:]), level.device), values
+        return values + places, values
 
     def _mask_embedding(self, queries: torch.Tensor) -> torch.Tensor:
         return self.inner.decoder.mask_predictor.mask_embedder(
@@ -295,11 +339,20 @@ class Network(nn.Module):
         self.pixel_decoder = PixelDecoder(pixels.decoder)
         self.query_decoder = QueryDecoder(
             model.model.transformer_module, model.class_predictor, branches)
+        self.channels = int(model.config.feature_size)
+        self._constants = PerSize(Constants.of)
         self.eval()
 
-    def forward(self, pixel_values: torch.Tensor) -> RawOutput:
-        """Return the raw output of normalised images [B,3,H,W]."""
+    def forward(self, pixel_values: torch.Tensor,
+                constants: Constants | None = None) -> RawOutput:
+        """Return the raw output of normalised images [B,3,H,W].
+
+        `constants` are those of the levels' sizes; without them they are made, and kept.
+        """
         features = self.backbone(pixel_values).feature_maps
-        mask_features, levels = self.pixel_decoder(features)
-        classes, masks = self.query_decoder(levels, mask_features)
+        if constants is None:
+            sizes = tuple(tuple(level.shape[-2:]) for level in features[:-_LEVELS - 1:-1])
+            constants = self._constants(sizes, self.channels, pixel_values.device)
+        mask_features, levels = self.pixel_decoder(features, constants)
+        classes, masks = self.query_decoder(levels, mask_features, constants.places)
         return RawOutput(classes, masks, mask_features, features)

@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
-from road_anomaly_ros.perception.labels import label_set
+from road_anomaly_ros.perception.engines import ENGINES
+from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork, unusable
+from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
 from road_anomaly_ros.perception.segmenters._mask2former import Network, RawOutput
-from road_anomaly_ros.perception.weights import load_pretrained, model_directory
+from road_anomaly_ros.perception.weights import load_pretrained, model_directory, read_config
 
 SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
 NEEDS = 'built-in model, directory or hub name'
@@ -30,6 +33,10 @@ FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid')
 class Options:
     """What a user may choose about a Mask2Former."""
 
+    engine: str = option(
+        'auto', "What computes the network: 'torch', 'onnxruntime' (the model.onnx beside the "
+        "weights, on the CPU), or 'auto' for the faster one that can be had.", choices=ENGINES,
+        live=False)
     short_side: int = option(
         0, 'Short side of the network input; 0 takes the size rule stored with the model.',
         low=0, high=4096, unit='px', live=False)
@@ -40,19 +47,25 @@ class Options:
 
 
 class MaskSegmenter:
-    """Images to MaskOutput through a network of the Mask2Former family."""
+    """Images to MaskOutput through a network of the Mask2Former family.
+
+    `feature_maps` names the features that the network can hand on.
+    """
 
     kind = 'mask'
-    feature_maps = FEATURE_MAPS
 
-    def __init__(self, network: nn.Module, *, labels: LabelSet, num_queries: int,
+    def __init__(self, network: nn.Module | OnnxNetwork, *, labels: LabelSet, num_queries: int,
                  model_dir: Path | None, preprocessing: Preprocessing, device: torch.device,
-                 precision: torch.dtype, features: str = 'none') -> None:
+                 precision: torch.dtype, features: str = 'none',
+                 feature_maps: tuple[str, ...] = FEATURE_MAPS) -> None:
+        self.feature_maps = feature_maps
         self.labels, self.num_queries, self.model_dir = labels, num_queries, model_dir
         # Convolutions of the CPU are a quarter faster on channels_last, at equal results.
         cpu = device.type == 'cpu'
         self._layout = torch.channels_last if cpu else torch.contiguous_format
-        self._network = network.requires_grad_(False).to(memory_format=self._layout).to(device)
+        if isinstance(network, nn.Module):
+            network = network.requires_grad_(False).to(memory_format=self._layout).to(device)
+        self._network = network
         self._preprocessing, self._features = preprocessing, features
         self._device, self._precision = device, precision
 
@@ -82,8 +95,8 @@ class MaskSegmenter:
         """Return the features of every image of the batch."""
         if name == 'none':
             return [None] * len(raw.class_logits)
-        if name not in FEATURE_MAPS:
-            raise ValueError(f'expected features one of {list(FEATURE_MAPS)}, got {name!r}')
+        if name not in self.feature_maps:
+            raise ValueError(f'expected features one of {list(self.feature_maps)}, got {name!r}')
         if name == 'pyramid':
             levels = [self._preprocessing.crop(level, size)
                       for level in (*raw.stages, raw.mask_features)]
@@ -96,10 +109,19 @@ class MaskSegmenter:
 def load(model: str, *, device: torch.device, precision: torch.dtype,
          options: Options) -> MaskSegmenter:
     """Load a Mask2Former; PipelineError, in one line with the remedy, where that cannot work."""
-    from transformers import Mask2FormerForUniversalSegmentation
     directory = model_directory(model)
     preprocessing = Preprocessing.from_directory(
         directory, default=_PREPROCESSING, short_side=options.short_side)
+    if _through_graph(directory, device, precision, options):
+        stored = read_config(directory)
+        return MaskSegmenter(
+            OnnxNetwork(directory), labels=_labels(stored.get('id2label'), directory),
+            num_queries=int(stored.get('num_queries', 0)), model_dir=directory,
+            preprocessing=preprocessing, device=device, precision=precision,
+            features=options.features, feature_maps=OnnxNetwork.feature_maps)
+    from transformers import Mask2FormerForUniversalSegmentation
+    if _backbones.needed(read_config(directory)):
+        _backbones.register()
     network = load_pretrained(Mask2FormerForUniversalSegmentation, directory)
     return MaskSegmenter(
         Network(network), labels=labels_of(network.config, directory),
@@ -107,10 +129,35 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
         device=device, precision=precision, features=options.features)
 
 
+def _through_graph(directory: Path, device: torch.device, precision: torch.dtype,
+                   options: Options) -> bool:
+    """Tell whether an exported graph computes the network; PipelineError where it must but can't."""
+    fits = device.type == 'cpu' and precision == torch.float32 and options.features in (
+        'none', *OnnxNetwork.feature_maps)
+    if options.engine == 'onnxruntime' and not fits:
+        raise PipelineError('engine onnxruntime computes in float32 on the CPU, without the '
+                            f"features {options.features!r}; set device to cpu and precision to "
+                            'float32, or engine to torch')
+    problem = unusable(directory)
+    if options.engine == 'onnxruntime' and problem:
+        raise PipelineError(f'engine onnxruntime: {problem}, or set engine to torch')
+    return options.engine != 'torch' and fits and not problem
+
+
 def labels_of(config: Any, directory: Path) -> LabelSet:
-    """Return the label set that `id2label` of a transformers configuration describes."""
+    """Return the label set that `id2label` of a transformers configuration describes.
+
+    Without names transformers writes LABEL_0, LABEL_1, ...; 19 of them are Cityscapes'.
+    """
+    return _labels(config.id2label, directory)
+
+
+def _labels(stored: Any, directory: Path) -> LabelSet:
     try:
-        return label_set({int(index): name for index, name in config.id2label.items()})
-    except ValueError as error:
+        names = {int(index): name for index, name in stored.items()}
+        if all(name == f'LABEL_{index}' for index, name in names.items()):
+            names = dict(zip(names, names_of(len(names)), strict=True))
+        return label_set(names)
+    except (ValueError, AttributeError) as error:
         raise PipelineError(f'{directory / "config.json"}: id2label is no list of classes: '
                             f'{error}') from None

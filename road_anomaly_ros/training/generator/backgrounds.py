@@ -26,7 +26,7 @@ from road_anomaly_ros.training.generator.view import View
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 _EVALUATED = dict(zip(CITYSCAPES_IDS, CITYSCAPES, strict=True))
 # What the ids of a folder with images/ and labels/ mean, by the word before its path.
-_CLASSES = {'camvid': CAMVID, 'idd_lite': IDD_LITE, 'train_ids': CITYSCAPES}
+_CLASSES = {'camvid': CAMVID, 'idd_lite': IDD_LITE, 'trainids': CITYSCAPES}
 
 
 class Scene(Protocol):
@@ -96,7 +96,7 @@ def read_backgrounds(source: Path | str) -> Backgrounds:
     """Find the scenes of a folder, sorted by name; ValueError where it has neither layout.
 
     CamVid: images/ and labels/ with files of the same stem; 'idd_lite:FOLDER' and
-    'train_ids:FOLDER' are the same with other ids. Cityscapes: leftImg8bit/ and gtFine/ at the
+    'trainids:FOLDER' are the same with other ids. Cityscapes: leftImg8bit/ and gtFine/ at the
     top, or the folder leftImg8bit/SPLIT itself; labelIds and labelTrainIds are understood. A
     source 'rendered:SEED?name=value&...' is no folder but asks for rendered scenes.
     """

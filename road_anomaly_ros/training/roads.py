@@ -1,0 +1,200 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The road frames of a training run: public data sets in their own layouts, and rendered scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from road_anomaly_ros.training import label_sets
+from road_anomaly_ros.training.generator.rendered import render
+
+IGNORE = label_sets.IGNORE
+IMAGES = ('.jpg', '.jpeg', '.png', '.webp')
+_REFERENCE = 448.0                  # width in pixels at which a scale of 1 shows a whole frame
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One frame: `image` uint8 RGB [H,W,3], `codes` uint8 [H,W] as in label_sets.
+
+    `unknown` bool [H,W] marks things that are of no class and known to be (rendered obstacles).
+    """
+
+    image: np.ndarray
+    codes: np.ndarray
+    unknown: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Frames of one kind, the share of the crops taken from them, and how they are scaled.
+
+    `zoom` (low, high) is in units of crop widths to frame widths: at 1 a crop of 448 pixels shows
+    the whole width.
+    """
+
+    name: str
+    frames: Sequence[Frame]
+    weight: float
+    zoom: tuple[float, float]
+
+    def scale(self, rng: np.random.Generator, frame: Frame) -> float:
+        """Draw the factor from frame pixels to crop pixels."""
+        low, high = self.zoom
+        return low * (high / low) ** rng.random() * _REFERENCE / frame.codes.shape[1]
+
+
+class LazyFrames(Sequence):
+    """Frames read when asked for; those of small data sets stay in memory."""
+
+    def __init__(self, readers: Sequence[Callable[[], Frame]], *, kept: int = 4000) -> None:
+        self._readers = readers
+        self._read = functools.lru_cache(maxsize=kept)(lambda index: readers[index]())
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._read(int(index))
+
+
+def parse_source(text: str) -> Source:
+    """Return the frames that 'LAYOUT:FOLDER[,teacher=FOLDER][,weight=W][,zoom=LOW-HIGH]' names.
+
+    Layouts: those of label_sets.TABLES. ValueError, one line, for anything that is not there.
+    """
+    head, *rest = text.split(',')
+    layout, colon, folder = head.partition(':')
+    if not colon or layout not in label_sets.TABLES:
+        raise ValueError(f'--data: expected LAYOUT:FOLDER with a layout of '
+                         f'{sorted(label_sets.TABLES)}, got {text!r}')
+    settings = dict(part.partition('=')[::2] for part in rest)
+    strange = sorted(set(settings) - {'teacher', 'weight', 'zoom'})
+    if strange:
+        raise ValueError(f'--data: expected teacher=, weight= or zoom= after the folder, got '
+                         f'{strange[0]!r}')
+    teacher = Path(settings['teacher']).expanduser() if 'teacher' in settings else None
+    if layout == 'unlabelled' and teacher is None:
+        raise ValueError(f'--data: {text!r} needs teacher=FOLDER, it has no labels of its own')
+    try:
+        weight = float(settings.get('weight', 1))
+        low, _, high = settings.get('zoom', '0.8-2.6').partition('-')
+        zoom = (float(low), float(high or low))
+    except ValueError:
+        raise ValueError(f'--data: weight and zoom are numbers, got {text!r}') from None
+    if not (weight >= 0 and 0 < zoom[0] <= zoom[1] < 100):
+        raise ValueError(f'--data: expected weight >= 0 and 0 < LOW <= HIGH < 100, got {text!r}')
+    frames = read_frames(layout, Path(folder).expanduser(), teacher)
+    return Source(f'{layout} {Path(folder).name}', frames, weight, zoom)
+
+
+def read_frames(layout: str, folder: Path, teacher: Path | None = None) -> LazyFrames:
+    """Find images and labels of a layout below `folder`; ValueError where there are none.
+
+    Only the first frame is read here: a large data set is read while training goes on.
+    """
+    pairs = _pairs(layout, folder)
+    if not pairs:
+        raise ValueError(f'{folder}: expected images in the layout {layout!r} '
+                         f'({_LAYOUTS[layout]}), found none')
+    if teacher is not None:
+        pairs = [(image, labels) for image, labels in pairs
+                 if labels is not None or (teacher / f'{image.stem}.png').is_file()]
+    readers = [functools.partial(_read, layout, image, labels,
+                                 teacher / f'{image.stem}.png' if teacher else None)
+               for image, labels in pairs]
+    frames = LazyFrames(readers)
+    if frames:
+        frames[0]
+    return frames
+
+
+_LAYOUTS = {
+    'trainids': 'images/ and labels/ with Cityscapes train ids', 'camvid': 'images/ and labels/',
+    'idd_lite': 'images/ and labels/', 'unlabelled': 'images directly in it',
+    'cityscapes': 'leftImg8bit/train and gtFine/train', 'idd': 'leftImg8bit/train and gtFine/train '
+    'with _labellevel3Ids', 'bdd100k': 'images/10k/train and labels/sem_seg/masks/train',
+    'vistas': 'training/images and training/v1.2/labels'}
+
+
+def _pairs(layout: str, folder: Path) -> list[tuple[Path, Path | None]]:
+    """Return (image, labels) of every frame, sorted by name; labels that are missing are told."""
+    if layout == 'unlabelled':
+        return [(path, None) for path in _pictures(folder)]
+    if layout in ('cityscapes', 'idd'):
+        ending = 'labelIds' if layout == 'cityscapes' else 'labellevel3Ids'
+        images = _pictures(folder / 'leftImg8bit' / 'train', deep=True)
+        found = [(path, folder / 'gtFine' / 'train' / path.parent.name / (
+            f'{path.stem.removesuffix("_leftImg8bit")}_gtFine_{ending}.png')) for path in images]
+    elif layout == 'bdd100k':
+        labels = folder / 'labels' / 'sem_seg' / 'masks' / 'train'
+        images = _pictures(folder / 'images' / '10k' / 'train')
+        found = [(path, labels / f'{path.stem}.png') for path in images]
+    elif layout == 'vistas':
+        labels = folder / 'training' / 'v1.2' / 'labels'
+        images = _pictures(folder / 'training' / 'images')
+        found = [(path, labels / f'{path.stem}.png') for path in images]
+    else:
+        found = [(path, folder / 'labels' / f'{path.stem}.png')
+                 for path in _pictures(folder / 'images')]
+    missing = [labels for _, labels in found if not labels.is_file()]
+    if missing:
+        raise ValueError(f'{missing[0]}: expected a label PNG for every image, found none here '
+                         f'({len(missing)} of {len(found)} are missing)')
+    return list(found)
+
+
+def _pictures(folder: Path, *, deep: bool = False) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f'{folder}: expected a folder with images; see --data in --help')
+    return sorted(path for path in (folder.rglob('*') if deep else folder.iterdir())
+                  if path.suffix.lower() in IMAGES)
+
+
+def _read(layout: str, image_path: Path, label_path: Path | None,
+          teacher_path: Path | None) -> Frame:
+    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f'{image_path}: expected a readable image')
+    size = image.shape[:2]
+    labels = np.full(size, IGNORE, np.uint8) if label_path is None else _ids(label_path, size)
+    known = label_sets.TABLES[layout] != IGNORE
+    strange = np.setdiff1d(np.unique(labels), [*np.flatnonzero(known), IGNORE])
+    if strange.size and layout in ('trainids', 'camvid', 'bdd100k'):
+        raise ValueError(f'{label_path}: expected label ids 0..{known.sum() - 1} or 255, got '
+                         f'{strange.tolist()}')
+    teacher = None
+    if teacher_path is not None and teacher_path.is_file():
+        teacher = _ids(teacher_path, size)
+    codes = label_sets.codes_of(layout, labels, teacher)
+    return Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), codes)
+
+
+def _ids(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise ValueError(f'{path}: expected a readable label PNG')
+    if labels.shape != size or labels.dtype != np.uint8:
+        raise ValueError(f'{path}: expected uint8 labels of shape {size}, got {labels.dtype} '
+                         f'{labels.shape}')
+    return labels
+
+
+def rendered_source(count: int, *, first_seed: int, weight: float,
+                    obstacles: bool = True, size: tuple[int, int] = (360, 640)) -> Source:
+    """Return `count` rendered scenes, one seed each from `first_seed` on, with their obstacles."""
+    readers = [functools.partial(_rendered, first_seed + index, size, obstacles)
+               for index in range(count)]
+    return Source('rendered', LazyFrames(readers), weight, (0.7, 2.0))
+
+
+def _rendered(seed: int, size: tuple[int, int], obstacles: bool) -> Frame:
+    scene = render(seed, size, obstacles=obstacles)
+    return Frame(scene.image, label_sets.TABLES['trainids'][scene.labels], scene.instances > 0)
