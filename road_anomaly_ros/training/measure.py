@@ -30,6 +30,7 @@ from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.training.data import IGNORE, Frame, read_folder
+from road_anomaly_ros.training.generator.cutouts import cutout_files
 
 # Rows of the table; options that are class ids are found by the model's names.
 SCORERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -61,12 +62,12 @@ Curves = Mapping[Key, Curve]
 
 
 def read_cutouts(folder: Path) -> list[np.ndarray]:
-    """Read every RGBA PNG of `folder` as uint8 [h,w,4], by name; ValueError where none is."""
-    images = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob('*.png'))]
+    """Read the RGBA cut-outs of `folder` as uint8 [h,w,4], by name; ValueError where none is."""
+    images = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in cutout_files(folder)]
     found = [cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA) for image in images
              if image is not None and image.ndim == 3 and image.shape[2] == 4]
     if not found:
-        raise ValueError(f'{folder}: expected RGBA PNG cut-outs, found none')
+        raise ValueError(f'{folder}: expected RGBA cut-outs (PNG or WebP), found none')
     return found
 
 
