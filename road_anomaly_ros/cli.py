@@ -13,12 +13,14 @@ import argparse
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from road_anomaly_ros import __version__
 from road_anomaly_ros.tools.flow import StopOnSignal
@@ -151,7 +153,19 @@ def _dispatch(words: Sequence[str], commands: Sequence[Command]) -> int:
         return 0
     command, rest = select(words, commands)
     module = importlib.import_module(command.module)
-    return int(module.main(command_parser(command, module).parse_args(rest)) or 0)
+    arguments = command_parser(command, module).parse_args(rest)
+    for name, value in vars(arguments).items():
+        setattr(arguments, name, _from_home(value))
+    return int(module.main(arguments) or 0)
+
+
+def _from_home(value: Any) -> Any:
+    """Expand '~', which a shell leaves alone in --out=~/results and inside of quotes."""
+    if isinstance(value, list):
+        return [_from_home(item) for item in value]
+    if isinstance(value, Path):
+        return value.expanduser()
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def command_parser(command: Command, module: ModuleType) -> Parser:

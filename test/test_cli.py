@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -220,3 +221,15 @@ def test_a_child_that_is_ended_does_not_end_its_parent(command):
         return -child.exitcode
     command.main = main
     assert cli.main(['fake']) == signal.SIGTERM
+
+
+def test_paths_may_begin_at_home(command, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    seen = []
+    command.add_arguments = lambda parser: (
+        parser.add_argument('--out', type=Path), parser.add_argument('input'),
+        parser.add_argument('--sets', type=Path, nargs='+'))
+    command.main = lambda arguments: seen.append(vars(arguments)) or 0
+    assert cli.main(['fake', '--out=~/r', '--sets', '~/a', 'b', '--', '~/x.mp4']) == 0
+    assert seen == [{'out': Path('/home/me/r'), 'input': '/home/me/x.mp4',
+                     'sets': [Path('/home/me/a'), Path('b')]}]

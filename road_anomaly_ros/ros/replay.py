@@ -11,6 +11,7 @@ it. What follows --ros-args is for ROS, for example '-r image:=/front/image_raw'
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Replay until the end or a signal; returns 0, 1 where the input broke off."""
     from road_anomaly_ros.ros.process import run
     from road_anomaly_ros.ros.replay_node import Replay, checked
+    arguments.input = os.path.expanduser(arguments.input)
     checked(arguments.input, to_settings(arguments))
 
     def make(stop: Any) -> Any:

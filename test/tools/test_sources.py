@@ -174,6 +174,18 @@ def test_damaged_images_of_a_folder_are_counted_and_left_out(tmp_path):
         list(open_source(tmp_path / '1.jpg'))
 
 
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    cv2.imwrite(str(tmp_path / 'a.png'), picture(0))
+    assert len(list(open_source('~/a.png'))) == 1 and len(list(open_source('~'))) == 1
+
+
+def test_a_recording_that_was_cut_off_is_pointed_to(tmp_path):
+    write_bag(tmp_path / '.drive.partial' / 'drive', 2, 'mcap')
+    with pytest.raises(ValueError, match=r'cut off lies in .*drive\.partial/drive'):
+        open_source(tmp_path / 'drive')
+
+
 def test_missing_paths_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match='found nothing at'):
         open_source(tmp_path / 'absent.mp4')
