@@ -82,7 +82,7 @@ def idd_lite(data: Path, out: Path) -> Path | None:
 def classes(data: Path, out: Path, frames: int) -> list[Job]:
     """Return the data sets on which the classes are measured, CamVid first."""
     places = [('camvid', data / 'camvid' / 'val', CAMVID), ('idd_lite', idd_lite(data, out), IDD),
-              ('train_ids', data / 'cityscapes_samples', 'Cityscapes samples')]
+              ('trainids', data / 'cityscapes_samples', 'Cityscapes samples')]
     return [Job(folder, layout, out / CLASSES, name, max_frames=frames)
             for layout, folder, name in places if folder is not None and _there(folder)]
 
