@@ -232,7 +232,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
     except FileNotFoundError:
         raise ValueError(f'expected a configuration file, found nothing at {path}') from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:       # ValueError of text, dates and numbers
         raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
     if not isinstance(tree, Mapping):
         raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
