@@ -6,12 +6,15 @@ VENV ?= .venv
 JOBS ?= 2
 INPUT ?=
 DATA ?= ../shared/data
+SECONDS ?= 3600
+SCALE ?= 38
+COUNT ?= 1000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench benchmark clean
+.PHONY: help setup demo test lint bench benchmark soak fuzz starts clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -43,6 +46,16 @@ bench: setup  ## time and memory of every stage on this machine
 
 benchmark: setup  ## accuracy of all methods, README table and report in benchmark_out/ (DATA=../shared/data)
 	@$(BIN)/road-anomaly benchmark --data "$(DATA)" -o benchmark_out --readme README.md
+
+soak: setup  ## the node under load for an hour: memory, latency, threads, files (SECONDS=3600)
+	@$(BIN)/python test/soak.py --seconds $(SECONDS)
+
+fuzz: setup  ## a million damaged messages and a hundred thousand damaged files (SCALE=38)
+	@ROAD_ANOMALY_FUZZ=$(SCALE) $(BIN)/python -m pytest -s -o faulthandler_timeout=600 -k mutated \
+	    test/ros/test_faults.py test/ros/test_fuzz_messages.py test/tools/test_fuzz_files.py
+
+starts: setup  ## start the node and end it at random moments (COUNT=1000)
+	@$(BIN)/python test/starts.py --count $(COUNT)
 
 clean:  ## remove what the commands above made, the environment included
 	rm -rf $(VENV) demo_out benchmark_out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

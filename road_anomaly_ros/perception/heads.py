@@ -39,6 +39,7 @@ FOLDER = 'heads'                    # beside the model's weights, one folder per
 KINDS = ('head_v1', 'head_v2', 'head_v3')
 STATISTICS = 4
 _STRANGE = 1e4                      # the logit of a cell that is not finite
+_WIDEST = 1 << 16                   # a layer, in channels
 _LEAST = 1e-7                       # of a class value inside the logarithm
 
 
@@ -427,14 +428,22 @@ def load_head(folder: str | Path) -> Running:
     return RunningHead(info, head, path)
 
 
+def _sane(info: HeadInfo) -> bool:
+    """Tell whether the sizes are such that memory for them may be asked for."""
+    sizes = (info.channels, info.projection, *info.hidden)
+    whole = all(type(size) is int and 0 <= size <= _WIDEST for size in sizes)
+    projected = info.projection > 0 or info.kind == 'head_v3'       # which projects nothing
+    return whole and len(info.hidden) == 2 and min(info.hidden) > 0 and projected
+
+
 def read_info(path: Path) -> HeadInfo:
     """Read head.json; PipelineError, one line, where it is none."""
     try:
         tree = json.loads(path.read_text(encoding='utf-8'))
         info = HeadInfo(**{**tree, 'hidden': tuple(int(width) for width in tree['hidden'])})
-        if info.kind in KINDS and bool(info.channels) == (info.kind != 'head_v1'):
+        if _sane(info) and info.kind in KINDS and bool(info.channels) == (info.kind != 'head_v1'):
             return info
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         pass
     raise PipelineError(f'{path} describes no anomaly head; expected JSON with kind (one of '
                         f'{list(KINDS)}), segmenter, features, channels, projection and hidden')

@@ -30,7 +30,7 @@ def read(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path}: expected a YAML file, it cannot be read '
                          f'({getattr(error, "strerror", "") or "no text"})') from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:       # ValueError of dates and numbers
         raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
     if not isinstance(tree, Mapping):
         raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')

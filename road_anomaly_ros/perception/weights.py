@@ -231,6 +231,7 @@ def _quiet() -> Iterator[None]:
 
 def _require_weights(directory: Path) -> list[Path]:
     """Return the files that hold the weights: safetensors, or pickles where there are none."""
+    weight_files(directory)                 # refuses an index that leads elsewhere
     for pattern in ('model*.safetensors', 'pytorch_model*.bin'):
         found = sorted(directory.glob(pattern))
         if found:
@@ -258,10 +259,13 @@ def weight_files(source: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = json.loads(index.read_text(encoding='utf-8'))['weight_map'].values()
-        found = sorted({index.parent / Path(name).name for name in names})
+        found = sorted({index.parent / name for name in names})
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f'{index} lists no weights: {reason(error)}') from None
     for path in found:
+        if path.parent != index.parent or path.name in ('', '.', '..'):
+            raise PipelineError(f'{index} names a file outside of its folder; fetch the model '
+                                'again, from where you trust it')
         if not path.is_file():
             raise PipelineError(f'{index} names {path.name}, which is not there; fetch the model '
                                 'again')

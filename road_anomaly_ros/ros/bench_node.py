@@ -262,12 +262,13 @@ def unheard(context: Any, picture: np.ndarray) -> Any:
 
     from road_anomaly_ros.perception import Pipeline
     from road_anomaly_ros.ros.camera import Camera as Topics
-    from road_anomaly_ros.ros.outputs import qos
+    from road_anomaly_ros.ros.parameters import NodeOptions
     node = LifecycleNode('bench_outputs', context=context)
     pipeline = Pipeline.from_config(segmenter='synthetic', device='cpu')
     result, options = pipeline(picture), pipeline.chain.options('drawing')
     publishers = Topics(node, '', 'raw', None).publishers
-    return lambda: publishers.publish(result, Header(), options, qos().depth)
+    quality = NodeOptions().jpeg_quality
+    return lambda: publishers.publish(result, Header(), options, quality)
 
 
 def cost(name: str, work: Any) -> dict[str, Any]:

@@ -82,17 +82,17 @@ class Camera:
 
     def subscribe(self, frames: NewestFrames) -> None:
         """Begin to store the newest frame in `frames`."""
-        self._frames = frames
+        # All that a callback needs comes first: an image may arrive within create_subscription.
+        paired = self._tolerance is not None
+        self._pairing = Pairing(round((self._tolerance or 0.0) * 1e9)) if paired else None
         self._since = time.monotonic()
         self._last_stamp = None
         self._qos_fault = ''
-        self._subscriptions = [
-            self._subscribe(self._kind, self.image_topic, self.on_image),
-            self._subscribe(CameraInfo, self.info_topic, self.on_info)]
-        if self._tolerance is not None:
-            self._pairing = Pairing(round(self._tolerance * 1e9))
-            self._subscriptions.append(
-                self._subscribe(Image, self.anomaly_topic, self.on_anomaly))
+        self._frames = frames
+        topics = [(self._kind, self.image_topic, self.on_image),
+                  (CameraInfo, self.info_topic, self.on_info),
+                  (Image, self.anomaly_topic, self.on_anomaly)]
+        self._subscriptions = [self._subscribe(*topic) for topic in topics[:3 if paired else 2]]
 
     def _subscribe(self, kind: type, topic: str, callback: Any) -> Any:
         events = SubscriptionEventCallbacks(
@@ -107,6 +107,8 @@ class Camera:
         self._frames = None
         for subscription in subscriptions:
             self._node.destroy_subscription(subscription)
+        if self._pairing is not None:
+            self.stats.dropped += self._pairing.close()     # images that waited for their map
 
     def destroy(self) -> None:
         """Take everything back that was created on the node."""

@@ -149,6 +149,16 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
     return {**values, **{f'refused_{reason}': str(count) for reason, count in refused}}
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What a chain says of its calibration; the chain itself holds networks."""
+
+    doubt: str
+    levels: Any
+    calibration: Any
+    threshold_source: str
+
+
 class Calibrated:
     """What the chain was calibrated for, and whether the scores of each camera still look so."""
 
@@ -164,8 +174,10 @@ class Calibrated:
 
     def follow(self, chain: Any) -> None:
         """Take over the chain in force; another one starts the comparison anew."""
-        if chain is not self._chain:
-            self._chain, self._monitors, self._sizes = chain, {}, {}
+        if self._chain is None or chain.levels is not self._chain.levels:   # made anew with it
+            self._chain = _Known(
+                chain.doubt, chain.levels, chain.calibration, chain.threshold_source)
+            self._monitors, self._sizes = {}, {}
 
     def add(self, camera: str, result: Any, stamp: float) -> None:
         """Note the scores of one frame at `stamp` seconds."""

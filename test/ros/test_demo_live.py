@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -189,5 +190,12 @@ def test_the_choice_of_the_user_stands(untouched, name):
 
 def test_without_shared_memory_nothing_is_changed(untouched):
     untouched.setattr(transport, 'SHARED_MEMORY', '/nowhere')
+    transport.make_room()
+    assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == ''
+
+
+def test_where_shared_memory_is_full_nothing_is_changed(untouched):
+    """A profile that asks for more than there is would end every node at its start."""
+    untouched.setattr(os, 'statvfs', lambda path: types.SimpleNamespace(f_bavail=9, f_frsize=4096))
     transport.make_room()
     assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == ''
