@@ -153,7 +153,9 @@ class _Session:
             self._stop.set()
 
     def _live(self) -> None:
+        from road_anomaly_ros.remarks import speak_as
         from road_anomaly_ros.ros.transport import make_room
+        speak_as(Path(sys.argv[0]).stem)
         make_room()
         import rclpy
         from rclpy.signals import SignalHandlerOptions
