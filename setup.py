@@ -57,6 +57,13 @@ ROS = [
     'ros-sensor-msgs',
     'ros-std-srvs',
 ]
+# The same of another distribution; each of them fixes the versions of all that lies below.
+ROS_JAZZY = [
+    'ros-jazzy-diagnostic-msgs',
+    'ros-jazzy-rclpy[fastrtps]',
+    'ros-jazzy-sensor-msgs',
+    'ros-jazzy-std-srvs',
+]
 # FastSAM and MobileSAM; under AGPL-3.0, hence only on request.
 ULTRALYTICS = ['ultralytics>=8.2']
 # HEIC pictures, as telephones take them.
@@ -92,13 +99,14 @@ setup(
                          *(relpath(path, NAME) for path in MODELS)]},
     data_files=[
         ('share/ament_index/resource_index/packages', [join('resource', NAME)]),
-        (join('share', NAME), ['package.xml']),
+        (join('share', NAME), ['package.xml', 'LICENSE']),
         *shared('config'),
         *shared('launch'),
         *shared('rviz'),
     ],
     install_requires=REQUIRED,
-    extras_require={'ros': ROS, 'dev': DEV, 'heif': HEIF, 'ultralytics': ULTRALYTICS},
+    extras_require={'ros': ROS, 'ros-jazzy': ROS_JAZZY, 'dev': DEV, 'heif': HEIF,
+                    'ultralytics': ULTRALYTICS},
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -16,20 +16,18 @@ import inspect
 import os
 import sys
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from road_anomaly_ros import __version__
+from road_anomaly_ros import __version__, remarks
 from road_anomaly_ros.tools.flow import StopOnSignal
 
 PROGRAM = 'road-anomaly'
 PACKAGE = 'road_anomaly_ros'
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-_python_format = warnings.formatwarning
 
 
 class Command(NamedTuple):
@@ -127,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    warnings.formatwarning = _format_warning
+    remarks.speak_as(PROGRAM)
     first = next((i for i, word in enumerate(words) if not word.startswith('-')), len(words))
     commands = available()
     parser = _top_parser(commands)
@@ -228,14 +226,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f'{error.filename}: {error.strerror}'
     return ' '.join(str(error).split()) or type(error).__name__
-
-
-def _format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
-                    line: str | None = None) -> str:
-    """Return a warning of ours as one line; those of libraries as Python shows them."""
-    if category.__module__.startswith(f'{PACKAGE}.'):
-        return f'{PROGRAM}: warning: {message}\n'
-    return _python_format(message, category, filename, lineno, line)
 
 
 def _fail(line: str, code: int) -> int:

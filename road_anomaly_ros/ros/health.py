@@ -78,6 +78,7 @@ class CameraStats:
     received: int = 0
     processed: int = 0
     dropped: int = 0                    # replaced by a newer frame before their turn
+    lost: int = 0                       # never arrived, as the middleware tells
     failed: int = 0                     # the chain raised an error
     backwards: int = 0                  # stamps earlier than the one before
     sanitized: int = 0                  # non-finite network outputs repaired
@@ -140,6 +141,7 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
         'received': str(stats.received),
         'processed': str(stats.processed),
         'dropped': str(stats.dropped),
+        'lost': str(stats.lost),
         'failed': str(stats.failed),
         'refused': str(sum(stats.refused.values())),
         'time_backwards': str(stats.backwards),

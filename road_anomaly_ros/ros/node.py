@@ -95,6 +95,8 @@ class AnomalyNode(LifecycleNode):
     def _configure(self) -> None:
         config, options = self._settings.config, self._settings.options
         check_names(options.cameras)
+        self.get_logger().info(f'loading model {config.model} ({config.segmenter}); the first '
+                               f'start compiles as well')
         self._engine.fallback_to_cpu = options.fallback_to_cpu
         self._engine.keep_stages = options.debug_topics
         self._engine.load(config)
@@ -104,7 +106,8 @@ class AnomalyNode(LifecycleNode):
         tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
         self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
         self._cameras = {name: Camera(self, name, options.image_transport, self._images,
-                                      tolerance, debug=options.debug_topics)
+                                      tolerance, debug=options.debug_topics,
+                                      reliability=options.reliability)
                          for name in options.cameras or ('',)}
         pipeline = self._engine.pipeline
         self.get_logger().info(f'model {config.model} on {pipeline.device}, '
@@ -132,7 +135,14 @@ class AnomalyNode(LifecycleNode):
         except Exception as error:      # a QoS override that does not exist, for example
             return self._break_off('activate', error)
         self._phase = 'active'
+        self._say_active()
         return result
+
+    def _say_active(self) -> None:
+        heard = '; '.join(camera.listens for camera in self._cameras.values())
+        seen = ', '.join(self.resolve_topic_name(outputs.topic_name(name, 'overlay'))
+                         for name in self._cameras)
+        self.get_logger().info(f'active: listens to {heard}; see {seen} and {health.TOPIC}')
 
     def _activate(self) -> None:
         self._worker = Worker(self._process, lambda: self._settings.options.max_batch)
@@ -146,6 +156,7 @@ class AnomalyNode(LifecycleNode):
         """Stop listening and wait for the frames in flight: their results are still sent."""
         self._stop()
         self._phase = 'inactive'
+        self.get_logger().info('inactive: listens to nothing, the model stays loaded')
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
@@ -264,6 +275,7 @@ class AnomalyNode(LifecycleNode):
         allowed = self._settings.options.stale_after
         for camera in list(self._cameras.values()):
             active = self._phase == 'active'
+            camera.review()
             silent = camera.silence(allowed) if active else ''
             camera.warn_silence(silent)
             level, message = health.camera_status(

@@ -103,12 +103,23 @@ def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS)
         raise ImageRefused('encoding', f'expected a picture, got a depth image ({layout!r}); '
                                        f'choose the topic of the colour camera')
     raw = bytes(data)
+    _refuse_video(raw, layout)
     height, width = peek_size(raw)
     _check_dimensions(height, width, max_pixels)
     if raw.startswith(b'\xff\xd8') and raw.rfind(JPEG_END) < len(raw) // 2:
         raise ImageRefused('undecodable', f'expected a whole JPEG, got one that breaks off '
                                           f'after {len(raw)} bytes')
     return _imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _refuse_video(raw: bytes, layout: str) -> None:
+    named = re.search(r'h\.?264|h\.?265|hevc|\bav1\b|\bvp[89]\b', layout, re.IGNORECASE)
+    if named or raw.startswith((b'\0\0\0\1', b'\0\0\1')):
+        kind = named[0] if named else 'H.264 or H.265'
+        raise ImageRefused('video', f'expected a JPEG or PNG, got a piece of {kind} video '
+                                    f'(format {layout!r}), which no single message can show; turn '
+                                    f'it into images before, as image_transport republish does '
+                                    f'with ffmpeg_image_transport')
 
 
 def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> np.ndarray:

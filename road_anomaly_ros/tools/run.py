@@ -32,7 +32,7 @@ EXAMPLES = """
 examples:
   road-anomaly run dashcam.mp4 -o results
   road-anomaly run photos/ -o results --scorer rba --save-scores png
-  road-anomaly run drive_bag/ -o results --topic /camera/image_raw --bag
+  road-anomaly run drive_bag/ -o results --topic /front/image_raw --bag
   road-anomaly run dashcam.mp4 -o results --resize 960x540 --set objects.min_area=200
   road-anomaly run photos/ -o results --anomaly-maps maps_of_another_method/
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
