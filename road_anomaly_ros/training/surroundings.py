@@ -1,8 +1,9 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between roads and must not be taken for an obstacle: marks on the ground, shadows,
-light, lenses and cameras. Nothing here changes the truth, except that what a bonnet hides has no
-class."""
+"""What differs between roads and is no obstacle: marks, shadows, light, lenses and cameras.
+
+Nothing here changes the truth, except that what a bonnet hides has no class.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def _patch(rng: Rng, mask: np.ndarray, x: float, y: float, unit: float) -> None:
 
 
 def _seam(rng: Rng, mask: np.ndarray, x: float, y: float, unit: float) -> None:
-    points = np.cumsum(rng.normal(0, 1, (8, 2)) * [unit * .25, unit * .08], 0) + [x, y]
+    points = np.cumsum(rng.normal(0, 1, (8, 2)) * [unit * .25, unit * .08], 0) + np.array([x, y])
     cv2.polylines(mask, [points.astype(np.int32)], False, 1.0, int(rng.integers(1, 4)),
                   cv2.LINE_AA)
 
