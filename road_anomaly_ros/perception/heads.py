@@ -207,8 +207,7 @@ class RunningHead:
         """
         if not self.info.channels:
             return None
-        check_features(self.info, self.source, features)
-        assert features is not None
+        features = checked(self.info, self.source, features)
         projected = self._project(features)[:, :self.info.projection]
         added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
@@ -305,7 +304,7 @@ class RunningGridHead:
 
         ValueError where the segmenter gave none or others than the head was trained on.
         """
-        check_features(self.info, self.source, features)
+        features = checked(self.info, self.source, features)
         levels = features.levels if isinstance(features, Pyramid) else (features,)
         found = [self._logit(level) for level in levels if level is not None]
         if len(found) == 1:
@@ -332,8 +331,9 @@ class RunningGridHead:
 Running = RunningHead | RunningGridHead
 
 
-def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | None) -> None:
-    """Refuse, with a ValueError, that a segmenter gives no features or others than trained on."""
+def checked(info: HeadInfo, source: Path,
+            features: Tensor | Pyramid | None) -> Tensor | Pyramid:
+    """Return a segmenter's features; ValueError for none or others than a head was trained on."""
     if features is None:
         raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
                          'none')
@@ -343,6 +343,7 @@ def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | No
         if level.shape[0] != info.channels:
             raise ValueError(f'{source}: expected features of {info.channels} channels, got '
                              f'{level.shape[0]}')
+    return features
 
 
 def weights_of(segmenter: Any) -> Path | None:
