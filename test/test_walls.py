@@ -39,8 +39,8 @@ FLOORS = {
 # Inside perception imports go to a lower number only; rooms of one number stay apart.
 ORDER = {
     'contract': 0, 'registry': 1, 'stopwatch': 1,
-    'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
-    'kernels': 2,
+    'weights': 1, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
+    'kernels': 2, 'engines': 2,
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4, 'curve': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,

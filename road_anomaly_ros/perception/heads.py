@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import tempfile
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
-from road_anomaly_ros.perception.weights import load_state, read_state
+from road_anomaly_ros.perception.weights import load_state, read_state, weights_digest
 
 try:
     from road_anomaly_ros.perception.kernels import perceptron as loops
@@ -110,7 +109,7 @@ class AnomalyHead(nn.Module):
 
 
 class GridHead(nn.Module):
-    """Per-cell MLP over features [B,C,h,w] alone: the logit [B,1,h,w] is resized as mask logits are.
+    """Per-cell MLP over features [B,C,h,w] alone: a logit [B,1,h,w], resized as mask logits are.
 
     Ours, after the EoMT study's V2 (section 3.4.2), for features that are trained together with
     it: then they say what the statistics of the semantic map would add.
@@ -200,8 +199,7 @@ class RunningHead:
         """
         if not self.info.channels:
             return None
-        check_features(self.info, self.source, features)
-        assert features is not None
+        features = check_features(self.info, self.source, features)
         projected = self._project(features)[:, :self.info.projection]
         added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
@@ -290,8 +288,10 @@ class RunningGridHead:
 
         ValueError where the segmenter gave none or others than the head was trained on.
         """
-        check_features(self.info, self.source, features)
-        assert isinstance(features, Tensor)
+        features = check_features(self.info, self.source, features)
+        if isinstance(features, Pyramid):
+            raise ValueError(f'{self.source} reads one map of features, got a pyramid of '
+                             f'{len(features.levels)}')
         found = features.flatten(1).float()
         for weight, bias in self._layers[:-1]:
             found = torch.addmm(bias, weight, found).relu_()
@@ -309,36 +309,16 @@ class RunningGridHead:
 Running = RunningHead | RunningGridHead
 
 
-def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | None) -> None:
-    """Refuse, with a ValueError, that a segmenter gives no features or others than trained on."""
+def check_features(info: HeadInfo, source: Path,
+                   features: Tensor | Pyramid | None) -> Tensor | Pyramid:
+    """Return features; ValueError where a segmenter gives none or others than trained on."""
     if features is None:
         raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
                          'none')
     if features.shape[0] != info.channels:
         raise ValueError(f'{source}: expected features of {info.channels} channels, got '
                          f'{features.shape[0]}')
-
-
-def weights_digest(model_dir: Path | None) -> str:
-    """Return the SHA-256 of a model's weight files in order of name; '' where there is none."""
-    if model_dir is None:
-        return ''
-    for pattern in ('model*.safetensors', '*.safetensors', 'pytorch_model*.bin', '*.bin', '*.pth'):
-        files = sorted(model_dir.glob(pattern))
-        if files:
-            return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns)
-                                 for path in files))
-    return ''
-
-
-@functools.lru_cache(maxsize=8)
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for path, _, _ in files:
-        with path.open('rb') as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
+    return features
 
 
 def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:

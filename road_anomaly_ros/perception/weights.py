@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -255,6 +256,28 @@ def check_digest(path: Path) -> None:
     if digest.hexdigest() != expected:
         raise PipelineError(f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
                             f'{expected[:16]}... of {pinned.name}; fetch the file again')
+
+
+def weights_digest(model_dir: Path | None) -> str:
+    """Return the SHA-256 of a model's weight files in order of name; '' where there is none."""
+    if model_dir is None:
+        return ''
+    for pattern in ('model*.safetensors', '*.safetensors', 'pytorch_model*.bin', '*.bin', '*.pth'):
+        files = sorted(model_dir.glob(pattern))
+        if files:
+            return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns)
+                                 for path in files))
+    return ''
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for path, _, _ in files:
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def _mismatch(item: Any) -> str:
