@@ -51,6 +51,8 @@ COMMANDS = (
             'train a segmentation model of your own'),
     Command('train head', 'road_anomaly_ros.training.head',
             'train an anomaly head on top of a frozen segmenter'),
+    Command('export', 'road_anomaly_ros.tools.export',
+            'write the graph by which onnxruntime computes a model faster'),
     Command('synthesize', 'road_anomaly_ros.training.synthesize',
             'paste objects on road scenes, with exact ground truth'),
     Command('evaluate', 'road_anomaly_ros.evaluation.evaluate',

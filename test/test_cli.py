@@ -71,7 +71,7 @@ def test_version(capsys):
 def test_every_row_is_one_of_the_documented_words():
     assert {row.name.split()[0] for row in cli.COMMANDS} == {
         'demo', 'run', 'replay', 'record', 'train', 'synthesize', 'evaluate', 'sweep', 'calibrate',
-        'report', 'explain', 'bench', 'benchmark'}
+        'report', 'explain', 'export', 'bench', 'benchmark'}
 
 
 def test_a_command_without_module_is_not_shown():

@@ -41,7 +41,7 @@ ORDER = {
     'contract': 0, 'registry': 1, 'naming': 1, 'parameter_file': 1, 'stopwatch': 1,
     'resources': 1, 'arrays': 1,
     'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
-    'kernels': 2, 'evidence': 2,
+    'kernels': 2, 'evidence': 2, 'engines': 2.5,
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4, 'curve': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import hashlib
 import json
 import os
 import tempfile
@@ -27,7 +25,7 @@ from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.resources import stamp
-from road_anomaly_ros.perception.weights import load_state, read_state, weight_files
+from road_anomaly_ros.perception.weights import load_state, read_state, weights_digest
 
 try:
     from road_anomaly_ros.perception.kernels import perceptron as loops
@@ -207,7 +205,7 @@ class RunningHead:
         """
         if not self.info.channels:
             return None
-        features = checked(self.info, self.source, features)
+        features = check_features(self.info, self.source, features)
         projected = self._project(features)[:, :self.info.projection]
         added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
@@ -304,7 +302,7 @@ class RunningGridHead:
 
         ValueError where the segmenter gave none or others than the head was trained on.
         """
-        features = checked(self.info, self.source, features)
+        features = check_features(self.info, self.source, features)
         levels = features.levels if isinstance(features, Pyramid) else (features,)
         found = [self._logit(level) for level in levels if level is not None]
         if len(found) == 1:
@@ -331,8 +329,8 @@ class RunningGridHead:
 Running = RunningHead | RunningGridHead
 
 
-def checked(info: HeadInfo, source: Path,
-            features: Tensor | Pyramid | None) -> Tensor | Pyramid:
+def check_features(info: HeadInfo, source: Path,
+                   features: Tensor | Pyramid | None) -> Tensor | Pyramid:
     """Return a segmenter's features; ValueError for none or others than a head was trained on."""
     if features is None:
         raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
@@ -350,28 +348,6 @@ def weights_of(segmenter: Any) -> Path | None:
     """Return the file or directory that a segmenter's weights were loaded from, None for none."""
     found: Path | None = getattr(segmenter, 'weights', segmenter.model_dir)
     return found
-
-
-def weights_digest(source: Path | None) -> str:
-    """Return the SHA-256 of a model's weights, a file or what is loaded from a directory.
-
-    That of one file is the file's own; of several, the digest of names, sizes and contents. ''
-    where there is none. Unchanged files are read once.
-    """
-    files = [] if source is None else weight_files(source)
-    return _digest(stamp(files)) if files else ''
-
-
-@functools.lru_cache(maxsize=8)         # texts only; every live change of a parameter asks for it
-def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
-    total = hashlib.sha256()
-    for path, _, _, size, *_ in files:
-        if len(files) > 1:
-            total.update(f'{path.name}\0{size}\0'.encode())
-        with path.open('rb') as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
 
 
 def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:

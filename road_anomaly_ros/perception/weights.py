@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.resources import stamp
 
 BUILTIN = 'builtin'
 _BUILTIN_DIR = Path(__file__).resolve().parents[1] / 'models' / BUILTIN
@@ -288,6 +290,28 @@ def check_digest(path: Path) -> None:
     if digest.hexdigest() != expected:
         raise PipelineError(f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
                             f'{expected[:16]}... of {pinned.name}; fetch the file again')
+
+
+def weights_digest(source: Path | None) -> str:
+    """Return the SHA-256 of a model's weights, a file or what is loaded from a directory.
+
+    That of one file is the file's own; of several, the digest of names, sizes and contents. ''
+    where there is none. Unchanged files are read once.
+    """
+    files = [] if source is None else weight_files(source)
+    return _digest(stamp(files)) if files else ''
+
+
+@functools.lru_cache(maxsize=8)         # texts only; every live change of a parameter asks for it
+def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
+    total = hashlib.sha256()
+    for path, _, _, size, *_ in files:
+        if len(files) > 1:
+            total.update(f'{path.name}\0{size}\0'.encode())
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def _mismatch(item: Any) -> str:

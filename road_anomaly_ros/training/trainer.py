@@ -53,6 +53,8 @@ def train(options: TrainOptions, *, out: Path, resume: bool = False,
     if options.rendered:
         sources.append(roads.rendered_source(options.rendered, first_seed=1000 + options.seed,
                                              weight=options.rendered_weight))
+    if not any(source.weight for source in sources):
+        raise ValueError('--data: expected frames with a weight above 0, got none')
     cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]
     val = [roads.parse_source(text) for text in options.val]
     out.mkdir(parents=True, exist_ok=True)
@@ -205,6 +207,7 @@ class Trainer:
         state = {'model': self.model.state_dict(), 'average': self.average.state_dict(),
                  'optimizers': [part.state_dict() for part in self.optimizers],
                  'step': self.step, 'minutes': self.minutes, 'losses': self.losses,
+                 'miou': self.miou,
                  'options': dataclasses.asdict(self.options)}
         partial = self.out / f'.{CHECKPOINT}.partial'
         torch.save(state, partial)
@@ -228,6 +231,7 @@ class Trainer:
         for part, saved in zip(self.optimizers, state['optimizers'], strict=True):
             part.load_state_dict(saved)
         self.step, self.minutes, self.losses = state['step'], state['minutes'], state['losses']
+        self.miou = state.get('miou', 0.0)
 
 
 def class_frequency(sources: Sequence[roads.Source]) -> np.ndarray:
@@ -246,7 +250,6 @@ def evaluate(model: nn.Module, source: roads.Source, device: torch.device) -> np
     A prediction is the arg max of the semantic map at the frame's own size. It counts as the
     frame's label where that allows the class, else as the first label that does.
     """
-    count = len(label_sets.CLASSES)
     allowed = label_sets.allowed()
     confusion = np.zeros((256, 256), np.int64)
     rank, members = parallel.world()
@@ -261,7 +264,6 @@ def evaluate(model: nn.Module, source: roads.Source, device: torch.device) -> np
     hit = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hit
     seen = confusion.sum(1) > 0
-    seen[count:] &= True
     return np.divide(hit, union, out=np.full(256, np.nan), where=seen & (union > 0))
 
 

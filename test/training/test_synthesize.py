@@ -198,7 +198,6 @@ def test_other_settings_are_refused(sources, tmp_path):
 
 
 def test_cutouts_in_one_folder_per_kind_webp_beside_png(tmp_path):
-    from road_anomaly_ros.training.measure import read_cutouts
     flat = scenes.cutouts(tmp_path / 'flat')
     nested = tmp_path / 'nested'
     for kind, suffix in (('disc', 'webp'), ('box', 'png'), ('triangle', 'WEBP')):
@@ -214,7 +213,6 @@ def test_cutouts_in_one_folder_per_kind_webp_beside_png(tmp_path):
         (colours, alpha), (same, shape) = (one[index] for one in found)
         np.testing.assert_array_equal(alpha, shape)
         np.testing.assert_array_equal(colours[alpha > 0], same[shape > 0])
-    assert [len(read_cutouts(folder)) for folder in found.values()] == [3, 3]
     with pytest.raises(ValueError, match=r'expected RGBA cut-outs \(PNG or WebP\), found none'):
         FolderCutouts(scenes.camvid(tmp_path / 'none') / 'nothing')
 
