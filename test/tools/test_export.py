@@ -14,7 +14,7 @@ import torch
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.engines import GRAPH, onnx_runtime
-from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork
+from road_anomaly_ros.perception.engines.graph import GraphNetwork
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.tools import tracing
@@ -93,7 +93,7 @@ def test_the_graph_keeps_the_precision_of_the_weights_and_no_norm(model, tmp_pat
 
 
 def test_auto_takes_the_graph_where_it_can(model, copied):
-    assert isinstance(load(model, 'auto')._network, OnnxNetwork)
+    assert isinstance(load(model, 'auto')._network, GraphNetwork)
     assert load(model, 'auto').feature_maps == ('pixel_decoder',)
     for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
         assert isinstance(load(model, 'auto', **values)._network, torch.nn.Module)
@@ -152,7 +152,7 @@ def test_a_copy_of_the_model_receives_the_graph(model, traced, tmp_path, capsys)
     assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
         GRAPH, 'config.json', 'model.safetensors', 'preprocessor_config.json',
         'heads/head_v3/head.json'}
-    assert isinstance(load(out, 'onnxruntime')._network, OnnxNetwork)
+    assert isinstance(load(out, 'onnxruntime')._network, GraphNetwork)
     assert not (folder / GRAPH).exists()
     assert cli.main(['export', '--model', str(folder), '-o', str(out)]) == 0
 
