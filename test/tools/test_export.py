@@ -13,7 +13,7 @@ import torch
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.engines import GRAPH, onnx_runtime
+from road_anomaly_ros.perception.engines import GRAPH, onnx_runtime, open_vino
 from road_anomaly_ros.perception.engines.graph import GraphNetwork
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
@@ -94,7 +94,7 @@ def test_the_graph_keeps_the_precision_of_the_weights_and_no_norm(model, tmp_pat
 
 def test_auto_takes_the_graph_where_it_can(model, copied):
     assert isinstance(load(model, 'auto')._network, GraphNetwork)
-    assert load(model, 'auto').feature_maps == ('pixel_decoder',)
+    assert load(model, 'auto').feature_maps == ('pixel_decoder', 'two_scales')
     for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
         assert isinstance(load(model, 'auto', **values)._network, torch.nn.Module)
     (copied / GRAPH).unlink()
@@ -111,15 +111,16 @@ def test_the_chain_runs_through_the_graph(model, image):
 def test_what_the_graph_cannot_is_refused(model):
     for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
         message = refused(model, 'onnxruntime', **values)
-        assert "float32 on the CPU and hands on ['pixel_decoder'] alone" in message
+        assert "on the CPU and hands on ['pixel_decoder', 'two_scales'] alone" in message
         assert message.endswith('or engine to torch')
-    with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime'\]"):
+    with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime', 'openvino'\]"):
         Pipeline.from_config(model=str(model), **{'segmenter.mask2former.engine': 'magic'})
 
 
 def test_a_missing_graph_or_runtime_is_refused_with_the_remedy(copied, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(onnx_runtime, 'onnxruntime', None)
+        patch.setattr(open_vino, 'openvino', None)
         assert 'pip install onnxruntime' in refused(copied, 'onnxruntime')
         assert isinstance(load(copied, 'auto')._network, torch.nn.Module)
     (copied / GRAPH).unlink()

@@ -37,15 +37,19 @@ def is_fast() -> bool:
     return 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
 
+def _text(value: Any) -> str:
+    return str(value.astype(str) if hasattr(value, 'astype') else value)
+
+
 class Session:
     """A loaded graph; raises whatever OpenVINO does."""
 
     def __init__(self, path: Path) -> None:
         core = openvino.Core()
         graph = core.read_model(str(path))
-        stored = graph.get_rt_info('framework')
+        stored = graph.get_rt_info('framework').astype(dict)
         self.metadata: Mapping[str, str] = {
-            str(key): str(value) for key, value in stored.items()}
+            str(key): _text(value) for key, value in stored.items()}
         compiled = core.compile_model(graph, 'CPU', {
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1,
             'INFERENCE_NUM_THREADS': torch.get_num_threads()})

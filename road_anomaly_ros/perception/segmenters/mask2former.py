@@ -35,7 +35,7 @@ class Options:
 
     engine: str = option(
         'auto', "What computes the network: 'torch', or on the CPU the model.onnx beside the "
-        "weights through 'onnxruntime' or 'openvino' (in bfloat16 where the CPU has it); 'auto' is "
+        "weights through 'onnxruntime' or 'openvino' (bfloat16 where the CPU has it); 'auto' is "
         'the fastest that can be had.', choices=ENGINES, live=False)
     short_side: int = option(
         0, 'Short side of the network input; 0 takes the size rule stored with the model.',
@@ -55,9 +55,9 @@ class MaskSegmenter:
 
     kind = 'mask'
 
-    def __init__(self, network: nn.Module | graph.GraphNetwork, *, labels: LabelSet, num_queries: int,
-                 model_dir: Path | None, preprocessing: Preprocessing, device: torch.device,
-                 precision: torch.dtype, features: str = 'none',
+    def __init__(self, network: nn.Module | graph.GraphNetwork, *, labels: LabelSet,
+                 num_queries: int, model_dir: Path | None, preprocessing: Preprocessing,
+                 device: torch.device, precision: torch.dtype, features: str = 'none',
                  feature_maps: tuple[str, ...] = FEATURE_MAPS) -> None:
         self.feature_maps = feature_maps
         self.labels, self.num_queries, self.model_dir = labels, num_queries, model_dir
@@ -147,7 +147,8 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
     if engine:
         stored = read_config(directory)
         return MaskSegmenter(
-            graph.GraphNetwork(directory, engine), labels=_labels(stored.get('id2label'), directory),
+            graph.GraphNetwork(directory, engine),
+            labels=_labels(stored.get('id2label'), directory),
             num_queries=int(stored.get('num_queries', 0)), model_dir=directory,
             preprocessing=preprocessing, device=device, precision=precision,
             features=options.features, feature_maps=graph.FEATURE_MAPS)
