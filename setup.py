@@ -39,6 +39,8 @@ REQUIRED = [
     'numpy>=1.26',
     'onnxruntime>=1.18',            # computes a model's graph on the CPU, faster than torch
     'opencv-python-headless>=4.9',
+    # Computes a model's graph in half the time where the CPU has bfloat16.
+    'openvino>=2024.4; platform_machine == "x86_64"',
     'pillow>=10.1',                 # first with a scalable font inside
     'PyYAML>=6.0',
     'rosbags>=0.11.7',              # what rosbags-image asks for; reads damaged files as we expect

@@ -145,7 +145,7 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
 
 
 def _only_shrink(path: Path) -> None:
-    """Let images smaller than the size rule keep their size, which transformers has no word for."""
+    """Let smaller images than the rule asks for stay so, for which transformers has no word."""
     stored = {**json.loads(path.read_text(encoding='utf-8')), 'only_shrink': True}
     path.write_text(json.dumps(stored, indent=2) + '\n', encoding='utf-8')
 

@@ -13,7 +13,7 @@ import torch
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.engines import GRAPH, onnx_runtime, open_vino
+from road_anomaly_ros.perception.engines import GRAPH, graph, onnx_runtime, open_vino
 from road_anomaly_ros.perception.engines.graph import GraphNetwork
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
@@ -103,9 +103,27 @@ def test_auto_takes_the_graph_where_it_can(model, copied):
 
 def test_the_chain_runs_through_the_graph(model, image):
     results = [Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
-                                    **{'segmenter.mask2former.engine': engine})(image)
+                                    **{'segmenters.mask2former.engine': engine})(image)
                for engine in ('onnxruntime', 'torch')]
     torch.testing.assert_close(results[0].score, results[1].score, rtol=1e-3, atol=1e-3)
+
+
+def test_openvino_computes_the_same_as_exactly_as_its_arithmetic_allows(model, image):
+    pytest.importorskip('openvino', reason='needs OpenVINO')
+    exact, found = (Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
+                                         **{'segmenters.mask2former.engine': engine})(image)
+                    for engine in ('torch', 'openvino'))
+    assert float((found.score - exact.score).abs().max()) < 0.05        # bfloat16 has 8 bits
+    assert float((found.labels == exact.labels).float().mean()) > 0.9
+
+
+def test_without_bfloat16_onnxruntime_comes_first(model, monkeypatch):
+    for fast, wanted in ((True, 'openvino'), (False, 'onnxruntime')):
+        monkeypatch.setattr(open_vino, 'is_fast', lambda fast=fast: fast)
+        monkeypatch.setattr(open_vino, 'missing', lambda: '')
+        assert graph.fastest(model) == wanted
+    monkeypatch.setattr(onnx_runtime, 'missing', lambda: 'not there')
+    assert graph.fastest(model) == 'openvino'
 
 
 def test_what_the_graph_cannot_is_refused(model):
@@ -114,7 +132,7 @@ def test_what_the_graph_cannot_is_refused(model):
         assert "on the CPU and hands on ['pixel_decoder', 'two_scales'] alone" in message
         assert message.endswith('or engine to torch')
     with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime', 'openvino'\]"):
-        Pipeline.from_config(model=str(model), **{'segmenter.mask2former.engine': 'magic'})
+        Pipeline.from_config(model=str(model), **{'segmenters.mask2former.engine': 'magic'})
 
 
 def test_a_missing_graph_or_runtime_is_refused_with_the_remedy(copied, monkeypatch):
