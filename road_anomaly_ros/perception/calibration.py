@@ -150,7 +150,8 @@ def chain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Whatever only moves the threshold, places or shows the result is left out; thresholds are the
     calibration's own.
     """
-    return {name: value for name, value in options.items() if not name.startswith(_FREE)}
+    return {name: value for name, value in options.items()
+            if not name.startswith(_FREE) and (name, value) != ('tracker', 'none')}
 
 
 def _entry(levels: ScoreCalibration) -> dict[str, Any]:
