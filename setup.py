@@ -61,10 +61,13 @@ ROS = [
 ULTRALYTICS = ['ultralytics>=8.2']
 # HEIC pictures, as telephones take them.
 HEIF = ['pillow-heif>=0.18']
+# IDF1, MOTA and switches of tracks; brings pandas.
+TRACKS = ['motmetrics>=1.4']
 DEV = [
     'colcon-common-extensions>=0.3',
     'colcon-ros>=0.5',
     *HEIF,
+    *TRACKS,
     'hypothesis>=6.100',
     'mypy>=1.11',
     'pytest>=8.0',
@@ -98,7 +101,8 @@ setup(
         *shared('rviz'),
     ],
     install_requires=REQUIRED,
-    extras_require={'ros': ROS, 'dev': DEV, 'heif': HEIF, 'ultralytics': ULTRALYTICS},
+    extras_require={'ros': ROS, 'dev': DEV, 'heif': HEIF, 'tracks': TRACKS,
+                    'ultralytics': ULTRALYTICS},
     zip_safe=False,
     entry_points={
         'console_scripts': [
