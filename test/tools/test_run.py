@@ -110,6 +110,27 @@ def test_the_tables_say_where_the_obstacle_is(tmp_path):
         assert 100 < int(row['area']) < 400 and row['label'] == 'road'
 
 
+def test_a_tracker_adds_a_table_of_tracks(tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert run(write_video(tmp_path / 'in.avi'), out, '--set', 'tracker=kalman') == 0
+    boxes = {(row['frame'], row['id']): row for row in rows(out / 'objects.csv')}
+    table = rows(out / 'tracks.csv')
+    assert all(boxes[row['frame'], row['id']]['x'] == row['x'] for row in table)
+    largest = {}
+    for row in table:
+        before = largest.get(row['frame'])
+        if before is None or int(row['w']) * int(row['h']) > int(before['w']) * int(before['h']):
+            largest[row['frame']] = row
+    assert {row['track_id'] for row in largest.values()} == {largest['0']['track_id']}
+    assert [row['confirmed'] for row in largest.values()][0::11] == ['0', '1']
+    assert abs(float(largest['11']['velocity_x']) - 20) < 8             # a pixel in 0.05 s
+    assert float(largest['11']['age_s']) == pytest.approx(0.55)
+    document = summary(out)
+    assert document['tracks'] == len({row['track_id'] for row in table})
+    assert document['tracker'] == 'kalman' and 'tracks.csv' in document['outputs']
+    assert f'{document["tracks"]} tracks, ' in capsys.readouterr().out
+
+
 def test_the_summary_names_model_options_versions_and_times(tmp_path):
     run(write_video(tmp_path / 'in.avi'), tmp_path / 'out', '--set', 'objects.min_area=7')
     document = summary(tmp_path / 'out')
