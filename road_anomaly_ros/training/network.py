@@ -29,6 +29,10 @@ from road_anomaly_ros.training.label_sets import CLASSES
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 HIDDEN = 64
 HEAD = 'head_v3'
+# Crops hold few classes, so that the queries of rare ones learn to say "nothing" too readily. What
+# is stored has this much taken from the logit of "nothing": 4 points of mIoU on CamVid val, 2 on
+# eight frames of Cityscapes; without it a rider or a bicycle hardly ever comes out.
+PRESENCE = 6.0
 
 
 class RoadNetwork(nn.Module):
@@ -154,10 +158,13 @@ def save_folder(model: RoadNetwork, processor: Mask2FormerImageProcessor, folder
                 training: dict) -> None:
     """Write a Hugging Face directory with the head in it; each file appears only when complete.
 
-    Weights are stored in half precision, and the head knows the digest of what was stored.
+    Weights are stored in half precision, "nothing" is made rarer by PRESENCE, and the head knows
+    the digest of what was stored.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: value.clone() for name, value in model.segmenter.state_dict().items()}
+    with torch.no_grad():
+        model.segmenter.class_predictor.bias[-1] -= PRESENCE
     with tempfile.TemporaryDirectory(dir=folder, prefix='.partial_') as partial:
         model.segmenter.half().save_pretrained(partial)
         model.segmenter.float().load_state_dict(kept)

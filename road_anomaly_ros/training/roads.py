@@ -15,8 +15,10 @@ import numpy as np
 
 from road_anomaly_ros.training import label_sets
 from road_anomaly_ros.training.generator.rendered import render
+from road_anomaly_ros.training.held_out import held_out
 
 IGNORE = label_sets.IGNORE
+USE, SKIP, ONLY = HELD_OUT = ('use', 'skip', 'only')    # the frames of training.held_out
 IMAGES = ('.jpg', '.jpeg', '.png', '.webp')
 _REFERENCE = 448.0                  # width in pixels at which a scale of 1 shows a whole frame
 
@@ -67,7 +69,7 @@ class LazyFrames(Sequence):
 
 
 def parse_source(text: str) -> Source:
-    """Return the frames that 'LAYOUT:FOLDER[,teacher=FOLDER][,weight=W][,zoom=LOW-HIGH]' names.
+    """Return the frames that 'LAYOUT:FOLDER[,teacher=FOLDER][,weight=W][,zoom=LOW-HIGH]...' names.
 
     Layouts: those of label_sets.TABLES. ValueError, one line, for anything that is not there.
     """
@@ -77,10 +79,10 @@ def parse_source(text: str) -> Source:
         raise ValueError(f'--data: expected LAYOUT:FOLDER with a layout of '
                          f'{sorted(label_sets.TABLES)}, got {text!r}')
     settings = dict(part.partition('=')[::2] for part in rest)
-    strange = sorted(set(settings) - {'teacher', 'weight', 'zoom'})
+    strange = sorted(set(settings) - {'teacher', 'weight', 'zoom', 'held_out'})
     if strange:
-        raise ValueError(f'--data: expected teacher=, weight= or zoom= after the folder, got '
-                         f'{strange[0]!r}')
+        raise ValueError('--data: expected teacher=, weight=, zoom= or held_out= after the '
+                         f'folder, got {strange[0]!r}')
     teacher = Path(settings['teacher']).expanduser() if 'teacher' in settings else None
     if layout == 'unlabelled' and teacher is None:
         raise ValueError(f'--data: {text!r} needs teacher=FOLDER, it has no labels of its own')
@@ -92,16 +94,22 @@ def parse_source(text: str) -> Source:
         raise ValueError(f'--data: weight and zoom are numbers, got {text!r}') from None
     if not (0 <= weight < math.inf and 0 < zoom[0] <= zoom[1] < 100):
         raise ValueError(f'--data: expected weight >= 0 and 0 < LOW <= HIGH < 100, got {text!r}')
-    frames = read_frames(layout, Path(folder).expanduser(), teacher)
+    kept = settings.get('held_out', USE)
+    if kept not in HELD_OUT:
+        raise ValueError(f'--data: expected held_out= one of {list(HELD_OUT)}, got {kept!r}')
+    frames = read_frames(layout, Path(folder).expanduser(), teacher, kept=kept)
     return Source(f'{layout} {Path(folder).name}', frames, weight, zoom)
 
 
-def read_frames(layout: str, folder: Path, teacher: Path | None = None) -> LazyFrames:
+def read_frames(layout: str, folder: Path, teacher: Path | None = None, *,
+                kept: str = USE) -> LazyFrames:
     """Find images and labels of a layout below `folder`; ValueError where there are none.
 
     Only the first frame is read here: a large data set is read while training goes on.
     """
     pairs = _pairs(layout, folder)
+    if kept != USE:
+        pairs = [pair for pair in pairs if held_out(layout, pair[0]) == (kept == ONLY)]
     if not pairs:
         raise ValueError(f'{folder}: expected images in the layout {layout!r} '
                          f'({_LAYOUTS[layout]}), found none')

@@ -22,7 +22,8 @@ examples:
       --device cuda --workers 8 --batch 64
   road-anomaly train segmenter --data camvid:camvid/train --outliers objects -o runs/first --resume
 
-Data: LAYOUT:FOLDER[,teacher=FOLDER][,weight=W][,zoom=LOW-HIGH], any number of them. Layouts, each
+Data: LAYOUT:FOLDER[,teacher=FOLDER][,weight=W][,zoom=LOW-HIGH][,held_out=use|skip|only], any
+number of them (held_out: the drives of IDD-Lite that are kept for measuring). Layouts, each
 with its own map onto the 19 Cityscapes classes: camvid, idd_lite and trainids (images/ and
 labels/), cityscapes and idd (leftImg8bit/, gtFine/), bdd100k, vistas, unlabelled (needs a
 teacher). A teacher is a folder of PNG files in Cityscapes train ids, 255 where unsure, that choose
@@ -59,7 +60,7 @@ class TrainOptions:
     rendered: int = option(0, 'rendered road scenes to mix in', low=0, high=100_000)
     rendered_weight: float = option(.1, 'weight of the rendered scenes beside those of --data',
                                     low=0.0, high=1e6)
-    short_side: int = option(544, 'short side at which larger images are processed', low=64,
+    short_side: int = option(640, 'short side at which larger images are processed', low=64,
                              high=4096, unit='px')
     seed: int = option(0, 'seed of weights, crops and rendered scenes', low=0, high=2 ** 31)
 

@@ -53,7 +53,8 @@ def train(options: TrainOptions, *, out: Path, resume: bool = False,
     sources = [roads.parse_source(text) for text in options.data]
     if options.rendered:
         sources.append(roads.rendered_source(options.rendered, first_seed=1000 + options.seed,
-                                             weight=options.rendered_weight))
+                                             weight=options.rendered_weight,
+                                             obstacles=bool(options.outliers)))
     if not any(source.weight for source in sources):
         raise ValueError('--data: expected frames with a weight above 0, got none')
     cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 Size = tuple[int, int]
-_KEPT_SIZES = 4
+_KEPT_SIZES = 8
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.perception.engines import OUTPUTS
+from road_anomaly_ros.perception.engines.base import PerSize
 
 try:
     import openvino
@@ -42,20 +43,29 @@ def _text(value: Any) -> str:
 
 
 class Session:
-    """A loaded graph; raises whatever OpenVINO does."""
+    """A loaded graph, compiled for every size of image anew; raises whatever OpenVINO does.
+
+    A graph for one size is a quarter faster than one for all; to compile it takes about a second.
+    """
 
     def __init__(self, path: Path) -> None:
-        core = openvino.Core()
-        graph = core.read_model(str(path))
-        stored = graph.get_rt_info('framework').astype(dict)
+        self._core = openvino.Core()
+        self._path = str(path)
+        stored = self._core.read_model(self._path).get_rt_info('framework').astype(dict)
         self.metadata: Mapping[str, str] = {
             str(key): _text(value) for key, value in stored.items()}
-        compiled = core.compile_model(graph, 'CPU', {
-            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1,
+        self._requests = PerSize(self._compiled)
+
+    def _compiled(self, *shapes: tuple[str, tuple[int, ...]]) -> Any:
+        graph = self._core.read_model(self._path)
+        graph.reshape({name: list(shape) for name, shape in shapes})
+        compiled = self._core.compile_model(graph, 'CPU', {
+            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
             'INFERENCE_NUM_THREADS': torch.get_num_threads()})
-        self._request: Any = compiled.create_infer_request()
+        return compiled.create_infer_request()
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the graph's outputs, in its order, as arrays of their own."""
-        found = self._request.infer(dict(values))
+        request = self._requests(*((name, value.shape) for name, value in values.items()))
+        found = request.infer(dict(values))
         return [found[name] for name in OUTPUTS]
