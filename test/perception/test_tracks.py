@@ -154,6 +154,16 @@ def test_without_a_stamp_nothing_is_followed_and_a_note_says_so(stamp):
     assert follow.follow(frame(2, (10, 50, LOUD)), settings).objects[0].confirmed
 
 
+def test_stamps_that_repeat_or_run_backwards_are_told():
+    follow, settings = tracks.Tracks(), chain()
+    notes = [follow.follow(frame(number, (10, 50, LOUD)), settings).notes
+             for number in (1, 2, 2, 1, 3)]
+    assert notes == [(), (), ('tracking: the stamp 0.2 repeats, nothing is counted twice',),
+                     ('tracking: the stamp 0.1 is earlier than 0.2, tracks start anew',), ()]
+    # Another camera has a clock of its own.
+    assert not follow.follow(frame(0, (10, 50, LOUD)), settings, 'rear').notes
+
+
 def test_a_tracker_that_fails_costs_no_frame_and_no_id_comes_again(monkeypatch):
     follow, settings = tracks.Tracks(), chain()
     for number in range(2):
