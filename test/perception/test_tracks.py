@@ -19,7 +19,7 @@ from road_anomaly_ros.perception.contract import FrameResult, LabelSet
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
 LEVELS = ScoreCalibration(0.6, 0.2, (0.0, 1.0))
-LOUD, SOFT = 0.9, 0.5                       # of 20 x 20 pixels, least_area 100
+LOUD, SOFT = 0.9, 0.55                      # of 20 x 20 pixels: 2 and 0.75 a frame
 OPTIONS = {'objects.min_area': 100, 'objects.reference_area': 0}
 
 
