@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,9 @@ class Tracks:
     def __init__(self) -> None:
         self._trackers: dict[str, Tracker] = {}
         self._next: dict[str, int] = {}
+        self._stamps: dict[str, float] = {}
+        self._make: Callable[..., Tracker | None] = TRACKERS['none'].make
+        self._options: Any = None
         self._chain: Any = None
         self._settings: dict[str, Any] = {}
 
@@ -41,7 +44,7 @@ class Tracks:
         """
         if self._chain is not chain:
             self._take_over(chain)
-        tracker = self._tracker(camera, chain.config)
+        tracker = self._tracker(camera)
         if tracker is None:
             return result
         begin = time.perf_counter()
@@ -49,7 +52,8 @@ class Tracks:
             if result.stamp is None or not math.isfinite(result.stamp):
                 raise ValueError(f'expected a stamp in seconds, got {result.stamp}; '
                                  f'hand one in with every image')
-            followed = _followed(result, chain, tracker)
+            result = self._timely(result, camera, result.stamp)
+            followed = _followed(result, chain, tracker, self._options)
             self._next[camera] = tracker.next_id
         except Exception as error:
             self._trackers.pop(camera, None)
@@ -63,12 +67,24 @@ class Tracks:
                     if not name.startswith('drawing.')}
         if settings != self._settings:
             self._trackers.clear()
+        name = chain.config.tracker
+        self._make = TRACKERS[name].make
+        self._options = chain.config.options('tracker', name)
         self._chain, self._settings = chain, settings
 
-    def _tracker(self, camera: str, config: Any) -> Tracker | None:
+    def _timely(self, result: FrameResult, camera: str, stamp: float) -> FrameResult:
+        """Return the result with a note where its stamp is no later than the one before."""
+        last = self._stamps.get(camera, -math.inf)
+        self._stamps[camera] = stamp
+        if stamp > last:
+            return result
+        what = 'repeats, nothing is counted twice' if stamp == last else (
+            f'is earlier than {last:g}, tracks start anew')
+        return _noted(result, f'tracking: the stamp {stamp:g} {what}')
+
+    def _tracker(self, camera: str) -> Tracker | None:
         if camera not in self._trackers:
-            options = config.options('tracker', config.tracker)
-            tracker = TRACKERS[config.tracker].make(options=options)
+            tracker = self._make(options=self._options)
             if tracker is None:
                 return None
             tracker.next_id = self._next.get(camera, 1)
@@ -76,8 +92,8 @@ class Tracks:
         return self._trackers[camera]
 
 
-def _followed(result: FrameResult, chain: Any, tracker: Tracker) -> FrameResult:
-    options: TrackOptions = chain.config.options('tracker', chain.config.tracker)
+def _followed(result: FrameResult, chain: Any, tracker: Tracker,
+              options: TrackOptions) -> FrameResult:
     faint, numbers = _faint(result, chain, options)
     seen = (*result.objects, *faint)
     height, width = result.size

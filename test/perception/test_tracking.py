@@ -15,7 +15,7 @@ from road_anomaly_ros.perception.tracking._motion import Motion
 
 SIZE = (360, 480)
 PERIOD = 0.1
-CLEAR, FAIR, FAINT = 3.0, 0.0, -1.4         # log-odds that bring 2, 1 and 0.3 a frame
+CLEAR, FAIR, FAINT = 3.0, 1.0, 0.31          # log-odds, of which at most 2 count a frame
 
 
 def thing(x, y, width=20, height=20, number=1):
@@ -109,7 +109,7 @@ def test_a_faint_but_steady_thing_is_confirmed_by_and_by():
     for frame in range(12):
         found, = follow.update(sight(frame, thing(100 + frame, 100), evidence=FAINT))
         assert found.track_id == 1
-        assert found.confirmed == (frame >= 9)                  # ten times 0.3
+        assert found.confirmed == (frame >= 9)                  # ten times 0.31
 
 
 def test_what_speaks_against_a_thing_never_makes_a_track():

@@ -19,7 +19,7 @@ from road_anomaly_ros.perception.contract import FrameResult, LabelSet
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
 LEVELS = ScoreCalibration(0.6, 0.2, (0.0, 1.0))
-LOUD, SOFT = 0.9, 0.5                       # of 20 x 20 pixels, least_area 100
+LOUD, SOFT = 0.9, 0.55                      # of 20 x 20 pixels: 2 and 0.75 a frame
 OPTIONS = {'objects.min_area': 100, 'objects.reference_area': 0}
 
 
@@ -152,6 +152,16 @@ def test_without_a_stamp_nothing_is_followed_and_a_note_says_so(stamp):
     assert (item.track_id, item.confirmed) == (0, True)
     follow.follow(frame(1, (10, 50, LOUD)), settings)
     assert follow.follow(frame(2, (10, 50, LOUD)), settings).objects[0].confirmed
+
+
+def test_stamps_that_repeat_or_run_backwards_are_told():
+    follow, settings = tracks.Tracks(), chain()
+    notes = [follow.follow(frame(number, (10, 50, LOUD)), settings).notes
+             for number in (1, 2, 2, 1, 3)]
+    assert notes == [(), (), ('tracking: the stamp 0.2 repeats, nothing is counted twice',),
+                     ('tracking: the stamp 0.1 is earlier than 0.2, tracks start anew',), ()]
+    # Another camera has a clock of its own.
+    assert not follow.follow(frame(0, (10, 50, LOUD)), settings, 'rear').notes
 
 
 def test_a_tracker_that_fails_costs_no_frame_and_no_id_comes_again(monkeypatch):

@@ -54,7 +54,8 @@ def test_a_tracker_adds_a_table_of_tracks(tmp_path, capsys):
     largest = {}
     for row in table:
         before = largest.get(row['frame'])
-        if before is None or int(row['w']) * int(row['h']) > int(before['w']) * int(before['h']):
+        row['area'] = int(boxes[row['frame'], row['id']]['area'])
+        if before is None or row['area'] > before['area']:
             largest[row['frame']] = row
     assert {row['track_id'] for row in largest.values()} == {largest['0']['track_id']}
     assert [row['confirmed'] for row in largest.values()][0::11] == ['0', '1']

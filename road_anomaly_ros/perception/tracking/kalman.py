@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 _FLOOR = 0.006                  # image heights by which the whole picture may shake
 _CLEAR = 2.0                    # most evidence of one frame: no single one may be enough
-_SLOPE = 0.5                    # evidence per unit of log-odds
 
 
 @dataclass(frozen=True)
@@ -168,11 +167,8 @@ def _boxes(objects: list[AnomalyObject]) -> Floats:
 
 
 def _gains(evidence: Floats) -> Floats:
-    """Return what one frame adds to a track: 1 at the threshold, at most `_CLEAR`.
-
-    Successive frames are no independent witnesses, so that their log-odds count by half.
-    """
-    return np.clip(1.0 + _SLOPE * evidence, -_CLEAR, _CLEAR)
+    """Return what one frame adds to a track; what is sure may still be a flash."""
+    return np.clip(evidence, -_CLEAR, _CLEAR)
 
 
 def load(*, options: Options) -> Kalman:
