@@ -19,7 +19,7 @@ from road_anomaly_ros.perception import naming
 
 FILE_NAME = 'calibration.yaml'
 UNITS = ('frame', 'minute')
-_FREE = ('model', 'device', 'precision', 'calibration', 'drawing.',
+_FREE = ('model', 'device', 'precision', 'calibration', 'drawing.', 'geometry.',
          'objects.threshold', 'objects.low_threshold')
 
 
