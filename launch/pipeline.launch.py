@@ -5,7 +5,7 @@
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -13,8 +13,10 @@ PACKAGE = 'road_anomaly_ros'
 SHARE = Path(__file__).resolve().parent.parent
 CONFIG = SHARE / 'config'
 IMAGE = 'image'
+NODE = 'anomaly_node'
 SWITCH = ['true', 'false']
 KEEP = 'empty keeps the value of params_file'
+LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 
 
 def argument(name, default, text, choices=None):
@@ -31,12 +33,15 @@ def generate_launch_description():
         argument('scorer', '', f'Anomaly score, such as eam, rba or s2; {KEEP}.'),
         argument('device', '', f"'auto', 'cpu', 'cuda' or 'cuda:N'; {KEEP}."),
         argument('input', '', 'Video, bag or folder of images to replay as the camera.'),
+        argument('loop', 'false', 'Start the replay of the input again at its end.', SWITCH),
         argument('fake_camera', 'false', 'Start a rendered drive as the camera.', SWITCH),
         argument('rviz', 'false', 'Start RViz with camera, overlay, heatmap and mask.', SWITCH),
         argument('autostart', '', f'Configure and activate the node at start; {KEEP}.',
                  ['', *SWITCH]),
         argument('use_sim_time', 'false', 'Take the time from /clock; a replay then sends it.',
                  SWITCH),
+        argument('namespace', '', 'Namespace of the nodes; RViz shows the topics without one.'),
+        argument('log_level', 'info', 'Least severe messages that the nodes log.', LEVELS),
         OpaqueFunction(function=start)])
 
 
@@ -50,25 +55,35 @@ def start(context):
 
     if text('input') and switch('fake_camera'):
         raise RuntimeError('expected one camera: give either input or fake_camera, not both')
-    common = {'output': 'screen', 'remappings': remappings(text('image'))}
+    common = {'output': 'screen', 'remappings': remappings(text('image')),
+              'namespace': text('namespace'),
+              'ros_arguments': ['--log-level', text('log_level')]}
+    ours = {'package': PACKAGE, 'on_exit': end_on_failure, **common}
     time = {'use_sim_time': switch('use_sim_time')}
     changes = {name: text(name) for name in ('model', 'scorer', 'device') if text(name)}
     if text('autostart'):
         changes['autostart'] = switch('autostart')
-    nodes = [Node(package=PACKAGE, executable='anomaly_node', name='anomaly_node',
-                  parameters=[params_file(text('params_file')), {**changes, **time}], **common)]
+    nodes = [Node(executable=NODE, name=NODE,
+                  parameters=[params_file(text('params_file')), {**changes, **time}], **ours)]
     if switch('fake_camera'):
         # A camera lives in real time: it has no part in the time of a bag.
-        nodes.append(Node(package=PACKAGE, executable='fake_camera', name='fake_camera', **common))
+        nodes.append(Node(executable='fake_camera', name='fake_camera', **ours))
     if text('input'):
-        words = [text('input'), '--wait-for-subscribers', '1']
+        words = [found(text('input')), '--wait-for-node', NODE]
+        words += ['--loop'] if switch('loop') else []
         words += ['--clock'] if switch('use_sim_time') else []
-        nodes.append(Node(package=PACKAGE, executable='replay', name='replay', arguments=words,
-                          **common))
+        nodes.append(Node(executable='replay', name='replay', arguments=words, **ours))
     if switch('rviz'):
         nodes.append(Node(package='rviz2', executable='rviz2', name='rviz2', parameters=[time],
                           arguments=['-d', str(SHARE / 'rviz' / 'pipeline.rviz')], **common))
     return nodes
+
+
+def end_on_failure(event, _):
+    """Return what to do when a node of ours has ended: all ends where that was a failure."""
+    if event.returncode <= 0:               # in order, or by the signal that ends all
+        return []
+    return [Shutdown(reason=f'{event.process_name} failed with code {event.returncode}')]
 
 
 def remappings(image):
@@ -80,9 +95,18 @@ def remappings(image):
             ('camera_info', f'{base}{slash}camera_info')]
 
 
+def found(given):
+    """Return the input to replay, '~' resolved; raises RuntimeError where there is nothing."""
+    path = Path(given).expanduser()
+    if not given.startswith('rendered:') and not path.exists():
+        raise RuntimeError(f'input: expected a video, bag, image or folder, found nothing at '
+                           f'{path.absolute()}')
+    return given if given.startswith('rendered:') else str(path)
+
+
 def params_file(given):
     """Return the path of the parameters: as given where it exists, else among the presets."""
-    for path in (Path(given), CONFIG / given):
+    for path in (Path(given).expanduser(), CONFIG / given):
         if path.is_file():
             return str(path)
     presets = sorted(path.name for path in CONFIG.glob('*.yaml'))

@@ -13,21 +13,21 @@ import argparse
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import textwrap
-import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from road_anomaly_ros import __version__
+from road_anomaly_ros import __version__, remarks
 from road_anomaly_ros.tools.flow import StopOnSignal
 
 PROGRAM = 'road-anomaly'
 PACKAGE = 'road_anomaly_ros'
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-_python_format = warnings.formatwarning
 
 
 class Command(NamedTuple):
@@ -51,6 +51,8 @@ COMMANDS = (
             'train a segmentation model of your own'),
     Command('train head', 'road_anomaly_ros.training.head',
             'train an anomaly head on top of a frozen segmenter'),
+    Command('export', 'road_anomaly_ros.tools.export',
+            'write the graph by which onnxruntime computes a model faster'),
     Command('synthesize', 'road_anomaly_ros.training.synthesize',
             'paste objects on road scenes, with exact ground truth'),
     Command('evaluate', 'road_anomaly_ros.evaluation.evaluate',
@@ -125,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    warnings.formatwarning = _format_warning
+    remarks.speak_as(PROGRAM)
     first = next((i for i, word in enumerate(words) if not word.startswith('-')), len(words))
     commands = available()
     parser = _top_parser(commands)
@@ -151,7 +153,19 @@ def _dispatch(words: Sequence[str], commands: Sequence[Command]) -> int:
         return 0
     command, rest = select(words, commands)
     module = importlib.import_module(command.module)
-    return int(module.main(command_parser(command, module).parse_args(rest)) or 0)
+    arguments = command_parser(command, module).parse_args(rest)
+    for name, value in vars(arguments).items():
+        setattr(arguments, name, _from_home(value))
+    return int(module.main(arguments) or 0)
+
+
+def _from_home(value: Any) -> Any:
+    """Expand '~', which a shell leaves alone in --out=~/results and inside of quotes."""
+    if isinstance(value, list):
+        return [_from_home(item) for item in value]
+    if isinstance(value, Path):
+        return value.expanduser()
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def command_parser(command: Command, module: ModuleType) -> Parser:
@@ -214,14 +228,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f'{error.filename}: {error.strerror}'
     return ' '.join(str(error).split()) or type(error).__name__
-
-
-def _format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
-                    line: str | None = None) -> str:
-    """Return a warning of ours as one line; those of libraries as Python shows them."""
-    if category.__module__.startswith(f'{PACKAGE}.'):
-        return f'{PROGRAM}: warning: {message}\n'
-    return _python_format(message, category, filename, lineno, line)
 
 
 def _fail(line: str, code: int) -> int:

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every test may use: shared data, golden vectors, tiny images, seeds. No ROS import."""
+"""What every test may use: shared data, golden vectors, tiny images, seeds. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from road_anomaly_ros.ros import transport
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,7 +92,9 @@ def pytest_configure(config):
     """Keep the tests to themselves: no hub, no robot of others, one thread per worker."""
     os.environ['HF_HUB_OFFLINE'] = '1'
     os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
-    os.environ['ROS_LOCALHOST_ONLY'] = '1'
+    for name in transport._REACH:
+        os.environ.pop(name, None)
+    transport.stay_local()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         os.environ['OMP_NUM_THREADS'] = '1'
     if not config.pluginmanager.hasplugin('xdist'):

@@ -13,6 +13,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
@@ -54,6 +55,8 @@ class Graph:
         while not self._ending.is_set():
             try:
                 self.executor.spin_once(timeout_sec=0.1)
+            except InvalidHandle:           # rclpy's race with a subscription that is taken back
+                continue
             except Exception as error:      # shown at the end of the test that caused it
                 self.errors.append(error)
 

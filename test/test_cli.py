@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -70,7 +71,7 @@ def test_version(capsys):
 def test_every_row_is_one_of_the_documented_words():
     assert {row.name.split()[0] for row in cli.COMMANDS} == {
         'demo', 'run', 'replay', 'record', 'train', 'synthesize', 'evaluate', 'sweep', 'calibrate',
-        'report', 'explain', 'bench', 'benchmark'}
+        'report', 'explain', 'export', 'bench', 'benchmark'}
 
 
 def test_a_command_without_module_is_not_shown():
@@ -220,3 +221,15 @@ def test_a_child_that_is_ended_does_not_end_its_parent(command):
         return -child.exitcode
     command.main = main
     assert cli.main(['fake']) == signal.SIGTERM
+
+
+def test_paths_may_begin_at_home(command, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    seen = []
+    command.add_arguments = lambda parser: (
+        parser.add_argument('--out', type=Path), parser.add_argument('input'),
+        parser.add_argument('--sets', type=Path, nargs='+'))
+    command.main = lambda arguments: seen.append(vars(arguments)) or 0
+    assert cli.main(['fake', '--out=~/r', '--sets', '~/a', 'b', '--', '~/x.mp4']) == 0
+    assert seen == [{'out': Path('/home/me/r'), 'input': '/home/me/x.mp4',
+                     'sets': [Path('/home/me/a'), Path('b')]}]

@@ -77,7 +77,8 @@ def archives(source) -> tuple[set[str], set[str]]:
 def test_colcon_installs_the_marker_and_the_shared_files(installed):
     share = installed / 'share'
     assert (share / 'ament_index/resource_index/packages' / NAME).is_file()
-    assert (share / NAME / 'package.xml').read_bytes() == (ROOT / 'package.xml').read_bytes()
+    for name in ('package.xml', 'LICENSE'):
+        assert (share / NAME / name).read_bytes() == (ROOT / name).read_bytes()
     for folder in ('launch', 'config', 'rviz'):
         assert files_of(folder) <= files_of('.', share / NAME), folder
 
@@ -113,7 +114,7 @@ def test_wheel_and_sdist_hold_models_and_shared_files(archives):
         assert files_of(folder) <= sdist, folder
     assert {'setup.py', 'setup.cfg', 'package.xml', 'README.md', 'LICENSE'} <= sdist
     data = f'{NAME}-{road_anomaly_ros.__version__}.data/data/share/{NAME}'
-    assert f'{data}/package.xml' in wheel
+    assert {f'{data}/package.xml', f'{data}/LICENSE'} <= wheel
     assert {f'{data}/{name}' for name in files_of('config') | files_of('launch')} <= wheel
 
 
@@ -151,6 +152,7 @@ def test_package_xml_keeps_the_rules_of_rep_149():
     assert DEPENDENCIES.findtext('name') == NAME
     assert DEPENDENCIES.findtext('license') == 'Apache-2.0'
     assert DEPENDENCIES.find('license').get('file') == 'LICENSE'
+    assert DEPENDENCIES.find('url').get('type') == 'website'
     assert re.fullmatch(r'\S+@\S+', DEPENDENCIES.find('maintainer').get('email'))
     assert len(DEPENDENCIES.findtext('description').strip()) > 20
     assert DEPENDENCIES.findtext('export/build_type') == 'ament_python'
@@ -166,6 +168,23 @@ def test_package_xml_is_accepted_by_catkin_pkg():
     warnings: list[str] = []
     package.parse_package(str(ROOT / 'package.xml'), warnings=warnings)
     assert not warnings
+
+
+def test_what_has_a_rosdep_key_is_asked_for_by_it_and_the_rest_is_in_the_readme():
+    keys = {node.text for node in DEPENDENCIES.findall('exec_depend')}
+    with_key = {'torch': 'python3-torch', 'torchvision': 'python3-torchvision',
+                'transformers': 'python3-transformers-pip', 'rosbags': 'python3-rosbags-pip',
+                'numba': 'python3-numba', 'numpy': 'python3-numpy', 'scipy': 'python3-scipy',
+                'opencv-python-headless': 'python3-opencv', 'pillow': 'python3-pil',
+                'PyYAML': 'python3-yaml', 'scikit-image': 'python3-skimage',
+                'tqdm': 'python3-tqdm'}
+    assert set(with_key.values()) <= keys
+    text = (ROOT / 'setup.py').read_text(encoding='utf-8')
+    required = re.search(r'REQUIRED = \[(.*?)\n\]', text, re.DOTALL)[1]
+    names = set(re.findall(r"'([\w-]+)[>=]", required))
+    by_hand = re.search(r'`pip install ([\w -]*segment-anything[\w -]*)`',
+                        (ROOT / 'README.md').read_text(encoding='utf-8'))[1].split()
+    assert names - set(with_key) == set(by_hand)
 
 
 def test_package_xml_names_every_ros_package_that_is_imported():
@@ -192,6 +211,18 @@ def test_all_names_what_exists(module):
     missing = [name for name in loaded.__all__ if not hasattr(loaded, name)]
     assert not missing
     assert len(loaded.__all__) == len(set(loaded.__all__))
+
+
+@pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
+@pytest.mark.parametrize(('words', 'code', 'says'), [
+    (['ROS=kilted'], 0, 'pytest -n'), (['ROS=noetic'], 2, 'expected ROS=kilted or ROS=jazzy'),
+    (['ROS=jazzy', 'PYTHON312=python3'], 0, '.venv-jazzy/bin/python -m pytest test/ros'),
+    (['ROS=jazzy', 'PYTHON312='], 0, 'need Python 3.12, none is installed')])
+def test_make_test_knows_the_distributions_with_public_wheels(words, code, says):
+    done = subprocess.run(['make', '-n', 'test', *words], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr
 
 
 def test_the_readme_stays_short():

@@ -41,7 +41,7 @@ ORDER = {
     'contract': 0, 'registry': 1, 'naming': 1, 'parameter_file': 1, 'stopwatch': 1,
     'resources': 1, 'arrays': 1,
     'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
-    'kernels': 2, 'evidence': 2,
+    'kernels': 2, 'evidence': 2, 'engines': 2.5,
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4, 'curve': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5, 'geometry': 5,
@@ -159,6 +159,11 @@ def test_manners(path):
     assert not complaints, '\n'.join(complaints)
 
 
+RUNS_CODE = {'eval', 'exec', 'os.system', 'pickle.load', 'pickle.loads', 'torch.hub.load',
+             'yaml.load', 'yaml.full_load', 'yaml.unsafe_load', 'joblib.load'}
+NETWORK = {'socket', 'urllib.request', 'http.client', 'requests', 'httpx', 'aiohttp', 'ftplib'}
+
+
 def complain(node: ast.AST, path: Path) -> list[str]:
     """What the house does not want in this node of the syntax tree."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -172,7 +177,22 @@ def complain(node: ast.AST, path: Path) -> list[str]:
         safe = any(word.arg == 'weights_only' and ast.unparse(word.value) == 'True'
                    for word in node.keywords)
         return [] if safe else [f'line {node.lineno}: torch.load without weights_only=True']
-    return []
+    return unsafe(node) if PACKAGE in path.parents else []
+
+
+def unsafe(node: ast.AST) -> list[str]:
+    """Code out of data, and the network: the hub's client alone asks, for a model of that name."""
+    if isinstance(node, ast.Call):
+        name = ast.unparse(node.func)
+        risky = [word.arg for word in node.keywords
+                 if word.arg in ('allow_pickle', 'shell') and ast.unparse(word.value) == 'True']
+        found = [name] if name in RUNS_CODE else risky
+        return [f'line {node.lineno}: {word} may run code of a file' for word in found]
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom):
+        names = [f'{node.module}.{alias.name}' for alias in node.names] + [str(node.module)]
+    return [f'line {node.lineno}: {name} reaches into the network'
+            for name in names if name in NETWORK or name.partition('.')[0] in NETWORK]
 
 
 @pytest.mark.parametrize('line', [
@@ -181,6 +201,16 @@ def complain(node: ast.AST, path: Path) -> list[str]:
 ])
 def test_manners_see_a_breach(line):
     assert any(complain(node, ROOT / 'setup.py') for node in ast.walk(ast.parse(line)))
+
+
+@pytest.mark.parametrize('line', [
+    'pickle.load(file)', 'yaml.load(text)', 'np.load(path, allow_pickle=True)', 'eval(text)',
+    'subprocess.run(words, shell=True)', 'import requests', 'from urllib.request import urlopen',
+    'from urllib import request', 'import http.client', 'import socket as s',
+])
+def test_what_may_run_code_or_reach_into_the_network_is_seen(line):
+    path = PACKAGE / 'tools' / 'a.py'
+    assert any(complain(node, path) for node in ast.walk(ast.parse(line)))
 
 
 def test_no_machine_path_and_no_unfinished_mark():

@@ -1,10 +1,13 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure everything on pasted objects of unseen kinds, and renew the README's accuracy table.
+"""Measure everything on what no training saw, and renew the README's accuracy tables.
 
-DATA holds camvid/val and objects/val. OUT gets the drawn data set, the figures of all scores with
-and without refinements and of both heads, the built-in model's mIoU on CamVid, the sweep of the
-zero-shot score, and report.html. A run that was stopped is continued by the same command.
+DATA holds camvid/val and objects/val; where it has them, real_anomalies, objects_web/val,
+idd_lite/train (some whole drives of it) and cityscapes_samples count too. OUT gets the drawn data
+sets, the figures of all scores with and without refinements and of the heads on pasted objects of
+unseen kinds, of the default chain and the zero-shot scores on real frames and on other roads, the
+built-in model's mIoU, the sweep of the zero-shot score, accuracy.md and report.html. A run that
+was stopped is continued by the same command.
 """
 
 from __future__ import annotations
@@ -26,26 +29,32 @@ examples:
 CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
 CURVE = 'docs/precision_recall.svg'     # beside the README
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
-SEED = 1
-_HEADS = ('head_v1', 'head_v2')
+TABLES = 'accuracy.md'
+_ACROSS = ('', '+variance_aware+road_prior')        # chains tried on real frames
+_MOST = 5                           # scores besides the default in the README, there
+DRAWN = 'results'                   # folder of OUT with the figures on drawn images
+_ON_REAL = ('Real frames that no training saw, all pixels, in percent: {}. Each score with its '
+            'best chain; the mean weighs data sets alike. Rows without a chain are printed by '
+            'publications, on all frames of these data sets.')
+_ON_WEB = 'Pasted things of kinds that no training saw {}; chains as above.'
 _NOT_MEASURED = ('external',)       # it is fed with maps of another method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--data', metavar='DIR', type=Path, required=True,
-                        help='folder with camvid/val and objects/val')
+                        help='folder with camvid/val, objects/val and, if at hand, the others')
     parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
                         help='folder for everything that is made')
     parser.add_argument('--frames', metavar='N', type=positive, default=101,
-                        help='images to draw and measure (default: %(default)s)')
+                        help='images of every data set (default: %(default)s)')
     parser.add_argument('--sweep-frames', metavar='N', type=positive, default=25,
                         help='images of the sweep (default: %(default)s)')
     parser.add_argument('--scorers', metavar='NAME', nargs='+',
                         help='measure these scores only (default: all)')
     parser.add_argument('--readme', metavar='FILE', type=Path,
-                        help=f'renew the table between {BEGIN} and {END} in this file, and the '
-                             f'picture {CURVE} beside it')
+                        help=f'renew the tables between {BEGIN} and {END} in this file, and '
+                             f'the picture {CURVE} beside it')
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -61,75 +70,88 @@ def main(arguments: argparse.Namespace) -> int:
         found = measure(arguments)
     except KeyboardInterrupt:
         return running.interrupted(arguments.out)
-    text = accuracy(found['drawn'], found['classes'])
+    text = tables(found)
+    store.write_text(arguments.out / TABLES, text)
     print(text, end='')
     if arguments.readme is not None:
-        renew(arguments.readme, text)
+        renew(arguments.readme, tables(found, most=_MOST))
         picture = arguments.readme.parent / CURVE
         picture.parent.mkdir(exist_ok=True)
         store.write_text(picture, sections.precision_chart(found['group'], alone=True))
-        print(f'table in {arguments.readme}, curves in {picture}')
+        print(f'tables in {arguments.readme}, curves in {picture}')
     return 0
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Do all steps that are not done yet; returns the results on drawn images and on CamVid."""
-    from road_anomaly_ros.evaluation import material, report, results, running, sweep
+    """Do all steps that are not done yet; returns the results by their folder, and the curves."""
+    from road_anomaly_ros.evaluation import bench_sets, material, report, results, running, sweep
     from road_anomaly_ros.evaluation.variants import PRESETS
+    from road_anomaly_ros.perception import Pipeline
     from road_anomaly_ros.perception.config import PipelineConfig
-    out, base = arguments.out, PipelineConfig.from_any(class_options())
-    drawn = running.Job(draw(arguments.data, out / 'val', arguments.frames), 'synthetic',
-                        out / 'results', max_frames=arguments.frames)
-    print('methods on drawn images', flush=True)
-    names = [f'{scorer}{chain}' for scorer in arguments.scorers or scorers() for chain in CHAINS]
-    running.evaluate(drawn, running.method_configs(names, base))
-    print('classes of CamVid', flush=True)
-    camvid = running.Job(arguments.data / 'camvid' / 'val', 'camvid', out / 'classes',
-                         max_frames=arguments.frames)
-    running.evaluate(camvid, running.method_configs(['plain'], base))
+    out, data, frames = arguments.out, arguments.data, arguments.frames
+    model = Pipeline.from_config({})
+    base = PipelineConfig.from_any(class_options(model.labels.names))
+    drawn = running.Job(
+        bench_sets.draw(data / 'camvid' / 'val', data / 'objects' / 'val', out / 'val', frames),
+        'synthetic', out / DRAWN, max_frames=frames)
+    own = arguments.scorers or scorers(model.model_dir)
+    unseen = [name for name in own if not material.trained(name)]
+    across = ['auto', *(f'{scorer}{chain}' for scorer in unseen for chain in _ACROSS)]
+    steps = {DRAWN: ([drawn], [f'{scorer}{chain}' for scorer in own for chain in CHAINS]),
+             bench_sets.REAL: (bench_sets.real(data, out, frames), across),
+             bench_sets.WEB: (bench_sets.web(data, out, frames), across),
+             bench_sets.CLASSES: (bench_sets.classes(data, out, frames), ['plain'])}
+    steps = {name: step for name, step in steps.items() if step[0]}
+    for name, (jobs, methods) in steps.items():
+        print(f'{name}: {", ".join(job.name or job.layout for job in jobs)}', flush=True)
+        running.evaluate_all(jobs, running.method_configs(methods, base))
     print('sweep of s2', flush=True)
     job = dataclasses.replace(drawn, out=out / 'sweep', max_frames=arguments.sweep_frames)
-    preset = PRESETS['s2']
-    sweep.sweep(job, preset.method, preset.axes, base)
-    gathered = material.gather([out / 'results', out / 'classes', out / 'sweep'])
-    path = report.write(gathered, out,
-                        title='Road anomaly segmentation: built-in model on objects of unseen '
-                        'kinds')
+    sweep.sweep(job, PRESETS['s2'].method, PRESETS['s2'].axes, base)
+    gathered = material.gather([*(out / name for name in steps), out / 'sweep'])
+    path = report.write(gathered, out, title='Road anomaly segmentation: built-in model on what '
+                        'no training saw')
     print(f'report in {path}', flush=True)
-    return {'drawn': results.read(out / 'results'), 'classes': results.read(out / 'classes'),
-            'group': max(gathered.groups, key=lambda group: len(group.rows))}
+    return {**{name: results.read(out / name) for name in steps},
+            'group': max((group for group in gathered.groups if group.dataset == drawn.layout),
+                         key=lambda group: len(group.rows))}
 
 
-def class_options() -> dict[str, tuple[int, ...]]:
-    """Return the ids of the built-in model's classes, where a score asks for some."""
-    from road_anomaly_ros.perception import Pipeline
+def class_options(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the ids of a model's classes, where a score asks for some."""
     from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
-    names = Pipeline.from_config({}).labels.names
     return {f'scorer.mask2anomaly.{name}': ids for name, ids in class_ids(names).items()}
 
 
-def scorers() -> list[str]:
-    """Return every score that a mask model can have, zero-shot ones and heads."""
+def scorers(model: Path | None) -> list[str]:
+    """Return every score that a mask model in this folder can have, its own heads among them."""
+    from road_anomaly_ros.evaluation.material import trained
+    from road_anomaly_ros.perception.heads import FOLDER
     from road_anomaly_ros.perception.scorers import SCORERS
-    return [name for name in SCORERS.names() if name not in _NOT_MEASURED
-            and 'mask' in SCORERS[name].make.kinds]
+
+    def runs(name: str) -> bool:
+        missing = trained(name) and not (model is not None and (model / FOLDER / name).is_dir())
+        return name not in _NOT_MEASURED and not missing
+    return [name for name in SCORERS.names() if 'mask' in SCORERS[name].make.kinds and runs(name)]
 
 
-def draw(data: Path, out: Path, count: int) -> Path:
-    """Draw the images that are missing, as `road-anomaly synthesize --seed 1` does."""
-    from road_anomaly_ros.training import synthesize
-    parser = argparse.ArgumentParser()
-    synthesize.add_arguments(parser)
-    code = synthesize.main(parser.parse_args([
-        '--backgrounds', str(data / 'camvid' / 'val'), '--objects', str(data / 'objects' / 'val'),
-        '--count', str(count), '--seed', str(SEED), '-o', str(out)]))
-    if code:
-        raise KeyboardInterrupt
-    return out
+def tables(found: Mapping[str, Any], most: int | None = None) -> str:
+    """Return all tables, with `most` zero-shot scores on real frames; see `bench_tables`."""
+    from road_anomaly_ros.evaluation import bench_sets, bench_tables, reference
+    parts = [accuracy(found[DRAWN], found[bench_sets.CLASSES]).rstrip('\n') + ' '
+             + bench_tables.elsewhere(found[bench_sets.CLASSES], without=bench_sets.CAMVID)]
+    for name, papers, text in ((bench_sets.REAL, reference.load(), _ON_REAL),
+                               (bench_sets.WEB, (), _ON_WEB)):
+        table = bench_tables.across(found[name], papers, most) if name in found else ''
+        if table:
+            parts.append(f'{table}\n{text.format(bench_tables.frames(found[name]))}\n')
+    return '\n'.join(part.rstrip(' \n') + '\n' for part in parts)
 
 
 def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
     """Return the Markdown table of all scores and chains, best first, and what it was made on."""
+    from road_anomaly_ros.evaluation.bench_sets import CAMVID
+    from road_anomaly_ros.evaluation.material import trained
     rows = {row['method']: row for row in drawn['results']}
     by_scorer: dict[str, list[Mapping[str, Any] | None]] = {}
     for name in rows:
@@ -141,14 +163,15 @@ def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
     for scorer, chains in sorted(by_scorer.items(), key=lambda item: -_ap(_best(item[1]))):
         best = _best(chains)
         cells = [_cell(row, 'AP', bold=row is best) for row in chains]
-        mark = ' (trained)' if scorer in _HEADS else ''
+        mark = ' (trained)' if trained(scorer) else ''
         key = (*cells, _cell(best, 'FPR95'), _cell(best, 'F1'))
         alike.setdefault(key, []).append(f'`{scorer}`{mark}')
     lines += [f'| {" | ".join((", ".join(names), *cells))} |' for cells, names in alike.items()]
     run = next(iter(drawn['environment']['runs'].values()))
     pixels = run['pixels']
     chance = 100 * pixels['anomaly'] / max(pixels['anomaly'] + pixels['inlier'], 1)
-    union = classes['results'][0]
+    union = next((row for row in classes['results'] if row['dataset'] == CAMVID),
+                 classes['results'][0])
     lines += ['', f'{run["frames"]} frames of CamVid val with pasted objects of unseen kinds, all '
               f'pixels, in percent; the AP of chance is {chance:.1f}. F1 is that of obstacles. '
               f'The built-in model has mIoU {union["mIoU"]:.1f} on {union["frames"]} frames of '

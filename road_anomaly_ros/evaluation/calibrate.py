@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros import __version__
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive
+from road_anomaly_ros.tools.pictures import some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +145,9 @@ def _from_driving(arguments: argparse.Namespace,
             raise ValueError(f'{source.name}: --per minute needs a clock, and pictures have none; '
                              'use a video or a bag, or --per frame')
         journal, footage = _watch(arguments, pipeline, areas, source)
+        for reason, count in source.refused.items():
+            print(f'warning: {count} left out ({reason}): {some(source.left_out[reason])}',
+                  file=sys.stderr)
         if source.problem:
             print(f'warning: {source.problem}', file=sys.stderr)
     levels, area = _promised(arguments, pipeline, areas, footage)

@@ -15,7 +15,10 @@ import yaml
 from road_anomaly_ros.evaluation import details, results, sweep
 from road_anomaly_ros.perception.calibration import Calibration
 
-TRAINED = ('head_v1', 'head_v2')        # scores that learned from drawn anomalies
+
+def trained(scorer: str) -> bool:
+    """Tell whether a score learned from drawn anomalies, as the heads did."""
+    return scorer.startswith('head_')
 
 
 @dataclass(frozen=True)

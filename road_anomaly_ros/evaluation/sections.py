@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from road_anomaly_ros.evaluation import charts, reference, sweep
-from road_anomaly_ros.evaluation.material import TRAINED, Group, Material, Row
+from road_anomaly_ros.evaluation.material import Group, Material, Row, trained
 from road_anomaly_ros.evaluation.page import (
     Cell,
     figure,
@@ -59,8 +59,8 @@ def answer(group: Group) -> str:
     if count:
         text += (f'. At its best threshold it finds {found} of {count} obstacles, with '
                  f'{_alarms(best)}')
-    untrained = next((row for row in rated if row.scorer not in TRAINED), None)
-    if best.scorer in TRAINED and untrained is not None:
+    untrained = next((row for row in rated if not trained(row.scorer)), None)
+    if trained(best.scorer) and untrained is not None:
         text += (f'. Best without training on anomalies: {untrained.label}, AP '
                  f'{untrained.figure("AP"):.1f} %')
     return text + '.'

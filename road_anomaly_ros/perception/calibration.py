@@ -18,6 +18,7 @@ import yaml
 from road_anomaly_ros.perception import naming
 
 FILE_NAME = 'calibration.yaml'
+VERSION = 1                             # of the form of the file; files without one are of it
 UNITS = ('frame', 'minute')
 _FREE = ('model', 'device', 'precision', 'calibration', 'drawing.', 'geometry.',
          'objects.threshold', 'objects.low_threshold')
@@ -76,6 +77,9 @@ class ScoreCalibration:
     promise: Promise | None = None
 
     def __post_init__(self) -> None:
+        levels = (self.low_threshold, self.threshold, *self.display)
+        if any(math.isnan(value) for value in levels):
+            raise ValueError(f'expected numbers as thresholds and display, got {levels}')
         if not self.low_threshold <= self.threshold:
             raise ValueError(
                 f'expected low_threshold <= threshold, got {self.low_threshold} > {self.threshold}'
@@ -103,12 +107,22 @@ class Calibration:
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:
-        """Read a file; ValueError when it is missing or not of the documented form."""
-        path = Path(path)
+        """Read a file; ValueError when it is missing or not of the documented form.
+
+        Whatever the form does not know is refused: a file for something else would else pass for
+        a calibration that says nothing.
+        """
+        path = Path(path).expanduser()
         try:
-            tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-            scorers = {name: _score(entry) for name, entry in (tree.get('scorers') or {}).items()}
-            return cls(naming.renamed(tree.get('default') or {}), scorers, path)
+            tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+            _expect_keys(tree, 'the file', {'scorers'}, {'version', 'default', 'promise'})
+            if tree.get('version', VERSION) != VERSION:
+                raise ValueError(f'expected version {VERSION}, got {tree["version"]!r}; it was '
+                                 'made by another release')
+            if not isinstance(tree['scorers'], Mapping) or not tree['scorers']:
+                raise ValueError('expected at least one scorer')
+            scorers = {name: _score(name, entry) for name, entry in tree['scorers'].items()}
+            return cls(_default(naming.renamed(tree.get('default') or {})), scorers, path)
         except OSError as error:
             raise ValueError(f'expected a calibration file at {path}: {error.strerror}') from None
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -140,7 +154,8 @@ class Calibration:
     def dump(self) -> str:
         """Return the text of the file, which `read` understands."""
         scorers = {name: _entry(levels) for name, levels in self.scorers.items()}
-        return str(yaml.safe_dump({'default': dict(self.default), 'scorers': scorers},
+        return str(yaml.safe_dump({'version': VERSION, 'default': dict(self.default),
+                                   'scorers': scorers},
                                   sort_keys=False, default_flow_style=None))
 
 
@@ -174,7 +189,27 @@ def _promise(entry: Mapping[str, Any]) -> Promise:
                       'chain': naming.renamed(entry.get('chain') or {})})
 
 
-def _score(entry: Mapping[str, Any]) -> ScoreCalibration:
+def _expect_keys(tree: Any, name: str, required: set[str], optional: set[str]) -> None:
+    """Raise ValueError when a mapping lacks a key or has one that nobody would read."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f'expected names with values in {name}, got '
+                         f'{"nothing" if tree is None else type(tree).__name__}')
+    missing = sorted(required - tree.keys())
+    unknown = sorted(map(str, tree.keys() - required - optional))
+    if missing or unknown:
+        found = [f'{name} lacks {", ".join(missing)}'] if missing else []
+        found += [f'{name} has the unknown {", ".join(unknown)}'] if unknown else []
+        raise ValueError(' and '.join(found))
+
+
+def _default(tree: Any) -> dict[str, Any]:
+    options = {name for name in tree if isinstance(name, str) and '.' in name}
+    _expect_keys(tree, 'default', set(), {'scorer', 'refinements', *options})
+    return dict(tree)
+
+
+def _score(name: str, entry: Any) -> ScoreCalibration:
+    _expect_keys(entry, name, {'threshold', 'display'}, {'low_threshold', 'source', 'promise'})
     low, high = entry['display']
     threshold = float(entry['threshold'])
     promise = entry.get('promise')

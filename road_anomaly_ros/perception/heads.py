@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import hashlib
 import json
 import os
 import tempfile
@@ -27,7 +25,7 @@ from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.resources import stamp
-from road_anomaly_ros.perception.weights import load_state, read_state, weight_files
+from road_anomaly_ros.perception.weights import load_state, read_state, weights_digest
 
 try:
     from road_anomaly_ros.perception.kernels import perceptron as loops
@@ -39,6 +37,7 @@ FOLDER = 'heads'                    # beside the model's weights, one folder per
 KINDS = ('head_v1', 'head_v2', 'head_v3')
 STATISTICS = 4
 _STRANGE = 1e4                      # the logit of a cell that is not finite
+_WIDEST = 1 << 16                   # a layer, in channels
 _LEAST = 1e-7                       # of a class value inside the logarithm
 
 
@@ -206,8 +205,7 @@ class RunningHead:
         """
         if not self.info.channels:
             return None
-        check_features(self.info, self.source, features)
-        assert features is not None
+        features = check_features(self.info, self.source, features)
         projected = self._project(features)[:, :self.info.projection]
         added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
@@ -304,7 +302,7 @@ class RunningGridHead:
 
         ValueError where the segmenter gave none or others than the head was trained on.
         """
-        check_features(self.info, self.source, features)
+        features = check_features(self.info, self.source, features)
         levels = features.levels if isinstance(features, Pyramid) else (features,)
         found = [self._logit(level) for level in levels if level is not None]
         if len(found) == 1:
@@ -331,8 +329,9 @@ class RunningGridHead:
 Running = RunningHead | RunningGridHead
 
 
-def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | None) -> None:
-    """Refuse, with a ValueError, that a segmenter gives no features or others than trained on."""
+def check_features(info: HeadInfo, source: Path,
+                   features: Tensor | Pyramid | None) -> Tensor | Pyramid:
+    """Return a segmenter's features; ValueError for none or others than a head was trained on."""
     if features is None:
         raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
                          'none')
@@ -342,34 +341,13 @@ def check_features(info: HeadInfo, source: Path, features: Tensor | Pyramid | No
         if level.shape[0] != info.channels:
             raise ValueError(f'{source}: expected features of {info.channels} channels, got '
                              f'{level.shape[0]}')
+    return features
 
 
 def weights_of(segmenter: Any) -> Path | None:
     """Return the file or directory that a segmenter's weights were loaded from, None for none."""
     found: Path | None = getattr(segmenter, 'weights', segmenter.model_dir)
     return found
-
-
-def weights_digest(source: Path | None) -> str:
-    """Return the SHA-256 of a model's weights, a file or what is loaded from a directory.
-
-    That of one file is the file's own; of several, the digest of names, sizes and contents. ''
-    where there is none. Unchanged files are read once.
-    """
-    files = [] if source is None else weight_files(source)
-    return _digest(stamp(files)) if files else ''
-
-
-@functools.lru_cache(maxsize=8)         # texts only; every live change of a parameter asks for it
-def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
-    total = hashlib.sha256()
-    for path, _, _, size, *_ in files:
-        if len(files) > 1:
-            total.update(f'{path.name}\0{size}\0'.encode())
-        with path.open('rb') as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
 
 
 def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:
@@ -427,14 +405,22 @@ def load_head(folder: str | Path) -> Running:
     return RunningHead(info, head, path)
 
 
+def _sane(info: HeadInfo) -> bool:
+    """Tell whether the sizes are such that memory for them may be asked for."""
+    sizes = (info.channels, info.projection, *info.hidden)
+    whole = all(type(size) is int and 0 <= size <= _WIDEST for size in sizes)
+    projected = info.projection > 0 or info.kind == 'head_v3'       # which projects nothing
+    return whole and len(info.hidden) == 2 and min(info.hidden) > 0 and projected
+
+
 def read_info(path: Path) -> HeadInfo:
     """Read head.json; PipelineError, one line, where it is none."""
     try:
         tree = json.loads(path.read_text(encoding='utf-8'))
         info = HeadInfo(**{**tree, 'hidden': tuple(int(width) for width in tree['hidden'])})
-        if info.kind in KINDS and bool(info.channels) == (info.kind != 'head_v1'):
+        if _sane(info) and info.kind in KINDS and bool(info.channels) == (info.kind != 'head_v1'):
             return info
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         pass
     raise PipelineError(f'{path} describes no anomaly head; expected JSON with kind (one of '
                         f'{list(KINDS)}), segmenter, features, channels, projection and hidden')

@@ -16,8 +16,8 @@ VALUES = 'ros__parameters'
 EMPTY = ['none']                    # how ROS, which knows no empty list, writes one
 # Parameters that concern the node and not the chain; those of rclpy with all that lies below.
 NODE_ONLY = frozenset((
-    'autostart', 'cameras', 'image_transport', 'max_pixels', 'max_batch', 'jpeg_quality',
-    'debug_topics', 'stale_after', 'anomaly_tolerance', 'fallback_to_cpu'))
+    'autostart', 'cameras', 'image_transport', 'reliability', 'max_pixels', 'max_batch',
+    'jpeg_quality', 'debug_topics', 'stale_after', 'anomaly_tolerance', 'fallback_to_cpu'))
 FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
 
@@ -30,7 +30,7 @@ def read(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path}: expected a YAML file, it cannot be read '
                          f'({getattr(error, "strerror", "") or "no text"})') from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:       # ValueError of dates and numbers
         raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
     if not isinstance(tree, Mapping):
         raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')

@@ -23,11 +23,7 @@ from road_anomaly_ros.perception import (
     sharing,
     weights,
 )
-from road_anomaly_ros.perception.calibration import (
-    Calibration,
-    ScoreCalibration,
-    chain_options,
-)
+from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration, chain_options
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
 from road_anomaly_ros.perception.registry import options_of
@@ -302,18 +298,8 @@ class Pipeline:
         if levels.promise is not None and not doubt:
             threshold_source = 'promise'
         return _Chain(
-            config,
-            config.scorer,
-            options,
-            features,
-            steps,
-            source,
-            key,
-            config.options('objects'),
-            levels,
-            threshold_source,
-            calibration.path,
-            doubt,
+            config, config.scorer, options, features, steps, source, key,
+            config.options('objects'), levels, threshold_source, calibration.path, doubt,
         )
 
     def _segments_for(self, config: PipelineConfig) -> tuple[Any, Any]:
@@ -461,6 +447,11 @@ def _resolve(config: PipelineConfig, calibration: Calibration, kind: str) -> Pip
     """Replace 'auto' by what was measured for the model; options that the user set are kept."""
     measured = dict(calibration.default)
     changes: dict[str, Any] = {}
+    if config.scorer == AUTO and config.calibration and 'scorer' not in measured:
+        raise ValueError(
+            f'{calibration.path} names no scorer under default, so none can be chosen '
+            f'automatically; set the scorer to one of {list(calibration.scorers)}'
+        )
     if config.scorer == AUTO:
         changes['scorer'] = measured.get(
             'scorer', FALLBACK_SCORERS.get(kind, FALLBACK_SCORER)

@@ -102,7 +102,7 @@ def relieve(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that the memory of a device, or of the host, is exhausted."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.resources import stamp
 
 BUILTIN = 'builtin'
 _BUILTIN_DIR = Path(__file__).resolve().parents[1] / 'models' / BUILTIN
@@ -231,6 +233,7 @@ def _quiet() -> Iterator[None]:
 
 def _require_weights(directory: Path) -> list[Path]:
     """Return the files that hold the weights: safetensors, or pickles where there are none."""
+    weight_files(directory)                 # refuses an index that leads elsewhere
     for pattern in ('model*.safetensors', 'pytorch_model*.bin'):
         found = sorted(directory.glob(pattern))
         if found:
@@ -258,10 +261,13 @@ def weight_files(source: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = json.loads(index.read_text(encoding='utf-8'))['weight_map'].values()
-        found = sorted({index.parent / Path(name).name for name in names})
+        found = sorted({index.parent / name for name in names})
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f'{index} lists no weights: {reason(error)}') from None
     for path in found:
+        if path.parent != index.parent or path.name in ('', '.', '..'):
+            raise PipelineError(f'{index} names a file outside of its folder; fetch the model '
+                                'again, from where you trust it')
         if not path.is_file():
             raise PipelineError(f'{index} names {path.name}, which is not there; fetch the model '
                                 'again')
@@ -284,6 +290,28 @@ def check_digest(path: Path) -> None:
     if digest.hexdigest() != expected:
         raise PipelineError(f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
                             f'{expected[:16]}... of {pinned.name}; fetch the file again')
+
+
+def weights_digest(source: Path | None) -> str:
+    """Return the SHA-256 of a model's weights, a file or what is loaded from a directory.
+
+    That of one file is the file's own; of several, the digest of names, sizes and contents. ''
+    where there is none. Unchanged files are read once.
+    """
+    files = [] if source is None else weight_files(source)
+    return _digest(stamp(files)) if files else ''
+
+
+@functools.lru_cache(maxsize=8)         # texts only; every live change of a parameter asks for it
+def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
+    total = hashlib.sha256()
+    for path, _, _, size, *_ in files:
+        if len(files) > 1:
+            total.update(f'{path.name}\0{size}\0'.encode())
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def _mismatch(item: Any) -> str:

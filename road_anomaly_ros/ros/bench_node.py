@@ -59,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; prints tables, writes JSON if asked to, returns 0."""
-    os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
+    from road_anomaly_ros.ros.transport import make_room, stay_local
+    stay_local()
     os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
-    from road_anomaly_ros.ros.transport import make_room
     from road_anomaly_ros.tools import environment
     from road_anomaly_ros.tools.bench import heading, save
     make_room()                     # the camera is ours: without, most larger images are lost
@@ -262,12 +262,13 @@ def unheard(context: Any, picture: np.ndarray) -> Any:
 
     from road_anomaly_ros.perception import Pipeline
     from road_anomaly_ros.ros.camera import Camera as Topics
-    from road_anomaly_ros.ros.outputs import qos
+    from road_anomaly_ros.ros.parameters import NodeOptions
     node = LifecycleNode('bench_outputs', context=context)
     pipeline = Pipeline.from_config(segmenter='synthetic', device='cpu')
     result, options = pipeline(picture), pipeline.chain.options('drawing')
     publishers = Topics(node, '', 'raw', None).publishers
-    return lambda: publishers.publish(result, Header(), options, qos().depth)
+    quality = NodeOptions().jpeg_quality
+    return lambda: publishers.publish(result, Header(), options, quality)
 
 
 def cost(name: str, work: Any) -> dict[str, Any]:

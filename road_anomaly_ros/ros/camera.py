@@ -9,31 +9,26 @@ import re
 import time
 from typing import Any
 
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from road_anomaly_ros.perception import FrameResult
-from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros import images, loss, topics
 from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
-from road_anomaly_ros.ros.outputs import COMPRESSED, Publishers
+from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
+from road_anomaly_ros.ros.outputs import Publishers
 from road_anomaly_ros.ros.pairing import Pairing
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
+from road_anomaly_ros.tools.encodings import check_photograph
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks
 except ImportError:                     # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks
 
-_KINDS = {'raw': (Image, ''), 'compressed': (CompressedImage, COMPRESSED)}
+_KINDS = {'raw': Image, 'compressed': CompressedImage}
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 _INFO_LIMIT = 1 << 16               # pixels per side beyond which a camera_info is damaged
-
-
-def input_qos() -> QoSProfile:
-    """Return the profile of an input: sensor data, and no queue of ours that could grow old."""
-    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST,
-                      reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def check_names(names: tuple[str, ...]) -> None:
@@ -49,26 +44,37 @@ class Camera:
     """Subscriptions, publishers and counters of one camera; '' names the only camera.
 
     With a `tolerance` in seconds every image waits for an anomaly map of its moment; `debug`
-    offers the intermediate pictures as well.
+    offers the intermediate pictures as well; `reliability` is one of inputs.RELIABILITIES.
     """
 
     def __init__(self, node: Any, name: str, transport: str, group: Any,
-                 tolerance: float | None = None, *, debug: bool = False) -> None:
+                 tolerance: float | None = None, *, debug: bool = False,
+                 reliability: str = AUTO) -> None:
         self._node = node
         self._group = group
-        self._kind, suffix = _KINDS[transport]
+        self._kind = _KINDS[transport]
         prefix = f'{name}/' if name else ''
         self.name = name
         self.stats = CameraStats()
-        self.image_topic = f'{prefix}image{suffix}'
+        self._base_topic = f'{prefix}image'
+        self._compressed_topic = topics.compressed(node, self._base_topic)
+        raw = transport == 'raw'
+        self.image_topic = self._base_topic if raw else f'{prefix}image{topics.COMPRESSED}'
         self.info_topic = f'{prefix}camera_info'
         self.anomaly_topic = f'{prefix}anomaly_in'
         self._tolerance = tolerance
         self._pairing: Pairing | None = None
-        self._base_topic = f'{prefix}image'
         self._throttle = Throttle()
         self._frames: NewestFrames | None = None
-        self._subscriptions: list[Any] = []
+        self._loss = loss.Loss()
+        self._images = self._input(
+            self._kind, self._base_topic if raw else self._compressed_topic, self.on_image,
+            reliability=reliability, lost=self._loss.add_lost)
+        self._inputs = [self._images, self._input(CameraInfo, self.info_topic, self.on_info)]
+        if tolerance is not None:
+            self._inputs.append(self._input(Image, self.anomaly_topic, self.on_anomaly,
+                                            reliability=reliability))
+        self._listening = False
         self._last_stamp: tuple[int, int] | None = None
         self._since = time.monotonic()
         self._qos_fault = ''
@@ -81,31 +87,56 @@ class Camera:
 
     def subscribe(self, frames: NewestFrames) -> None:
         """Begin to store the newest frame in `frames`."""
-        self._frames = frames
+        # All that a callback needs comes first: an image may arrive within create_subscription.
+        paired = self._tolerance is not None
+        self._pairing = Pairing(round((self._tolerance or 0.0) * 1e9)) if paired else None
         self._since = time.monotonic()
         self._last_stamp = None
         self._qos_fault = ''
-        self._subscriptions = [
-            self._subscribe(self._kind, self.image_topic, self.on_image),
-            self._subscribe(CameraInfo, self.info_topic, self.on_info)]
-        if self._tolerance is not None:
-            self._pairing = Pairing(round(self._tolerance * 1e9))
-            self._subscriptions.append(
-                self._subscribe(Image, self.anomaly_topic, self.on_anomaly))
+        self._frames = frames
+        self._listening = True
+        for item in self._inputs:
+            item.open()
 
-    def _subscribe(self, kind: type, topic: str, callback: Any) -> Any:
-        events = SubscriptionEventCallbacks(
-            incompatible_qos=lambda event: self._on_input_qos(topic, event))
-        return self._node.create_subscription(
-            kind, topic, callback, input_qos(), callback_group=self._group, event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    def _input(self, kind: type, topic: str, callback: Any, **options: Any) -> Input:
+        name = self._node.resolve_topic_name(topic)
+        return Input(self._node, kind, topic, callback, group=self._group,
+                     mismatch=lambda policy: self._on_input_qos(name, policy), **options)
 
     def unsubscribe(self) -> None:
         """Stop listening."""
-        subscriptions, self._subscriptions = self._subscriptions, []
         self._frames = None
-        for subscription in subscriptions:
-            self._node.destroy_subscription(subscription)
+        self._listening = False
+        for item in self._inputs:
+            item.close()
+        if self._pairing is not None:
+            self.stats.dropped += self._pairing.close()     # images that waited for their map
+
+    @property
+    def listens(self) -> str:
+        """The topics that are subscribed to, in words."""
+        names = ', '.join(item.name for item in self._inputs[1:])
+        return f'{self._images.name} ({self._images.reliability.replace("_", " ")}), {names}'
+
+    def review(self) -> None:
+        """Follow what publishers offer and notice images that get lost; once a second."""
+        if not self._listening:
+            return
+        for item in self._inputs:
+            item.review()
+        self.stats.lost, share = self._loss.total, self._loss.share()
+        if share >= loss.NOTICED:
+            self.complain('loss', f'{share:.0%} of the images never arrive: {self._why_lost()}')
+
+    def _why_lost(self) -> str:
+        size, asked = self._loss.size, self._images.reliability
+        offered = ' and '.join(sorted(self._images.offers())).replace('_', ' ') or 'nothing now'
+        about = (f'{size / 2 ** 20:.2g} MiB each, {asked.replace("_", " ")}, publishers of '
+                 f'{self._images.name} offer {offered}')
+        if asked == BEST_EFFORT and size > loss.LARGE:
+            return f'{about}; {loss.REMEDIES}'
+        return (f'their stamps have gaps ({about}): look for what drops them, the camera driver, '
+                f'a relay or the network')
 
     def destroy(self) -> None:
         """Take everything back that was created on the node."""
@@ -120,6 +151,7 @@ class Camera:
         self._qos_fault = ''
         self.stats.received += 1
         self.stats.arrivals.add(0.0)
+        self._loss.add(images.nanoseconds(message.header.stamp), len(message.data))
         self._check_time(message.header.stamp)
         arrived = time.monotonic()
         if self._pairing is None:
@@ -175,6 +207,10 @@ class Camera:
             self.refuse(error.reason, str(error))
             return None
         self.stats.size = picture.shape[:2]
+        try:
+            check_photograph(getattr(message, 'encoding', ''))
+        except images.ImageRefused as error:        # some thermal cameras call theirs so
+            self.complain('no photograph', f'processed, but {error}')
         return picture
 
     def to_inputs(self, frame: Frame, max_pixels: int) -> tuple[Any, ...] | None:
@@ -222,7 +258,7 @@ class Camera:
     def silence(self, allowed: float) -> str:
         """Explain why no image came for longer than `allowed` seconds; empty when images come."""
         waited = min(time.monotonic() - self._since, self.stats.arrivals.age())
-        if not self._subscriptions or waited <= allowed:
+        if not self._listening or waited <= allowed:
             return ''
         return f'no image for {waited:.0f} s: {self._qos_fault or self._explain()}'
 
@@ -239,28 +275,44 @@ class Camera:
         return min(stats.latency.age(), time.monotonic() - self._since)
 
     def _explain(self) -> str:
-        topic = self._node.resolve_topic_name(self.image_topic)
+        topic = self._images.name
         wanted = f'{self._kind.__module__.split(".")[0]}/msg/{self._kind.__name__}'
         found = self._node.get_publishers_info_by_topic(topic)
         for publisher in found:
             if publisher.topic_type != wanted:
                 return (f'{topic} carries {publisher.topic_type}, expected {wanted}: '
                         f'choose image_transport to match')
+        if found and self._images.reliability == BEST_EFFORT:
+            return (f'{topic} has a publisher of which nothing arrives: look at the camera '
+                    f'driver; {loss.REMEDIES}')
         if found:
             return f'{topic} has a publisher that sends nothing: look at the camera driver'
+        other = self._other_transport()
+        if other:
+            return other
         others = sorted(name for name, kinds in self._node.get_topic_names_and_types()
                         if wanted in kinds and self._node.count_publishers(name)
                         and not name.startswith(self._node.get_fully_qualified_name() + '/'))
         hint = f'; images are published on {", ".join(others[:3])}' if others else ''
-        return f"nobody publishes {topic}: start the camera or remap '{self.image_topic}'{hint}"
+        return f"nobody publishes {topic}: start the camera or remap '{self._base_topic}'{hint}"
 
-    def _on_input_qos(self, topic: str, event: Any) -> None:
-        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        topic = self._node.resolve_topic_name(topic)
+    def _other_transport(self) -> str:
+        """Say that the camera publishes its images in the other form; empty where it does not."""
+        raw = self._kind is Image
+        name, transport = ((self._compressed_topic, 'compressed') if raw else
+                           (self._node.resolve_topic_name(self._base_topic), 'raw'))
+        name = self._node.resolve_topic_name(name)
+        if not self._node.count_publishers(name):
+            return ''
+        return (f'nobody publishes {self._images.name}, but the camera publishes {name}: set '
+                f"image_transport to '{transport}'")
+
+    def _on_input_qos(self, topic: str, policy: str) -> None:
+        remedy = " or the parameter reliability to 'auto'" if policy == 'reliability' else ''
         text = (f'a publisher of {topic} offers less than this node asks for ({policy}): no '
                 f'message can come; set qos_overrides.{topic}.subscription.{policy} to what it '
-                f'offers, or change the camera')
-        if topic == self._node.resolve_topic_name(self.image_topic):
+                f'offers{remedy}, or change the camera')
+        if topic == self._images.name:
             self._qos_fault = text
         self._node.get_logger().error(f'{self.title}: {text}')
 

@@ -31,13 +31,14 @@ def camera_qos(*, reliable: bool = False, depth: int = 5) -> QoSProfile:
 class Controls:
     """Services ~/pause, ~/resume and ~/play_next of a player, which starts when readers are there.
 
-    `pictures` are the publishers whose subscribers are counted against `wait_for`.
+    `pictures` are the publishers whose subscribers are counted against `wait_for`; where
+    `wait_node` is given, the node of that name must be among them.
     """
 
     def __init__(self, node: Any, player: Player, pictures: Sequence[Any],
-                 wait_for: int = 0) -> None:
+                 wait_for: int = 0, wait_node: str = '') -> None:
         self._node, self._player, self._pictures = node, player, pictures
-        self._wait_for = wait_for
+        self._wait_for, self._wait_node = max(wait_for, bool(wait_node)), wait_node
         self._begin: float | None = None
         group = MutuallyExclusiveCallbackGroup()        # a step waits; nothing else shall
         for name, action in (('pause', self._pause), ('resume', self._resume),
@@ -46,18 +47,33 @@ class Controls:
         # The steady clock ticks also where simulated time stands still.
         self._timer = node.create_timer(
             _POLL_S, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if wait_for:
-            node.get_logger().info(f'waiting for {wait_for} subscribers of '
+        if self._wait_for:
+            whom = wait_node or f'{self._wait_for} subscribers'
+            node.get_logger().info(f'waiting for {whom} to listen to '
                                    f'{" or ".join(item.topic_name for item in pictures)}')
         else:
             self._start()
 
     def _start(self) -> None:
         readers = sum(item.get_subscription_count() for item in self._pictures)
-        if self._begin is None and readers >= self._wait_for:
+        if self._begin is None and readers >= self._wait_for and self._is_heard_by_node():
             self._timer.cancel()
             self._begin = time.monotonic()
             self._player.start()
+
+    def _is_heard_by_node(self) -> bool:
+        """Tell whether the node waited for listens, and asks for no more than is offered."""
+        if not self._wait_node:
+            return True
+        return any(self._is_node(found) and not (
+            found.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            and publisher.qos_profile.reliability != ReliabilityPolicy.RELIABLE)
+            for publisher in self._pictures
+            for found in self._node.get_subscriptions_info_by_topic(publisher.topic_name))
+
+    def _is_node(self, found: Any) -> bool:
+        full = f'{found.node_namespace.rstrip("/")}/{found.node_name}'
+        return self._wait_node in (found.node_name, full)
 
     def _pause(self, _: Any, response: Any) -> Any:
         response.success = self._player.pause()

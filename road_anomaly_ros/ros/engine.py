@@ -11,13 +11,31 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 
 from road_anomaly_ros.perception import FrameResult, Pipeline, PipelineConfig, PipelineError
 from road_anomaly_ros.perception.pipeline import reload_names
+from road_anomaly_ros.perception.resources import is_out_of_memory, relieve, untraced
+from road_anomaly_ros.ros.process import one_line
+
+_NO_ROOM = ("the device has no memory for one image; free it, choose a smaller model or input, "
+            "set device to 'cpu' or fallback_to_cpu to true, then configure again")
 
 
 class OutOfMemory(PipelineError):
-    """The device has no room for one frame, nor may the CPU take over; the model is released."""
+    """The device has no room for one frame, nor could the CPU take over; the model is released.
+
+    `chain` and `results` are what `run` would have returned, for the images before that one.
+    """
+
+    def __init__(self, text: str, chain: PipelineConfig,
+                 results: list[FrameResult | Exception]) -> None:
+        super().__init__(text)
+        self.chain, self.results = chain, results
+
+
+class NotLoaded(PipelineError):
+    """There is no model, or none any more, to process an image with."""
 
 
 class Engine:
@@ -32,6 +50,7 @@ class Engine:
         self.fallback_to_cpu = False
         self.keep_stages = False                # taken over when a model is loaded
         self.recoveries = 0                     # times the device ran out of memory
+        self.refused = ''                       # why the settings last wanted are not in force
 
     @property
     def pipeline(self) -> Any:
@@ -44,10 +63,25 @@ class Engine:
         return self._pipeline is not None
 
     def load(self, config: PipelineConfig, *, warm_up: bool = True) -> None:
-        """Build the pipeline and run one frame; raises ValueError, PipelineError or OSError."""
-        pipeline = _apart(self._built, config, warm_up)
+        """Build the pipeline and run one frame; raises ValueError, PipelineError or OSError.
+
+        What `reconfigure` asks for meanwhile is taken over before the first frame.
+        """
         with self._lock:
-            self._pipeline, self._wanted, self._on_cpu = pipeline, None, False
+            self._wanted, self.refused = None, ''
+        self._install(config, warm_up=warm_up, on_cpu=False)
+
+    def _install(self, config: PipelineConfig, *, warm_up: bool, on_cpu: bool) -> None:
+        failure = None
+        try:
+            pipeline = _apart(self._built, config, warm_up)
+        except Exception as error:
+            failure = untraced(error)
+        if failure is not None:                 # what was loaded so far is referenced no more
+            relieve(torch.device('cuda'))
+            raise failure
+        with self._lock:
+            self._pipeline, self._on_cpu = pipeline, on_cpu
         # A full collection walks half a million objects that stay anyway, 0.2 s for a late frame.
         gc.freeze()
 
@@ -61,17 +95,21 @@ class Engine:
     def release(self) -> None:
         """Let go of the model and of the device's memory; does nothing when none is loaded."""
         with self._lock:
-            pipeline, self._pipeline, self._wanted = self._pipeline, None, None
-        if pipeline is None:
-            return
-        cuda = pipeline.device.type == 'cuda'
-        del pipeline
-        gc.unfreeze()
-        if cuda:
-            _empty_cache()
+            self._wanted, self.refused = None, ''
+        self._drop()
+
+    def _drop(self) -> None:
+        with self._lock:
+            pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            gc.unfreeze()
+            pipeline.release()
 
     def check(self, config: PipelineConfig) -> None:
-        """Raise ValueError or PipelineError when the loaded model cannot work with `config`."""
+        """Raise ValueError or PipelineError when the loaded model cannot work with `config`.
+
+        While no model is loaded nothing can be told; what is wrong then shows in `refused`.
+        """
         pipeline = self._pipeline
         if pipeline is None:
             return
@@ -93,23 +131,31 @@ class Engine:
 
         `maps` are their anomaly maps, where the pipeline needs them, as one sequence. An image
         that fails yields its exception in its place and leaves the others alone. Raises
-        OutOfMemory when the device has no room even for one image.
+        OutOfMemory when the device has no room even for one image, and NotLoaded without a model.
         """
-        self._take_over()
-        try:
-            return self._pipeline.chain, list(self._pipeline.batch(images, stamps, *maps))
-        except Exception as error:
-            if is_out_of_memory(error):
-                _empty_cache()
-            elif len(images) == 1:
-                return self._pipeline.chain, [error]
-            return self._one_by_one(images, stamps, *maps)
+        pipeline = self._take_over()
+        found = _tried(pipeline, images, stamps, *maps)
+        if isinstance(found, list):
+            return pipeline.chain, found
+        if is_out_of_memory(found):
+            relieve(pipeline.device)
+        elif len(images) == 1:
+            return pipeline.chain, [found]
+        return self._one_by_one(images, stamps, *maps)
 
-    def _take_over(self) -> None:
+    def _take_over(self) -> Any:
+        """Return the pipeline under the settings last wanted, or under those before."""
         with self._lock:
-            wanted, self._wanted = self._wanted, None
+            pipeline, wanted, self._wanted = self._pipeline, self._wanted, None
+        if pipeline is None:
+            raise NotLoaded('expected a loaded model, there is none; configure the node')
         if wanted is not None:
-            self._pipeline.reconfigure(self._adapted(wanted))
+            self.refused = ''
+            try:
+                pipeline.reconfigure(self._adapted(wanted))
+            except Exception as error:          # frames go on as before, and somebody is told
+                self.refused = f'settings are not in force: {one_line(error)}'
+        return pipeline
 
     def _adapted(self, config: PipelineConfig) -> PipelineConfig:
         return config.replace({'device': 'cpu'}) if self._on_cpu else config
@@ -118,26 +164,41 @@ class Engine:
                     ) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
         results: list[FrameResult | Exception] = []
         for frame in zip(*inputs, strict=True):
-            try:
-                results += self._pipeline.batch(*([part] for part in frame))
-            except Exception as error:
-                results.append(self._recover(frame, error))
+            alone = [[part] for part in frame]
+            found = _tried(self._pipeline, *alone)
+            if isinstance(found, Exception) and is_out_of_memory(found):
+                self._recover(results)
+                found = _tried(self._pipeline, *alone)
+            results += found if isinstance(found, list) else [found]
         return self._pipeline.chain, results
 
-    def _recover(self, frame: Sequence[Any], error: Exception) -> FrameResult | Exception:
-        if not is_out_of_memory(error):
-            return error
+    def _recover(self, results: list[FrameResult | Exception]) -> None:
+        """Let the CPU take over where it may; else OutOfMemory, with what is finished."""
         self.recoveries += 1
-        config = self._pipeline.config
+        chain, config = self._pipeline.chain, self._pipeline.config
         if not self.fallback_to_cpu or self._on_cpu:
             self.release()
-            raise OutOfMemory(
-                'the device has no memory for one image; free it, choose a smaller model or '
-                "input, set device to 'cpu' or fallback_to_cpu to true, then configure again")
-        self.release()
-        self.load(config.replace({'device': 'cpu'}), warm_up=False)
-        self._on_cpu = True
-        return self._pipeline.batch(*([part] for part in frame))[0]
+            raise OutOfMemory(_NO_ROOM, chain, results)
+        self._drop()
+        failure = None
+        try:
+            self._install(config.replace({'device': 'cpu'}), warm_up=False, on_cpu=True)
+        except Exception as error:
+            failure = untraced(error)
+        if failure is not None:
+            raise OutOfMemory(f'the device has no memory for one image and the CPU could not take '
+                              f'over: {one_line(failure)}', chain, results)
+
+
+def _tried(pipeline: Any, *inputs: Sequence[Any]) -> list[FrameResult] | Exception:
+    """Return the results of a batch, or why there are none, without a trace of its images.
+
+    So whoever recovers does it where nothing holds the memory that the batch needed.
+    """
+    try:
+        return list(pipeline.batch(*inputs))
+    except Exception as error:
+        return untraced(error)
 
 
 def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -153,16 +214,3 @@ def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
 
 RELOAD_REMEDY = ("deactivate and clean up ('ros2 lifecycle set NODE deactivate', then 'cleanup'), "
                  'set it, configure and activate again')
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that a device's memory is exhausted."""
-    import torch
-    known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    return known or (isinstance(error, RuntimeError) and 'out of memory' in str(error).lower())
-
-
-def _empty_cache() -> None:
-    import torch
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

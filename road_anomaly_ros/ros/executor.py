@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, ShutdownException, TimeoutException
 
 
@@ -32,6 +33,8 @@ class ThreadedExecutor(Executor):
         try:
             task, _, _ = self.wait_for_ready_callbacks(timeout_sec)
         except (ShutdownException, TimeoutException):
+            return
+        except InvalidHandle:           # a subscription went while its events were collected
             return
         begun = threading.Event()
         self._pool.submit(self._run, task, begun)

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from road_anomaly_ros.perception.registry import option, options_of
-from road_anomaly_ros.ros import arguments, images, usage
+from road_anomaly_ros.ros import arguments, images, topics, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
@@ -43,7 +43,8 @@ class FakeCameraOptions(DriveOptions):
     truth: bool = option(
         False, 'Publish ground truth: ~/truth/labels (train ids of Cityscapes), ~/truth/instances '
         'and ~/truth/depth.')
-    frame_id: str = option('camera', 'Coordinate frame of the pictures, an optical frame.')
+    frame_id: str = option(
+        'camera_optical', 'Coordinate frame of the pictures, an optical one: z looks ahead.')
     jpeg_quality: int = option(90, 'Quality of image/compressed.', low=1, high=100)
     reliable: bool = option(
         False, 'Offer reliable delivery; cameras usually offer best effort.')
@@ -67,7 +68,8 @@ class FakeCamera(Node):
         self._drive = Drive(options)
         qos = functools.partial(camera_qos, reliable=options.reliable)
         self._image = self.create_publisher(Image, 'image', qos())
-        self._jpeg = self.create_publisher(CompressedImage, 'image/compressed', qos())
+        self._jpeg = self.create_publisher(
+            CompressedImage, topics.compressed(self, 'image'), qos())
         self._info = self.create_publisher(CameraInfo, 'camera_info', qos())
         self._truth = {name: self.create_publisher(Image, f'~/truth/{name}', qos(reliable=True))
                        for name in TRUTH if options.truth}

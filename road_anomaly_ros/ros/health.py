@@ -78,6 +78,7 @@ class CameraStats:
     received: int = 0
     processed: int = 0
     dropped: int = 0                    # replaced by a newer frame before their turn
+    lost: int = 0                       # never arrived, as the middleware tells
     failed: int = 0                     # the chain raised an error
     backwards: int = 0                  # stamps earlier than the one before
     sanitized: int = 0                  # non-finite network outputs repaired
@@ -140,6 +141,7 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
         'received': str(stats.received),
         'processed': str(stats.processed),
         'dropped': str(stats.dropped),
+        'lost': str(stats.lost),
         'failed': str(stats.failed),
         'refused': str(sum(stats.refused.values())),
         'time_backwards': str(stats.backwards),
@@ -147,6 +149,16 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
     }
     refused = sorted(stats.refused.items())
     return {**values, **{f'refused_{reason}': str(count) for reason, count in refused}}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a chain says of its calibration; the chain itself holds networks."""
+
+    doubt: str
+    levels: Any
+    calibration: Any
+    threshold_source: str
 
 
 class Calibrated:
@@ -164,8 +176,10 @@ class Calibrated:
 
     def follow(self, chain: Any) -> None:
         """Take over the chain in force; another one starts the comparison anew."""
-        if chain is not self._chain:
-            self._chain, self._monitors, self._sizes = chain, {}, {}
+        if self._chain is None or chain.levels is not self._chain.levels:   # made anew with it
+            self._chain = _Known(
+                chain.doubt, chain.levels, chain.calibration, chain.threshold_source)
+            self._monitors, self._sizes = {}, {}
 
     def add(self, camera: str, result: Any, stamp: float) -> None:
         """Note the scores of one frame at `stamp` seconds."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from road_anomaly_ros.ros.transport import make_room
+from road_anomaly_ros.ros.transport import make_room, stay_local
 from road_anomaly_ros.tools import demo as offline
 from road_anomaly_ros.tools import run as command
 from road_anomaly_ros.tools.chain import chain_config
@@ -279,11 +279,7 @@ def _environment(*, keep: bool) -> Iterator[None]:
     """Keep the demo to this machine and, unless it stays for others to look at, to itself."""
     before = dict(os.environ)
     make_room()
-    if 'ROS_LOCALHOST_ONLY' not in os.environ:
-        old = os.environ.get('ROS_DISTRO') == 'humble'
-        name, value = (('ROS_LOCALHOST_ONLY', '1') if old
-                       else ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST'))
-        os.environ.setdefault(name, value)
+    stay_local()
     if not keep:
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.SystemRandom().randint(1, 101)))
     try:

@@ -14,9 +14,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbac
 from rclpy.node import Node
 
 from road_anomaly_ros.perception import PipelineConfig, PipelineError
+from road_anomaly_ros.perception.resources import is_out_of_memory, untraced
 from road_anomaly_ros.ros import health, outputs
 from road_anomaly_ros.ros.camera import Camera, check_names
-from road_anomaly_ros.ros.engine import Engine, OutOfMemory, is_out_of_memory
+from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory
 from road_anomaly_ros.ros.parameters import NodeOptions, Parameters
 from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.worker import Frame, Worker
@@ -75,8 +76,7 @@ class AnomalyNode(LifecycleNode):
 
     def _apply(self, config: PipelineConfig, options: NodeOptions) -> None:
         self._engine.fallback_to_cpu = options.fallback_to_cpu
-        if self._engine.loaded:
-            self._engine.reconfigure(config)
+        self._engine.reconfigure(config)
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Check the settings, load the model, run one frame; FAILURE for what one can mend."""
@@ -95,13 +95,19 @@ class AnomalyNode(LifecycleNode):
     def _configure(self) -> None:
         config, options = self._settings.config, self._settings.options
         check_names(options.cameras)
+        self.get_logger().info(f'loading model {config.model} ({config.segmenter}); the first '
+                               f'start compiles as well')
         self._engine.fallback_to_cpu = options.fallback_to_cpu
         self._engine.keep_stages = options.debug_topics
         self._engine.load(config)
+        if self._settings.config is not config:         # set while the model was loaded
+            self._engine.check(self._settings.config)
+            self._engine.reconfigure(self._settings.config)
         tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
         self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
         self._cameras = {name: Camera(self, name, options.image_transport, self._images,
-                                      tolerance, debug=options.debug_topics)
+                                      tolerance, debug=options.debug_topics,
+                                      reliability=options.reliability)
                          for name in options.cameras or ('',)}
         pipeline = self._engine.pipeline
         self.get_logger().info(f'model {config.model} on {pipeline.device}, '
@@ -129,7 +135,14 @@ class AnomalyNode(LifecycleNode):
         except Exception as error:      # a QoS override that does not exist, for example
             return self._break_off('activate', error)
         self._phase = 'active'
+        self._say_active()
         return result
+
+    def _say_active(self) -> None:
+        heard = '; '.join(camera.listens for camera in self._cameras.values())
+        seen = ', '.join(self.resolve_topic_name(outputs.topic_name(name, 'overlay'))
+                         for name in self._cameras)
+        self.get_logger().info(f'active: listens to {heard}; see {seen} and {health.TOPIC}')
 
     def _activate(self) -> None:
         self._worker = Worker(self._process, lambda: self._settings.options.max_batch)
@@ -143,6 +156,7 @@ class AnomalyNode(LifecycleNode):
         """Stop listening and wait for the frames in flight: their results are still sent."""
         self._stop()
         self._phase = 'inactive'
+        self.get_logger().info('inactive: listens to nothing, the model stays loaded')
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
@@ -181,32 +195,50 @@ class AnomalyNode(LifecycleNode):
         cameras, self._cameras = self._cameras, {}
         for camera in cameras.values():
             camera.destroy()
+        self._calibrated = health.Calibrated()          # knows parts of the chain
         self._engine.release()
         self._phase = 'unconfigured'
         self._locked = False
 
     def _process(self, frames: list[Frame]) -> None:
         """Take the newest frames through the chain; nothing that goes wrong ends the thread."""
+        inputs = [(frame, self._inputs(frame)) for frame in frames]
+        usable = [(frame, parts) for frame, parts in inputs if parts is not None]
         try:
-            self._compute(frames)
-        except OutOfMemory as error:
-            self._give_up(frames, one_line(error))
+            if usable:
+                self._compute(usable)
+        except NotLoaded:               # on the way to 'unconfigured', for a reason that was told
+            for frame, _ in usable:
+                self._cameras[frame.camera].stats.dropped += 1
         except Exception as error:
-            for frame in frames:
+            for frame, _ in usable:
                 self._cameras[frame.camera].fail(one_line(error))
 
-    def _compute(self, frames: list[Frame]) -> None:
-        limit = self._settings.options.max_pixels
-        inputs = [self._cameras[frame.camera].to_inputs(frame, limit) for frame in frames]
-        usable = [pair for pair in zip(frames, inputs, strict=True) if pair[1] is not None]
-        if not usable:
-            return
-        chain, results = self._engine.run(*zip(*(parts for _, parts in usable), strict=True))
+    def _inputs(self, frame: Frame) -> tuple[Any, ...] | None:
+        camera = self._cameras[frame.camera]
+        try:
+            return camera.to_inputs(frame, self._settings.options.max_pixels)
+        except Exception as error:
+            camera.fail(one_line(error))
+            return None
+
+    def _compute(self, usable: list[tuple[Frame, tuple[Any, ...]]]) -> None:
+        fault = None
+        try:
+            chain, results = self._engine.run(*zip(*(parts for _, parts in usable), strict=True))
+        except OutOfMemory as error:
+            chain, results, fault = error.chain, error.results, untraced(error)
         drawing = chain.options('drawing')
-        if self._engine.pipeline is not None:
-            self._calibrated.follow(self._engine.pipeline.prepared)
-        for (frame, _), result in zip(usable, results, strict=True):
+        pipeline = self._engine.pipeline
+        if pipeline is not None:
+            self._calibrated.follow(pipeline.prepared)
+        refused = self._engine.refused
+        if refused and self._throttle.ready('settings'):
+            self.get_logger().warning(refused)
+        for (frame, _), result in zip(usable, results, strict=False):
             self._finish(frame, result, drawing)
+        if fault is not None:
+            self._give_up([frame for frame, _ in usable[len(results):]], one_line(fault))
 
     def _finish(self, frame: Frame, result: Any, drawing: Any) -> None:
         camera = self._cameras[frame.camera]
@@ -243,6 +275,7 @@ class AnomalyNode(LifecycleNode):
         allowed = self._settings.options.stale_after
         for camera in list(self._cameras.values()):
             active = self._phase == 'active'
+            camera.review()
             silent = camera.silence(allowed) if active else ''
             camera.warn_silence(silent)
             level, message = health.camera_status(
@@ -258,6 +291,9 @@ class AnomalyNode(LifecycleNode):
             chain = pipeline.chain
             values.update(model=chain.model, device=str(pipeline.device), scorer=chain.scorer,
                           refinements=', '.join(chain.refinements) or 'none')
+        if pipeline is not None and pipeline.resources.faults:
+            values['device_faults'] = '; '.join(
+                f'{kernel}: {text}' for kernel, text in pipeline.resources.faults.items())
         values.update(self._calibrated.values())
         values.update(self._stages.values())
         values.update(health.memory_values(pipeline.device if pipeline else None))
@@ -269,4 +305,5 @@ class AnomalyNode(LifecycleNode):
             return health.ERROR, self._fault
         active = self._phase == 'active'
         notes = [*self._calibrated.warnings(), *self._stages.notes()] if active else []
+        notes += [self._engine.refused] if active and self._engine.refused else []
         return (health.WARN, '; '.join(notes)) if notes else (health.OK, self._phase)

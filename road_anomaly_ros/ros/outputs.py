@@ -16,6 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from road_anomaly_ros.perception import FrameResult, LabelSet, drawing, stages
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.process import one_line
+from road_anomaly_ros.ros.topics import COMPRESSED, compressed
 
 try:
     import vision_msgs.msg as vision
@@ -24,7 +25,6 @@ except ImportError:                 # optional: its two rows are left out, the n
 
 DETECTIONS = 'obstacle/detections'
 LABEL_INFO = 'semantic/label_info'
-COMPRESSED = '/compressed'
 _OBSTACLE_CLASS = 'obstacle'
 
 
@@ -128,22 +128,21 @@ class Publishers:
     def __init__(self, node: Any, camera: str, events: Callable[[str], Any], *,
                  debug: bool = False) -> None:
         self._node = node
-        self._camera = camera
         self._events = events
         self._rows = []
         for output in offered(debug=debug):
-            raw = self._create(Image, output.topic)
-            jpeg = None
-            if output.jpeg:
-                jpeg = self._create(CompressedImage, output.topic + COMPRESSED)
+            name = topic_name(camera, output.topic)
+            raw = self._create(Image, name)
+            jpeg = self._create(CompressedImage, compressed(node, name)) if output.jpeg else None
             self._rows.append((output, raw, jpeg))
         self._detections = self._label_info = None
         if vision is not None:
-            self._detections = self._create(vision.Detection2DArray, DETECTIONS)
-            self._label_info = self._create(vision.LabelInfo, LABEL_INFO, latched=True)
+            self._detections = self._create(vision.Detection2DArray,
+                                            topic_name(camera, DETECTIONS))
+            self._label_info = self._create(vision.LabelInfo, topic_name(camera, LABEL_INFO),
+                                            latched=True)
 
-    def _create(self, kind: type, topic: str, *, latched: bool = False) -> Any:
-        name = topic_name(self._camera, topic)
+    def _create(self, kind: type, name: str, *, latched: bool = False) -> Any:
         return self._node.create_lifecycle_publisher(
             kind, name, qos(latched=latched), event_callbacks=self._events(name),
             qos_overriding_options=QoSOverridingOptions.with_default_policies())

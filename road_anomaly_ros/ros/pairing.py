@@ -21,6 +21,7 @@ class Pairing:
     def __init__(self, tolerance: int) -> None:
         self._tolerance = tolerance
         self._lock = threading.Lock()
+        self._closed = False
         self._waiting: tuple[deque[tuple[int, Any]], ...] = (deque(), deque())
 
     def add_image(self, stamp: int, image: Any) -> tuple[tuple[Any, Any] | None, int]:
@@ -31,8 +32,19 @@ class Pairing:
         """Return the pair (image, map) that is now complete, and how many images were lost."""
         return self._add(1, stamp, anomaly)
 
+    def close(self) -> int:
+        """Take no more; returns how many images waited in vain."""
+        with self._lock:
+            self._closed = True
+            lost = len(self._waiting[0])
+            for waiting in self._waiting:
+                waiting.clear()
+            return lost
+
     def _add(self, kind: int, stamp: int, item: Any) -> tuple[tuple[Any, Any] | None, int]:
         with self._lock:
+            if self._closed:
+                return None, int(kind == 0)
             mine, others = self._waiting[kind], self._waiting[1 - kind]
             partner = min(others, key=lambda other: abs(other[0] - stamp), default=None)
             if partner is None or abs(partner[0] - stamp) > self._tolerance:

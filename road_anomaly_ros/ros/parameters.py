@@ -20,6 +20,7 @@ from road_anomaly_ros.perception.parameter_file import FOREIGN
 from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
 from road_anomaly_ros.ros.descriptors import describe
 from road_anomaly_ros.ros.engine import RELOAD_REMEDY
+from road_anomaly_ros.ros.inputs import RELIABILITIES
 from road_anomaly_ros.ros.process import one_line
 
 EMPTY, = parameter_file.EMPTY       # ROS cannot pass an empty list, so it is written ['none']
@@ -40,6 +41,9 @@ class NodeOptions:
     image_transport: str = option(
         'raw', "Kind of input: 'raw' reads image, 'compressed' reads image/compressed.",
         choices=('raw', 'compressed'), live=False)
+    reliability: str = option(
+        'auto', "How images are asked for: 'auto' is reliable where the camera offers that, which "
+        "loses no large ones, else best effort.", choices=RELIABILITIES, live=False)
     max_pixels: int = option(
         1 << 26, 'Images with more pixels are refused before they are decoded.',
         low=1, high=1 << 30)

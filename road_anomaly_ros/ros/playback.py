@@ -18,15 +18,16 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros import images, topics
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.player import Cue, Line
 from road_anomaly_ros.tools.bags import BagReader
 from road_anomaly_ros.tools.pictures import some
 from road_anomaly_ros.tools.sources import Frame, Source
 
-IMAGE, INFO, JPEG = 'image', 'camera_info', '/compressed'
+IMAGE, INFO, JPEG = 'image', 'camera_info', topics.COMPRESSED
 _PICTURES = {'sensor_msgs/msg/Image': '', 'sensor_msgs/msg/CompressedImage': JPEG}
+FRAME = 'camera_optical'                # where the input knows none; z looks ahead there
 _INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 # What the recorded system said about itself would be taken for the words of the running one.
 _LEFT_OUT = ('/rosout', '/parameter_events')
@@ -39,7 +40,7 @@ class Settings:
     fps: float | None = None                    # fixed rate of the pictures; None as recorded
     loop: bool = False
     restamp: bool = False                       # stamps become the moments of sending
-    frame_id: str = 'camera'                    # where the input does not know one
+    frame_id: str = FRAME                       # where the input does not know one
     size: tuple[int, int] | None = None         # (W, H) to which pictures are resized
     reliable: bool = False
     topic: str | None = None                    # the image topic of a bag that has several
@@ -53,9 +54,10 @@ class Pictures:
 
     def __init__(self, node: Any, source: Callable[[], Source], settings: Settings) -> None:
         self._node, self._open, self._settings = node, source, settings
-        self._image = node.create_publisher(Image, IMAGE, camera_qos(reliable=settings.reliable))
+        qos = functools.partial(camera_qos, reliable=settings.reliable)
+        self._image = node.create_publisher(Image, IMAGE, qos())
         self._jpeg = node.create_publisher(
-            CompressedImage, IMAGE + JPEG, camera_qos(reliable=settings.reliable))
+            CompressedImage, topics.compressed(node, IMAGE), qos())
         self.publishers = [self._image, self._jpeg]
         self.remarks: list[str] = []
         self.incomplete = False
@@ -104,8 +106,7 @@ class Messages:
         self._node, self._path, self._settings = node, path, settings
         reader = BagReader(path)
         try:
-            kinds = {topic: kind for topic, kind in sorted(reader.counts)
-                     if topic not in _LEFT_OUT}
+            kinds = topic_kinds(reader)
             self._plan = plan(kinds, settings)
             latched = reader.latched()
         finally:
@@ -126,6 +127,7 @@ class Messages:
         qos = camera_qos(reliable=self._settings.reliable) if camera else QoSProfile(depth=10)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        name = topics.compressed(self._node, IMAGE) if name == IMAGE + JPEG else name
         publisher = self._node.create_publisher(cls, name, qos)
         self._outlets[topic] = _Outlet(publisher, kind in _PICTURES, starts_with_header(cls))
 
@@ -160,6 +162,11 @@ class _Outlet(NamedTuple):
     publisher: Any
     picture: bool
     stamped: bool                               # the message begins with a header
+
+
+def topic_kinds(reader: BagReader) -> dict[str, str]:
+    """Return name and type of the topics of a bag that can be replayed."""
+    return {topic: kind for topic, kind in sorted(reader.counts) if topic not in _LEFT_OUT}
 
 
 def to_time(stamp_ns: int) -> Time:

@@ -191,7 +191,9 @@ class _Session:
             self._stop.ended()
 
     def _live(self) -> None:
+        from road_anomaly_ros.remarks import speak_as
         from road_anomaly_ros.ros.transport import make_room
+        speak_as(Path(sys.argv[0]).stem)
         make_room()
         import rclpy
         from rclpy.signals import SignalHandlerOptions

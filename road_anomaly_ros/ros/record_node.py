@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import functools
 import importlib
@@ -28,6 +29,7 @@ from road_anomaly_ros.tools.flow import WriteBehind
 
 NAME = 'record'
 _LOOK_S = 0.1                       # how often the graph is searched for topics still missing
+_HINT_S = 3.0                       # after which a topic that nobody publishes is pointed out
 _DEPTH = 100                        # messages of a topic that the middleware may hold back
 _PENDING = 64                       # messages that may wait for the disk
 _FLUSH_S = 0.5                      # after which a message outlives the process
@@ -61,6 +63,7 @@ class Record(Node):
         self._topics = list(self._missing)
         self._first = self._topics[0]
         self._begin: float | None = None
+        self._since: float | None = time.monotonic()
         self._bag: BagWriter | None = None
         self._error = ''
         self._closed = False
@@ -85,8 +88,21 @@ class Record(Node):
             if publishers:
                 self._missing.remove(topic)
                 self._subscribe(topic, publishers)
+        if self._missing and self._since and time.monotonic() - self._since > _HINT_S:
+            self._since = None
+            self._point_out([name for name in known if self.count_publishers(name)])
         if self._limit_s and self._begin and time.monotonic() - self._begin > self._limit_s:
             self._stop.set()
+
+    def _point_out(self, published: Sequence[str]) -> None:
+        """Say which topics nobody publishes, and what they may have been meant to be."""
+        others = sorted(set(published) - {'/rosout', '/parameter_events', *self._topics})
+        for topic in self._missing:
+            near = difflib.get_close_matches(topic, others, n=1)
+            hint = (f'; did you mean {near[0]}?' if near else
+                    f'; published are {", ".join(others[:8])}' if others else
+                    '; no other topic is published either: look at ROS_DOMAIN_ID')
+            self.get_logger().warning(f'waits for {topic}, which nobody publishes{hint}')
 
     def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
         kind = publishers[0].topic_type

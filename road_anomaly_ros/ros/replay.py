@@ -11,6 +11,7 @@ it. What follows --ros-args is for ROS, for example '-r image:=/front/image_raw'
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ examples:
   road-anomaly replay dashcam.mp4 --restamp
   road-anomaly replay drive_bag/ --rate 0.5 --clock
   road-anomaly replay photos/ --fps 5 --loop
-  road-anomaly replay drive_bag/ --topic /front/image_raw --wait-for-subscribers 1
+  road-anomaly replay drive_bag/ --topic /front/image_raw --wait-for-node anomaly_node
+  road-anomaly replay drive_bag/ --only-camera --map /front/imu:=/imu
   road-anomaly replay dashcam.mp4 --ros-args -r image:=/front/image_raw
 """
 
@@ -51,9 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--start-paused', action='store_true', help='wait for ~/resume')
     parser.add_argument('--wait-for-subscribers', metavar='N', type=positive, default=0,
                         help='wait until N subscribers listen to the pictures')
+    parser.add_argument('--wait-for-node', metavar='NAME', default='',
+                        help='wait until the node of this name listens to the pictures, as '
+                             'anomaly_node does once it is active')
     parser.add_argument('--reliable', action='store_true',
                         help='offer reliable delivery (cameras usually offer best effort)')
-    parser.add_argument('--frame-id', default='camera', metavar='NAME',
+    parser.add_argument('--frame-id', default='camera_optical', metavar='NAME',
                         help='coordinate frame where the input knows none (default: %(default)s)')
     parser.add_argument('--resize', metavar='WxH', type=size,
                         help='resize the pictures; of a bag only they are sent then')
@@ -91,12 +96,14 @@ def main(arguments: argparse.Namespace) -> int:
     """Replay until the end or a signal; returns 0, 1 where the input broke off."""
     from road_anomaly_ros.ros.process import run
     from road_anomaly_ros.ros.replay_node import Replay, checked
+    arguments.input = os.path.expanduser(arguments.input)
     checked(arguments.input, to_settings(arguments))
 
     def make(stop: Any) -> Any:
         return Replay(arguments.input, to_settings(arguments), rate=arguments.rate,
                       clock_hz=arguments.clock, start_paused=arguments.start_paused,
-                      wait_for=arguments.wait_for_subscribers, stop=stop)
+                      wait_for=arguments.wait_for_subscribers,
+                      wait_node=arguments.wait_for_node, stop=stop)
     return run(make, args=['--ros-args', *arguments.ros_args])
 
 

@@ -14,7 +14,14 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from road_anomaly_ros.ros.controls import Controls
-from road_anomaly_ros.ros.playback import Messages, Pictures, Settings, plan, to_time
+from road_anomaly_ros.ros.playback import (
+    Messages,
+    Pictures,
+    Settings,
+    plan,
+    to_time,
+    topic_kinds,
+)
 from road_anomaly_ros.ros.player import Player
 from road_anomaly_ros.ros.replay import NAME
 from road_anomaly_ros.tools.bags import BagReader, is_bag
@@ -30,7 +37,8 @@ class Replay(Node):
 
     def __init__(self, path: str, settings: Settings, *, rate: float = 1.0,
                  clock_hz: float | None = None, start_paused: bool = False, wait_for: int = 0,
-                 stop: threading.Event | None = None, **node_arguments: Any) -> None:
+                 wait_node: str = '', stop: threading.Event | None = None,
+                 **node_arguments: Any) -> None:
         super().__init__(NAME, **node_arguments)
         self._stream: Pictures | Messages
         if as_stored(path, settings):
@@ -45,7 +53,8 @@ class Replay(Node):
             self._clock_publisher = self.create_publisher(ClockMessage, '/clock', 1)
             self.create_timer(1.0 / clock_hz, self._tick,
                               clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.controls = Controls(self, self._player, self._stream.publishers, wait_for)
+        self.controls = Controls(self, self._player, self._stream.publishers, wait_for,
+                                 wait_node)
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +87,6 @@ def checked(path: str, settings: Settings) -> None:
         return
     reader = BagReader(Path(path))
     try:
-        plan(dict(reader.counts), settings)
+        plan(topic_kinds(reader), settings)
     finally:
         reader.close()

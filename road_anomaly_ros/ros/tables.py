@@ -70,8 +70,10 @@ def bounds(item: Option) -> str:
 
 def topics() -> str:
     """Return the table of topics in Markdown."""
-    rows = [('`image`, `camera_info`', 'in', 'any encoding', 'Camera, best effort; '
-             '`image/compressed` with `image_transport: compressed`.')]
+    rows = [('`image`, `camera_info`', 'in', 'any encoding', 'Camera, as reliable as '
+             'it offers; `image/compressed` with `image_transport: compressed`.'),
+            ('`anomaly_in`', 'in', '32FC1, 16UC1, mono8', 'Anomaly map of another method for an '
+             'image, under its stamp, with the segmenter `external`.')]
     rows += [(f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''), 'out',
               item.encoding, item.text) for item in outputs.offered(debug=False)]
     stages = [item for item in outputs.OUTPUTS if item.debug]
@@ -79,8 +81,8 @@ def topics() -> str:
                  'Stages of the score, as `road-anomaly explain` draws them, with '
                  '`debug_topics: true`.'))
     rows += [(f'`{name}`', 'out', package, text) for name, package, text in (
-        (f'~/{outputs.DETECTIONS}', 'vision_msgs', 'Boxes of the obstacles, where installed.'),
-        (f'~/{outputs.LABEL_INFO}', 'vision_msgs', 'Names of the classes, latched.'),
+        (f'~/{outputs.DETECTIONS}`, `~/{outputs.LABEL_INFO}', 'vision_msgs',
+         'Boxes of the obstacles; names of the classes, latched; where installed.'),
         (DIAGNOSTICS, 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'))]
     truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())
     rows.append(('of `fake_camera`', 'out', '', f'{truth} (with `truth: true`); '

@@ -4,22 +4,28 @@
 
 As it comes, its shared memory holds half a megabyte; larger pictures go through UDP sockets of
 about 200 kB, and with best effort most of them are lost on the way (measured: 8 of 60 at 960x540).
-For programs that are not ours, such as a camera driver, print the file and export it:
+For programs that are not ours, such as a camera driver, print the file and export it under both
+names: the Fast DDS of Humble and Jazzy knows the first one only, that of Kilted warns of it.
 
-export FASTDDS_DEFAULT_PROFILES_FILE=$(python -m road_anomaly_ros.ros.transport)
+export FASTRTPS_DEFAULT_PROFILES_FILE=$(python -m road_anomaly_ros.ros.transport)
+export FASTDDS_DEFAULT_PROFILES_FILE=$FASTRTPS_DEFAULT_PROFILES_FILE
 """
 
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PROFILE = Path(__file__).with_name('fastdds.xml')
 SHARED_MEMORY = '/dev/shm'
 _SEGMENT = 32 << 20                     # as in the profile
 _PROCESSES = 8                          # that should find room
-_CHOICES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE',
-            'FASTDDS_BUILTIN_TRANSPORTS')
+VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+_CHOICES = (*VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
+_NEW_NAME_SINCE = 9                     # rclpy of Kilted, the first with Fast DDS 3
+_REACH = ('ROS_LOCALHOST_ONLY', 'ROS_AUTOMATIC_DISCOVERY_RANGE')
+_RANGE_SINCE = 4                        # rclpy of Iron, which warns of the older variable
 
 
 def make_room() -> None:
@@ -27,6 +33,9 @@ def make_room() -> None:
 
     Does nothing where shared memory is scarce, as in containers with 64 MB of it.
     """
+    named = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), '')
+    if named:                               # under the name that this Fast DDS knows as well
+        os.environ.update({name: named for name in _known() if not os.environ.get(name)})
     chosen = any(os.environ.get(name) for name in _CHOICES)
     if chosen or Path('DEFAULT_FASTDDS_PROFILES.xml').exists():
         return
@@ -35,9 +44,31 @@ def make_room() -> None:
     except OSError:
         return
     if space.f_bavail * space.f_frsize >= _SEGMENT * _PROCESSES:
-        os.environ[_CHOICES[0]] = str(PROFILE)
-        if os.environ.get('ROS_DISTRO') == 'humble':        # it knows the old name only
-            os.environ[_CHOICES[1]] = str(PROFILE)
+        os.environ.update(dict.fromkeys(_known(), str(PROFILE)))
+
+
+def stay_local() -> None:
+    """Keep the graph to this machine, before the first node; the user's own choice wins."""
+    if not any(os.environ.get(name) for name in _REACH):
+        release = _release()
+        old = release is not None and release < _RANGE_SINCE
+        os.environ.update({_REACH[0]: '1'} if old else {_REACH[1]: 'LOCALHOST'})
+
+
+def _known() -> tuple[str, ...]:
+    """Return the variables that the installed Fast DDS knows and does not warn of."""
+    release = _release()
+    if release is None:
+        return VARIABLES
+    return VARIABLES[:1] if release >= _NEW_NAME_SINCE else VARIABLES[1:]
+
+
+def _release() -> int | None:
+    """Return the major version of rclpy, which tells distributions apart; None if unknown."""
+    try:
+        return int(version('rclpy').partition('.')[0])
+    except (PackageNotFoundError, ValueError):
+        return None
 
 
 if __name__ == '__main__':

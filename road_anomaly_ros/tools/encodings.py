@@ -32,6 +32,8 @@ FAST_ENCODINGS = frozenset(_FAST)
 _MAPS = {'32FC1': 'f4', '16UC1': 'u2', 'mono16': 'u2', 'mono8': 'u1', '8UC1': 'u1'}
 _TO_RGB = {(3, (2, 1, 0)): cv2.COLOR_BGR2RGB, (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
            (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB, (1, (0, 0, 0)): cv2.COLOR_GRAY2RGB}
+# What drivers send as depth, disparity or other measurements, in units of their own.
+_MEASURED = re.compile(r'(16U|16S|32S|32F|64F)C[12]')
 _PLANAR = ('nv12', 'nv21')          # colour follows the grey plane, in half as many rows
 # Those of cameras and of what converts their pictures; others of Pillow run programs.
 _FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF',
@@ -45,6 +47,18 @@ class ImageRefused(ValueError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def check_photograph(layout: str) -> None:
+    """Raise ImageRefused where an encoding, or the format of a compressed image, is no photograph.
+
+    A depth image in millimetres would pass for a near-black picture.
+    """
+    kind = re.split(r'[;\s]', layout, maxsplit=1)[0]
+    if _MEASURED.fullmatch(kind) or 'compressedDepth' in layout:
+        raise ImageRefused('encoding', f'expected a photograph, got {kind or layout!r}: depth or '
+                                       'other measurements; choose the topic of the colour camera '
+                                       '(grey ones of 16 bit call themselves mono16)')
 
 
 def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -89,12 +103,23 @@ def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS)
         raise ImageRefused('encoding', f'expected a picture, got a depth image ({layout!r}); '
                                        f'choose the topic of the colour camera')
     raw = bytes(data)
+    _refuse_video(raw, layout)
     height, width = peek_size(raw)
     _check_dimensions(height, width, max_pixels)
     if raw.startswith(b'\xff\xd8') and raw.rfind(JPEG_END) < len(raw) // 2:
         raise ImageRefused('undecodable', f'expected a whole JPEG, got one that breaks off '
                                           f'after {len(raw)} bytes')
     return _imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _refuse_video(raw: bytes, layout: str) -> None:
+    named = re.search(r'h\.?264|h\.?265|hevc|\bav1\b|\bvp[89]\b', layout, re.IGNORECASE)
+    if named or raw.startswith((b'\0\0\0\1', b'\0\0\1')):
+        kind = named[0] if named else 'H.264 or H.265'
+        raise ImageRefused('video', f'expected a JPEG or PNG, got a piece of {kind} video '
+                                    f'(format {layout!r}), which no single message can show; turn '
+                                    f'it into images before, as image_transport republish does '
+                                    f'with ffmpeg_image_transport')
 
 
 def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> np.ndarray:

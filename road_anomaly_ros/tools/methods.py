@@ -92,7 +92,7 @@ def _works(pipeline: Pipeline, picture: np.ndarray
            ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Yield kind, name and one run of each method, all on one pass of the built-in network."""
     from road_anomaly_ros.perception.pipeline import Pipeline
-    from road_anomaly_ros.perception.scorers import bind, evaluate
+    from road_anomaly_ros.perception.scorers import bind, evaluate, load
     segmenter = pipeline.segmenter
     chosen = pipeline.chain.segmenter
     yield 'segmenter', chosen, lambda: pipeline.output(picture)
@@ -110,6 +110,7 @@ def _works(pipeline: Pipeline, picture: np.ndarray
         pipeline.reconfigure(pipeline.config.replace(
             {'scorer': name if features else 'plain', 'refinements': ('none',)}))
         output = pipeline.output(picture)
+        options = load(name, options, pipeline.resources)       # else timed with every score
         yield 'scorer', name, lambda o=output, n=name, p=options: evaluate(o, n, p)
     yield from _on_segments(pipeline, picture)
 

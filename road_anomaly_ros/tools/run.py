@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Process a video, an image, a folder of images or a bag; no frame is dropped.
 
-OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json, all at once when the
-work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the
-break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT are
-replaced, other files there are left alone.
+OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json, for a folder of images
+also overlays/ with one picture for each, all at once when the work is done. Ctrl-C keeps what is
+done; a video or bag that breaks off is processed up to the break, and a bag that lacks messages
+ends with code 1. An earlier run's results in OUT are replaced, other files there are left alone.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ EXAMPLES = """
 examples:
   road-anomaly run dashcam.mp4 -o results
   road-anomaly run photos/ -o results --scorer rba --save-scores png
-  road-anomaly run drive_bag/ -o results --topic /camera/image_raw --bag
+  road-anomaly run drive_bag/ -o results --topic /front/image_raw --bag
   road-anomaly run dashcam.mp4 -o results --resize 960x540 --set objects.min_area=200
   road-anomaly run photos/ -o results --anomaly-maps maps_of_another_method/
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
-BAG, SCORES = 'bag', 'scores'
+BAG, SCORES, OVERLAYS = 'bag', 'scores', 'overlays'
 EXIT_INCOMPLETE = 1
 
 
@@ -126,11 +126,11 @@ def planned(arguments: argparse.Namespace) -> list[str]:
     names = ['overlay.mp4'] if not arguments.no_video else []
     names += [SCORES] if arguments.save_scores else []
     names += [BAG] if arguments.bag else []
-    return [*names, 'snapshots', 'objects.csv', 'frames.csv']
+    return [*names, OVERLAYS, 'snapshots', 'objects.csv', 'frames.csv']
 
 
 def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) -> list[Sink]:
-    """Return the outputs asked for; one image makes no video.
+    """Return the outputs asked for; one image makes no video, a folder gives pictures too.
 
     The frame table comes last, so that it holds what the others took.
     """
@@ -139,6 +139,8 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
     found: list[Sink] = []
     if not arguments.no_video and source.kind != 'image':
         found.append(sinks.VideoSink(staging.path('overlay.mp4'), source.fps or FOLDER_FPS))
+    if source.kind == 'folder':
+        found.append(sinks.PictureSink(staging.path(OVERLAYS)))
     if arguments.save_scores:
         found.append(sinks.ScoreSink(staging.path(SCORES), arguments.save_scores))
     if arguments.bag:

@@ -187,6 +187,23 @@ class SnapshotSink(Sink):
             save_png(self.path / f'frame_{index:06d}.png', picture)
 
 
+class PictureSink(Sink):
+    """A folder with the overlay of every picture, as JPEG under the picture's own name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._names: set[str] = set()
+        path.mkdir()
+
+    def write(self, done: Done) -> None:
+        """Write one overlay."""
+        name = f'{Path(done.frame.name).stem}.jpg'
+        if name in self._names:                 # a.png beside a.tif
+            name = f'{done.frame.name}.jpg'
+        self._names.add(name)
+        (self.path / name).write_bytes(to_jpeg(done.overlay).tobytes())
+
+
 def save_png(path: Path, picture: np.ndarray) -> None:
     """Write RGB uint8 [H, W, 3] or grey uint8/uint16 [H, W]; raises OSError."""
     picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture

@@ -40,7 +40,7 @@ class Depthwise(torch.autograd.Function):
         spread = gradient
         if ctx.stride > 1:
             spread = torch.empty((*gradient.shape[:2], rows, columns), dtype=gradient.dtype,
-                                 memory_format=_LAST).zero_()
+                                 device=gradient.device, memory_format=_LAST).zero_()
             spread[:, :, ::ctx.stride, ::ctx.stride] = gradient
         own = F.conv2d(spread, weight.flip(2, 3), None, 1, size - 1, 1, channels)
         return own, _weight_gradient(gradient, padded, weight, ctx.stride), None

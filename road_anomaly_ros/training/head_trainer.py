@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from road_anomaly_ros.perception import heads, scorers
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo
+from road_anomaly_ros.perception.metrics import PixelMetrics
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.weights import select_device
@@ -32,10 +33,11 @@ from road_anomaly_ros.training.head_features import (
     cache_name,
     fingerprint,
 )
-from road_anomaly_ros.training.measure import Curve, pixel_curve
 
 CHECKPOINT = 'checkpoint.pt'
 _RISE = 0.1                         # share of a cosine run in which the rate rises
+_FIGURES = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95', 'F1': 'best_f1',
+            'threshold': 'best_threshold'}
 _MEASURED = 64                      # images from which mean and deviation are taken
 
 
@@ -79,7 +81,8 @@ def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
     trainer.save_head(frames=len(shown))
     figures = {} if val is None else measure(out, options.kind, parts[-1])
     if figures:
-        _write(out / 'results.json', json.dumps(figures, indent=1).encode())
+        stored = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        _write(out / 'results.json', json.dumps(stored, indent=1).encode())
         print(', '.join(f'{name} {value:.4f}' for name, value in figures.items()))
     print(f'{options.kind} in {out}')
     return figures
@@ -270,33 +273,17 @@ def draw(example: Example, count: int, rng: np.random.Generator) -> Points:
 
 def measure(folder: Path, kind: str, cache: Cache, stride: int = 2) -> dict[str, float]:
     """Return AP, AUROC, FPR95 and best F1 of a head, through the scorer that the node runs."""
-    pairs = list(_scored(folder, kind, cache, stride))
-    score, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    return figures(pixel_curve(score, truth), score, truth)
-
-
-def _scored(folder: Path, kind: str, cache: Cache,
-            stride: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    options = {'checkpoint': str(folder)}
+    metric, options = PixelMetrics(), {'checkpoint': str(folder)}
     resources = Resources(torch.device('cpu'))      # where the cached outputs lie
     for number in tqdm(range(len(cache)), 'measure', disable=None):
         for example in cache.examples(number):
             with torch.inference_mode():
                 score = scorers.evaluate(example.output, kind, options,
                                          resources=resources).score
-            mask = example.mask[::stride, ::stride].numpy()
-            yield score[::stride, ::stride].numpy()[mask != 255], mask[mask != 255] == 1
-
-
-def figures(curve: Curve, score: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Return the figures of a curve, with the best F1 and the threshold that gives it."""
-    order = np.argsort(-score, kind='stable')
-    hits = np.cumsum(truth[order])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + max(1, int(hits[-1])))
-    distinct = np.append(np.diff(score[order]) != 0, True)
-    best = int(np.argmax(np.where(distinct, f1, 0)))
-    return {'AP': curve.ap, 'AUROC': curve.auroc, 'FPR95': curve.fpr95, 'F1': float(f1[best]),
-            'threshold': float(np.nextafter(score[order[best]], np.float32(-np.inf)))}
+            metric.update(score[::stride, ::stride].numpy(),
+                          example.mask[::stride, ::stride].numpy())
+    found = metric.compute()
+    return {name: found[key] for name, key in _FIGURES.items()}
 
 
 def _plain(options: HeadTrainOptions) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,26 +21,38 @@ from torch import nn
 def launch(work: Callable[[int], None], processes: int) -> None:
     """Run `work(rank)` in `processes` forked processes of a group; with one, here and now.
 
-    Forked, so that the data read before is shared. Raises RuntimeError when a process fails.
+    Forked, so that the data read before is shared. The ValueError of a process is raised here;
+    ProcessRaisedException when one fails otherwise.
     """
     if processes == 1:
         work(0)
         return
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(
-            _member,
-            (work, processes, f'file://{folder}/group'),
-            nprocs=processes,
-            start_method='fork',
-        )
+        said = Path(folder, 'said')
+        try:
+            torch.multiprocessing.start_processes(
+                _member,
+                (work, processes, f'file://{folder}/group', said),
+                nprocs=processes,
+                start_method='fork',
+            )
+        except (torch.multiprocessing.ProcessRaisedException,
+                torch.multiprocessing.ProcessExitedException):
+            if said.is_file():
+                raise ValueError(said.read_text(encoding='utf-8')) from None
+            raise
 
 
-def _member(rank: int, work: Callable[[int], None], processes: int, address: str) -> None:
+def _member(rank: int, work: Callable[[int], None], processes: int, address: str,
+            said: Path) -> None:
     os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     dist.init_process_group('gloo', init_method=address, rank=rank, world_size=processes)
     try:
         work(rank)
+    except ValueError as error:
+        said.write_text(str(error), encoding='utf-8')
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -1,11 +1,12 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The road frames of a training run: public data sets in their layouts, and rendered scenes."""
+"""The road frames of a training: public data sets in their own layouts, and rendered scenes."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def parse_source(text: str) -> Source:
         zoom = (float(low), float(high or low))
     except ValueError:
         raise ValueError(f'--data: weight and zoom are numbers, got {text!r}') from None
-    if not (weight >= 0 and 0 < zoom[0] <= zoom[1] < 100):
+    if not (0 <= weight < math.inf and 0 < zoom[0] <= zoom[1] < 100):
         raise ValueError(f'--data: expected weight >= 0 and 0 < LOW <= HIGH < 100, got {text!r}')
     frames = read_frames(layout, Path(folder).expanduser(), teacher)
     return Source(f'{layout} {Path(folder).name}', frames, weight, zoom)
@@ -105,14 +106,17 @@ def read_frames(layout: str, folder: Path, teacher: Path | None = None) -> LazyF
         raise ValueError(f'{folder}: expected images in the layout {layout!r} '
                          f'({_LAYOUTS[layout]}), found none')
     if teacher is not None:
+        taught = {path.stem for path in teacher.glob('*.png')}
+        if not any(image.stem in taught for image, _ in pairs):
+            raise ValueError(f'{teacher}: expected PNG files named as the images in {folder}, '
+                             'found none; they are what teacher= names')
         pairs = [(image, labels) for image, labels in pairs
-                 if labels is not None or (teacher / f'{image.stem}.png').is_file()]
+                 if labels is not None or image.stem in taught]
     readers = [functools.partial(_read, layout, image, labels,
                                  teacher / f'{image.stem}.png' if teacher else None)
                for image, labels in pairs]
     frames = LazyFrames(readers)
-    if frames:
-        frames[0]
+    frames[0]
     return frames
 
 
@@ -121,8 +125,8 @@ _LAYOUTS = {
     'camvid': 'images/ and labels/',
     'idd_lite': 'images/ and labels/', 'unlabelled': 'images directly in it',
     'cityscapes': 'leftImg8bit/train and gtFine/train',
-    'idd': 'leftImg8bit/train and gtFine/train '
-    'with _labellevel3Ids', 'bdd100k': 'images/10k/train and labels/sem_seg/masks/train',
+    'idd': 'leftImg8bit/train and gtFine/train with _labellevel3Ids',
+    'bdd100k': 'images/10k/train and labels/sem_seg/masks/train',
     'vistas': 'training/images and training/v1.2/labels'}
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between roads and is no obstacle: marks on the ground, shadows, light, lenses.
+"""What differs between roads and is no obstacle: marks, shadows, light, lenses and cameras.
 
 Nothing here changes the truth, except that what a bonnet hides has no class.
 """
@@ -34,8 +34,7 @@ def _patch(rng: Rng, mask: np.ndarray, x: float, y: float, unit: float) -> None:
 
 
 def _seam(rng: Rng, mask: np.ndarray, x: float, y: float, unit: float) -> None:
-    steps = rng.normal(0, 1, (8, 2)) * [unit * .25, unit * .08]
-    points = np.cumsum(steps, 0) + np.array([x, y])
+    points = np.cumsum(rng.normal(0, 1, (8, 2)) * [unit * .25, unit * .08], 0) + np.array([x, y])
     cv2.polylines(mask, [points.astype(np.int32)], False, 1.0, int(rng.integers(1, 4)),
                   cv2.LINE_AA)
 

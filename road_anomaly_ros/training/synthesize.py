@@ -34,8 +34,8 @@ examples:
 Backgrounds: images/ and labels/ of equal stems (CamVid layout; idd_lite:FOLDER or
 trainids:FOLDER where the ids are the 7 groups of IDD-Lite or the 19 train ids of Cityscapes),
 leftImg8bit/ and gtFine/ (Cityscapes layout), or rendered:SEED with scenes, width, height and
-obstacles (false), one scene per seed from SEED on. Objects: RGBA PNG cut-outs, or the images of a
-COCO annotation file.
+obstacles (false), one scene per seed from SEED on. Objects: RGBA cut-outs (PNG or WebP), also in
+one folder per kind, or the images of a COCO annotation file.
 """
 
 

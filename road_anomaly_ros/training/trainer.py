@@ -8,6 +8,7 @@ import copy
 import csv
 import dataclasses
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from road_anomaly_ros.perception.weights import select_device
-from road_anomaly_ros.tools.flow import StopOnSignal
+from road_anomaly_ros.tools.flow import polite_signals
 from road_anomaly_ros.training import (
     label_sets,
     network,
@@ -52,6 +53,8 @@ def train(options: TrainOptions, *, out: Path, resume: bool = False,
     if options.rendered:
         sources.append(roads.rendered_source(options.rendered, first_seed=1000 + options.seed,
                                              weight=options.rendered_weight))
+    if not any(source.weight for source in sources):
+        raise ValueError('--data: expected frames with a weight above 0, got none')
     cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]
     val = [roads.parse_source(text) for text in options.val]
     out.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,7 @@ class Trainer:
                                                     decay=options.decay)
         weights = targets.class_weights(class_frequency(sources))
         self.criterion = targets.SegmentationLoss(weights).to(device)
+        self._stop = False
         rank, members = parallel.world()
         spec = CropSpec((options.height, options.width),
                         options.outlier_share if options.outliers else 0.0)
@@ -114,13 +118,20 @@ class Trainer:
     def run(self, *, minutes: float = float('inf'), evaluate_every: float = 6.0,
             workers: int = 0) -> None:
         """Train to the last step, for `minutes`, or until a signal; evaluate, save, and end."""
+        before = {number: signal.signal(number, self._ask_to_stop) for number in polite_signals()}
+        try:
+            self._run(minutes * 60, evaluate_every * 60, workers)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self, seconds: float, evaluate_every: float, workers: int) -> None:
         loader = DataLoader(self.batches, batch_size=None, num_workers=workers,
                             sampler=range(self.step, self.options.steps))
         began = told = time.monotonic()
         before = self.minutes
-        with StopOnSignal() as stop, tqdm(
-                total=self.options.steps, initial=self.step, desc='train', unit='step',
-                mininterval=2, disable=parallel.world()[0] > 0) as bar:
+        with tqdm(total=self.options.steps, initial=self.step, desc='train', unit='step',
+                  mininterval=2, disable=parallel.world()[0] > 0) as bar:
             for batch in loader:
                 self.advance(batch)
                 bar.update()
@@ -128,13 +139,16 @@ class Trainer:
                                 refresh=False)
                 now = time.monotonic()
                 self.minutes = before + (now - began) / 60
-                over = (stop.signal is not None or self.step == self.options.steps
-                        or now - began >= minutes * 60)
-                if parallel.agree(over or now - told >= evaluate_every * 60):
+                over = (self._stop or self.step == self.options.steps
+                        or now - began >= seconds)
+                if parallel.agree(over or now - told >= evaluate_every):
                     self.report()
                     told = time.monotonic()
                     if parallel.agree(over):
                         break
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop = True
 
     def advance(self, batch: Batch) -> None:
         """Make one step."""
@@ -193,6 +207,7 @@ class Trainer:
         state = {'model': self.model.state_dict(), 'average': self.average.state_dict(),
                  'optimizers': [part.state_dict() for part in self.optimizers],
                  'step': self.step, 'minutes': self.minutes, 'losses': self.losses,
+                 'miou': self.miou,
                  'options': dataclasses.asdict(self.options)}
         partial = self.out / f'.{CHECKPOINT}.partial'
         torch.save(state, partial)
@@ -216,6 +231,7 @@ class Trainer:
         for part, saved in zip(self.optimizers, state['optimizers'], strict=True):
             part.load_state_dict(saved)
         self.step, self.minutes, self.losses = state['step'], state['minutes'], state['losses']
+        self.miou = state.get('miou', 0.0)
 
 
 def class_frequency(sources: Sequence[roads.Source]) -> np.ndarray:
@@ -234,7 +250,6 @@ def evaluate(model: nn.Module, source: roads.Source, device: torch.device) -> np
     A prediction is the arg max of the semantic map at the frame's own size. It counts as the
     frame's label where that allows the class, else as the first label that does.
     """
-    count = len(label_sets.CLASSES)
     allowed = label_sets.allowed()
     confusion = np.zeros((256, 256), np.int64)
     rank, members = parallel.world()
@@ -249,7 +264,6 @@ def evaluate(model: nn.Module, source: roads.Source, device: torch.device) -> np
     hit = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hit
     seen = confusion.sum(1) > 0
-    seen[count:] &= True
     return np.divide(hit, union, out=np.full(256, np.nan), where=seen & (union > 0))
 
 

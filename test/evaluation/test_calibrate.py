@@ -331,7 +331,7 @@ def test_the_promise_holds_on_the_second_half_of_the_highway(shared, tmp_path):
     clip, out = shared / 'data' / 'dashcam' / 'highway_960x540_25fps.mp4', tmp_path / 'mine.yaml'
     assert main(['calibrate', str(clip), '-o', str(out), '--max-frames', '22', '--every', '5',
                  '--best-effort']) == 0
-    promise = Calibration.read(out).scorers['head_v2'].promise
+    promise = Calibration.read(out).scorers['head_v3'].promise
     assert promise.rate < 0.6 and promise.confidence == 0.95
     assert false_share(out, clip, skip=110, every=10) <= promise.rate
 
@@ -342,7 +342,7 @@ def test_the_promise_holds_on_another_rendered_drive(tmp_path):
     # A small input of the network: three times as fast, and nothing here depends on it.
     assert main(['calibrate', scene.format(3, 30), '-o', str(out), '--rate', '0.3',
                  '--best-effort', '--set', 'segmenters.mask2former.short_side=144']) == 0
-    promise = Calibration.read(out).scorers['head_v2'].promise
+    promise = Calibration.read(out).scorers['head_v3'].promise
     assert false_share(out, scene.format(11, 20)) <= promise.rate
 
 

@@ -21,8 +21,9 @@ from conftest import ROOT
 FILE = ROOT / 'launch' / 'pipeline.launch.py'
 CONFIG = ROOT / 'config'
 DEFAULTS = {'image': 'image', 'params_file': str(CONFIG / 'pipeline.yaml'), 'model': '',
-            'scorer': '', 'device': '', 'input': '', 'fake_camera': 'false', 'rviz': 'false',
-            'autostart': '', 'use_sim_time': 'false'}
+            'scorer': '', 'device': '', 'input': '', 'loop': 'false', 'fake_camera': 'false',
+            'rviz': 'false', 'autostart': '', 'use_sim_time': 'false', 'namespace': '',
+            'log_level': 'info'}
 
 
 class Call:
@@ -39,7 +40,8 @@ class Call:
 def file(monkeypatch):
     """The names of the launch file, run against stand-ins of launch."""
     for name, members in (('launch', ['LaunchDescription']),
-                          ('launch.actions', ['DeclareLaunchArgument', 'OpaqueFunction']),
+                          ('launch.actions', ['DeclareLaunchArgument', 'OpaqueFunction',
+                                              'Shutdown']),
                           ('launch.substitutions', ['LaunchConfiguration']),
                           ('launch_ros', []), ('launch_ros.actions', ['Node'])):
         module = types.ModuleType(name)
@@ -61,7 +63,7 @@ def test_every_argument_is_declared_at_the_top_and_described(file):
     assert {action.positional[0]: action.named['default_value'] for action in declared} == DEFAULTS
     assert all(len(action.named['description']) > 20 for action in declared)
     closed = {action.positional[0] for action in declared if action.named['choices']}
-    assert closed == {'fake_camera', 'rviz', 'autostart', 'use_sim_time'}
+    assert closed == {'fake_camera', 'rviz', 'autostart', 'use_sim_time', 'loop', 'log_level'}
     for action in declared:
         assert action.named['default_value'] in (action.named['choices'] or
                                                  [action.named['default_value']])
@@ -85,7 +87,7 @@ def test_what_is_given_wins_over_the_file_and_what_is_empty_does_not(file):
 @pytest.mark.parametrize(('image', 'info'), [
     ('/front/image_raw', '/front/camera_info'), ('picture', 'camera_info')])
 def test_all_nodes_share_the_topics_of_the_camera(file, image, info):
-    nodes = start(file, image=image, input='a.mp4', rviz='true')
+    nodes = start(file, image=image, input='rendered:1', rviz='true')
     for node in nodes.values():
         assert node['remappings'] == [('image', image),
                                       ('image/compressed', f'{image}/compressed'),
@@ -94,9 +96,10 @@ def test_all_nodes_share_the_topics_of_the_camera(file, image, info):
 
 def test_cameras_and_rviz_start_when_asked(file):
     assert set(start(file, fake_camera='true')) == {'anomaly_node', 'fake_camera'}
-    nodes = start(file, input='drive/', rviz='true', use_sim_time='true')
+    nodes = start(file, input='rendered:1', rviz='true', use_sim_time='true', loop='true')
     assert set(nodes) == {'anomaly_node', 'replay', 'rviz2'}
-    assert nodes['replay']['arguments'] == ['drive/', '--wait-for-subscribers', '1', '--clock']
+    assert nodes['replay']['arguments'] == ['rendered:1', '--wait-for-node', 'anomaly_node',
+                                            '--loop', '--clock']
     assert nodes['rviz2']['arguments'] == ['-d', str(ROOT / 'rviz' / 'pipeline.rviz')]
     with pytest.raises(RuntimeError, match='one camera'):
         start(file, input='a.mp4', fake_camera='true')
@@ -108,9 +111,36 @@ def test_the_words_of_the_launch_file_are_those_of_replay(file):
     from road_anomaly_ros.ros import replay
     parser = argparse.ArgumentParser(exit_on_error=False)
     replay.add_arguments(parser)
-    words = start(file, input='drive/', use_sim_time='true')['replay']['arguments']
-    found = parser.parse_args(words)
-    assert (found.input, found.wait_for_subscribers, found.clock) == ('drive/', 1, 40.0)
+    node = start(file, input='rendered:1', use_sim_time='true', loop='true')
+    found = parser.parse_args(node['replay']['arguments'])
+    assert (found.input, found.wait_for_node, found.clock, found.loop) == (
+        'rendered:1', node['anomaly_node']['name'], 40.0, True)
+
+
+def test_a_namespace_and_a_log_level_are_those_of_every_node(file):
+    nodes = start(file, input='rendered:1', namespace='front', log_level='warn')
+    for node in nodes.values():
+        assert node['namespace'] == 'front'
+        assert node['ros_arguments'] == ['--log-level', 'warn']
+
+
+def test_an_input_is_looked_for_before_anything_starts(file, tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError, match=f'input: expected .*nothing at {tmp_path}/no.mp4'):
+        start(file, input=str(tmp_path / 'no.mp4'))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'drive').mkdir()
+    assert start(file, input='~/drive')['replay']['arguments'][0] == str(tmp_path / 'drive')
+
+
+@pytest.mark.parametrize(('code', 'ends'), [(0, False), (-2, False), (1, True), (2, True)])
+def test_all_ends_when_a_node_of_ours_fails(file, code, ends):
+    event = types.SimpleNamespace(returncode=code, process_name='replay-2')
+    nodes = start(file, input='rendered:1', rviz='true')
+    for name in ('anomaly_node', 'replay'):
+        actions = nodes[name]['on_exit'](event, None)
+        assert [type(action).__name__ for action in actions] == ['Shutdown'] * ends
+        assert not ends or f'replay-2 failed with code {code}' in actions[0].named['reason']
+    assert 'on_exit' not in nodes['rviz2']
 
 
 def test_presets_are_found_by_name_and_what_is_missing_is_named(file):
@@ -123,7 +153,7 @@ def test_presets_are_found_by_name_and_what_is_missing_is_named(file):
 def test_executables_are_those_that_are_installed(file):
     installed = set(re.findall(r"'(\w+) = road_anomaly_ros\.ros",
                                (ROOT / 'setup.py').read_text(encoding='utf-8')))
-    nodes = {**start(file, fake_camera='true'), **start(file, input='a')}
+    nodes = {**start(file, fake_camera='true'), **start(file, input='rendered:1')}
     assert set(nodes) == installed
 
 
@@ -180,7 +210,7 @@ def test_it_runs_with_the_launch_system(tmp_path):
     except (PackageNotFoundError, OSError):
         pytest.skip('road_anomaly_ros is in no sourced workspace')
     params = tmp_path / 'params.yaml'
-    params.write_text('/**/anomaly_node:\n  ros__parameters:\n    segmenter: synthetic\n')
+    params.write_text('/**:\n  ros__parameters:\n    segmenter: synthetic\n')
     code = ('import sys\n'
             'from launch import LaunchDescription, LaunchService\n'
             'from launch.actions import IncludeLaunchDescription\n'

@@ -67,7 +67,7 @@ def test_a_kernel_that_fails_takes_no_other_with_it(everywhere):
 
 
 def test_out_of_memory_passes_and_turns_no_kernel_off(everywhere):
-    faults = [torch.OutOfMemoryError('CUDA out of memory'),
+    faults = [torch.cuda.OutOfMemoryError('CUDA out of memory'),
               RuntimeError('Triton Error [CUDA]: out of memory')]
 
     def tight(given):
@@ -96,7 +96,7 @@ def test_a_failed_kernel_keeps_no_image_alive(everywhere):
 
 def test_a_kernel_out_of_memory_reaches_the_caller_of_a_score(monkeypatch):
     def tight(*_):
-        raise torch.OutOfMemoryError('CUDA out of memory')
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
     def kept(logits, limit):
         return logits, logits.new_zeros(())
@@ -109,7 +109,7 @@ def test_a_kernel_out_of_memory_reaches_the_caller_of_a_score(monkeypatch):
             patch.setattr(gpu, 'clean_classes', kept)
             patch.setattr(gpu, 'clean_masks', kept)
             patch.setattr(gpu, name, tight)
-            with pytest.raises(torch.OutOfMemoryError):
+            with pytest.raises(torch.cuda.OutOfMemoryError):
                 evaluate(output, 'plain')
 
 

@@ -80,10 +80,12 @@ def options(scorer, tmp_path):
     """Options under which the scorer accepts the outputs above; a head gets random weights."""
     if not scorer.startswith('head_'):
         return options_for(scorer, CLASSES)
-    channels = CHANNELS if scorer == 'head_v2' else 0
+    channels = 0 if scorer == 'head_v1' else CHANNELS
     info = heads.HeadInfo(scorer, segmenter='0' * 64, features='pyramid' if channels else '',
                           channels=channels)
-    heads.save_head(tmp_path / scorer, info, info.module())
+    grid = scorer == 'head_v3'
+    made = heads.GridHead(channels, info.hidden) if grid else info.module()
+    heads.save_head(tmp_path / scorer, info, made)
     return {'checkpoint': str(tmp_path / scorer)}
 
 

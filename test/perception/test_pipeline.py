@@ -200,7 +200,19 @@ def test_the_stopwatch_sums_what_ran_twice(monkeypatch):
     ('scorers: {eam: {threshold: 1}}', 'display'),
     ('scorers: {eam: {threshold: 1, display: [2, 1]}}', 'low < high'),
     ('scorers: {eam: {threshold: 1, low_threshold: 2, display: [0, 1]}}', 'low_threshold'),
-    ('scorers: {eam: [', 'no calibration')])
+    ('scorers: {eam: [', 'no calibration'), ('', 'got nothing'), ('{}', 'lacks scorers'),
+    ('scorers: {}', 'at least one scorer'), ('scorers: []', 'at least one scorer'),
+    ('segmenter: synthetic', 'the file lacks scorers and the file has the unknown segmenter'),
+    ('camera_matrix: {rows: 3}\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+     'the file has the unknown camera_matrix'),
+    ('scorers: {eam: {threshold: 1, display: [0, 1], treshold: 2}}', 'eam has the unknown tresh'),
+    ('scorers: {eam: 3}', 'expected names with values in eam, got int'),
+    ('scorers: {eam: {threshold: .nan, display: [0, 1]}}', 'expected numbers'),
+    ('default: {scorr: eam}\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+     'default has the unknown scorr'),
+    ('default: [eam]\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+     'values in default, got list'),
+    ('version: 2\nscorers: {eam: {threshold: 1, display: [0, 1]}}', 'expected version 1, got 2')])
 def test_calibrations_that_cannot_be_read_say_why(tmp_path, text, word):
     path = tmp_path / 'c.yaml'
     if text is not None:
@@ -208,6 +220,22 @@ def test_calibrations_that_cannot_be_read_say_why(tmp_path, text, word):
     with pytest.raises(ValueError, match=word) as caught:
         Calibration.read(path)
     assert '\n' not in str(caught.value)
+
+
+def test_a_calibration_is_read_back_with_its_version(calibrated, tmp_path):
+    found = Calibration.read(calibrated)
+    (tmp_path / 'again.yaml').write_text(found.dump())
+    assert found.dump().startswith('version: 1\n')
+    again = Calibration.read(tmp_path / 'again.yaml')
+    assert (again.default, again.scorers) == (found.default, found.scorers)
+
+
+def test_a_named_calibration_never_changes_the_scorer_silently(tmp_path):
+    path = tmp_path / 'c.yaml'
+    path.write_text('scorers: {eam: {threshold: 0.6, display: [0, 1]}}')
+    with pytest.raises(ValueError, match=r"names no scorer under default.*one of \['eam'\]"):
+        build(calibration=str(path))
+    assert build(calibration=str(path), scorer='eam').prepared.levels.threshold == 0.6
 
 
 def test_a_model_without_a_calibration_has_an_empty_one(tmp_path):

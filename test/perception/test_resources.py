@@ -28,12 +28,13 @@ from road_anomaly_ros.perception.resources import (
     untraced,
 )
 from road_anomaly_ros.perception.segmenters import SEGMENTERS, erfnet
+from road_anomaly_ros.perception.weights import _require_weights
 
 CPU = torch.device('cpu')
 
 
 def no_memory():
-    return torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+    return torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
 
 
 class CvError(Exception):
@@ -198,10 +199,10 @@ def test_out_of_memory_in_a_later_stage_is_no_note(settings, broken, monkeypatch
         monkeypatch.setitem(REFINEMENTS._entries, broken, Entry(broken, tight, NoOptions))
     pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'refinements': 'none', **settings})
     image = np.zeros((24, 32, 3), np.uint8)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         pipeline(image)
     if settings.get('refinements') == 'variance_aware':
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
             pipeline.scores(image, [pipeline.prepared])
 
 
@@ -267,3 +268,14 @@ def test_a_file_that_is_written_anew_has_another_stamp(tmp_path):
     assert stamp([path]) != before
     with pytest.raises(FileNotFoundError):
         stamp([tmp_path / 'c'])
+
+
+def test_an_index_of_shards_that_leads_out_of_its_folder_is_refused(tmp_path):
+    folder = shards(tmp_path / 'a', b'ab', b'c')
+    (tmp_path / 'secret.safetensors').write_bytes(b'of somebody else')
+    for name in ('../secret.safetensors', str(tmp_path / 'secret.safetensors'), '..'):
+        (folder / 'model.safetensors.index.json').write_text(json.dumps(
+            {'weight_map': {'a': 'model-1.safetensors', 'b': name}}))
+        for read in (heads.weights_digest, _require_weights):
+            with pytest.raises(PipelineError, match='outside of its folder'):
+                read(folder)

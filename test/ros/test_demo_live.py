@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,51 @@ def untouched(monkeypatch, tmp_path):
 
 def test_fast_dds_gets_room_for_pictures(untouched):
     transport.make_room()
-    assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == str(transport.PROFILE)
+    assert [os.environ[name] for name in transport._known()] == [str(transport.PROFILE)]
     assert transport.PROFILE.is_file()
+
+
+NEW, OLD = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
+
+
+@pytest.mark.parametrize(('release', 'names'), [
+    ('3.3.16', [OLD]), ('7.1.6', [OLD]), ('9.1.2', [NEW]), ('none', [NEW, OLD])])
+def test_the_profile_is_named_as_the_distribution_knows_it(untouched, release, names):
+    untouched.setattr(transport, 'version', lambda _: release)
+    transport.make_room()
+    assert [name for name in (NEW, OLD) if os.environ[name]] == names
+
+
+def test_the_profile_of_the_user_is_found_under_the_name_that_is_known(untouched):
+    untouched.setattr(transport, 'version', lambda _: '7.1.6')
+    untouched.setenv(NEW, 'mine')
+    transport.make_room()
+    assert os.environ[OLD] == 'mine'
+
+
+@pytest.mark.parametrize(('release', 'expected'), [
+    ('3.3.16', {'ROS_LOCALHOST_ONLY': '1'}),
+    ('7.1.6', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+    ('9.1.2', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'})])
+def test_the_graph_stays_on_this_machine_as_the_distribution_knows_it(monkeypatch, release,
+                                                                      expected):
+    names = ('ROS_LOCALHOST_ONLY', 'ROS_AUTOMATIC_DISCOVERY_RANGE')
+    for name in names:
+        monkeypatch.setenv(name, '')
+    monkeypatch.setattr(transport, 'version', lambda _: release)
+    transport.stay_local()
+    assert {name: os.environ[name] for name in names if os.environ[name]} == expected
+    transport.stay_local()
+    for name in names:
+        monkeypatch.setenv(name, 'SUBNET')
+    transport.stay_local()
+    assert [os.environ[name] for name in names] == ['SUBNET', 'SUBNET']
+
+
+def test_texts_name_the_profile_as_every_distribution_knows_it():
+    for path in ('README.md', 'road_anomaly_ros/ros/transport.py', 'road_anomaly_ros/ros/loss.py'):
+        text = (ROOT / path).read_text(encoding='utf-8')
+        assert (OLD in text and NEW in text) or 'VARIABLES' in text, path
 
 
 @pytest.mark.parametrize('name', transport._CHOICES)
@@ -190,4 +234,11 @@ def test_the_choice_of_the_user_stands(untouched, name):
 def test_without_shared_memory_nothing_is_changed(untouched):
     untouched.setattr(transport, 'SHARED_MEMORY', '/nowhere')
     transport.make_room()
-    assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == ''
+    assert not os.environ[NEW] and not os.environ[OLD]
+
+
+def test_where_shared_memory_is_full_nothing_is_changed(untouched):
+    """A profile that asks for more than there is would end every node at its start."""
+    untouched.setattr(os, 'statvfs', lambda path: types.SimpleNamespace(f_bavail=9, f_frsize=4096))
+    transport.make_room()
+    assert not os.environ[NEW] and not os.environ[OLD]

@@ -79,7 +79,7 @@ def test_every_header_of_the_highway_clip_is_accounted_for(graph, clip):
     assert set(results) <= set(expected)
     assert stats.failed == sum(stats.refused.values()) == stats.backwards == 0
     assert {(message.width, message.height, message.header.frame_id)
-            for message in scores} == {(*SIZE, 'camera')}
+            for message in scores} == {(*SIZE, 'camera_optical')}
     assert results[-1] == expected[-1], 'the newest frame is never the one that is dropped'
 
 

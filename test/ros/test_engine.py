@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from road_anomaly_ros.perception import Pipeline, PipelineConfig
-from road_anomaly_ros.ros.engine import Engine, OutOfMemory, is_out_of_memory
+from road_anomaly_ros.perception import Pipeline, PipelineConfig, PipelineError
+from road_anomaly_ros.perception.refinements import REFINEMENTS
+from road_anomaly_ros.perception.registry import Entry, NoOptions
+from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory, is_out_of_memory
 
 IMAGE = np.full((24, 32, 3), 90, np.uint8)
 
@@ -164,3 +166,152 @@ def test_what_is_loaded_is_kept_out_of_garbage_collections_until_it_is_released(
     assert gc.get_freeze_count() == 0
     gc.collect()
     assert gone() is None
+
+
+class Tensors(Pipeline):
+    """A pipeline that cannot keep what it allocates for a batch."""
+
+    alive: list
+    faults = 1
+
+    def batch(self, images, *others):
+        room = torch.zeros(4)                   # in the frame of the error that is about to come
+        self.alive.append(weakref.ref(room))
+        if type(self).faults:
+            type(self).faults -= 1
+            raise no_memory()
+        return super().batch(images, *others)
+
+
+def gone(found):
+    return [ref() is None for ref in found]
+
+
+@pytest.mark.parametrize('faults', [1, 2, 3])
+def test_memory_is_given_back_when_nothing_of_the_failed_batch_is_held(monkeypatch, faults):
+    """Within `except` the traceback still holds its tensors: emptying would free nothing."""
+    kind = type('Case', (Tensors,), {'alive': [], 'faults': faults})
+    engine, seen = Engine(kind), []
+    engine.fallback_to_cpu = True
+    engine.load(PipelineConfig(segmenter='synthetic', device='cpu'), warm_up=False)
+    monkeypatch.setattr('road_anomaly_ros.ros.engine.relieve',
+                        lambda device: seen.append(gone(kind.alive)))
+    monkeypatch.setattr('road_anomaly_ros.perception.resources.relieve',
+                        lambda device: seen.append(gone(kind.alive)))
+    run(engine)
+    assert seen == [[True] * count for count in range(1, 1 + min(faults, 2))]
+    assert engine.recoveries == (faults > 1)
+
+
+def test_what_is_finished_before_the_device_gives_up_is_not_lost(engine, faulty):
+    faulty.faults[:] = [no_memory(), None, ValueError('bad'), no_memory()]
+    with pytest.raises(OutOfMemory) as caught:
+        run(engine, 4)
+    first, second = caught.value.results
+    assert first.stamp == 0.0 and str(second) == 'bad'
+    assert caught.value.chain.scorer == first.scorer
+
+
+def test_after_giving_up_it_says_that_there_is_no_model(engine, faulty):
+    faulty.faults[:] = [no_memory(), no_memory()]
+    with pytest.raises(OutOfMemory):
+        run(engine)
+    with pytest.raises(NotLoaded, match='expected a loaded model, there is none'):
+        run(engine)
+
+
+def test_a_cpu_that_cannot_take_over_is_a_clear_end(faulty):
+    def build(config):
+        if config.device == 'cpu' and faulty.built:
+            raise PipelineError('no weights any more')
+        return faulty(config)
+
+    engine = Engine(build)
+    engine.fallback_to_cpu = True
+    engine.load(PipelineConfig(segmenter='synthetic', device='cpu'), warm_up=False)
+    faulty.faults[:] = [no_memory(), no_memory()]
+    with pytest.raises(OutOfMemory, match='could not take over: no weights any more'):
+        run(engine)
+    assert not engine.loaded
+
+
+def test_out_of_memory_in_a_refinement_reaches_the_engine(engine, monkeypatch):
+    faults = [no_memory()]
+
+    def tight(score, context, options):
+        if faults:
+            raise faults.pop()
+        return score
+    tight.needs_segments = tight.needs_labels = False
+    monkeypatch.setitem(REFINEMENTS._entries, 'gaussian', Entry('gaussian', tight, NoOptions))
+    engine.reconfigure(engine.pipeline.config.replace({'refinements': 'gaussian'}))
+    _, (result,) = run(engine)
+    assert result.notes == () and not faults
+
+
+def test_what_is_wanted_while_the_model_loads_is_in_force_afterwards(faulty):
+    engine = Engine()
+
+    def build(config):
+        engine.check(config.replace({'scorer': 'msp'}))
+        engine.reconfigure(config.replace({'scorer': 'msp'}))
+        return faulty(config)
+
+    engine._build = build
+    engine.load(PipelineConfig(segmenter='synthetic', device='cpu'))
+    assert run(engine)[1][0].scorer == 'msp'
+
+
+def test_what_is_wanted_during_the_fallback_is_in_force_afterwards(faulty):
+    engine = Engine(faulty)
+    engine.fallback_to_cpu = True
+    config = PipelineConfig(segmenter='synthetic')
+    engine.load(config)
+
+    def build(config):
+        engine.reconfigure(PipelineConfig(segmenter='synthetic', scorer='msp'))
+        return faulty(config)
+
+    engine._build = build
+    faulty.faults[:] = [no_memory(), no_memory()]
+    run(engine)
+    assert run(engine)[1][0].scorer == 'msp'
+    assert engine.pipeline.config.device == 'cpu'
+
+
+def test_settings_that_prove_impossible_leave_those_before_and_are_told(faulty):
+    """While no model is loaded nobody can check them."""
+    engine = Engine()
+
+    def build(config):
+        engine.reconfigure(config.replace({'scorer': 'external'}))
+        return faulty(config)
+
+    engine._build = build
+    engine.load(PipelineConfig(segmenter='synthetic', scorer='rba', device='cpu'))
+    assert run(engine)[1][0].scorer == 'rba'
+    assert engine.refused.startswith("settings are not in force: scorer 'external' needs")
+    engine.reconfigure(engine.pipeline.config.replace({'scorer': 'msp'}))
+    assert run(engine)[1][0].scorer == 'msp' and engine.refused == ''
+
+
+def test_a_load_that_fails_holds_nothing(monkeypatch):
+    held, seen = [], []
+
+    class TooBig(Pipeline):
+        def warm_up(self, *size):
+            held.append(weakref.ref(self))
+            raise no_memory()
+
+    monkeypatch.setattr('road_anomaly_ros.ros.engine.relieve',
+                        lambda device: seen.append(gone(held)))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        Engine(TooBig).load(PipelineConfig(segmenter='synthetic', device='cpu'))
+    assert seen == [[True]]
+
+
+def test_a_release_lets_go_of_what_the_pipeline_holds(engine):
+    pipeline = engine.pipeline
+    engine.release()
+    with pytest.raises(PipelineError, match='released'):
+        pipeline(IMAGE)

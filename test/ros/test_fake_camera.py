@@ -31,10 +31,11 @@ def graph():
         yield found
 
 
-def camera(graph, stop=None, **values):
+def camera(graph, stop=None, remap=(), **values):
     values = {**SMALL, 'reliable': True, **values}
     return graph.add(FakeCamera(
         stop, context=graph.context, namespace=graph.namespace,
+        cli_args=['--ros-args', *(word for rule in remap for word in ('-r', rule))],
         parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
 
 
@@ -85,6 +86,16 @@ def test_frames_are_those_of_the_drive_with_calibration_and_truth(graph):
             values = np.frombuffer(message.data, dtype).reshape(48, 64)
             assert np.array_equal(values, getattr(view, name), equal_nan=True)
     assert stamp(pictures[0]) < stamp(pictures[1])
+
+
+@pytest.mark.parametrize(('rules', 'topic'), [
+    ((), 'image/compressed'), (('image:=cam/image_raw',), 'cam/image_raw/compressed'),
+    (('image:=cam/image_raw', 'image/compressed:=jpeg'), 'jpeg')])
+def test_compressed_pictures_follow_a_remapped_image(graph, rules, topic):
+    node = camera(graph, remap=rules)
+    names = {publisher.topic_name for publisher in node.publishers}
+    assert [name for name in names if 'compressed' in name or 'jpeg' in name] == [
+        f'{graph.namespace}/{topic}']
 
 
 def test_without_truth_there_are_no_truth_topics(graph):

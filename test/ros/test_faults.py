@@ -19,6 +19,8 @@ pytest.importorskip('rclpy', reason='no rclpy installed')
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from fuzzing import count, damage
+from rclpy.parameter import Parameter
 from ros_graph import Graph, header, image_message, send_until, values, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -28,7 +30,7 @@ from road_anomaly_ros.ros.engine import Engine
 from road_anomaly_ros.ros.worker import Frame
 
 # A quarter of the images and files is left as it was, so 20,000 and more are mutated.
-IMAGES, FILES, INFOS, CHAINED = 16_000, 3_000, 7_000, 300
+IMAGES, FILES, INFOS, CHAINED = count(16_000), count(3_000), count(7_000), count(300)
 LIMIT = 1 << 16                     # pixels; keeps what the mutations claim affordable
 ENCODINGS = ('rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', '8UC1', '8UC3', '8UC4', '16UC1',
              '16SC2', '32FC1', '32FC3', '64FC1', 'bayer_rggb8', 'bayer_bggr16', 'yuv422', 'nv12',
@@ -47,23 +49,6 @@ def graph():
 
 def bytes_of(data):
     return array.array('B', bytes(data))
-
-
-def damage(rng, raw):
-    """Cut, lengthen, flip or replace bytes."""
-    raw = bytearray(raw)
-    kind = rng.integers(6)
-    if kind == 0:
-        return raw[:rng.integers(len(raw) + 1)]
-    if kind == 1:
-        return raw + bytes(rng.integers(0, 256, rng.integers(1, 300), np.uint8))
-    if kind == 2:
-        return bytes(rng.integers(0, 256, len(raw), np.uint8))
-    if kind == 3:
-        return b''
-    for place in rng.integers(0, len(raw), rng.integers(1, 12)) if raw else ():
-        raw[place] = rng.integers(256)
-    return raw
 
 
 def mutated_image(rng):
@@ -410,3 +395,65 @@ def test_a_refinement_that_throws_is_named(graph):
         row for row in rows if row.level == DiagnosticStatus.WARN
         and 'refinement gaussian skipped: no room' in row.message], 'the name of the refinement')
     assert stats.processed > 0 and stats.failed == 0
+
+
+def test_frames_after_the_device_gave_up_are_counted_and_say_nothing_of_their_own(
+        graph, sick, capfd, monkeypatch):
+    kind, engine = sick
+    node = graph.anomaly_node(engine=engine)
+    monkeypatch.setattr(node, '_soon', lambda action: None)     # what would end this state
+    kind.faults[:] = [torch.cuda.OutOfMemoryError('CUDA out of memory')] * 2
+    for _ in range(5):
+        node._process([Frame('', image_message(), time.monotonic())])
+    stats = node.cameras[''].stats
+    assert (stats.processed, stats.failed, stats.dropped) == (0, 1, 4)
+    lines = capfd.readouterr().err
+    assert 'NoneType' not in lines and lines.count('no memory for one image') == 1
+
+
+def test_of_several_cameras_what_is_finished_is_sent_before_the_device_gives_up(
+        graph, sick, monkeypatch):
+    kind, engine = sick
+    node = graph.anomaly_node(engine=engine, cameras=['a', 'b', 'c'])
+    monkeypatch.setattr(node, '_soon', lambda action: None)
+    fault = torch.cuda.OutOfMemoryError('CUDA out of memory')
+    kind.faults[:] = [fault, None, fault]
+    refused = image_message()
+    refused.step = 5
+    frames = [Frame(name, message, time.monotonic()) for name, message in
+              (('a', image_message()), ('b', refused), ('c', image_message()))]
+    node._process(frames)
+    counts = {name: (camera.stats.processed, camera.stats.failed, sum(
+        camera.stats.refused.values())) for name, camera in node.cameras.items()}
+    assert counts == {'a': (1, 0, 0), 'b': (0, 0, 1), 'c': (0, 1, 0)}
+
+
+@pytest.mark.parametrize(('scorer', 'code'), [('msp', 'SUCCESS'), ('external', 'FAILURE')])
+def test_a_parameter_that_is_set_while_the_model_loads_counts(graph, scorer, code, capfd):
+    """Nothing is there yet that could refuse it; afterwards it is in force or the reason told."""
+    nodes = []
+
+    class Slow(Pipeline):
+        def warm_up(self, *size):
+            answer, = nodes[0].set_parameters([Parameter('scorer', value=scorer)])
+            assert answer.successful
+            super().warm_up(*size)
+
+    engine = Engine(Slow)
+    nodes.append(graph.anomaly_node(engine=engine, state='unconfigured', scorer='rba'))
+    assert nodes[0].trigger_configure().name == code
+    if code == 'FAILURE':
+        assert not engine.loaded
+        assert "cannot configure: scorer 'external' needs" in capfd.readouterr().err
+        return
+    nodes[0]._process([Frame('', image_message(), time.monotonic())])
+    assert engine.pipeline.chain.scorer == scorer
+
+
+def test_a_device_fault_is_shown_in_the_diagnostics(graph):
+    engine = Engine()
+    graph.anomaly_node(engine=engine, state='inactive')
+    engine.pipeline.resources.fail('accumulate', RuntimeError('no C compiler'))
+    rows = graph.diagnostics()
+    row = wait_for(lambda: [row for row in rows if 'device_faults' in values(row)], 'a report')[-1]
+    assert values(row)['device_faults'] == 'accumulate: no C compiler'

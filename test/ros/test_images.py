@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from road_anomaly_ros.ros import images
+from road_anomaly_ros.tools.encodings import ImageRefused
 
 HEADER = Header(frame_id='camera')
 HEADER.stamp.sec, HEADER.stamp.nanosec = 12, 500_000_000
@@ -39,6 +40,18 @@ def message(picture, encoding, padding=0, big=0):
 ])
 def test_common_encodings(encoding, picture, expected, padding):
     np.testing.assert_array_equal(images.to_array(message(picture, encoding, padding)), expected)
+
+
+@pytest.mark.parametrize(('data', 'layout', 'says'), [
+    (b'\0\0\0\1\x67rest', '', r"H\.264 or H\.265 video \(format ''\)"),
+    (b'\0\0\0\1\x67rest', 'h264', 'h264 video'), (b'anything', 'rgb8; hevc', 'hevc video'),
+    (b'\x12\0rest', 'av1', 'av1 video'),
+])
+def test_a_message_of_a_video_is_called_one(data, layout, says):
+    with pytest.raises(ImageRefused, match=f'expected a JPEG or PNG, got a piece of {says}'
+                       ) as refusal:
+        images.to_array(CompressedImage(format=layout, data=data))
+    assert refusal.value.reason == 'video' and 'republish' in str(refusal.value)
 
 
 @pytest.mark.parametrize(('big', 'kind'), [(0, '<u2'), (1, '>u2')])

@@ -289,6 +289,19 @@ def test_a_camera_that_dies_is_reported_and_the_other_goes_on(graph):
         'the other camera to be well')
 
 
+def test_a_camera_that_comes_back_goes_on(graph):
+    node = graph.anomaly_node(stale_after=0.5)
+    rows = graph.diagnostics()
+    stats = node.cameras[''].stats
+    publisher = graph.publisher(Image, 'image')
+    send_until(publisher, image_message, lambda: stats.processed, 'the first frames')
+    graph.client.destroy_publisher(publisher)
+    wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR], 'a report')
+    before = stats.processed
+    send_until(graph.publisher(Image, 'image'), image_message,
+               lambda: stats.processed > before + 2, 'frames of the camera that came back')
+
+
 @pytest.mark.parametrize('names', [['a/b'], ['9lives'], ['front', 'front'], ['front view']])
 def test_camera_names_that_make_no_topics_are_refused(graph, names):
     node = graph.anomaly_node(state='unconfigured', cameras=names)

@@ -360,7 +360,7 @@ def shared_memory_of(process):
         maps = Path('/proc', str(process), 'maps').read_text(encoding='utf-8')
     except OSError:                 # ended meanwhile
         return set()
-    return {Path(name) for name in re.findall(r'/dev/shm/fastdds_[0-9a-f]+(?=\n)', maps)}
+    return {Path(name) for name in re.findall(r'/dev/shm/fast(?:dds|rtps)_[0-9a-f]+(?=\n)', maps)}
 
 
 def test_a_wrong_parameter_at_start_is_one_line():

@@ -19,6 +19,7 @@ from rclpy.serialization import deserialize_message
 from ros_graph import Graph, image_message, send_until, wait_for
 from sensor_msgs.msg import CameraInfo, Image
 
+from road_anomaly_ros.ros import record_node
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.record_node import (
     Partial,
@@ -103,6 +104,16 @@ def test_nothing_recorded_leaves_nothing(graph, tmp_path):
     node.close()
     assert list(tmp_path.iterdir()) == []
     assert node.exit_code == 1
+
+
+def test_a_topic_that_nobody_publishes_is_pointed_out(graph, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(record_node, '_HINT_S', 0.5)
+    graph.publisher(Image, 'image', readers=0)
+    record(graph, tmp_path / 'drive', 'imgae')
+    name = graph.namespace
+    text = f'waits for {name}/imgae, which nobody publishes; did you mean {name}/image?'
+    said = []
+    wait_for(lambda: said.append(capfd.readouterr().err) or text in ''.join(said), text)
 
 
 def test_an_existing_bag_is_not_overwritten(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import struct
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ from road_anomaly_ros.ros.playback import Settings, message_class, plan, restamp
 from road_anomaly_ros.ros.replay_node import Replay, as_stored, checked
 from road_anomaly_ros.tools import bags
 
+import rclpy  # isort: skip
+
 IMAGE, COMPRESSED = bags.IMAGE, bags.COMPRESSED
 INFO = 'sensor_msgs/msg/CameraInfo'
 DIAGNOSTICS = 'diagnostic_msgs/msg/DiagnosticArray'
@@ -41,12 +44,13 @@ def graph():
 
 
 def play(graph, path, *, stop=None, rate=1.0, clock_hz=None, start_paused=False, wait_for=1,
-         **settings):
+         wait_node='', remap=(), **settings):
     """Start a replay that waits for one reader of its pictures."""
     return graph.add(Replay(
         str(path), Settings(**{'reliable': True, **settings}), rate=rate, clock_hz=clock_hz,
-        start_paused=start_paused, wait_for=wait_for, stop=stop, context=graph.context,
-        namespace=graph.namespace))
+        start_paused=start_paused, wait_for=wait_for, wait_node=wait_node, stop=stop,
+        context=graph.context, namespace=graph.namespace,
+        cli_args=['--ros-args', *(word for rule in remap for word in ('-r', rule))]))
 
 
 def pictures(count=4, height=24, width=32):
@@ -144,6 +148,30 @@ def test_a_bag_with_compressed_images_fills_the_compressed_topic(graph, tmp_path
     play(graph, tmp_path / 'drive')
     wait_for(lambda: found, 'a picture')
     assert found[0] == message
+
+
+def test_compressed_pictures_follow_a_remapped_image(graph, tmp_path, folder):
+    found = graph.collect(CompressedImage, 'cam/image_raw/compressed', RELIABLE)
+    play(graph, folder, fps=100.0, remap=['image:=cam/image_raw'])
+    wait_for(lambda: len(found) == 4, 'four pictures')
+    writer = bags.BagWriter(tmp_path / 'drive')
+    message = images.to_jpeg(pictures()[0], header(5.0), 90)
+    writer.write_raw('/cam/image/compressed', COMPRESSED, serialize_message(message), 5 * 10**9)
+    writer.close()
+    play(graph, tmp_path / 'drive', remap=['image:=cam/image_raw', '__node:=second'])
+    wait_for(lambda: len(found) == 5, 'that of the bag')
+
+
+def test_a_replay_waits_for_the_node_that_it_is_for(graph, folder):
+    seen = graph.collect(Image, 'image', RELIABLE)
+    node = play(graph, folder, fps=100.0, wait_node='late')
+    wait_for(lambda: node._stream.publishers[0].get_subscription_count(), 'another reader')
+    time.sleep(0.3)
+    assert not seen, 'what another node shows began without the one waited for'
+    found = []
+    late = graph.add(rclpy.create_node('late', context=graph.context, namespace=graph.namespace))
+    late.create_subscription(Image, 'image', found.append, RELIABLE)
+    wait_for(lambda: len(found) == 4, 'four pictures')
 
 
 def test_restamping_a_bag_changes_the_stamps_only(graph, tmp_path):
@@ -301,6 +329,23 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(tmp_path, folder):
     with pytest.raises(ValueError, match='no topic'):
         checked(str(tmp_path / 'drive'), Settings(topic='/nope'))
     checked(str(tmp_path / 'drive'), Settings())
+
+
+@pytest.mark.parametrize(('words', 'topics'), [
+    (('--topic', '/front/image_raw'), {'image', 'camera_info', '/front/status'}),
+    (('--map', '/front/status:=/status'), {'image', 'camera_info', '/status'}),
+    (('--only-camera',), {'image', 'camera_info'}),
+    (('--topic', '/front/image_raw', '--only-camera', '--map', '/front/status:=/status'),
+     {'image', 'camera_info', '/status'}),
+])
+def test_topics_of_a_bag_are_chosen_by_words(graph, tmp_path, words, topics):
+    make_bag(tmp_path / 'drive')
+    settings = replay.to_settings(arguments('drive', *words))
+    checked(str(tmp_path / 'drive'), settings)
+    node = play(graph, tmp_path / 'drive', **vars(settings))
+    names = {name if name.startswith('/') else f'{graph.namespace}/{name}' for name in topics}
+    own = {'/rosout', '/parameter_events'}
+    assert {publisher.topic_name for publisher in node.publishers} - own == names
 
 
 def test_resizing_a_bag_means_pictures(tmp_path):

@@ -133,6 +133,19 @@ def test_one_image_makes_a_picture_and_no_video(tmp_path):
     assert picture.shape == (*SIZE, 3)
 
 
+def test_a_folder_of_pictures_gives_a_picture_for_each(tmp_path):
+    (tmp_path / 'in').mkdir()
+    names = ('a.png', 'b.jpg', 'b.png', 'c.tif')
+    for index, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / 'in' / name), scene(index)[..., ::-1])
+    assert run(tmp_path / 'in', tmp_path / 'out', '--no-video') == 0
+    overlays = tmp_path / 'out' / 'overlays'
+    assert sorted(path.name for path in overlays.iterdir()) == [
+        'a.jpg', 'b.jpg', 'b.png.jpg', 'c.jpg']
+    assert cv2.imread(str(overlays / 'a.jpg')).shape == (*SIZE, 3)
+    assert 'overlays' in summary(tmp_path / 'out')['outputs']
+
+
 def test_images_of_many_sizes_share_one_video(tmp_path):
     (tmp_path / 'in').mkdir()
     sizes = [(48, 64), (1, 1), (97, 31), (30, 200)]

@@ -174,6 +174,18 @@ def test_damaged_images_of_a_folder_are_counted_and_left_out(tmp_path):
         list(open_source(tmp_path / '1.jpg'))
 
 
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    cv2.imwrite(str(tmp_path / 'a.png'), picture(0))
+    assert len(list(open_source('~/a.png'))) == 1 and len(list(open_source('~'))) == 1
+
+
+def test_a_recording_that_was_cut_off_is_pointed_to(tmp_path):
+    write_bag(tmp_path / '.drive.partial' / 'drive', 2, 'mcap')
+    with pytest.raises(ValueError, match=r'cut off lies in .*drive\.partial/drive'):
+        open_source(tmp_path / 'drive')
+
+
 def test_missing_paths_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match='found nothing at'):
         open_source(tmp_path / 'absent.mp4')
@@ -221,6 +233,45 @@ def test_bag_with_compressed_images_and_some_that_are_damaged(tmp_path):
     assert [frame.stamp_ns for frame in frames] == [1, 4]
     np.testing.assert_array_equal(frames[0].image, picture(3))
     assert source.refused == {'undecodable': 3}
+
+
+@pytest.mark.parametrize('encoding', ['16UC1', '32FC1', '16UC1; compressedDepth png',
+                                      '16UC1; png compressed '])
+def test_depth_is_no_photograph(tmp_path, encoding):
+    depth = np.full(SIZE, 1500, np.uint16)
+    writer = BagWriter(tmp_path / 'bag')
+    if ';' in encoding:
+        png = cv2.imencode('.png', depth)[1].reshape(-1)
+        writer.write('/depth', COMPRESSED, compressed_message(
+            png, encoding, stamp_ns=1, frame_id='front'), 1)
+    else:
+        array = depth if encoding == '16UC1' else depth.astype(np.float32)
+        writer.write('/depth', IMAGE, image_message(
+            array, encoding, stamp_ns=1, frame_id='front'), 1)
+    writer.close()
+    with pytest.raises(ValueError, match=r'expected a photograph.*this bag has none'):
+        open_source(tmp_path / 'bag')
+    both = BagWriter(tmp_path / 'both')
+    reader = BagReader(tmp_path / 'bag')
+    for record in reader.records():
+        both.write_raw(record.topic, record.kind, record.data, 1)
+    message = image_message(picture(0), 'rgb8', stamp_ns=1, frame_id='front')
+    both.write('/color', IMAGE, message, 1)
+    both.close()
+    assert open_source(tmp_path / 'both').topic == '/color'
+    with pytest.raises(ValueError, match=r"/depth: expected a photograph.*it has \['/color'\]"):
+        open_source(tmp_path / 'both', topic='/depth')
+
+
+def test_depth_among_pictures_is_counted(tmp_path):
+    writer = BagWriter(tmp_path / 'bag')
+    for stamp, (array, encoding) in enumerate([
+            (picture(0), 'rgb8'), (np.full(SIZE, 1500, np.uint16), '16UC1')], start=1):
+        writer.write('/image', IMAGE, image_message(
+            array, encoding, stamp_ns=stamp, frame_id='front'), stamp)
+    writer.close()
+    source = open_source(tmp_path / 'bag')
+    assert len(list(source)) == 1 and source.left_out == {'encoding': ['1']}
 
 
 def test_the_topic_is_chosen_or_the_only_one(tmp_path):

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -248,10 +249,24 @@ def test_windows_become_examples_of_their_own():
     assert [(piece.shape, int(piece.sum())) for _, piece in found] == [((8, 8), 0), ((8, 8), 64)]
 
 
-def test_best_f1_by_hand():
+class Scored(list):
+    """A cache of examples whose output is their score already."""
+
+    def examples(self, number: int):
+        score, mask = self[number]
+        yield head_features.Example(types.SimpleNamespace(score=torch.tensor([score])),
+                                    torch.tensor([mask]))
+
+
+def test_figures_by_hand(tmp_path, monkeypatch):
+    """Two images of one row; 255 counts nowhere, and at a stride of 2 every second pixel only."""
+    monkeypatch.setattr(head_trainer.scorers, 'evaluate', lambda output, kind, options: output)
+    cache = Scored([([0.9, 0.8, 0.7, 0.8], [1, 1, 255, 0]), ([0.3, 0.1], [1, 0])])
     score = np.array([0.9, 0.8, 0.8, 0.3, 0.1], np.float32)
-    truth = np.array([True, True, False, True, False])
-    curve = head_trainer.pixel_curve(score, truth)
-    found = head_trainer.figures(curve, score, truth)
+    found = head_trainer.measure(tmp_path, 'head_v2', cache, stride=1)
     assert found['F1'] == pytest.approx(6 / 7)
     assert ((score > found['threshold']) == [True, True, True, True, False]).all()
+    assert found['AP'] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert found['FPR95'] == 0.5
+    with pytest.warns(UserWarning, match='anomalies and known'):
+        assert np.isnan(head_trainer.measure(tmp_path, 'head_v2', cache)['AP'])

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Learning rate, curriculum, averaged weights and the orthogonal updates."""
+"""Learning rate, averaged weights and the orthogonal updates."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from torch import nn
 from road_anomaly_ros.training import optimizer, schedule
 
 
-@pytest.mark.parametrize('step, rate', [
-    (0, .25), (3, 1.0), (51, .505), (99, .01),
+@pytest.mark.parametrize(('step', 'rate'), [
+    (0, .005), (99, .5), (199, 1), (799, 1), (800, 1), (900, .505), (999, .01 + .99 / 200),
 ])
 def test_rate(step, rate):
-    assert schedule.rate_at(step, 100, peak=1.0, warm=.04, floor=.01) == pytest.approx(rate)
+    assert schedule.rate_at(step, 1000, peak=1.0, fall=200, floor=.01) == pytest.approx(rate)
 
 
-def test_curriculum_grows_to_the_frame():
-    curriculum = schedule.stages((352, 480), 8)
-    sizes = [schedule.spec_at(curriculum, step, 100).size for step in (0, 39, 40, 74, 75, 99)]
-    assert sizes == [(192, 256)] * 2 + [(256, 352)] * 2 + [(320, 448)] * 2
-    assert [stage.spec.share(2).batch for stage in curriculum] == [6, 4, 3]
-    assert curriculum[-1].spec.share(100).batch == 1
+def test_rate_does_not_know_the_end_before_the_fall():
+    short, long = ([schedule.rate_at(step, steps, peak=.002, fall=100) for step in range(1000)]
+                   for steps in (600, 1000))
+    assert short[:501] == long[:501]
+    assert short[501] < long[501]
 
 
 def test_average():
@@ -54,11 +53,22 @@ def test_update_has_the_size_of_an_adam_step():
 
 
 def test_every_weight_is_optimised_once():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
+    model = nn.ModuleDict({'_backbone': nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+                           'decoder': nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)),
+                           'queries': nn.Embedding(2, 4), 'level_embed': nn.Embedding(3, 4)})
     parts = optimizer.make_optimizers(model, rate=.1, decay=.5)
     groups = [group for part in parts for group in part.param_groups]
     owned = [weight for group in groups for weight in group['params']]
     assert sorted(map(id, owned)) == sorted(map(id, model.parameters()))
-    assert [group['weight_decay'] for group in groups] == [.5, .5, 0]
+    settings = {id(weight): (group['weight_decay'], group['share'])
+                for group in groups for weight in group['params']}
+    found = {name: settings[id(weight)] for name, weight in model.named_parameters()}
+    assert found == {
+        '_backbone.0.weight': (.5, .2), '_backbone.0.bias': (0, .2),
+        '_backbone.1.weight': (0, .2), '_backbone.1.bias': (0, .2),
+        'decoder.0.weight': (.5, 2), 'decoder.0.bias': (0, 1), 'decoder.1.weight': (.5, 1),
+        'decoder.1.bias': (0, 1), 'queries.weight': (0, 1), 'level_embed.weight': (0, 1)}
+    assert [type(part).__name__ for part in parts] == ['Muon', 'AdamW']
+    assert parts[0].param_groups[0]['params'] == [model['decoder'][0].weight]
     optimizer.set_rate(parts, .01)
-    assert [group['lr'] for group in groups] == [.02, .01, .01]
+    assert [group['lr'] for group in groups] == pytest.approx([.02, .01, .002, .002, .01])

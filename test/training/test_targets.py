@@ -9,65 +9,62 @@ import math
 import pytest
 import torch
 
-from road_anomaly_ros.training import targets
+from road_anomaly_ros.training import label_sets, targets
 
-LN2, LN3 = math.log(2), math.log(3)
-
-
-def entropy(share: float) -> float:
-    return -share * math.log(share) - (1 - share) * math.log(1 - share)
+LN2, LN19, LN20 = math.log(2), math.log(19), math.log(20)
+IGNORE = label_sets.IGNORE
+STRUCTURE = label_sets.CODES['structure']               # building (2) or wall (3)
 
 
-def plane(first: int, second: int | None = None, share: int = 255) -> torch.Tensor:
-    """Labels [1,3,1,1] of one pixel."""
-    second = first if second is None else second
-    return torch.tensor([first, second, share], dtype=torch.uint8).view(1, 3, 1, 1)
+def loss(weights=None) -> targets.SegmentationLoss:
+    return targets.SegmentationLoss(torch.ones(19) if weights is None else weights)
 
 
-def terms(logits: list[float], labels: torch.Tensor, weights=(1.0, 1.0)) -> dict[str, float]:
-    truth, hard = targets.blended_targets(labels, 2)
-    found = targets.mask_losses(torch.tensor(logits).view(1, 2, 1, 1), truth, hard,
-                                torch.tensor(weights))
+def logits(**certain: float) -> torch.Tensor:
+    """Mask logits [1,19,1,1]: 0, or -40 beside those that are named, as in c3=40."""
+    values = torch.full((19,), -40. if certain else 0.)
+    for name, value in certain.items():
+        values[int(name[1:])] = value
+    return values.view(1, 19, 1, 1)
+
+
+def terms(values: torch.Tensor, code: int, unknown: bool = False) -> dict[str, float]:
+    plane = torch.full((1, 1, 1), code)
+    found = loss()._mask_losses(values, plane, torch.full((1, 1, 1), unknown), dice=True)
     return {name: value.item() for name, value in found.items()}
 
 
-@pytest.mark.parametrize('labels, truth, hard', [
-    (plane(0), [1, 0], 0),
-    (plane(1), [0, 1], 1),
-    (plane(255), [0, 0], 255),
-    (plane(0, 1, 102), [.16, .36], 255),
-    (plane(1, 1, 102), [0, 1], 1),
-    (plane(0, 255, 102), [0, 0], 255),
-])
-def test_blended_targets(labels, truth, hard):
-    soft, hard_found = targets.blended_targets(labels, 2)
-    assert soft.flatten().tolist() == pytest.approx(truth)
-    assert hard_found.item() == hard
-
-
-@pytest.mark.parametrize('logits, labels, expected', [
-    # even logits: ln K, two logistic losses of ln 2, Dice 1 - (2 * .5 + 1) / (.5 + 1 + 1)
-    ([0., 0.], plane(0), {'pixel': LN2, 'binary': 2 * LN2, 'dice': .2}),
+@pytest.mark.parametrize(('values', 'code', 'unknown', 'expected'), [
+    # even logits: ln K, K logistic losses of ln 2, Dice 1 - (2 * .5 + 1) / (.5 + 1 + 1)
+    (logits(), 0, False, {'pixel': LN19, 'binary': 19 * LN2, 'dice': .2}),
     # certain and right, certain and wrong
-    ([40., -40.], plane(0), {'pixel': 0, 'binary': 0, 'dice': 0}),
-    ([-40., 40.], plane(0), {'pixel': 80, 'binary': 80, 'dice': .5}),
+    (logits(c0=40.), 0, False, {'pixel': 0, 'binary': 0, 'dice': 0}),
+    (logits(c1=40.), 0, False, {'pixel': 80, 'binary': 80, 'dice': .5}),
     # nothing known: nothing learned
-    ([3., -1.], plane(255), {'pixel': 0, 'binary': 0, 'dice': 0}),
-    # two fifths and three fifths: no hard label, targets .16 and .36, which these logits meet
-    ([math.log(.16 / .84), math.log(.36 / .64)], plane(0, 1, 102),
-     {'pixel': 0, 'binary': entropy(.16) + entropy(.36)}),
+    (logits(c1=3.), IGNORE, False, {'pixel': 0, 'binary': 0, 'dice': 0}),
+    # known to be of no class: every query is to stay away
+    (logits(), IGNORE, True, {'pixel': 0, 'binary': 19 * LN2, 'dice': 0}),
+    (logits(c7=40.), IGNORE, True, {'pixel': 0, 'binary': 40, 'dice': 0}),
+    # one of two classes: their sum is learned, neither of the two is judged alone
+    (logits(), STRUCTURE, False, {'pixel': LN19 - LN2, 'binary': 17 * LN2, 'dice': 0}),
+    (logits(c2=40.), STRUCTURE, False, {'pixel': 0, 'binary': 0, 'dice': 0}),
+    (logits(c3=40.), STRUCTURE, False, {'pixel': 0, 'binary': 0, 'dice': 0}),
+    (logits(c0=40.), STRUCTURE, False, {'pixel': 80 - LN2, 'binary': 40, 'dice': 0}),
 ])
-def test_mask_losses(logits, labels, expected):
-    found = terms(logits, labels)
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+def test_mask_losses(values, code, unknown, expected):
+    assert terms(values, code, unknown) == pytest.approx(expected, abs=1e-4)
 
 
 def test_class_weights_scale_the_pixel_term_only_relatively():
-    labels = torch.cat([plane(0), plane(1)], 3)
-    truth, hard = targets.blended_targets(labels, 2)
-    logits = torch.tensor([[0., -40.], [0., 40.]]).view(1, 2, 1, 2)
-    found = targets.mask_losses(logits, truth, hard, torch.tensor([3., 1.]))
-    assert found['pixel'].item() == pytest.approx(3 * LN2 / 4)
+    weights = torch.ones(19)
+    weights[0] = 3
+    values = torch.cat([logits(), logits(c1=40.)], 3)
+    codes = torch.tensor([[[0, 1]]])
+    assert loss(weights)._pixel(values, codes).item() == pytest.approx(3 * LN19 / 4)
+    # A pixel of several classes counts as one.
+    codes = torch.tensor([[[0, STRUCTURE]]])
+    found = loss(weights)._pixel(torch.cat([logits(), logits(c2=40.)], 3), codes).item()
+    assert found == pytest.approx(3 * LN19 / 4)
 
 
 def test_class_weights():
@@ -77,22 +74,49 @@ def test_class_weights():
 
 
 def test_presence():
-    labels = torch.tensor([[[0] * 4, [1] * 3 + [255]]])
-    present = targets.present_classes(labels, 2)
-    assert present.tolist() == [[True, False]]
-    assert targets.presence_loss(torch.zeros(1, 2, 3), present).item() == pytest.approx(LN3)
-    said = torch.tensor([[[40., 0, 0], [0, 0, 40.]]])
-    assert targets.presence_loss(said, present).item() == pytest.approx(0, abs=1e-6)
-    assert targets.presence_loss(said.flip(2), present).item() == pytest.approx(40)
+    codes = torch.tensor([[[0] * 4, [1] * 3 + [IGNORE]]])
+    present = loss()._present(codes)
+    assert present.tolist() == [[True] + [False] * 18]
+    assert targets._presence_loss(torch.zeros(1, 19, 20), present).item() == pytest.approx(LN20)
+    said = torch.zeros(1, 19, 20)
+    said[0, 0, 0] = 40
+    said[0, 1:, 19] = 40
+    assert targets._presence_loss(said, present).item() == pytest.approx(0, abs=1e-6)
+    assert targets._presence_loss(said.roll(1, 2), present).item() == pytest.approx(40, abs=1e-4)
 
 
 def test_whole_loss_is_the_weighted_sum_and_counts_earlier_layers():
-    labels = plane(0).expand(1, 3, 2, 2)
-    output = torch.zeros(1, 2, 3), torch.zeros(1, 2, 1, 1)
+    codes, unknown = torch.zeros(1, 2, 2, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=bool)
+    output = torch.zeros(1, 19, 20), torch.zeros(1, 19, 1, 1)
     dice = 1 - (2 * 2 + 1) / (2 + 4 + 1)
-    last = LN2 + 2 * LN2 + dice + .3 * LN3
-    found = targets.segmentation_loss(*output, labels, torch.ones(2)).item()
-    assert found == pytest.approx(last)
+    last = LN19 + 19 * LN2 + dice + .3 * LN20
+    assert loss()(*output, codes, unknown).item() == pytest.approx(last)
     layer = {'class_queries_logits': output[0], 'masks_queries_logits': output[1]}
-    found = targets.segmentation_loss(*output, labels, torch.ones(2), auxiliary=[layer, layer])
-    assert found.item() == pytest.approx(last + .4 * (3 * LN2 + .3 * LN3))
+    found = loss()(*output, codes, unknown, auxiliary=[layer, layer])
+    assert found.item() == pytest.approx(last + .3 * (LN19 + 19 * LN2 + .3 * LN20))
+
+
+def anomaly(values, truth, weights=None) -> float:
+    truth = torch.tensor([truth], dtype=torch.uint8)
+    weights = torch.ones(truth.shape) if weights is None else torch.tensor([weights])
+    return targets.anomaly_loss(torch.tensor([values]), truth, weights.half()).item()
+
+
+@pytest.mark.parametrize(('values', 'truth', 'weights', 'expected'), [
+    # strange pixels count three times; the worst normal one counts 0.3 once more
+    ([[0., 0.], [0., 0.]], [[0, 0], [0, 1]], None, (3 + 3) * LN2 / 4 + .3 * LN2),
+    ([[0., 0.], [0., 0.]], [[0, 0], [0, 1]], [[1., 1.], [1., 2.]], (3 + 6) * LN2 / 4 + .3 * LN2),
+    ([[-40., -40.], [-40., 5.]], [[0, 0], [0, 0]], None,
+     (1 / 4 + .3) * math.log1p(math.exp(5))),
+    ([[-40., 40.]], [[0, 1]], None, 0),
+    ([[0., 9.]], [[0, IGNORE]], None, 1.3 * LN2),
+    ([[0., 0.]], [[1, 1]], None, 3 * LN2),
+    ([[3., 3.]], [[IGNORE, IGNORE]], None, 0),
+])
+def test_anomaly_loss(values, truth, weights, expected):
+    assert anomaly(values, truth, weights) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_logit_is_judged_at_the_size_of_the_truth():
+    assert anomaly([[40.]], [[1, 1], [1, 1]]) == pytest.approx(0, abs=1e-6)
+    assert anomaly([[-40., 40.]], [[0, 0, 1, 1]] * 2) == pytest.approx(0, abs=1e-3)

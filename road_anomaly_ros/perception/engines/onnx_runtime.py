@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception import heads
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.engines import GRAPH, METADATA
-from road_anomaly_ros.perception.segmenters._mask2former import Constants, PerSize, RawOutput
-from road_anomaly_ros.perception.weights import reason
+from road_anomaly_ros.perception.engines.base import Constants, PerSize, RawOutput
+from road_anomaly_ros.perception.weights import reason, weights_digest
 
 try:
     import onnxruntime
@@ -36,12 +35,15 @@ class OnnxNetwork:
 
     feature_maps = ('pixel_decoder', 'two_scales')
 
-    def __init__(self, folder: Path) -> None:
-        """Load `folder`/model.onnx; PipelineError for one of other weights or a damaged one."""
-        path = folder / GRAPH
+    def __init__(self, folder: Path, graph: Path | None = None) -> None:
+        """Load `graph` or `folder`/model.onnx, made of the weights in `folder`.
+
+        PipelineError for a graph of other weights or a damaged one.
+        """
+        path = graph or folder / GRAPH
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
+        options.log_severity_level = 4      # what fails is raised
         # Threads that wait by turning would keep the cores from the dense pass.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
@@ -54,7 +56,7 @@ class OnnxNetwork:
         except Exception as error:          # onnxruntime raises types of its own
             raise PipelineError(f'{path} could not be loaded: {reason(error)}; make it anew with '
                                 'road-anomaly export, or set engine to torch') from None
-        if digest != heads.weights_digest(folder):
+        if digest != weights_digest(folder):
             raise PipelineError(f'{path} was made of other weights than those beside it; make it '
                                 'anew with road-anomaly export, or set engine to torch')
         self._constants = PerSize(self._make_constants)

@@ -4,15 +4,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
+from road_anomaly_ros.remarks import Remark
+
 FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz'}
 
 Array = Any
+UNCACHED = Remark('compiled loops cannot be kept, so that every start compiles them anew, some '
+                  'half a minute: set NUMBA_CACHE_DIR to a folder that can be written')
 
 
 def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -26,6 +31,7 @@ def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..
         try:
             return numba.njit(cache=True, **flags)(function)  # type: ignore[no-any-return]
         except RuntimeError:  # no folder where compiled code may be kept
+            warnings.warn(UNCACHED, stacklevel=1)
             return numba.njit(**flags)(function)  # type: ignore[no-any-return]
 
     return compile_it

@@ -1,6 +1,9 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Anomaly heads as scores: trained on pasted objects, after the segmenter or together with it."""
+"""Anomaly heads as scores, trained on pasted objects.
+
+The segmenter stays as it is (V1, V2) or is trained with them (V3).
+"""
 
 from __future__ import annotations
 

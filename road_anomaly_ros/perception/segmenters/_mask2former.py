@@ -9,9 +9,7 @@ alone is computed once, batch norms are folded into the convolutions, no attenti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,40 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from road_anomaly_ros.perception.engines.base import Constants, PerSize, RawOutput, Size
+
 _LEVELS = 3
-_KEPT_SIZES = 4
 # The convolutions of a block and the norms behind them, by the attribute that tells the block.
 _PAIRS = {'convolution': (('convolution', 'normalization'),), 'conv_stem': (('conv_stem', 'bn1'),),
           'conv_pwl': (('conv_pw', 'bn1'), ('conv_dw', 'bn2'), ('conv_pwl', 'bn3')),
           'conv_dw': (('conv_dw', 'bn1'), ('conv_pw', 'bn2'))}
 
-Size = tuple[int, int]
 Branches = Sequence[tuple[nn.MultiheadAttention, int]]
-
-
-@dataclass(frozen=True)
-class RawOutput:
-    """What the network says about a batch; the mask features are those the masks are made of."""
-
-    class_logits: torch.Tensor              # [B, Q, K+1]
-    mask_logits: torch.Tensor               # [B, Q, h, w]
-    mask_features: torch.Tensor             # [B, C, h, w]
-    stages: Sequence[torch.Tensor]          # [B, C', h', w'] of the backbone, fine to coarse
-
-
-class PerSize:
-    """Keeps what depends on sizes and device only, for the last few of them."""
-
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
-        self._kept: dict[Any, Any] = {}
-
-    def __call__(self, *key: Any) -> Any:
-        if key not in self._kept:
-            while len(self._kept) >= _KEPT_SIZES:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = self._make(*key)
-        return self._kept[key]
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
@@ -159,53 +132,6 @@ class PixelDecoder(nn.Module):
             finest = output(side + F.interpolate(finest, size=side.shape[-2:], mode='bilinear',
                                                  align_corners=False))
         return finest
-
-
-@dataclass(frozen=True)
-class Constants:
-    """What depends on the sizes of the three levels alone, coarse to fine.
-
-    `places` [1,N,C] are the sine embeddings of each level's cells, `scale` [L,2,1,1] and
-    `reference` [1,2,1,N] map the offsets of the deformable attention to -1 .. 1.
-    """
-
-    places: Sequence[torch.Tensor]
-    scale: torch.Tensor
-    reference: torch.Tensor
-
-    @classmethod
-    def of(cls, sizes: Sequence[Size], channels: int, device: torch.device) -> Constants:
-        """Return those of levels of `sizes` (h, w), coarse to fine, with `channels` each."""
-        scale = torch.tensor([[2 / width, 2 / height] for height, width in sizes], device=device)
-        centres = torch.cat([_centres(size, device) for size in sizes], dim=1)
-        return cls([_sine(size, channels, device) for size in sizes], scale[..., None, None],
-                   centres[None, :, None] * 2 - 1)
-
-
-def _sine(size: Size, channels: int, device: torch.device) -> torch.Tensor:
-    """Return the sine embedding of the cells of a map as tokens [1,N,C] (DETR, appendix A.4).
-
-    Half of the channels tell the row, half the column, each counted from 1 to 2 pi at the end.
-    """
-    half = channels // 2
-    order = torch.arange(half, device=device, dtype=torch.float32)
-    period = 10000 ** (2 * torch.div(order, 2, rounding_mode='floor') / half)
-    parts = []
-    for length in size:
-        along = torch.arange(1, length + 1, device=device, dtype=torch.float32)
-        angle = (along / (length + 1e-6) * (2 * math.pi))[:, None] / period
-        waves = torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], 2).flatten(1)
-        parts.append(waves)
-    rows, columns = parts
-    grid = [rows[:, None].expand(-1, size[1], -1), columns[None].expand(size[0], -1, -1)]
-    return torch.cat(grid, 2).flatten(0, 1)[None]
-
-
-def _centres(size: Size, device: torch.device) -> torch.Tensor:
-    """Return x and y of the cell centres in 0 .. 1, [2, h*w]."""
-    y, x = torch.meshgrid(*((torch.arange(length, device=device) + 0.5) / length
-                            for length in size), indexing='ij')
-    return torch.stack([x.flatten(), y.flatten()])
 
 
 class MaskedAttention(nn.Module):
@@ -329,13 +255,16 @@ def masked_branches(layer: Any) -> Branches:
 
 
 class Network(nn.Module):
-    """The whole forward pass over a loaded `Mask2FormerForUniversalSegmentation`."""
+    """The whole forward pass over a loaded `Mask2FormerForUniversalSegmentation`.
 
-    def __init__(self, model: Any,
-                 branches: Callable[[Any], Branches] = masked_branches) -> None:
+    `folded` changes the model: its batch norms become part of its convolutions.
+    """
+
+    def __init__(self, model: Any, branches: Callable[[Any], Branches] = masked_branches, *,
+                 folded: bool = True) -> None:
         super().__init__()
         pixels = model.model.pixel_level_module
-        self.backbone = fold_batch_norms(pixels.encoder)
+        self.backbone = fold_batch_norms(pixels.encoder) if folded else pixels.encoder
         self.pixel_decoder = PixelDecoder(pixels.decoder)
         self.query_decoder = QueryDecoder(
             model.model.transformer_module, model.class_predictor, branches)

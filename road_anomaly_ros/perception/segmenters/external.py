@@ -17,6 +17,7 @@ from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import LabelSet, MapOutput
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import check_image
+from road_anomaly_ros.perception.weights import reason
 
 SOURCE = 'any method outside'
 NEEDS = 'an anomaly map per image'
@@ -89,8 +90,8 @@ def read_map(path: str | Path) -> np.ndarray:
             values = np.load(path, allow_pickle=False)
         else:
             values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except (OSError, ValueError, IndexError) as error:
-        raise ValueError(f'{path} could not be read as an anomaly map: {error}') from None
+    except Exception as error:          # readers of npy, zip, ... raise their own types
+        raise ValueError(f'{path} could not be read as an anomaly map: {reason(error)}') from None
     values = np.squeeze(values) if isinstance(values, np.ndarray) else values
     if not isinstance(values, np.ndarray) or values.ndim != 2:
         raise ValueError(f'{path}: expected an anomaly map of one channel (npy, npz, grey image)')

@@ -151,25 +151,31 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
             num_queries=int(stored.get('num_queries', 0)), model_dir=directory,
             preprocessing=preprocessing, device=device, precision=precision,
             features=options.features, feature_maps=OnnxNetwork.feature_maps)
-    from transformers import Mask2FormerForUniversalSegmentation
-    if _backbones.needed(read_config(directory)):
-        _backbones.register()
-    network = load_pretrained(Mask2FormerForUniversalSegmentation, directory)
+    network = read_model(directory)
     return MaskSegmenter(
         Network(network), labels=labels_of(network.config, directory),
         num_queries=network.config.num_queries, model_dir=directory, preprocessing=preprocessing,
         device=device, precision=precision, features=options.features)
 
 
+def read_model(directory: Path) -> Any:
+    """Return the model of transformers in a directory; PipelineError where it is none."""
+    from transformers import Mask2FormerForUniversalSegmentation
+    if _backbones.needed(read_config(directory)):
+        _backbones.register()
+    return load_pretrained(Mask2FormerForUniversalSegmentation, directory)
+
+
 def _through_graph(directory: Path, device: torch.device, precision: torch.dtype,
                    options: Options) -> bool:
-    """Tell whether an exported graph computes the network; PipelineError if asked in vain."""
+    """Tell whether a graph computes the network; PipelineError where it must and cannot."""
     fits = device.type == 'cpu' and precision == torch.float32 and options.features in (
         'none', *OnnxNetwork.feature_maps)
     if options.engine == 'onnxruntime' and not fits:
-        raise PipelineError('engine onnxruntime computes in float32 on the CPU, without the '
-                            f'features {options.features!r}; set device to cpu and precision to '
-                            'float32, or engine to torch')
+        raise PipelineError('engine onnxruntime computes in float32 on the CPU and hands on '
+                            f'{list(OnnxNetwork.feature_maps)} alone; set device to cpu, '
+                            'precision to float32 and features to one of these or none, or '
+                            'engine to torch')
     problem = unusable(directory)
     if options.engine == 'onnxruntime' and problem:
         raise PipelineError(f'engine onnxruntime: {problem}, or set engine to torch')

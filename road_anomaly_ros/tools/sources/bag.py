@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
-from road_anomaly_ros.tools.encodings import ImageRefused, decode_compressed, decode_image
+from road_anomaly_ros.tools.encodings import (
+    ImageRefused,
+    check_photograph,
+    decode_compressed,
+    decode_image,
+)
 from road_anomaly_ros.tools.salvage import Record
 from road_anomaly_ros.tools.sources.base import Frame, Source
 
@@ -39,12 +44,32 @@ class BagSource(Source):
         if not found:
             raise ValueError(f'{path}: expected a topic with images, found only '
                              f'{sorted({kind for _, kind in self._reader.counts})}')
-        if topic is None and len(found) > 1:
-            raise ValueError(f'{path}: expected a choice between {len(found)} image topics; '
-                             f'add --topic with one of {found}')
         if topic is not None and topic not in found:
             raise ValueError(f'{path}: no image topic {topic!r}; choose one of {found}')
-        return topic or found[0]
+        refusals = {name: self._refusal(name) for name in found}
+        photographs = [name for name in found if not refusals[name]]
+        if topic is None and len(photographs) > 1:
+            raise ValueError(f'{path}: expected a choice between {len(photographs)} image topics; '
+                             f'add --topic with one of {photographs}')
+        chosen = topic or (photographs or found)[0]
+        if refusals[chosen]:
+            others = f'it has {photographs}' if photographs else 'this bag has none'
+            raise ValueError(f'{path}: {chosen}: {refusals[chosen]}; {others}')
+        return chosen
+
+    def _refusal(self, topic: str) -> str:
+        """Return why the first message of a topic is no photograph, '' where it may be one."""
+        for record in self._reader.records([topic]):
+            try:
+                message = self._reader.decode(record)
+                check_photograph(getattr(message, 'encoding', '') or getattr(
+                    message, 'format', ''))
+            except ImageRefused as refusal:
+                return str(refusal)
+            except ValueError:          # damaged; the next one may tell
+                continue
+            return ''
+        return ''
 
     def _rate(self) -> float | None:
         stamps = []
@@ -68,8 +93,10 @@ class BagSource(Source):
     def _frame(self, record: Record, name: str) -> Frame:
         message = self._reader.decode(record)
         if record.kind.endswith('CompressedImage'):
+            check_photograph(message.format)
             image = decode_compressed(message.data, message.format)
         else:
+            check_photograph(message.encoding)
             image = decode_image(message)
         stamp = message.header.stamp
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec

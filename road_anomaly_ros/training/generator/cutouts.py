@@ -24,21 +24,21 @@ Cutout = tuple[np.ndarray, np.ndarray]              # RGB uint8 [h,w,3], alpha f
 
 
 class FolderCutouts:
-    """RGBA PNG files; the name without its trailing number is the kind."""
+    """RGBA PNG or WebP files, also in folders below, one per kind.
+
+    The kind is the folder, or at the top the name without its trailing number.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.paths = sorted(path for path in Path(folder).rglob('*')
-                            if path.suffix.lower() in ('.png', '.webp'))
-        if not self.paths:
-            raise ValueError(f'{folder}: expected RGBA cut-outs (PNG or WebP), found none')
+        self._folder, self.paths = Path(folder), cutout_files(Path(folder))
         self._read = functools.lru_cache(maxsize=2048)(self._load)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """Return the file's stem."""
-        return self.paths[index].stem
+        """Return the file's path below the folder, without its ending."""
+        return self.paths[index].relative_to(self._folder).with_suffix('').as_posix()
 
     def __getitem__(self, index: int) -> Cutout:
         """Return colours and alpha of one cut-out; ValueError, in one line, when unreadable."""
@@ -47,9 +47,18 @@ class FolderCutouts:
     def _load(self, index: int) -> Cutout:
         image = cv2.imread(str(self.paths[index]), cv2.IMREAD_UNCHANGED)
         if image is None or image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
-            raise ValueError(f'{self.paths[index]}: expected an RGBA PNG of 8 bits')
+            raise ValueError(f'{self.paths[index]}: expected an RGBA PNG or WebP of 8 bits')
         alpha = image[..., 3].astype(np.float32) / 255
         return _trimmed(cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB), alpha)
+
+
+def cutout_files(folder: Path) -> list[Path]:
+    """Return the cut-outs in `folder` and below it, by path; ValueError where there is none."""
+    found = sorted(path for path in folder.rglob('*')
+                   if path.suffix.lower() in ('.png', '.webp') and not path.name.startswith('.'))
+    if not found:
+        raise ValueError(f'{folder}: expected RGBA cut-outs (PNG or WebP), found none')
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,24 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Warnings of ours as one line on stderr, with the program's name; imports nothing slow."""
+
+from __future__ import annotations
+
+import warnings
+
+_PACKAGE = __name__.partition('.')[0]
+_python_format = warnings.formatwarning
+
+
+class Remark(UserWarning):
+    """Something that works, but not as well as it could."""
+
+
+def speak_as(program: str) -> None:
+    """Show warnings of this package from now on as lines of `program`; others stay as they are."""
+    def format_warning(message: Warning | str, category: type[Warning], filename: str,
+                       lineno: int, line: str | None = None) -> str:
+        if category.__module__.startswith(f'{_PACKAGE}.'):
+            return f'{program}: warning: {message}\n'
+        return _python_format(message, category, filename, lineno, line)
+    warnings.formatwarning = format_warning

@@ -1,0 +1,182 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node under load for as long as one likes: two cameras, changing settings and listeners.
+
+`make soak` runs it for an hour and prints a line for docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+
+SIZE = (120, 160)
+OUTPUTS = ('anomaly/score', 'obstacle/mask', 'overlay', 'semantic/labels')
+CHANGES = ({'scorer': 'rba'}, {'objects.min_area': 50}, {'refinements': ['gaussian']},
+           {'scorer': 'plain'}, {'jpeg_quality': 60}, {'refinements': ['none']},
+           {'objects.min_area': 500})
+CHANGE_S, LISTEN_S = 0.5, 1.0
+
+
+@dataclass
+class Figures:
+    """What was seen at one moment after the other."""
+
+    moments: list[float] = field(default_factory=list)
+    resident: list[float] = field(default_factory=list)     # MiB
+    p99: list[float] = field(default_factory=list)          # ms from arrival to published
+    threads: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+
+    def note(self, cameras, begin):
+        """Take the figures of this process now."""
+        from road_anomaly_ros.ros.health import resident_bytes
+        self.moments.append(time.monotonic() - begin)
+        self.resident.append(resident_bytes() / 2 ** 20)
+        self.p99.append(max(camera.stats.latency.percentiles()[1] for camera in cameras))
+        self.threads.append(len(os.listdir('/proc/self/task')))
+        self.files.append(len(os.listdir('/proc/self/fd')))
+
+    def line(self):
+        """Return slope and drift as a row of a Markdown table."""
+        hours = np.asarray(self.moments) / 3600
+        slope, error = slope_of(hours, np.asarray(self.resident))
+        third = max(1, len(self.p99) // 3)
+        first, last = (float(np.nanmedian(part)) for part in (self.p99[:third], self.p99[-third:]))
+        return (f'| {self.moments[-1]:.0f} s | {slope:+.1f} ± {2 * error:.1f} MiB/h '
+                f'| {first:.1f} → {last:.1f} ms ({100 * (last / first - 1):+.1f} %) '
+                f'| {self.threads[-1] - self.threads[0]:+d} '
+                f'| {self.files[-1] - self.files[0]:+d} |')
+
+
+def slope_of(x, y):
+    """Return the slope of a straight line through points, and its standard error."""
+    if len(x) < 3:
+        return float('nan'), float('nan')
+    (slope, _), covariance = np.polyfit(x, y, 1, cov='unscaled')
+    rest = np.asarray(y) - np.polyval(np.polyfit(x, y, 1), x)
+    covariance = covariance * (rest @ rest) / (len(x) - 2)
+    return float(slope), float(np.sqrt(covariance[0, 0]))
+
+
+def set_parameters(node, changes):
+    """Set parameters as a service would; each must be accepted."""
+    answers = node.set_parameters([Parameter(name, value=value)
+                                   for name, value in changes.items()])
+    assert all(answer.successful for answer in answers), answers
+
+
+class Listener:
+    """Hears one output of one camera, then another; it counts what comes.
+
+    It is served by `hear`, in the thread that makes and destroys its subscriptions.
+    """
+
+    def __init__(self, graph, cameras):
+        self.heard = 0
+        self._node = rclpy.create_node(
+            'listener', context=graph.context, namespace=graph.namespace)
+        self._executor = SingleThreadedExecutor(context=graph.context)
+        self._executor.add_node(self._node)
+        self._topics = itertools.cycle(
+            [f'anomaly_node/{camera}/{output}' for output in OUTPUTS for camera in cameras])
+        self._subscription = None
+
+    def turn(self):
+        """Leave what was heard and listen to the next."""
+        self.leave()
+        self._subscription = self._node.create_subscription(
+            Image, next(self._topics), self._count, 1)
+
+    def hear(self):
+        """Take a message that has come, if any."""
+        self._executor.spin_once(timeout_sec=0.0)
+
+    def leave(self):
+        """Listen to nothing."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+
+    def close(self):
+        """Take everything back."""
+        self.leave()
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+    def _count(self, message):
+        self.heard += 1
+
+
+def soak(graph, seconds, *, rate=30.0, settle=1.0, samples=60):
+    """Return the figures and the node after so many seconds of two cameras at `rate` Hz."""
+    from ros_graph import image_message
+    node = graph.anomaly_node(cameras=['left', 'right'])
+    publishers = [graph.publisher(Image, f'{name}/image') for name in node.cameras]
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*SIZE, 3), np.uint8) for _ in range(8)]
+    listener, figures, changes = Listener(graph, node.cameras), Figures(), itertools.cycle(CHANGES)
+    begin, stop = time.monotonic(), threading.Event()
+    due = {'frame': begin, 'change': begin, 'listen': begin, 'sample': begin + settle}
+    for number in itertools.count():
+        now = time.monotonic()
+        if now - begin > seconds + settle:
+            break
+        if now >= due['change']:
+            due['change'] = now + CHANGE_S
+            set_parameters(node, next(changes))
+        if now >= due['listen']:
+            due['listen'] = now + LISTEN_S
+            listener.turn()
+        if now >= due['sample']:
+            due['sample'] = now + seconds / samples
+            listener.turn()                     # always as many subscriptions
+            figures.note(node.cameras.values(), begin)
+        listener.hear()
+        stamp = now - begin
+        for publisher in publishers:
+            publisher.publish(image_message(pictures[number % 8], seconds=stamp))
+        due['frame'] += 1 / rate
+        stop.wait(max(0.0, due['frame'] - time.monotonic()))
+    figures.note(node.cameras.values(), begin)
+    listener.close()
+    return figures, node, listener.heard
+
+
+def main():
+    """Soak as long as the command line says; returns 1 where something was gained or lost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--seconds', type=float, default=3600.0)
+    parser.add_argument('--rate', type=float, default=30.0, help='images per second and camera')
+    arguments = parser.parse_args()
+    os.environ.setdefault('ROS_DOMAIN_ID', str(np.random.default_rng().integers(1, 102)))
+    os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
+    from ros_graph import Graph
+    with Graph() as graph:
+        figures, node, heard = soak(graph, arguments.seconds, rate=arguments.rate,
+                                    settle=min(30.0, arguments.seconds / 4))
+        print('| time | memory | p99 of the first and last third | threads | files |')
+        print('| --- | ---: | ---: | ---: | ---: |')
+        print(figures.line())
+        for name, camera in node.cameras.items():
+            stats = camera.stats
+            print(f'{name}: received {stats.received}, processed {stats.processed}, dropped '
+                  f'{stats.dropped}, failed {stats.failed}; heard {heard}')
+        gained = figures.threads[-1] > figures.threads[0] or figures.files[-1] > figures.files[0]
+        return int(gained or any(camera.stats.failed for camera in node.cameras.values()))
+
+
+if __name__ == '__main__':
+    rclpy.logging.set_logger_level('rcl', rclpy.logging.LoggingSeverity.WARN)
+    sys.exit(main())

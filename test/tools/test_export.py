@@ -1,0 +1,207 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The graph of a model: made by the command, refused, and run in the place of torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+
+from road_anomaly_ros import cli
+from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.engines import GRAPH, onnx_runtime
+from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork
+from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.tools import tracing
+from road_anomaly_ros.training import network
+
+onnx = pytest.importorskip('onnx', reason='needs the extra export')
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory) -> Path:
+    """A model of the built-in family with random weights, and its graph."""
+    folder = tmp_path_factory.mktemp('models') / 'lite0'
+    tiny_models.roughen(network.build_segmenter()).half().save_pretrained(folder)
+    network.image_processor(19, (64, 128)).save_pretrained(folder)
+    assert cli.main(['export', '--model', str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(model, tmp_path) -> Path:
+    return shutil.copytree(model, tmp_path / 'copied')
+
+
+@pytest.fixture
+def traced(model, monkeypatch):
+    """The command takes the graph that is there already, instead of tracing for seconds."""
+    monkeypatch.setattr(tracing, '_trace', lambda network, path, strides, digest: shutil.copyfile(
+        model / GRAPH, path))
+
+
+def load(folder: Path, engine: str, **values):
+    entry = SEGMENTERS['mask2former']
+    settings = {'device': torch.device('cpu'), 'precision': torch.float32}
+    settings.update({key: values.pop(key) for key in tuple(values) if key in settings})
+    return entry.make(str(folder), options=entry.options(engine=engine, **values), **settings)
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(height)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def refused(folder: Path, engine: str, **values) -> str:
+    with pytest.raises(PipelineError) as caught:
+        load(folder, engine, **values)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_graph_says_what_torch_says_at_every_size(model):
+    through, plain = load(model, 'onnxruntime'), load(model, 'torch')
+    assert through.labels == plain.labels and through.num_queries == plain.num_queries == 19
+    images = [picture(*size) for size in ((64, 96), (50, 75), (128, 64), (40, 200), (64, 96))]
+    found, expected = (part(images, features='pixel_decoder') for part in (through, plain))
+    for mine, own in zip(found, expected, strict=True):
+        assert mine.image_size == own.image_size
+        for name in ('class_logits', 'mask_logits', 'features'):
+            torch.testing.assert_close(getattr(mine, name), getattr(own, name), rtol=1e-3,
+                                       atol=1e-3)
+    assert float(expected[0].mask_logits.std()) > 1e-2
+
+
+def test_the_graph_keeps_the_precision_of_the_weights_and_no_norm(model, tmp_path):
+    import onnxruntime
+    assert (model / GRAPH).stat().st_size < 1.1 * (model / 'model.safetensors').stat().st_size
+    stored = onnx.load(str(model / GRAPH)).graph.initializer
+    large = [tensor for tensor in stored
+             if tensor.data_type == onnx.TensorProto.FLOAT and sum(tensor.dims) > 1000]
+    assert not [tensor.name for tensor in large]
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / 'run.onnx')
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(str(model / GRAPH), options, providers=['CPUExecutionProvider'])
+    kinds = {node.op_type for node in onnx.load(str(tmp_path / 'run.onnx')).graph.node}
+    assert 'BatchNormalization' not in kinds and kinds & {'Conv', 'FusedConv'}
+
+
+def test_auto_takes_the_graph_where_it_can(model, copied):
+    assert isinstance(load(model, 'auto')._network, OnnxNetwork)
+    assert load(model, 'auto').feature_maps == ('pixel_decoder',)
+    for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
+        assert isinstance(load(model, 'auto', **values)._network, torch.nn.Module)
+    (copied / GRAPH).unlink()
+    assert isinstance(load(copied, 'auto')._network, torch.nn.Module)
+
+
+def test_the_chain_runs_through_the_graph(model, image):
+    results = [Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
+                                    **{'segmenter.mask2former.engine': engine})(image)
+               for engine in ('onnxruntime', 'torch')]
+    torch.testing.assert_close(results[0].score, results[1].score, rtol=1e-3, atol=1e-3)
+
+
+def test_what_the_graph_cannot_is_refused(model):
+    for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
+        message = refused(model, 'onnxruntime', **values)
+        assert "float32 on the CPU and hands on ['pixel_decoder'] alone" in message
+        assert message.endswith('or engine to torch')
+    with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime'\]"):
+        Pipeline.from_config(model=str(model), **{'segmenter.mask2former.engine': 'magic'})
+
+
+def test_a_missing_graph_or_runtime_is_refused_with_the_remedy(copied, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_runtime, 'onnxruntime', None)
+        assert 'pip install onnxruntime' in refused(copied, 'onnxruntime')
+        assert isinstance(load(copied, 'auto')._network, torch.nn.Module)
+    (copied / GRAPH).unlink()
+    message = refused(copied, 'onnxruntime')
+    assert f'{copied} holds no {GRAPH}' in message and 'road-anomaly export' in message
+
+
+@pytest.mark.parametrize('engine', ['auto', 'onnxruntime'])
+def test_a_graph_of_other_weights_is_refused(copied, engine):
+    path = copied / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:-2] + b'\0\0')
+    message = refused(copied, engine)
+    assert 'was made of other weights' in message and 'road-anomaly export' in message
+
+
+def test_a_damaged_graph_is_refused(copied):
+    (copied / GRAPH).write_bytes(b'no graph')
+    message = refused(copied, 'auto')
+    assert f'{copied / GRAPH} could not be loaded' in message and 'engine to torch' in message
+
+
+def test_a_copy_of_the_model_receives_the_graph(model, traced, tmp_path, capsys):
+    folder, out = shutil.copytree(model, tmp_path / 'from'), tmp_path / 'to'
+    (folder / GRAPH).unlink()
+    (folder / 'heads' / 'head_v3').mkdir(parents=True)
+    (folder / 'heads' / 'head_v3' / 'head.json').write_text('{}')
+    (folder / 'checkpoint.pt').write_bytes(b'')
+    assert cli.main(['export', '--model', str(folder), '-o', str(out)]) == 0
+    assert f'{out / GRAPH}: ' in capsys.readouterr().out
+    assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
+        GRAPH, 'config.json', 'model.safetensors', 'preprocessor_config.json',
+        'heads/head_v3/head.json'}
+    assert isinstance(load(out, 'onnxruntime')._network, OnnxNetwork)
+    assert not (folder / GRAPH).exists()
+    assert cli.main(['export', '--model', str(folder), '-o', str(out)]) == 0
+
+
+def complaint(capsys, *words: str) -> str:
+    capsys.readouterr()
+    assert cli.main(['export', *words]) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    return error
+
+
+def test_a_graph_that_differs_is_not_kept(copied, traced, monkeypatch, capsys):
+    (copied / GRAPH).unlink()
+    monkeypatch.setattr(tracing, '_difference', lambda found, wanted: 2e-3)
+    error = complaint(capsys, '--model', str(copied))
+    assert 'differs from torch by 2.0e-03, expected at most 0.001' in error
+    monkeypatch.setattr(tracing, '_difference', lambda found, wanted: float('nan'))
+    assert 'differs from torch by nan' in complaint(capsys, '--model', str(copied))
+    assert not [path for path in copied.iterdir() if GRAPH in path.name]
+
+
+def test_the_difference_counts_every_output():
+    def raw(*values: float):
+        return tracing.RawOutput(*(torch.tensor([[value]]) for value in values), stages=())
+    wanted = raw(0.5, 10.0, -100.0)
+    for place, least in ((0, 0.1), (1, 0.01), (2, 0.001)):
+        values = [0.5, 10.0, -100.0]
+        values[place] += 0.1
+        assert tracing._difference(raw(*values), wanted) == pytest.approx(least, rel=1e-3)
+
+
+def test_models_that_cannot_be_traced_are_refused(tmp_path, capsys):
+    tiny_models.mask2former(tmp_path / 'swin', backbone='swin')
+    error = complaint(capsys, '--model', str(tmp_path / 'swin'))
+    assert f'{tmp_path / "swin"}' in error and 'use it with engine torch' in error
+    assert not list((tmp_path / 'swin').glob('*.onnx*'))
+    tiny_models.segformer(tmp_path / 'segformer')
+    assert "expected 'mask2former'" in complaint(capsys, '--model', str(tmp_path / 'segformer'))
+    assert 'no model at' in complaint(capsys, '--model', str(tmp_path / 'nowhere'))
+
+
+def test_other_folders_and_missing_packages_are_refused(copied, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'letter.txt').write_text('kept')
+    error = complaint(capsys, '--model', str(copied), '-o', str(tmp_path / 'full'))
+    assert 'expected a new or empty folder, or one with this model' in error
+    assert [path.name for path in (tmp_path / 'full').iterdir()] == ['letter.txt']
+    find = tracing.importlib.util.find_spec
+    monkeypatch.setattr(tracing.importlib.util, 'find_spec',
+                        lambda name, *more: None if name == 'onnx' else find(name, *more))
+    assert "pip install 'road_anomaly_ros[export]'" in complaint(capsys, '--model', str(copied))
