@@ -90,20 +90,10 @@ def test_a_transform_says_the_same_as_angles():
     found = Mounting.from_transform((2.0, 0.5, 1.5), (-0.5, 0.5, -0.5, 0.5))
     assert (found.height, found.forward, found.left) == (1.5, 2.0, 0.5)
     np.testing.assert_allclose((found.pitch, found.roll, found.yaw), 0.0, atol=1e-12)
+    np.testing.assert_allclose(np.abs(Mounting(1.5).quaternion), 0.5)
     given = Mounting(1.2, pitch=0.3, roll=-0.2, yaw=2.5)
-    back = Mounting.from_transform(given.position, quaternion(given.rotation))
+    back = Mounting.from_transform(given.position, given.quaternion)
     np.testing.assert_allclose((back.pitch, back.roll, back.yaw), (0.3, -0.2, 2.5), atol=1e-9)
-
-
-def quaternion(rotation):
-    """x, y, z, w of a matrix, by the eigenvector that the rotation leaves alone."""
-    values, vectors = np.linalg.eig(rotation)
-    axis = np.real(vectors[:, np.argmin(np.abs(values - 1))])
-    cosine = (np.trace(rotation) - 1) / 2
-    skew = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0],
-                     rotation[1, 0] - rotation[0, 1]])
-    angle = math.atan2(axis @ skew / 2, cosine)
-    return (*(axis * math.sin(angle / 2)), math.cos(angle / 2))
 
 
 @pytest.mark.parametrize(('mounting', 'word'), [

@@ -97,7 +97,7 @@ class CameraModel:
         source, lens = pixels[:, None], np.array(self.distortion)
         undistort = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
         flat = undistort(source, self.array, lens)[:, 0].astype(np.float64)
-        # OpenCV stops after five steps, 0.1 pixels away; its releases differ in how to ask for more.
+        # OpenCV stops 0.1 pixels away; its releases differ in how to ask for more steps.
         for _ in range(_STEPS):
             flat += (pixels - self._distorted(flat)) / self.matrix[:2]
         return flat
@@ -180,6 +180,14 @@ class Mounting:
         pitch = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
         yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
         return np.asarray(yaw @ pitch @ roll @ _BODY)
+
+    @property
+    def quaternion(self) -> tuple[float, float, float, float]:
+        """The same as x, y, z, w."""
+        axis = cv2.Rodrigues(self.rotation)[0].ravel()
+        angle = float(np.linalg.norm(axis))
+        x, y, z = (axis * (math.sin(angle / 2) / angle if angle else 0.0)).tolist()
+        return x, y, z, math.cos(angle / 2)
 
     def pitch_error(self, options: GeometryOptions) -> float:
         """Return the standard deviation of the pitch in radians; a guess is worse than told."""

@@ -38,7 +38,7 @@ def directions(model: CameraModel, mounting: Mounting, pixels: Floats) -> Floats
 
 
 def meet(model: CameraModel, mounting: Mounting, pixels: Floats) -> Floats:
-    """Return forward and left [n, 2] of where pixels [n, 2] see the road, NaN above the horizon."""
+    """Return forward and left [n, 2] of the road at pixels [n, 2], NaN above the horizon."""
     view = directions(model, mounting, pixels)
     down = -view[:, 2:]
     scale = np.divide(mounting.height, down, where=down > 1e-9,

@@ -15,8 +15,8 @@ class GeometryOptions:
     """Where the camera is, how well that is known, and how far positions are told."""
 
     camera_height: float = option(
-        math.nan, 'Height of the camera above the road; nan takes the mounting from TF, where '
-        'tf2_ros is installed.', low=0.05, high=20.0, unit='m')
+        math.nan, 'Height of the camera above the road, of every camera; nan takes the mounting '
+        'from TF, where tf2_ros is installed.', low=0.05, high=20.0, unit='m')
     camera_pitch: float = option(
         math.nan, 'Angle by which the camera looks down; nan beside a height is guessed as 0.',
         low=-45.0, high=90.0, unit='deg')
@@ -32,7 +32,7 @@ class GeometryOptions:
         0.0, "Distance of the camera to the left of the vehicle's origin.",
         low=-20.0, high=20.0, unit='m')
     base_frame: str = option(
-        'base_link', "Coordinate frame of the vehicle, its origin on the road, of the outputs in "
+        'base_link', 'Coordinate frame of the vehicle, its origin on the road, of the outputs in '
         'metres; with TF the frame from which the mounting is taken.')
     rectified: bool = option(
         False, 'Images are rectified: take P of camera_info instead of K and the distortion.')
