@@ -105,10 +105,12 @@ class CameraModel:
     def _distorted(self, flat: Floats) -> Floats:
         lens = np.array(self.distortion)
         if self.fisheye:
-            return cv2.fisheye.distortPoints(flat[:, None], self.array, lens)[:, 0]
+            bent = cv2.fisheye.distortPoints(flat[:, None], self.array, lens)
+            return np.asarray(bent[:, 0], np.float64)
         points = np.column_stack((flat, np.ones(len(flat))))
         still = np.zeros(3)
-        return cv2.projectPoints(points, still, still, self.array, lens)[0][:, 0]
+        bent = cv2.projectPoints(points, still, still, self.array, lens)[0]
+        return np.asarray(bent[:, 0], np.float64)
 
 
 @dataclass(frozen=True)
