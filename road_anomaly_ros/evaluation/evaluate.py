@@ -36,6 +36,7 @@ examples:
       --dataset mine=folder:drive/ -o results
   road-anomaly evaluate roots.yaml --methods auto s2+variance_aware -o results
   road-anomaly evaluate --compare results_before results_after
+  road-anomaly evaluate 'rendered:1?frames=150&width=480&height=360' --tracks -o results
 
 roots.yaml names data sets, NAME: DIR, NAME: LAYOUT:DIR or NAME: {layout: LAYOUT, folder: DIR} in
 every line. Names and folders such as RoadObsticle21, FS_LostFound_full and fs_static tell their
@@ -58,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='scores with refinements, such as rba eam s2+variance_aware')
     parser.add_argument('--compare', metavar=('A', 'B'), nargs=2, type=Path,
                         help='show the differences of two results instead of measuring')
+    parser.add_argument('--tracks', action='store_true',
+                        help='measure tracks on rendered drives instead: DATASET_DIR and '
+                             "--dataset are then names such as 'rendered:1?frames=150'")
     add_chain_arguments(parser)
 
 
@@ -70,6 +74,8 @@ def main(arguments: argparse.Namespace) -> int:
         for name in results.other_data(before, after):
             print(f'warning: {name} is not the same data in both', file=sys.stderr)
         return 0
+    if arguments.tracks:
+        return _tracks(arguments)
     if arguments.out is None or not (arguments.dataset or arguments.datasets):
         raise ValueError('expected DATASET_DIR and -o OUT, or --compare A B; see '
                          "'road-anomaly evaluate --help'")
@@ -82,6 +88,15 @@ def main(arguments: argparse.Namespace) -> int:
     print(results.markdown(results.read(arguments.out)['results']), end='')
     print(f'results in {arguments.out}: {results.NAME}, table.md, table.csv')
     return 0
+
+
+def _tracks(arguments: argparse.Namespace) -> int:
+    from road_anomaly_ros.evaluation import tracks
+    drives = [str(arguments.dataset)] if arguments.dataset is not None else []
+    drives += arguments.datasets
+    if not drives:
+        raise ValueError("--tracks: expected a drive such as 'rendered:1?frames=150', got none")
+    return tracks.run(drives, chain_config(arguments), arguments.out)
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:

@@ -122,7 +122,7 @@ class Calibration:
             if not isinstance(tree['scorers'], Mapping) or not tree['scorers']:
                 raise ValueError('expected at least one scorer')
             scorers = {name: _score(name, entry) for name, entry in tree['scorers'].items()}
-            return cls(_default(naming.renamed(tree.get('default') or {})), scorers, path)
+            return cls(_default(tree.get('default') or {}), scorers, path)
         except OSError as error:
             raise ValueError(f'expected a calibration file at {path}: {error.strerror}') from None
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -165,7 +165,8 @@ def chain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Whatever only moves the threshold, places or shows the result is left out; thresholds are the
     calibration's own.
     """
-    return {name: value for name, value in options.items() if not name.startswith(_FREE)}
+    return {name: value for name, value in options.items()
+            if not name.startswith(_FREE) and (name, value) != ('tracker', 'none')}
 
 
 def _entry(levels: ScoreCalibration) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _expect_keys(tree: Any, name: str, required: set[str], optional: set[str]) -
 def _default(tree: Any) -> dict[str, Any]:
     options = {name for name in tree if isinstance(name, str) and '.' in name}
     _expect_keys(tree, 'default', set(), {'scorer', 'refinements', *options})
-    return dict(tree)
+    return naming.renamed(tree)
 
 
 def _score(name: str, entry: Any) -> ScoreCalibration:

@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.registry import (
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.perception.segments import SEGMENTS
+from road_anomaly_ros.perception.tracking import TRACKERS
 
 AUTO = 'auto'
 GROUPS: dict[str, type] = {
@@ -37,6 +38,7 @@ METHODS: dict[str, Registry[Any] | Room] = {
     'scorer': SCORERS,
     'refinement': REFINEMENTS,
     'segments': SEGMENTS,
+    'tracker': TRACKERS,
 }
 
 
@@ -88,6 +90,10 @@ class PipelineConfig:
     calibration: str = option(
         '', "Calibration file to use instead of the model's own; empty for the model's own."
     )
+    tracker: str = option(
+        'none',
+        "What follows obstacles over time, by the stamps of the images; 'none' for nothing.",
+    )
     values: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -101,8 +107,8 @@ class PipelineConfig:
         )
 
     def _check_names(self) -> None:
-        for kind, name in (('segmenter', self.segmenter), ('segments', self.segments)):
-            _known(METHODS[kind], kind, name)
+        for kind in ('segmenter', 'segments', 'tracker'):
+            _known(METHODS[kind], kind, getattr(self, kind))
         for kind, names in (('scorer', (self.scorer,)), ('refinement', self.refinements)):
             for name in names:
                 if name != AUTO:
@@ -171,8 +177,9 @@ def parameters(segmenter: str | None = None) -> list[Option]:
     for kind in ('scorer', 'refinement'):
         for name in METHODS[kind].names():
             found += options_of(METHODS[kind][name].options, naming.prefix(kind, name))
-    for name in SEGMENTS.names():
-        found += options_of(SEGMENTS[name].options, naming.prefix('segments', name))
+    for kind in ('segments', 'tracker'):
+        for name in METHODS[kind].names():
+            found += options_of(METHODS[kind][name].options, naming.prefix(kind, name))
     if segmenter is not None:
         found += options_of(SEGMENTERS[segmenter].options, naming.prefix('segmenter', segmenter))
     for group, owner in GROUPS.items():
@@ -200,6 +207,20 @@ def parameter(name: str) -> Option:
             return item
     known = [item.name for item in options_of(owner, prefix)]
     raise ValueError(f'unknown option {name!r}; choose one of {known}')
+
+
+def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:
+    """Return the full names of settings that differ and need the model to be loaded anew."""
+    names = [item.name for item in options_of(PipelineConfig) if not item.live]
+    names += sorted(
+        {
+            name
+            for config in (before, after)
+            for name, _ in config.values
+            if name.startswith('segmenters.')
+        }
+    )
+    return [name for name in names if before.get(name) != after.get(name)]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -228,6 +228,30 @@ class AnomalyObject:
     score_max: float
     score_p95: float
     label: int  # most frequent known class on the ring around it, 255 if none
+    track_id: int = 0  # the same for one thing before one camera over time, 0 = not tracked
+    confirmed: bool = True  # by evidence over time; without tracking one frame is enough
+    age_s: float = 0.0  # seconds since its track began
+    velocity: tuple[float, float] | None = None  # x, y of its centre in pixels per second
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a tracker is told of one frame: where something may be, and how strange that is."""
+
+    objects: tuple[AnomalyObject, ...]
+    evidence: tuple[float, ...]  # log-odds of each to be a thing, 0 for one at the threshold
+    stamp: float  # seconds
+    size: tuple[int, int]  # (H, W) of the image
+
+
+class Tracker(Protocol):
+    """Follows the things before one camera from frame to frame; has a state."""
+
+    next_id: int  # of the next track
+    left_out: int  # of the last sight: objects beyond those that can be followed
+
+    def update(self, sight: Sight) -> tuple[AnomalyObject, ...]:
+        """Return the objects of a sight, in order, with what is known of their tracks."""
 
 
 @dataclass(frozen=True)

@@ -172,11 +172,12 @@ def _draw_corners(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
     corners = [np.array([[cx, cy + sy * arm], [cx, cy], [cx + sx * arm, cy]], np.int32)
                for cx, sx in ((left, 1), (right, -1)) for cy, sy in ((top, 1), (bottom, -1))]
     cv2.polylines(canvas, corners, False, _SHADE, pen.line + 2, cv2.LINE_AA)
-    cv2.polylines(canvas, corners, False, WHITE, pen.line, cv2.LINE_AA)
+    cv2.polylines(canvas, corners, False, WHITE if item.confirmed else GREY, pen.line,
+                  cv2.LINE_AA)
 
 
 def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
-    text = f'#{item.id}  {item.score:.2f}'
+    text = f'{_name(item)}  {item.score:.2f}'
     width = lettering.text_width(text, pen.letter) + 2 * pen.gap
     height = lettering.text_height(pen.letter) + pen.gap // 2
     x, y, _, extent = item.box
@@ -185,8 +186,14 @@ def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
         top = min(y + extent + 3 * pen.line + 2, canvas.shape[0] - height)
     left = max(0, min(x - 2 * pen.line, canvas.shape[1] - width))
     lettering.darken(canvas, (left, top, width, height), 0.2)
-    lettering.fill(canvas, (left, top, max(2, 2 * pen.line), height), ACCENT)
+    lettering.fill(canvas, (left, top, max(2, 2 * pen.line), height),
+                   ACCENT if item.confirmed else GREY)
     lettering.draw_text(canvas, text, (left + pen.gap + pen.line, top + pen.gap // 4), pen.letter)
+
+
+def _name(item: AnomalyObject) -> str:
+    """Return the number of an obstacle, that of its track where it has one; '?' for a doubt."""
+    return f'#{item.track_id or item.id}' + ('' if item.confirmed else '?')
 
 
 def _draw_legend(canvas: Canvas, result: FrameResult, pen: Pen) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The only file that knows the order: segment, score, refine, find objects; all are timed."""
+"""The only file that knows the order: segment, score, refine, find, track; all are timed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from road_anomaly_ros.perception import (
     weights,
 )
 from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration, chain_options
-from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig
+from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig, reload_names
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
-from road_anomaly_ros.perception.registry import options_of
 from road_anomaly_ros.perception.resources import Released, Resources, is_out_of_memory
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
@@ -34,6 +33,7 @@ from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.perception.sharing import Scored
 from road_anomaly_ros.perception.stages import Stages
 from road_anomaly_ros.perception.stopwatch import Stopwatch
+from road_anomaly_ros.perception.tracks import Tracks
 
 FALLBACK_SCORER = 'plain'
 FALLBACK_SCORERS = {'map': 'external'}  # by kind of segmenter
@@ -74,6 +74,7 @@ class Pipeline:
         self._config = config or PipelineConfig()
         self._device = weights.select_device(self._config.device)
         self._resources = Resources(self._device)
+        self._tracks = Tracks()
         entry = SEGMENTERS[self._config.segmenter]
         self._segmenter = entry.make(
             self._config.model,
@@ -167,21 +168,27 @@ class Pipeline:
         stamp: float | None = None,
         *,
         anomaly: np.ndarray | torch.Tensor | None = None,
+        camera: str = '',
     ) -> FrameResult:
         """Process one uint8 RGB image, array [H,W,3] or tensor [3,H,W]; `stamp` is in seconds.
 
-        `anomaly` [h,w] is the map of the segmenter 'external': uint8, uint16 or floats.
+        `anomaly` [h,w] is the map of the segmenter 'external': uint8, uint16 or floats. `camera`
+        names whose image it is, as each has obstacles of its own to follow.
         """
-        return self.batch([image], [stamp], None if anomaly is None else [anomaly])[0]
+        return self.batch([image], [stamp], None if anomaly is None else [anomaly], [camera])[0]
 
     @torch.inference_mode()
     def batch(
         self,
         images: Sequence[np.ndarray | torch.Tensor],
         stamps: Sequence[float | None] | None = None,
-        anomalies: Sequence[np.ndarray | torch.Tensor] | None = None,
+        anomalies: Sequence[np.ndarray | torch.Tensor | None] | None = None,
+        cameras: Sequence[str] | None = None,
     ) -> list[FrameResult]:
-        """Process several images through one call of the network; results in their order."""
+        """Process several images through one call of the network; results in their order.
+
+        `anomalies` may hold None for images without a map; `cameras` names whose images they are.
+        """
         chain = self._chain
         watch = self.stopwatch(self._device)
         tensors = [arrays.upload(image, self._device) for image in images]
@@ -194,21 +201,26 @@ class Pipeline:
             pair = outputs[index :: len(tensors)]
             stamp = None if stamps is None else stamps[index]
             results.append(self._finish(chain, image, pair, stamp, shared))
-        return results
+        # Only now: an image that failed has moved no track, so that the others may come again.
+        names = cameras or [''] * len(results)
+        pairs = zip(results, names, strict=True)
+        return [self._tracks.follow(result, chain, camera) for result, camera in pairs]
 
     def _segment(
         self, chain: _Chain, tensors: list[torch.Tensor], anomalies: Sequence[Any] | None
     ) -> Sequence[Any]:
         """Return one output per image, then one per mirrored image where those are asked for."""
         foreign = self.needs_anomaly
-        if foreign != (anomalies is not None):
+        maps = [part for part in anomalies or () if part is not None]
+        if len(maps) != (len(tensors) if foreign else 0):
             raise ValueError(
-                "the segmenter 'external' needs an anomaly map with every image, got none"
+                "the segmenter 'external' needs an anomaly map with every image, got "
+                f'{len(maps) or "none"}'
                 if foreign
                 else "anomaly maps are taken by the segmenter 'external' only; choose that one"
             )
         if foreign:
-            return self._segmenter(tensors, anomalies)
+            return self._segmenter(tensors, maps)
         mirrored = [image.flip(-1) for image in tensors] if chain.config.tta_hflip else []
         asked = {'features': chain.features} if chain.features else {}
         return self._segmenter([*tensors, *mirrored], **asked)
@@ -297,10 +309,8 @@ class Pipeline:
             doubt = 'the threshold is set by an option, not by the calibration'
         if levels.promise is not None and not doubt:
             threshold_source = 'promise'
-        return _Chain(
-            config, config.scorer, options, features, steps, source, key,
-            config.options('objects'), levels, threshold_source, calibration.path, doubt,
-        )
+        found = config.options('objects'), levels, threshold_source, calibration.path, doubt
+        return _Chain(config, config.scorer, options, features, steps, source, key, *found)
 
     def _segments_for(self, config: PipelineConfig) -> tuple[Any, Any]:
         key = (config.segments, config.options('segments', config.segments))
@@ -427,20 +437,6 @@ class Pipeline:
                     raise
                 notes.append(f'refinement {name} skipped: {" ".join(str(error).split())}')
         return score, tuple(notes)
-
-
-def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:
-    """Return the full names of settings that differ and need the model to be loaded anew."""
-    names = [item.name for item in options_of(PipelineConfig) if not item.live]
-    names += sorted(
-        {
-            name
-            for config in (before, after)
-            for name, _ in config.values
-            if name.startswith('segmenters.')
-        }
-    )
-    return [name for name in names if before.get(name) != after.get(name)]
 
 
 def _resolve(config: PipelineConfig, calibration: Calibration, kind: str) -> PipelineConfig:

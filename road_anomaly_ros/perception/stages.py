@@ -20,10 +20,11 @@ from road_anomaly_ros.perception.scorers import evaluate
 
 SCORE, SEGMENTED = 'score', 'segments'
 MAPS = {'rejection': 's_reject', 'selection': 's_accept', 'fused': 's_fuse'}
+PAPER = '"Zero-Shot Anomaly Segmentation via Query-Level Uncertainty Analysis"'
 TEXTS: Mapping[str, str] = {
-    'rejection': 'Rejection: no query is sure of a known class here (eq. 1).',
-    'selection': 'Selection: the queries that cover this are undecided (eq. 9).',
-    'fused': 'Fused: rejection and selection together (eq. 10).',
+    'rejection': f'Rejection: no query is sure of a known class here (eq. 1 of {PAPER}).',
+    'selection': f'Selection: the queries that cover this are undecided (eq. 9 of {PAPER}).',
+    'fused': f'Fused: rejection and selection together (eq. 10 of {PAPER}).',
     SCORE: 'The chosen score before refinement.',
     SEGMENTED: 'Class-agnostic segments.'}
 NO_QUERIES = 'this model gives no queries: no rejection, no selection'

@@ -196,7 +196,26 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
                       unexpected=info['unexpected_keys'],
                       mismatched=[_mismatch(item) for item in info['mismatched_keys']],
                       ignore=ignore)
-    return model.float().eval()
+    model = model.float().eval()
+    refuse_meaningless(model, directory)
+    return model
+
+
+def refuse_meaningless(network: nn.Module, source: str | Path) -> None:
+    """Raise PipelineError where weights are NaN or infinite, or all of them zero.
+
+    Repaired outputs of such a network would look like scores.
+    """
+    weights = {name: value for name, value in network.state_dict().items()
+               if value.is_floating_point() and value.numel() and not _DERIVED.search(name)}
+    broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise PipelineError(f'{source}: {len(broken)} of {len(weights)} tensors hold NaN or '
+                            f'infinity ({_listed(broken)}), every result would be meaningless; '
+                            'the training diverged or the file is damaged, use other weights')
+    if weights and not any(bool(value.any()) for value in weights.values()):
+        raise PipelineError(f'{source}: all weights are zero, every result would be meaningless; '
+                            'use other weights')
 
 
 def model_kind(directory: Path) -> str:
@@ -277,8 +296,10 @@ def _shards(index: Path) -> list[Path]:
 def check_digest(path: Path) -> None:
     """Compare a file with `<file>.sha256` beside it, where there is one; PipelineError if unlike.
 
-    The file holds the hexadecimal digest in its first word, as the tool sha256sum writes it.
+    The file holds the hexadecimal digest in its first word, as the tool sha256sum writes it. What
+    only stands for a file of weights is refused before.
     """
+    _refuse_stand_in(path)
     pinned = path.with_name(f'{path.name}.sha256')
     if not pinned.is_file():
         return
@@ -314,6 +335,45 @@ def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
     return total.hexdigest()
 
 
+def _refuse_stand_in(path: Path) -> None:
+    """Raise PipelineError for what comes in the place of weights when a download went wrong."""
+    with path.open('rb') as file:
+        head = file.read(64)
+    if head.startswith(b'version https://git-lfs'):
+        raise PipelineError(f'{path} is a pointer of Git LFS, expected the weights themselves; '
+                            "fetch them with 'git lfs pull'")
+    if head.lstrip().lower().startswith((b'<!doctype', b'<html', b'<?xml')):
+        raise PipelineError(f'{path} is a web page, expected weights; the download went wrong, '
+                            'fetch the file again')
+    if not head:
+        raise PipelineError(f'{path} is empty and could not be loaded as weights; fetch the file '
+                            'again')
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Return in one line what a file is that no reader of weights takes, and what to do."""
+    with path.open('rb') as file:
+        head = file.read(4096)
+    pickled = path.suffix != '.safetensors' and head.startswith(b'\x80')
+    found = re.search(r'GLOBAL ([\w.]+)', str(error))
+    name = found[1] if found else ''
+    if pickled and b'numpy' in head:
+        return (f'{path} could not be read as weights: it is a pickle of NumPy arrays, as '
+                'detectron2 publishes them, and pickles can run code. Convert it once, where '
+                "you trust its source: python -c \"import pickle, torch; m = pickle.load(open('"
+                f"{path.name}', 'rb'), encoding='latin1')['model']; torch.save({{k: "
+                "torch.as_tensor(v) for k, v in m.items()}, 'model.pth')\"")
+    if name or pickled:
+        return (f'{path} could not be read as weights: it holds Python objects'
+                f'{f" ({name})" if name else ""}, which can run code. Expected the state_dict of '
+                'a network: '
+                'save it with torch.save(model.state_dict(), FILE), or as .safetensors')
+    # What torch says of other files is advice to read them unsafely.
+    why = 'it is no checkpoint of torch' if 'Weights only' in str(error) else reason(error)
+    return (f'{path} could not be read as weights: {why}; it is damaged or of another kind than '
+            'its name says, fetch it again')
+
+
 def _mismatch(item: Any) -> str:
     if isinstance(item, str):
         return item
@@ -339,7 +399,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         else:
             tree = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:          # safetensors, zip and pickle readers raise their own types
-        raise PipelineError(f'{path} could not be read as weights: {reason(error)}') from None
+        raise PipelineError(_unreadable(path, error)) from None
     return _tensors(tree, path)
 
 
@@ -374,7 +434,9 @@ def load_state(network: Model, state: Mapping[str, torch.Tensor], source: str | 
     _refuse_unmatched(str(source), missing=own.keys() - state.keys(),
                       unexpected=state.keys() - own.keys(), mismatched=mismatched, ignore=ignore)
     network.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
-    return network.float().eval()
+    network = network.float().eval()
+    refuse_meaningless(network, source)
+    return network
 
 
 def _refuse_unmatched(source: str, *, missing: Iterable[str], unexpected: Iterable[str],

@@ -232,15 +232,15 @@ class Camera:
         return picture
 
     def to_inputs(self, frame: Frame, max_pixels: int) -> tuple[Any, ...] | None:
-        """Return picture, stamp and anomaly map, if any; None when one of them is unusable."""
+        """Return picture, stamp, anomaly map or None, and camera; None for what is unusable."""
         picture = self.to_array(frame.message, max_pixels)
         if picture is None:
             return None
         stamp = images.seconds(frame.message.header.stamp)
         if frame.anomaly is None:
-            return picture, stamp
+            return picture, stamp, None, self.name
         try:
-            return picture, stamp, images.to_map(frame.anomaly, max_pixels)
+            return picture, stamp, images.to_map(frame.anomaly, max_pixels), self.name
         except images.ImageRefused as error:
             self.refuse(error.reason, f'anomaly map: {error}')
             return None

@@ -25,7 +25,7 @@ from road_anomaly_ros.ros.process import one_line
 
 EMPTY, = parameter_file.EMPTY       # ROS cannot pass an empty list, so it is written ['none']
 _NAMES = {'scorer': 'scorer', 'refinements': 'refinement', 'segments': 'segments',
-          'segmenter': 'segmenter'}
+          'segmenter': 'segmenter', 'tracker': 'tracker'}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 OUT gets one PNG per stage (rejection, selection, fused, score, refined, segments), one per query
 for the three most and the three least anomalous ones (mask and class distribution), and index.html
-with all of them and the obstacles in one self-contained page.
+with all of them, the obstacles and the regions that are none, each with the rule that says so, in
+one self-contained page.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.explanation import SHOWN, explain
     from road_anomaly_ros.tools.staging import Staging
+    if arguments.frame < 0:
+        raise ValueError(f'--frame: expected a number from 0 on, got {arguments.frame}')
     config = chain_config(arguments)
     image = frame(arguments.input, arguments.frame, arguments.topic)
     ends = [f'query_{kind}_{place}' for kind in ('most', 'least') for place in range(1, SHOWN + 1)]
@@ -59,6 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
         names = write(explanation, staging.folder, str(arguments.input), chain)
         staging.publish(names, {'input': str(arguments.input), 'frame': arguments.frame,
                                 'options': chain, 'obstacles': explanation.obstacles,
+                                'rejected': explanation.rejected,
                                 'notes': explanation.notes})
     finally:
         staging.discard()
@@ -70,13 +74,19 @@ def main(arguments: argparse.Namespace) -> int:
 
 def frame(path: str, number: int, topic: str | None = None) -> np.ndarray:
     """Return one frame of a source, uint8 RGB [H, W, 3]; ValueError where there is none."""
+    from road_anomaly_ros.tools.pictures import some
     from road_anomaly_ros.tools.sources import open_source
     with open_source(path, topic) as source:
-        for index, item in enumerate(source):
-            if index == number:
+        found = 0
+        for item in source:
+            if found == number:
                 return item.image
-        raise ValueError(f'expected at least {number + 1} frames in {path}, '
-                         f'got {source.count or 0}; choose a smaller --frame')
+            found += 1
+        left = ', '.join(f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
+                         for reason, count in source.refused.items())
+        raise ValueError(f'expected at least {number + 1} frames that can be read in {path}, got '
+                         f'{found}{f" ({left} left out)" if left else ""}; choose a smaller '
+                         '--frame, they are counted from 0')
 
 
 def write(explanation: Explanation, folder: Path, title: str,

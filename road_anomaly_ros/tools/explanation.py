@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from road_anomaly_ros.perception import drawing, lettering, stages
+from road_anomaly_ros.perception import drawing, lettering, objects, stages
 from road_anomaly_ros.perception.contract import (
     FrameResult,
     LabelSet,
@@ -23,11 +23,13 @@ from road_anomaly_ros.perception.contract import (
 from road_anomaly_ros.perception.dense import MaskSource
 from road_anomaly_ros.perception.lettering import Canvas
 from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.scorers.s2 import query_uncertainty
 
 SHOWN = 3                       # queries at either end of the ranking, and obstacles
 _LEAST_SHARE = 0.0005           # queries with smaller masks are ranked only where no other is left
 _BARS = 8
+_CANDIDATES, _REJECTED = 500, 20        # regions that are looked at, and that are listed
 _PANEL: lettering.Color = (24, 28, 36)
 
 
@@ -38,6 +40,7 @@ class Picture:
     name: str
     text: str
     pixels: Canvas
+    used: bool = True                               # by the chain, or only for comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Explanation:
     stages: list[Picture]
     queries: list[Picture]
     obstacles: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]                  # regions that are no obstacles, and why
     notes: list[str]
 
 
@@ -82,13 +86,14 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
     if isinstance(output, (MaskOutput, WindowedOutput)):
         maps = result.stages.maps
         queries = ranked(output, pipeline.chain.options('scorer', 's2'))
-        pictures += [_stage(result, name, stages.TEXTS[name]) for name in maps]
+        used = pipeline.chain.scorer.startswith('s2')
+        pictures += [_stage(result, name, stages.TEXTS[name], used=used) for name in maps]
     else:
         notes.append(f'{stages.NO_QUERIES}, no query pictures')
     pictures += _scores(pipeline, image, result, notes)
     pictures += _segments(pipeline, result, notes)
     return Explanation(result, pictures, list(_query_pictures(queries, image, pipeline.labels)),
-                       _obstacles(result, maps, queries), notes)
+                       _obstacles(result, maps, queries), rejected(pipeline, result), notes)
 
 
 def framed(pipeline: Pipeline, image: np.ndarray) -> FrameResult:
@@ -153,7 +158,8 @@ def _scores(pipeline: Pipeline, image: np.ndarray, result: FrameResult,
         notes += [note for note in result.notes if note not in notes]
     low, high = result.display_range
     yield Picture('refined', f'Refined by {", ".join(steps)}{remark} {_scale(low, high)}',
-                  drawing.heatmap(result.score, result.display_range))
+                  drawing.heatmap(result.score, result.display_range),
+                  used=bool(chain.refinements))
 
 
 def _segments(pipeline: Pipeline, result: FrameResult, notes: list[str]) -> list[Picture]:
@@ -164,11 +170,19 @@ def _segments(pipeline: Pipeline, result: FrameResult, notes: list[str]) -> list
         notes.append(f'no segments from {name}: {" ".join(str(error).split())}')
         return []
     count = len(np.unique(index[index >= 0]))
-    return [Picture('segments', f'{count} class-agnostic segments from {name}.', pixels)]
+    return [Picture('segments', f'{count} class-agnostic segments from {name}.', pixels,
+                    used=_uses_segments(pipeline))]
 
 
-def _stage(result: FrameResult, name: str, text: str) -> Picture:
-    return Picture(name, f'{text} {_scale(*result.stages.range(name))}', result.stages.draw(name))
+def _uses_segments(pipeline: Pipeline) -> bool:
+    chosen = [REFINEMENTS[name].make for name in pipeline.chain.refinements]
+    return any(refinement.needs_segments for refinement in chosen) or (
+        pipeline.chain.options('objects').mode != objects.COMPONENTS)
+
+
+def _stage(result: FrameResult, name: str, text: str, *, used: bool = True) -> Picture:
+    return Picture(name, f'{text} {_scale(*result.stages.range(name))}', result.stages.draw(name),
+                   used)
 
 
 def _scale(low: float, high: float) -> str:
@@ -242,6 +256,7 @@ def _obstacles(result: FrameResult, maps: Mapping[str, torch.Tensor],
         covering = sorted(queries, key=lambda query: -float(query.mask[pixels].mean()))[:SHOWN]
         rows.append({
             'id': item.id, 'box': item.box, 'area': item.area, 'score': item.score,
+            'score_max': item.score_max,
             'ground': _name(result.label_set, item.label) if item.label < len(
                 result.label_set) else 'unknown',
             **{name: float(values[inside].mean()) for name, values in maps.items()},
@@ -250,3 +265,50 @@ def _obstacles(result: FrameResult, maps: Mapping[str, torch.Tensor],
                          'probability': max(query.probabilities), 'score': query.score}
                         for query in covering]})
     return rows
+
+
+def rejected(pipeline: Pipeline, result: FrameResult) -> list[dict[str, Any]]:
+    """Return the brightest regions that are no obstacles, each with the rule that says so.
+
+    Regions are those of the score above the low threshold, without any rule; a region takes the
+    first rule that removes it when it is added to those before.
+    """
+    levels = pipeline.prepared.levels
+    options = pipeline.chain.options('objects')
+    loose = dataclasses.replace(options, mode=objects.COMPONENTS, min_area=0, opening=0, closing=0,
+                                on_drivable=objects.OFF, max_objects=_CANDIDATES)
+
+    def found(chosen: objects.ObjectOptions, threshold: float) -> Any:
+        return objects.find(result.score, threshold=threshold, low_threshold=levels.low_threshold,
+                            options=chosen, labels=result.labels,
+                            drivable=pipeline.labels.drivable)
+    _, instances, regions = found(loose, min(levels.low_threshold, levels.threshold))
+    rules = _rules(options, loose, result.threshold, result.score.numel())
+    kept = [(text, found(chosen, levels.threshold)[0]) for text, chosen in rules]
+    rows = []
+    for region in sorted(regions, key=lambda item: -item.score_max):
+        inside = instances == region.id
+        if bool((result.mask & inside).any()):
+            continue
+        rule = next((text for text, mask in kept if not bool((mask & inside).any())),
+                    'it gives way to a segment or to what the chain does besides')
+        rows.append({'box': region.box, 'area': region.area, 'score': region.score,
+                     'score_max': region.score_max, 'rule': rule})
+    return rows[:_REJECTED]
+
+
+def _rules(options: objects.ObjectOptions, loose: objects.ObjectOptions, threshold: float,
+           pixels: int) -> list[tuple[str, objects.ObjectOptions]]:
+    """Return the rules in their order, each with the options that hold up to it."""
+    smooth = dataclasses.replace(loose, opening=options.opening, closing=options.closing)
+    large = dataclasses.replace(smooth, min_area=options.min_area)
+    scale = pixels / options.reference_area if options.reference_area else 1.0
+    grounded = dataclasses.replace(large, on_drivable=options.on_drivable)
+    return [
+        (f'its highest score is not above the threshold {threshold:.3g}', loose),
+        (f'objects.opening={options.opening} removes it as a speck', smooth),
+        (f'objects.min_area={options.min_area}: smaller than the {options.min_area * scale:.0f} '
+         'pixels that are asked for in an image of this size', large),
+        (f'objects.on_drivable={options.on_drivable}: less than '
+         f'{100 * options.contact:.0f} % (objects.contact) of the ground around it is drivable',
+         grounded)]

@@ -10,6 +10,7 @@ figures. Scorers and refinements are measured without the network and without th
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,7 @@ def _works(pipeline: Pipeline, picture: np.ndarray
         options = load(name, options, pipeline.resources)       # else timed with every score
         yield 'scorer', name, lambda o=output, n=name, p=options: evaluate(o, n, p)
     yield from _on_segments(pipeline, picture)
+    yield from _trackers(pipeline, picture)
 
 
 def _options(entry: Any, pipeline: Pipeline) -> Any:
@@ -139,6 +141,20 @@ def _on_segments(pipeline: Pipeline, picture: np.ndarray
         context.segments()
         yield 'refinement', entry.name, lambda e=entry, c=context: e.make(
             c.score, c, e.options())
+
+
+def _trackers(pipeline: Pipeline, picture: np.ndarray
+              ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    result = pipeline(picture)
+    for name in METHODS['tracker'].names():
+        chain = pipeline.prepare(pipeline.config.replace({'tracker': name}))
+        yield 'tracker', name, _following(result, chain)
+
+
+def _following(result: Any, chain: Any) -> Callable[[], Any]:
+    from road_anomaly_ros.perception.tracks import Tracks
+    tracks, frames = Tracks(), itertools.count()
+    return lambda: tracks.follow(dataclasses.replace(result, stamp=0.1 * next(frames)), chain)
 
 
 def cells(figures: Iterable[Mapping[str, Any]]) -> list[Sequence[str]]:

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Process a video, an image, a folder of images or a bag; no frame is dropped.
 
-OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json, for a folder of images
-also overlays/ with one picture for each, all at once when the work is done. Ctrl-C keeps what is
-done; a video or bag that breaks off is processed up to the break, and a bag that lacks messages
-ends with code 1. An earlier run's results in OUT are replaced, other files there are left alone.
+OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, tracks.csv (with a tracker) and
+summary.json, for a folder of images also overlays/ with one picture for each, all at once when the
+work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the
+break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT are
+replaced, other files there are left alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ examples:
   road-anomaly run photos/ -o results --anomaly-maps maps_of_another_method/
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
-BAG, SCORES, OVERLAYS = 'bag', 'scores', 'overlays'
+BAG, SCORES, OVERLAYS, TRACKS = 'bag', 'scores', 'overlays', 'tracks.csv'
 EXIT_INCOMPLETE = 1
 
 
@@ -86,7 +87,8 @@ def main(arguments: argparse.Namespace) -> int:
             source = WithAnomalyMaps(source, maps)
         staging = Staging(arguments.out, planned(arguments))
         try:
-            return execute(source, Pipeline.from_config(config), staging, arguments)
+            return execute(source, Pipeline.from_config(config), staging, arguments,
+                           more=track_sinks(config, staging))
         finally:
             staging.discard()
 
@@ -126,7 +128,7 @@ def planned(arguments: argparse.Namespace) -> list[str]:
     names = ['overlay.mp4'] if not arguments.no_video else []
     names += [SCORES] if arguments.save_scores else []
     names += [BAG] if arguments.bag else []
-    return [*names, OVERLAYS, 'snapshots', 'objects.csv', 'frames.csv']
+    return [*names, OVERLAYS, 'snapshots', TRACKS, 'objects.csv', 'frames.csv']
 
 
 def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) -> list[Sink]:
@@ -150,6 +152,12 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
     return [*found, sinks.SnapshotSink(staging.path('snapshots')),
             sinks.ObjectTable(staging.path('objects.csv')),
             sinks.FrameTable(staging.path('frames.csv'))]
+
+
+def track_sinks(config: Any, staging: Staging) -> list[Sink]:
+    """Return the table of tracks where there is a tracker."""
+    from road_anomaly_ros.tools.sinks import TrackTable
+    return [] if config.tracker == 'none' else [TrackTable(staging.path(TRACKS))]
 
 
 def painter(pipeline: Pipeline) -> Any:
@@ -193,7 +201,7 @@ def summarize(source: Source, pipeline: Pipeline, outcome: Outcome,
         'problem': error or source.problem, 'refused': source.refused,
         'left_out': source.left_out,
         'segmenter': chain.segmenter, 'model': chain.model, 'scorer': chain.scorer,
-        'refinements': chain.refinements, 'device': str(pipeline.device),
+        'refinements': chain.refinements, 'tracker': chain.tracker, 'device': str(pipeline.device),
         'options': chain.as_dict(), 'machine': environment.machine(pipeline.device),
         'peak_memory_mb': round(environment.peak_memory_mb(), 1),
         'versions': environment.versions()})
@@ -205,6 +213,8 @@ def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
     print(f'{summary["frames"]} frames in {summary["seconds"]:.1f} s{fps}, scorer '
           f'{summary["scorer"]}: {summary["objects"]} obstacles in '
           f'{summary["frames_with_objects"]} frames')
+    if 'tracks' in summary:
+        print(f'{summary["tracks"]} tracks, {summary["tracks_confirmed"]} of them confirmed')
     if truth := summary.get('truth'):
         recall = 'no obstacle was large enough' if truth['recall'] is None else (
             f'{truth["recall"]:.0%} of {truth["appearances"]} appearances of '

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from road_anomaly_ros.perception.contract import FrameResult
 
 FRAME_COLUMNS = ('frame', 'name', 'stamp', 'width', 'height', 'objects', 'max_score')
-STAGES = ('decode', 'upload', 'segment', 'score', 'refine', 'objects', 'total', 'draw', 'write')
+STAGES = ('decode', 'upload', 'segment', 'score', 'refine', 'objects', 'track', 'total', 'draw',
+          'write')
 OBJECT_COLUMNS = ('frame', 'id', 'x', 'y', 'w', 'h', 'area', 'score', 'score_max', 'score_p95',
                   'center_x', 'center_y', 'label')
+TRACK_COLUMNS = ('frame', 'stamp', 'track_id', 'confirmed', 'age_s', 'id', 'x', 'y', 'w', 'h',
+                 'velocity_x', 'velocity_y', 'score')
 NODE = '/anomaly_node'                  # the bag's topics are those that the live node publishes
 
 
@@ -264,6 +267,40 @@ class ObjectTable(_Table):
                 'score_max': f'{item.score_max:.6g}', 'score_p95': f'{item.score_p95:.6g}',
                 'center_x': f'{item.centroid[0]:.2f}', 'center_y': f'{item.centroid[1]:.2f}',
                 'label': names[item.label] if item.label < len(names) else ''})
+
+
+class TrackTable(_Table):
+    """One row per tracked obstacle and frame: its track, state, box and velocity [px/s].
+
+    `id` is that of the same frame in the table of obstacles.
+    """
+
+    columns = TRACK_COLUMNS
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._tracks: set[int] = set()
+        self._confirmed: set[int] = set()
+
+    def write(self, done: Done) -> None:
+        """Append the frame's tracks."""
+        for item in done.result.objects:
+            if not item.track_id:
+                continue
+            self._tracks.add(item.track_id)
+            self._confirmed.update([item.track_id] if item.confirmed else [])
+            x, y, w, h = item.box
+            across, down = ('', '') if item.velocity is None else (
+                f'{speed:.2f}' for speed in item.velocity)
+            self._rows.writerow({
+                'frame': done.index, 'stamp': seconds(done.frame.stamp_ns),
+                'track_id': item.track_id, 'confirmed': int(item.confirmed),
+                'age_s': f'{item.age_s:.3f}', 'id': item.id, 'x': x, 'y': y, 'w': w, 'h': h,
+                'velocity_x': across, 'velocity_y': down, 'score': f'{item.score:.6g}'})
+
+    def figures(self) -> dict[str, Any]:
+        """Return how many tracks there were, and how many of them were confirmed."""
+        return {'tracks': len(self._tracks), 'tracks_confirmed': len(self._confirmed)}
 
 
 class ScoreSink(Sink):

@@ -24,7 +24,7 @@ from torch import nn
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.engines import GRAPH, INPUTS, METADATA, OUTPUTS
 from road_anomaly_ros.perception.engines.base import Constants, RawOutput
-from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork
+from road_anomaly_ros.perception.engines.graph import GraphNetwork
 from road_anomaly_ros.perception.segmenters import mask2former
 from road_anomaly_ros.perception.segmenters._mask2former import Network
 from road_anomaly_ros.perception.weights import reason, weights_digest
@@ -69,7 +69,7 @@ def export(folder: Path, out: Path) -> tuple[Path, float]:
         try:
             _trace(network, path, tuple(model.config.feature_strides)[-_LEVELS:],
                    weights_digest(folder))
-            graph = OnnxNetwork(folder, path)
+            graph = GraphNetwork(folder, 'onnxruntime', path)
             difference = max(_difference(graph(pixels), raw)
                              for pixels, raw in zip(examples, wanted, strict=True))
         except Exception as error:          # tracer, checker and runtime raise types of their own

@@ -63,7 +63,10 @@ def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
     _check_run(out, resume)
     place = select_device(device)
     entry = SEGMENTERS[segmenter]
-    frozen = entry.make(model, device=place, precision=torch.float32, options=entry.options())
+    # An exported graph hands on fewer features than the network itself.
+    engine = {'engine': 'torch'} if segmenter == 'mask2former' else {}
+    frozen = entry.make(model, device=place, precision=torch.float32,
+                        options=entry.options(**engine))
     features = _features_for(options, frozen)
     before, digest = fingerprint(frozen), heads.weights_digest(heads.weights_of(frozen))
     base = cache or out / 'features'

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -143,6 +144,12 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
     return torch.einsum('bqk,bqhw->bkhw', class_logits.float().softmax(-1)[..., :-1], masks)
 
 
+def _only_shrink(path: Path) -> None:
+    """Let smaller images than the rule asks for stay so, for which transformers has no word."""
+    stored = {**json.loads(path.read_text(encoding='utf-8')), 'only_shrink': True}
+    path.write_text(json.dumps(stored, indent=2) + '\n', encoding='utf-8')
+
+
 def save_folder(model: RoadNetwork, processor: Mask2FormerImageProcessor, folder: Path,
                 training: dict) -> None:
     """Write a Hugging Face directory with the head in it; each file appears only when complete.
@@ -155,9 +162,10 @@ def save_folder(model: RoadNetwork, processor: Mask2FormerImageProcessor, folder
         model.segmenter.half().save_pretrained(partial)
         model.segmenter.float().load_state_dict(kept)
         processor.save_pretrained(partial)
+        _only_shrink(Path(partial, 'preprocessor_config.json'))
         for path in sorted(Path(partial).iterdir()):
             path.chmod(0o644)
             os.replace(path, folder / path.name)
-    info = heads.HeadInfo(HEAD, heads.weights_digest(folder), 'pixel_decoder', HIDDEN, 0,
+    info = heads.HeadInfo(HEAD, heads.weights_digest(folder), 'two_scales', HIDDEN, 0,
                           heads.GridHead.HIDDEN, training)
     heads.save_head(folder / heads.FOLDER / HEAD, info, model.head)

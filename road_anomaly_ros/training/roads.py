@@ -173,7 +173,7 @@ def _read(layout: str, image_path: Path, label_path: Path | None,
     labels = np.full(size, IGNORE, np.uint8) if label_path is None else _ids(label_path, size)
     known = label_sets.TABLES[layout] != IGNORE
     strange = np.setdiff1d(np.unique(labels), [*np.flatnonzero(known), IGNORE])
-    if strange.size and layout in ('trainids', 'camvid', 'bdd100k'):
+    if strange.size and layout in ('trainids', 'camvid', 'idd_lite', 'bdd100k'):
         raise ValueError(f'{label_path}: expected label ids 0..{known.sum() - 1} or 255, got '
                          f'{strange.tolist()}')
     teacher = None

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,7 +186,7 @@ class Trainer:
         self._add_to_curve([float(np.nanmean(ious)) for ious in found])
         network.save_folder(self.average, network.image_processor(
             len(label_sets.CLASSES), (self.options.short_side, self.options.short_side * 2)),
-            self.out, {**dataclasses.asdict(self.options), 'steps_done': self.step})
+            self.out, {**_told(self.options), 'steps_done': self.step})
         self.save()
 
     def _add_to_curve(self, mious: Sequence[float]) -> None:
@@ -226,12 +227,33 @@ class Trainer:
         if other:
             raise ValueError(f'{path} was trained with another --{other[0].replace("_", "-")} '
                              f'({state["options"].get(other[0])}); give the same, or begin anew')
+        falling = state['step'] > min(mine['steps'], state['options']['steps']) - mine['fall']
+        if mine['steps'] != state['options']['steps'] and falling:
+            raise ValueError(f'{path}: the rate has begun to fall towards step '
+                             f'{state["options"]["steps"]}; give --steps as before')
         self.model.load_state_dict(state['model'])
         self.average.load_state_dict(state['average'])
         for part, saved in zip(self.optimizers, state['optimizers'], strict=True):
             part.load_state_dict(saved)
         self.step, self.minutes, self.losses = state['step'], state['minutes'], state['losses']
         self.miou = state.get('miou', 0.0)
+
+
+def _told(options: TrainOptions) -> dict[str, Any]:
+    """Return the options as a model tells them to others: without where folders lie."""
+    found = dataclasses.asdict(options)
+    for name in ('data', 'val', 'outliers'):
+        found[name] = [_without_place(text) for text in found[name]]
+    return found
+
+
+def _without_place(text: str) -> str:
+    parts = []
+    for part in text.split(','):
+        head, sign, path = part.rpartition('=' if '=' in part else ':')
+        names = Path(path).parts[-2:] if '/' in path else (path,)
+        parts.append(f'{head}{sign}{"/".join(names)}')
+    return ','.join(parts)
 
 
 def class_frequency(sources: Sequence[roads.Source]) -> np.ndarray:

@@ -35,9 +35,8 @@ EXACT = GeometryOptions(pixel_error=0.0, pitch_error=0.0)
 
 def thing(number, box, **extra):
     """An obstacle of which only number and box count."""
-    found = AnomalyObject(id=number, box=box, centroid=(0.0, 0.0), area=1, score=0.5,
-                          score_max=0.5, score_p95=0.5, label=0)
-    return SimpleNamespace(**vars(found), **extra) if extra else found
+    return AnomalyObject(id=number, box=box, centroid=(0.0, 0.0), area=1, score=0.5,
+                         score_max=0.5, score_p95=0.5, label=0, **extra)
 
 
 def scene(*boxes):

@@ -220,6 +220,25 @@ def test_an_odd_preprocessor_is_refused(tmp_path, text):
         Preprocessing.from_directory(tmp_path, default={'size': 64})
 
 
+@pytest.mark.parametrize('stored', [
+    {'image_std': [0, 0, 0]}, {'image_std': [-0.2, 0.2, 0.2]}, {'rescale_factor': 0},
+    {'image_mean': [float('nan')] * 3}, {'image_std': [1e9] * 3}, {'do_rescale': False},
+    {'image_mean': [123.7, 116.3, 103.5], 'image_std': [58.4, 57.1, 57.4]},
+    {'image_mean': [0.5], 'image_std': [0.5]}])
+def test_a_preprocessor_that_lets_nothing_through_is_refused(tmp_path, stored):
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(stored))
+    with pytest.raises(PipelineError, match=r'preprocessor_config\.json is not understood'):
+        Preprocessing.from_directory(tmp_path, default={'size': 64})
+
+
+@pytest.mark.parametrize('stored', [
+    {}, {'do_normalize': False}, {'do_rescale': False, 'do_normalize': False},
+    {'do_rescale': False, 'image_mean': [123.7, 116.3, 103.5], 'image_std': [58.4, 57.1, 57.4]}])
+def test_a_preprocessor_that_fits_together_is_taken(tmp_path, stored):
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(stored))
+    Preprocessing.from_directory(tmp_path, default={'size': 64})
+
+
 def test_normalisation_is_that_of_the_processor(tmp_path):
     (tmp_path / 'preprocessor_config.json').write_text('{"do_resize": false}')
     found = Preprocessing.from_directory(tmp_path, default={})

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -212,3 +213,58 @@ def test_a_pinned_digest_is_checked(folder):
     assert 'sha256' in refusal(weights.read_state, path)
     pinned.write_text('')
     assert 'sha256' in refusal(weights.read_state, path)
+
+
+# --- what stands for weights, and what makes every result meaningless ----------------------------
+
+POINTER = (b'version https://git-lfs.github.com/spec/v1\n'
+           b'oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n'
+           b'size 1\n')
+
+
+@pytest.mark.parametrize(('content', 'words'), [
+    (POINTER, "pointer of Git LFS, expected the weights themselves; fetch them with 'git lfs"),
+    (b'<!DOCTYPE html><html>404</html>', 'web page'), (b'', 'is empty'),
+    (b'nothing of the kind' * 9, 'fetch it again')])
+@pytest.mark.parametrize('name', ['net.safetensors', 'net.pth', 'net.pkl'])
+def test_what_only_stands_for_weights_says_what_it_is(tmp_path, content, words, name):
+    (tmp_path / name).write_bytes(content)
+    assert words in refusal(weights.read_state, tmp_path / name)
+
+
+def test_a_pointer_in_a_models_folder_says_what_it_is(folder):
+    (folder / 'model.safetensors').write_bytes(POINTER)
+    assert 'git lfs pull' in refusal(load, folder)
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_a_pickle_of_detectron2_names_the_way_to_convert_it(tmp_path, protocol):
+    path = tmp_path / 'model_final.pkl'
+    path.write_bytes(pickle.dumps({'model': {'w': np.ones(3, np.float32)}, '__author__': 'x'},
+                                  protocol=protocol))
+    said = refusal(weights.read_state, path)
+    assert 'NumPy arrays, as detectron2' in said
+    command = said.partition('python -c "')[2].rpartition('"')[0]
+    done = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(weights.read_state(tmp_path / 'model.pth')['w'], torch.ones(3))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_refused(folder, value):
+    path = folder / 'model.safetensors'
+    state = load_file(path)
+    state['class_predictor.bias'][0] = value
+    save_file(state, path, metadata={'format': 'pt'})
+    said = refusal(load, folder)
+    assert '1 of ' in said and 'NaN or infinity (class_predictor.bias)' in said
+    broken = {'weight': torch.full((1, 2), value), 'bias': torch.ones(1)}
+    assert 'NaN or infinity (weight)' in refusal(
+        weights.load_state, torch.nn.Linear(2, 1), broken, 'x')
+
+
+def test_weights_that_are_all_zero_are_refused():
+    zero = {'weight': torch.zeros(1, 2), 'bias': torch.zeros(1)}
+    assert 'all weights are zero' in refusal(
+        weights.load_state, torch.nn.Linear(2, 1), zero, 'x')

@@ -33,7 +33,7 @@ class Eager:
     def destroy_subscription(self, subscription):
         pass
 
-    def resolve_topic_name(self, topic):
+    def resolve_topic_name(self, topic, **_):
         return topic
 
     def get_logger(self):

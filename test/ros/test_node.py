@@ -63,13 +63,14 @@ class Gate(Pipeline):
         super().__init__(config)
         self.entered, self.open = threading.Event(), threading.Event()
         self.open.set()
-        self.sizes = []
+        self.sizes, self.cameras = [], []
 
-    def batch(self, images, *others):
+    def batch(self, images, stamps, maps, cameras):
         self.sizes.append(len(images))
+        self.cameras += cameras
         self.entered.set()
         assert self.open.wait(20)
-        return super().batch(images, *others)
+        return super().batch(images, stamps, maps, cameras)
 
 
 def call(graph, kind, name, request):
@@ -257,12 +258,14 @@ def test_newest_frames_of_all_cameras_go_through_the_model_together(graph):
     gate.open.clear()
     send_until(publishers[0], image_message, gate.entered.is_set, 'a frame in flight')
     gate.sizes.clear()
+    gate.cameras.clear()
     for name, publisher in zip(node.cameras, publishers, strict=True):
         before = node.cameras[name].stats.received
         send_until(publisher, image_message,
                    lambda n=name, b=before: node.cameras[n].stats.received > b, 'a waiting frame')
     gate.open.set()
     wait_for(lambda: sum(camera.stats.processed for camera in node.cameras.values()) >= 4, 'all')
+    assert sorted(gate.cameras) == ['a', 'b', 'c']
     assert gate.sizes == [2, 1]                     # three waiting frames, at most two at once
     assert all(camera.stats.processed for camera in node.cameras.values())
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -150,3 +151,53 @@ def test_overlapping_masks_show_the_smallest():
     shown = partition(Segments(masks=masks))
     assert shown.tolist() == [[1, 1, 1], [1, 0, 1], [-1, -1, -1]]
     assert partition(Segments(masks=masks[:0])).tolist() == [[-1] * 3] * 3
+
+
+# --- what the page says --------------------------------------------------------------------------
+
+def test_another_frame_of_a_folder_with_a_damaged_file_says_what_is_there(tmp_path, image, capsys):
+    folder = tmp_path / 'drive'
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f'{index}.png'), image[..., ::-1])
+    (folder / '1.png').write_bytes(b'damaged')
+    assert run(folder, '-o', tmp_path / 'why', '--frame', 2, *SYNTHETIC) == 2
+    error = capsys.readouterr().err
+    assert 'got 2 (1 undecodable: 1.png left out)' in error
+    assert run(folder, '-o', tmp_path / 'why', '--frame', -1, *SYNTHETIC) == 2
+
+
+def test_the_page_names_units_papers_and_what_the_chain_does_not_use(picture, tmp_path):
+    run(picture, '-o', tmp_path / 'why', *SYNTHETIC, '--set', 'objects.threshold=0.3',
+        '--set', 'objects.min_area=0')
+    page = (tmp_path / 'why' / 'index.html').read_text()
+    assert 'area (pixels)' in page and 'eq. 1 of &quot;Zero-Shot' in page
+    used, _, others = page.partition('For comparison')
+    assert 'alt="Rejection' in used and 'alt="Rejection' not in others
+    assert 'class-agnostic segments from' in others and 'class-agnostic segments from' not in used
+    run(picture, '-o', tmp_path / 'other', '--set', 'segmenter=synthetic', '--scorer', 'rba')
+    page = (tmp_path / 'other' / 'index.html').read_text()
+    assert 'alt="Rejection' in page.partition('For comparison')[2]
+
+
+@pytest.mark.parametrize(('options', 'rule'), [
+    ({'objects.threshold': 2.0}, 'not above the threshold 2'),
+    ({'objects.min_area': 5000, 'objects.reference_area': 0}, 'objects.min_area=5000: smaller'),
+    ({'objects.opening': 99}, 'objects.opening=99 removes'),
+    ({'objects.on_drivable': 'stands', 'objects.contact': 1.0}, 'objects.on_drivable=stands')])
+def test_bright_regions_that_are_no_obstacles_name_the_rule(options, rule, monkeypatch):
+    base = {'objects.min_area': 0, 'objects.threshold': 0.6, 'objects.low_threshold': 0.5}
+    pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 'plain',
+                                     'refinements': 'none', **base, **options})
+    result = explanation.framed(pipeline, np.full((48, 64, 3), 90, np.uint8))
+    score = torch.zeros(48, 64)
+    score[20:30, 20:30] = 0.9
+    labels = torch.full((48, 64), pipeline.labels.names.index('sky'), dtype=torch.uint8)
+    result = dataclasses.replace(result, score=score, labels=labels,
+                                 mask=torch.zeros(48, 64, dtype=torch.bool))
+    row, = explanation.rejected(pipeline, result)
+    assert rule in row['rule']
+    assert (row['box'], row['area']) == ((20, 20, 10, 10), 100)
+    shown = torch.zeros(48, 64, dtype=torch.bool)
+    shown[25, 25] = True
+    assert explanation.rejected(pipeline, dataclasses.replace(result, mask=shown)) == []

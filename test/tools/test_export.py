@@ -13,8 +13,8 @@ import torch
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.engines import GRAPH, onnx_runtime
-from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork
+from road_anomaly_ros.perception.engines import GRAPH, graph, onnx_runtime, open_vino
+from road_anomaly_ros.perception.engines.graph import GraphNetwork
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.tools import tracing
@@ -93,8 +93,8 @@ def test_the_graph_keeps_the_precision_of_the_weights_and_no_norm(model, tmp_pat
 
 
 def test_auto_takes_the_graph_where_it_can(model, copied):
-    assert isinstance(load(model, 'auto')._network, OnnxNetwork)
-    assert load(model, 'auto').feature_maps == ('pixel_decoder',)
+    assert isinstance(load(model, 'auto')._network, GraphNetwork)
+    assert load(model, 'auto').feature_maps == ('pixel_decoder', 'two_scales')
     for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
         assert isinstance(load(model, 'auto', **values)._network, torch.nn.Module)
     (copied / GRAPH).unlink()
@@ -103,23 +103,42 @@ def test_auto_takes_the_graph_where_it_can(model, copied):
 
 def test_the_chain_runs_through_the_graph(model, image):
     results = [Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
-                                    **{'segmenter.mask2former.engine': engine})(image)
+                                    **{'segmenters.mask2former.engine': engine})(image)
                for engine in ('onnxruntime', 'torch')]
     torch.testing.assert_close(results[0].score, results[1].score, rtol=1e-3, atol=1e-3)
+
+
+def test_openvino_computes_the_same_as_exactly_as_its_arithmetic_allows(model, image):
+    pytest.importorskip('openvino', reason='needs OpenVINO')
+    exact, found = (Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
+                                         **{'segmenters.mask2former.engine': engine})(image)
+                    for engine in ('torch', 'openvino'))
+    assert float((found.score - exact.score).abs().max()) < 0.05        # bfloat16 has 8 bits
+    assert float((found.labels == exact.labels).float().mean()) > 0.9
+
+
+def test_without_bfloat16_onnxruntime_comes_first(model, monkeypatch):
+    for fast, wanted in ((True, 'openvino'), (False, 'onnxruntime')):
+        monkeypatch.setattr(open_vino, 'is_fast', lambda fast=fast: fast)
+        monkeypatch.setattr(open_vino, 'missing', lambda: '')
+        assert graph.fastest(model) == wanted
+    monkeypatch.setattr(onnx_runtime, 'missing', lambda: 'not there')
+    assert graph.fastest(model) == 'openvino'
 
 
 def test_what_the_graph_cannot_is_refused(model):
     for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
         message = refused(model, 'onnxruntime', **values)
-        assert "float32 on the CPU and hands on ['pixel_decoder'] alone" in message
+        assert "on the CPU and hands on ['pixel_decoder', 'two_scales'] alone" in message
         assert message.endswith('or engine to torch')
-    with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime'\]"):
-        Pipeline.from_config(model=str(model), **{'segmenter.mask2former.engine': 'magic'})
+    with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime', 'openvino'\]"):
+        Pipeline.from_config(model=str(model), **{'segmenters.mask2former.engine': 'magic'})
 
 
 def test_a_missing_graph_or_runtime_is_refused_with_the_remedy(copied, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(onnx_runtime, 'onnxruntime', None)
+        patch.setattr(open_vino, 'openvino', None)
         assert 'pip install onnxruntime' in refused(copied, 'onnxruntime')
         assert isinstance(load(copied, 'auto')._network, torch.nn.Module)
     (copied / GRAPH).unlink()
@@ -152,7 +171,7 @@ def test_a_copy_of_the_model_receives_the_graph(model, traced, tmp_path, capsys)
     assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
         GRAPH, 'config.json', 'model.safetensors', 'preprocessor_config.json',
         'heads/head_v3/head.json'}
-    assert isinstance(load(out, 'onnxruntime')._network, OnnxNetwork)
+    assert isinstance(load(out, 'onnxruntime')._network, GraphNetwork)
     assert not (folder / GRAPH).exists()
     assert cli.main(['export', '--model', str(folder), '-o', str(out)]) == 0
 

@@ -1,84 +1,19 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
-import csv
-import fcntl
 import json
-import os
-import pty
-import resource
-import select
-import signal
-import subprocess
-import sys
-import termios
-import threading
-import time
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from runs import SIZE, START, count_frames, rows, run, scene, summary, write_bag, write_video
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.tools import processing, sinks
-from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader, BagWriter, image_message
-from road_anomaly_ros.tools.flow import AS_ONE_S, StopOnSignal
+from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
 from road_anomaly_ros.tools.sources import open_source
-
-SIZE = (48, 64)
-SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain']
-START = 1_700_000_000_123_456_789
-PATIENCE = 300                          # seconds; a loaded machine takes its time to import torch
-
-
-def scene(index):
-    """Grey road under a blue sky with a magenta box that moves: no class has its hue."""
-    picture = np.full((*SIZE, 3), 110, np.uint8)
-    picture[:18] = (120, 170, 235)
-    picture[28:40, 10 + index:26 + index] = (230, 20, 200)
-    return picture
-
-
-def write_video(path, frames=12):
-    code = cv2.VideoWriter_fourcc(*'MJPG')
-    writer = cv2.VideoWriter(str(path), code, 20, SIZE[::-1])
-    for index in range(frames):
-        writer.write(scene(index)[..., ::-1])
-    writer.release()
-    return path
-
-
-def write_bag(folder, frames=6):
-    writer = BagWriter(folder)
-    for index in range(frames):
-        stamp = START + index * 100_000_000
-        message = image_message(scene(index), 'rgb8', stamp_ns=stamp, frame_id='front')
-        writer.write('/camera', IMAGE, message, stamp)
-    writer.close()
-    return folder
-
-
-def run(source, out, *options):
-    return cli.main(['run', str(source), '-o', str(out), *SYNTHETIC, *options])
-
-
-def rows(path):
-    with path.open(newline='') as file:
-        return list(csv.DictReader(file))
-
-
-def summary(out):
-    return json.loads((out / 'summary.json').read_text())
-
-
-def count_frames(path):
-    capture, frames = cv2.VideoCapture(str(path)), 0
-    while capture.read()[0]:
-        frames += 1
-    return frames
 
 
 def test_a_video_gives_everything_that_is_promised(tmp_path, capsys):
@@ -108,6 +43,27 @@ def test_the_tables_say_where_the_obstacle_is(tmp_path):
         assert abs(float(row['center_x']) - (17.5 + index)) < 3
         assert abs(float(row['center_y']) - 33.5) < 3
         assert 100 < int(row['area']) < 400 and row['label'] == 'road'
+
+
+def test_a_tracker_adds_a_table_of_tracks(tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert run(write_video(tmp_path / 'in.avi'), out, '--set', 'tracker=kalman') == 0
+    boxes = {(row['frame'], row['id']): row for row in rows(out / 'objects.csv')}
+    table = rows(out / 'tracks.csv')
+    assert all(boxes[row['frame'], row['id']]['x'] == row['x'] for row in table)
+    largest = {}
+    for row in table:
+        before = largest.get(row['frame'])
+        if before is None or int(row['w']) * int(row['h']) > int(before['w']) * int(before['h']):
+            largest[row['frame']] = row
+    assert {row['track_id'] for row in largest.values()} == {largest['0']['track_id']}
+    assert [row['confirmed'] for row in largest.values()][0::11] == ['0', '1']
+    assert abs(float(largest['11']['velocity_x']) - 20) < 8             # a pixel in 0.05 s
+    assert float(largest['11']['age_s']) == pytest.approx(0.55)
+    document = summary(out)
+    assert document['tracks'] == len({row['track_id'] for row in table})
+    assert document['tracker'] == 'kalman' and 'tracks.csv' in document['outputs']
+    assert f'{document["tracks"]} tracks, ' in capsys.readouterr().out
 
 
 def test_the_summary_names_model_options_versions_and_times(tmp_path):
@@ -356,104 +312,6 @@ def test_a_disk_that_runs_full_keeps_what_is_done(tmp_path, monkeypatch, capsys)
     assert document['frames'] == 5 and 'the disk is full' in document['problem']
     assert count_frames(tmp_path / 'out' / 'overlay.mp4') == 5
 
-
-def start(tmp_path, frames, *options, limit=None):
-    """Start `road-anomaly run` on the rendered drive as a process of its own."""
-    command = [sys.executable, '-m', 'road_anomaly_ros.cli', 'run',
-               f'rendered:3?frames={frames}&width=64&height=48', '-o', str(tmp_path / 'out'),
-               *SYNTHETIC, *options]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    before = None if limit is None else lambda: resource.setrlimit(
-        resource.RLIMIT_FSIZE, (limit, limit))
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, preexec_fn=before,
-                            stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_keeps_what_is_done_and_says_so(tmp_path, number):
-    process = start(tmp_path, 100_000)
-    table = tmp_path / 'out' / '.partial' / 'frames.csv'
-    deadline = time.monotonic() + PATIENCE
-    while not table.exists() or table.read_text().count('\n') <= 5:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, 'no frame was done in time'
-        threading.Event().wait(0.05)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + number
-    document = summary(tmp_path / 'out')
-    assert document['interrupted'] is True and 5 <= document['frames'] < 100_000
-    assert f'the first {document["frames"]} frames are done and kept' in error
-    assert 'Traceback' not in error
-    assert count_frames(tmp_path / 'out' / 'overlay.mp4') == document['frames']
-    assert len(rows(tmp_path / 'out' / 'frames.csv')) == document['frames']
-    assert not table.parent.exists()
-
-
-def test_a_terminal_that_is_closed_loses_nothing(tmp_path):
-    """As when an ssh session breaks: SIGHUP comes, and every word to the terminal fails."""
-    master, slave = pty.openpty()
-    command = [sys.executable, '-m', 'road_anomaly_ros.cli', 'run',
-               'rendered:3?frames=100000&width=64&height=48', '-o', str(tmp_path / 'out'),
-               *SYNTHETIC]
-    process = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
-    os.close(slave)
-    table = tmp_path / 'out' / '.partial' / 'frames.csv'
-    deadline = time.monotonic() + PATIENCE
-    while not table.exists() or table.read_text().count('\n') <= 5:
-        assert process.poll() is None and time.monotonic() < deadline
-        select.select([master], [], [], 0.05)[0] and os.read(master, 1 << 16)
-    os.close(master)
-    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
-    document = summary(tmp_path / 'out')
-    assert document['interrupted'] is True and document['problem'] is None
-    assert count_frames(tmp_path / 'out' / 'overlay.mp4') == document['frames'] >= 5
-
-
-# Nothing in Python can interrupt this main thread: it is in a library.
-STUCK = """
-import hashlib, sys
-from road_anomaly_ros.tools.flow import StopOnSignal
-with StopOnSignal(interrupt=sys.argv[1] == 'interrupt'):
-    print('in', flush=True)
-    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)
-"""
-
-
-@pytest.mark.parametrize('mode', ['interrupt', 'note'])
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_second_signal_ends_at_once(number, mode):
-    process = subprocess.Popen([sys.executable, '-c', STUCK, mode], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == 'in\n'
-    process.send_signal(signal.SIGINT)
-    time.sleep(2 * AS_ONE_S)                        # sooner it would be the same one, passed on
-    process.send_signal(number)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, said) == (128 + number, '')
-
-
-def test_signals_that_come_together_are_one():
-    with StopOnSignal() as stop:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.raise_signal(number)
-    assert stop.signal == signal.SIGTERM
-
-
-def test_an_output_that_outgrows_the_disk_is_dropped_and_named(tmp_path):
-    process = start(tmp_path, 60, '--set', 'drawing.legend=false', limit=40_000)
-    _, error = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2 and 'Traceback' not in error
-    document = summary(tmp_path / 'out')
-    assert document['problem'] and 'overlay.mp4' not in document['outputs']
-    assert not (tmp_path / 'out' / 'overlay.mp4').exists()
-    assert len(rows(tmp_path / 'out' / 'frames.csv')) == document['frames'] > 0
-
-
-# --- pieces ------------------------------------------------------------------------------------
 
 def test_snapshots_are_the_first_frame_and_the_strongest_far_apart(tmp_path):
     class Fake:

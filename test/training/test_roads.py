@@ -158,6 +158,8 @@ def test_damaged_files_and_wrong_labels_are_one_line(tmp_path):
         write(label, picture)
         message = refused(f'camvid:{tmp_path}')
         assert message.startswith(str(label)) and said in message
+    write(label, np.full((16, 24), 7, np.uint8))
+    assert 'ids 0..6 or 255, got [7]' in refused(f'idd_lite:{tmp_path}')
     label.write_bytes(b'no picture')
     assert 'expected a readable label PNG' in refused(f'camvid:{tmp_path}')
     (tmp_path / 'images' / 'a.png').write_bytes(b'no picture')

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What computes a network: torch, or an exported graph beside the weights in another runtime."""
 
-ENGINES = ('auto', 'torch', 'onnxruntime')
+ENGINES = ('auto', 'torch', 'onnxruntime', 'openvino')
 GRAPH = 'model.onnx'
 METADATA = 'road_anomaly.'
 INPUTS = ('pixels', 'places0', 'places1', 'places2', 'scale', 'reference')

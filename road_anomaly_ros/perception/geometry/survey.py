@@ -20,16 +20,6 @@ from road_anomaly_ros.perception.geometry.positions import Position, locate
 from road_anomaly_ros.perception.geometry.road import FreeRoad, RoadGrid
 
 
-def track_of(found: AnomalyObject) -> int:
-    """Return the number of an obstacle's track, 0 for one that nobody follows."""
-    return int(getattr(found, 'track_id', 0))
-
-
-def is_confirmed(found: AnomalyObject) -> bool:
-    """Tell whether an obstacle is believed in; without tracking one frame is enough."""
-    return bool(getattr(found, 'confirmed', True))
-
-
 @dataclass(frozen=True)
 class Located:
     """An obstacle with its position and, for one that is tracked, how it comes nearer."""
@@ -41,7 +31,7 @@ class Located:
     @property
     def id(self) -> int:
         """The number of the track, where there is none that of the obstacle in its frame."""
-        return track_of(self.found) or self.found.id
+        return self.found.track_id or self.found.id
 
 
 class Surveyor:
@@ -62,7 +52,7 @@ class Surveyor:
         if result.stamp is None:
             return {}
         self._histories.begin(result.stamp)
-        tracks = {found.id: track_of(found) for found in result.objects if track_of(found)}
+        tracks = {found.id: found.track_id for found in result.objects if found.track_id}
         return {place.id: self._histories.add(
             tracks[place.id], place.distance, place.distance - place.nearest)
             for place in positions if place.id in tracks}
@@ -87,7 +77,7 @@ class Survey:
     @cached_property
     def obstacles(self) -> tuple[Located, ...]:
         """The confirmed obstacles that have a position, in the order of the result."""
-        confirmed = {found.id: found for found in self.result.objects if is_confirmed(found)}
+        confirmed = {found.id: found for found in self.result.objects if found.confirmed}
         places = locate(tuple(confirmed.values()), self._instances, self._model, self.mounting,
                         self.options, self._depth)
         speeds = self._surveyor.closings(self.result, places)
@@ -97,7 +87,7 @@ class Survey:
     @property
     def unknown(self) -> int:
         """How many confirmed obstacles have no position."""
-        return sum(map(is_confirmed, self.result.objects)) - len(self.obstacles)
+        return sum(found.confirmed for found in self.result.objects) - len(self.obstacles)
 
     @cached_property
     def road(self) -> FreeRoad:

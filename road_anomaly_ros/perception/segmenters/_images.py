@@ -20,6 +20,8 @@ from road_anomaly_ros.perception.weights import reason
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of 0..255 after normalisation: 4 as on ImageNet, 1 for 0..1, 255 for networks that take bytes.
+_LEAST_SPAN, _LARGEST_SPAN = 0.05, 300.0
 _RESAMPLE = {0: vision.InterpolationMode.NEAREST_EXACT, 2: vision.InterpolationMode.BILINEAR,
              3: vision.InterpolationMode.BICUBIC}
 
@@ -46,6 +48,21 @@ def same_size_batches(
         groups.setdefault((height, width), []).append(position)
     for positions in groups.values():
         yield positions, torch.stack([images[position] for position in positions])
+
+
+def _refuse_meaningless(preprocessing: Preprocessing) -> None:
+    """Raise ValueError where no picture would reach the network in a range that says anything."""
+    mean, std = preprocessing.mean, preprocessing.std
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f'expected image_mean and image_std of three channels, got {len(mean)} '
+                         f'and {len(std)}')
+    if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
+        raise ValueError(f'expected finite image_mean, image_std above 0 and rescale_factor above '
+                         f'0, got {list(mean)} and {list(std)} of values 0..255')
+    spans = [255 / value for value in std]
+    if not _LEAST_SPAN <= min(spans) <= max(spans) <= _LARGEST_SPAN:
+        raise ValueError(f'pictures would span {min(spans):.3g} after do_rescale, image_mean and '
+                         'image_std, expected about 1 to 5; these do not fit together')
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class Preprocessing:
         except FileNotFoundError:
             raise PipelineError(f'no preprocessor_config.json in {directory}; expected the file '
                                 'that came with the model') from None
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise PipelineError(f'{path} is not understood: {reason(error)}') from None
 
     @classmethod
@@ -99,6 +116,7 @@ class Preprocessing:
             mean=tuple(float(value) * scale for value in mean),
             std=tuple(float(value) * scale for value in std))
         preprocessing.net_size((64, 64))
+        _refuse_meaningless(preprocessing)
         return preprocessing
 
     def padded_to(self, divisor: int) -> Preprocessing:

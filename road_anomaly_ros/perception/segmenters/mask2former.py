@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
-from road_anomaly_ros.perception.engines import ENGINES
-from road_anomaly_ros.perception.engines.onnx_runtime import OnnxNetwork, unusable
+from road_anomaly_ros.perception.engines import ENGINES, graph
 from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters import _backbones
@@ -35,9 +34,9 @@ class Options:
     """What a user may choose about a Mask2Former."""
 
     engine: str = option(
-        'auto', "What computes the network: 'torch', 'onnxruntime' (the model.onnx beside the "
-        "weights, on the CPU), or 'auto' for the faster one that can be had.", choices=ENGINES,
-        live=False)
+        'auto', "What computes the network: 'torch', or on the CPU the model.onnx beside the "
+        "weights through 'onnxruntime' or 'openvino' (bfloat16 where the CPU has it); 'auto' is "
+        'the fastest that can be had.', choices=ENGINES, live=False)
     short_side: int = option(
         0, 'Short side of the network input; 0 takes the size rule stored with the model.',
         low=0, high=4096, unit='px', live=False)
@@ -56,9 +55,9 @@ class MaskSegmenter:
 
     kind = 'mask'
 
-    def __init__(self, network: nn.Module | OnnxNetwork, *, labels: LabelSet, num_queries: int,
-                 model_dir: Path | None, preprocessing: Preprocessing, device: torch.device,
-                 precision: torch.dtype, features: str = 'none',
+    def __init__(self, network: nn.Module | graph.GraphNetwork, *, labels: LabelSet,
+                 num_queries: int, model_dir: Path | None, preprocessing: Preprocessing,
+                 device: torch.device, precision: torch.dtype, features: str = 'none',
                  feature_maps: tuple[str, ...] = FEATURE_MAPS) -> None:
         self.feature_maps = feature_maps
         self.labels, self.num_queries, self.model_dir = labels, num_queries, model_dir
@@ -144,13 +143,15 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
     directory = model_directory(model)
     preprocessing = Preprocessing.from_directory(
         directory, default=_PREPROCESSING, short_side=options.short_side)
-    if _through_graph(directory, device, precision, options):
+    engine = _engine(directory, device, precision, options)
+    if engine:
         stored = read_config(directory)
         return MaskSegmenter(
-            OnnxNetwork(directory), labels=_labels(stored.get('id2label'), directory),
+            graph.GraphNetwork(directory, engine),
+            labels=_labels(stored.get('id2label'), directory),
             num_queries=int(stored.get('num_queries', 0)), model_dir=directory,
             preprocessing=preprocessing, device=device, precision=precision,
-            features=options.features, feature_maps=OnnxNetwork.feature_maps)
+            features=options.features, feature_maps=graph.FEATURE_MAPS)
     network = read_model(directory)
     return MaskSegmenter(
         Network(network), labels=labels_of(network.config, directory),
@@ -166,20 +167,23 @@ def read_model(directory: Path) -> Any:
     return load_pretrained(Mask2FormerForUniversalSegmentation, directory)
 
 
-def _through_graph(directory: Path, device: torch.device, precision: torch.dtype,
-                   options: Options) -> bool:
-    """Tell whether a graph computes the network; PipelineError where it must and cannot."""
+def _engine(directory: Path, device: torch.device, precision: torch.dtype,
+            options: Options) -> str:
+    """Return what computes the graph, '' for torch; PipelineError where it must and cannot."""
     fits = device.type == 'cpu' and precision == torch.float32 and options.features in (
-        'none', *OnnxNetwork.feature_maps)
-    if options.engine == 'onnxruntime' and not fits:
-        raise PipelineError('engine onnxruntime computes in float32 on the CPU and hands on '
-                            f'{list(OnnxNetwork.feature_maps)} alone; set device to cpu, '
-                            'precision to float32 and features to one of these or none, or '
-                            'engine to torch')
-    problem = unusable(directory)
-    if options.engine == 'onnxruntime' and problem:
-        raise PipelineError(f'engine onnxruntime: {problem}, or set engine to torch')
-    return options.engine != 'torch' and fits and not problem
+        'none', *graph.FEATURE_MAPS)
+    if options.engine == 'torch' or (options.engine == 'auto' and not fits):
+        return ''
+    if not fits:
+        raise PipelineError(f'engine {options.engine} computes on the CPU and hands on '
+                            f'{list(graph.FEATURE_MAPS)} alone; set device to cpu, precision to '
+                            'float32 and features to one of these or none, or engine to torch')
+    if options.engine == 'auto':
+        return graph.fastest(directory)
+    problem = graph.unusable(directory, options.engine)
+    if problem:
+        raise PipelineError(f'engine {options.engine}: {problem}, or set engine to torch')
+    return options.engine
 
 
 def labels_of(config: Any, directory: Path) -> LabelSet:

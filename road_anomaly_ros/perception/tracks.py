@@ -1,0 +1,160 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Results of several cameras to their trackers, and what is known of tracks back into them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from road_anomaly_ros.perception import evidence, objects
+from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, Sight, Tracker
+from road_anomaly_ros.perception.tracking import TRACKERS
+from road_anomaly_ros.perception.tracking._options import CONFIRMED, TrackOptions
+
+_SURE = 2.0                     # log-odds at the end of a score's display; their negative at `low`
+_LARGE = 1.0                    # log-odds of twice the least area, and the most of any area
+
+
+class Tracks:
+    """One tracker per camera, made when its first result comes; for one thread.
+
+    Another chain starts all anew, unless it differs by its drawing only. Ids go on.
+    """
+
+    def __init__(self) -> None:
+        self._trackers: dict[str, Tracker] = {}
+        self._next: dict[str, int] = {}
+        self._chain: Any = None
+        self._settings: dict[str, Any] = {}
+
+    def follow(self, result: FrameResult, chain: Any, camera: str = '') -> FrameResult:
+        """Return a result whose objects carry their tracks; the same one without a tracker.
+
+        What is fainter than an obstacle joins objects, mask and instances once its track is
+        confirmed. A tracker that fails costs no frame: a note says why.
+        """
+        if self._chain is not chain:
+            self._take_over(chain)
+        tracker = self._tracker(camera, chain.config)
+        if tracker is None:
+            return result
+        begin = time.perf_counter()
+        try:
+            if result.stamp is None or not math.isfinite(result.stamp):
+                raise ValueError(f'expected a stamp in seconds, got {result.stamp}; '
+                                 f'hand one in with every image')
+            followed = _followed(result, chain, tracker)
+            self._next[camera] = tracker.next_id
+        except Exception as error:
+            self._trackers.pop(camera, None)
+            followed = _noted(result, f'tracking skipped: {" ".join(str(error).split())}')
+        spent = (time.perf_counter() - begin) * 1e3
+        return dataclasses.replace(followed, timings={
+            **result.timings, 'track': spent, 'total': result.timings.get('total', 0.0) + spent})
+
+    def _take_over(self, chain: Any) -> None:
+        settings = {name: value for name, value in chain.config.as_dict().items()
+                    if not name.startswith('drawing.')}
+        if settings != self._settings:
+            self._trackers.clear()
+        self._chain, self._settings = chain, settings
+
+    def _tracker(self, camera: str, config: Any) -> Tracker | None:
+        if camera not in self._trackers:
+            options = config.options('tracker', config.tracker)
+            tracker = TRACKERS[config.tracker].make(options=options)
+            if tracker is None:
+                return None
+            tracker.next_id = self._next.get(camera, 1)
+            self._trackers[camera] = tracker
+        return self._trackers[camera]
+
+
+def _followed(result: FrameResult, chain: Any, tracker: Tracker) -> FrameResult:
+    options: TrackOptions = chain.config.options('tracker', chain.config.tracker)
+    faint, numbers = _faint(result, chain, options)
+    seen = (*result.objects, *faint)
+    height, width = result.size
+    found = tracker.update(Sight(
+        seen, tuple(log_odds(item, chain, (height, width)) for item in seen),
+        float(result.stamp or 0.0), (height, width)))
+    if tracker.left_out:
+        result = _noted(result, f'{tracker.left_out} of {len(seen)} obstacles are not tracked: '
+                                f'more than max_tracks')
+    strong, only = len(result.objects), options.listed == CONFIRMED
+    kept = [item for index, item in enumerate(found)
+            if item.confirmed or (index < strong and not only)]
+    return _with_objects(result, kept, numbers, only)
+
+
+def _faint(result: FrameResult, chain: Any, options: TrackOptions
+           ) -> tuple[tuple[AnomalyObject, ...], torch.Tensor | None]:
+    """Return what lies between the level at which tracks may start and the threshold.
+
+    Their ids follow those of the obstacles, also in the map [H, W] that comes with them.
+    """
+    low, threshold = chain.levels.low_threshold, result.threshold
+    level = low + options.start * (threshold - low)
+    if not level < threshold:
+        return (), None
+    # Where an obstacle is, nothing else may be found again.
+    score = result.score.masked_fill(result.mask, low)
+    _, numbers, found = objects.find(
+        score, threshold=level, low_threshold=low, labels=result.labels,
+        options=dataclasses.replace(chain.object_options, mode=objects.COMPONENTS),
+        drivable=result.label_set.drivable)
+    count = len(result.objects)
+    return tuple(dataclasses.replace(item, id=item.id + count) for item in found), numbers
+
+
+def _with_objects(result: FrameResult, kept: Sequence[AnomalyObject],
+                  faint: torch.Tensor | None, only: bool) -> FrameResult:
+    """Return a result with these objects, numbered anew in their order, faint ones last.
+
+    `faint` [H, W] holds numbers that follow those of the obstacles; with `only` the mask shows
+    nothing but what is listed.
+    """
+    strong = len(result.objects)
+    table = torch.zeros(max([strong, *(item.id for item in kept)]) + 1, dtype=torch.int32)
+    for number, item in enumerate(kept, start=1):
+        table[item.id] = number
+    table = table.to(result.instances.device)
+    instances, mask = table[result.instances.long()], result.mask
+    if len(table) > strong + 1 and faint is not None:
+        numbers = torch.where(faint > 0, faint + strong, 0).clamp(max=len(table) - 1)
+        added = torch.where(instances > 0, 0, table[numbers.long()])
+        instances, mask = instances + added, mask | (added > 0)
+    return dataclasses.replace(
+        result, instances=instances, mask=instances > 0 if only else mask,
+        objects=tuple(dataclasses.replace(item, id=number)
+                      for number, item in enumerate(kept, start=1)))
+
+
+def log_odds(item: AnomalyObject, chain: Any, size: tuple[int, int]) -> float:
+    """Return the evidence of one region: how far its score and its area lie above what is asked.
+
+    The score counts on the scale of its calibration, 0 at the threshold, and so is comparable for
+    all scorers. What cannot be judged counts as strange.
+    """
+    levels, options = chain.levels, chain.object_options
+    excess = item.score_p95 - levels.threshold
+    span = (levels.display[1] - levels.threshold if excess > 0
+            else levels.threshold - levels.low_threshold)
+    score = _SURE * min(max(excess / span, -1.0), 1.0) if span > 0 else math.copysign(
+        _SURE, excess)
+    if math.isnan(score):
+        score = _SURE
+    foot = (item.box[1] + item.box[3]) / size[0]
+    least = float(evidence.least_area_at(foot, size[0] * size[1], options))
+    area = math.log2(item.area / least) if least > 0 else 1.0
+    return score + _LARGE * min(max(area, -1.0), 1.0)
+
+
+def _noted(result: FrameResult, note: str) -> FrameResult:
+    return dataclasses.replace(result, notes=(*result.notes, note))
