@@ -20,6 +20,7 @@ from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
 from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.outputs import Publishers
 from road_anomaly_ros.ros.pairing import Pairing
+from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 from road_anomaly_ros.tools.encodings import check_photograph
 
@@ -280,11 +281,13 @@ class Camera:
         header = frame.message.header
         try:
             survey = self.geometry.survey(result, header, options)
+            for failure in self.publishers.publish_survey(survey, header):
+                self._tell_once(f'output {kind_of(failure)}', f'output left out: {failure}')
+            self.geometry.note(survey)
         except Unplaced as error:
             self._tell_once('metres', str(error))
-            return
-        for failure in self.publishers.publish_survey(survey, header):
-            self._tell_once(f'output {kind_of(failure)}', f'output left out: {failure}')
+        except Exception as error:          # costs the metres, never the frame
+            self._tell_once('metres', f'nothing is told in metres: {one_line(error)}')
 
     def _tell_once(self, kind: str, text: str) -> None:
         """Show what is missing in the diagnostics as long as it is, in the log but once."""

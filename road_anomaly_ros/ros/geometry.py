@@ -45,7 +45,8 @@ class Geometry:
         self._depths: deque[Any] = deque(maxlen=_KEPT)
         self._known: tuple[Any, CameraModel] | None = None
         self._surveyor = Surveyor()
-        self._last: Survey | None = None
+        self._figures: dict[str, str] = {}
+        self._seen_from = ''
         self._fault = ''
         self._counts = {'depth_used': 0, 'depth_missed': 0}
 
@@ -63,8 +64,15 @@ class Geometry:
         model = self._model(result.size, options.rectified)
         place = self._place(header.frame_id, options)
         depth = self._depth(header.stamp, result.size, options) if options.use_depth else None
-        self._last = self._surveyor.survey(result, model, place, options, depth)
-        return self._last
+        return self._surveyor.survey(result, model, place, options, depth)
+
+    def note(self, survey: Survey) -> None:
+        """Keep the figures of a frame for the diagnostics, and nothing of the frame itself."""
+        errors = [one.position.distance - one.position.nearest for one in survey.obstacles]
+        mean = f'{np.mean(errors):.2f}' if errors else 'nan'
+        self._seen_from = str(survey.mounting)
+        self._figures = {'located': str(len(errors)), 'without_place': str(survey.unknown),
+                         'mean_range_error_m': mean}
 
     def _place(self, frame: str, options: GeometryOptions) -> Mounting:
         try:
@@ -115,13 +123,7 @@ class Geometry:
         found = {'mounting': self._mounting_text(options)}
         if options.use_depth:
             found.update((name, str(count)) for name, count in self._counts.items())
-        survey = self._last
-        if survey is None:
-            return found
-        errors = [one.position.distance - one.position.nearest for one in survey.obstacles]
-        mean = f'{np.mean(errors):.2f}' if errors else 'nan'
-        return {**found, 'located': str(len(errors)), 'without_place': str(survey.unknown),
-                'mean_range_error_m': mean}
+        return {**found, **self._figures}
 
     def _mounting_text(self, options: GeometryOptions) -> str:
         """Say where the mounting is from without asking TF for it, which costs a subscription."""
@@ -133,7 +135,7 @@ class Geometry:
             return str(given)
         if self._fault or mounting.tf2_ros is None:
             return f'missing: {self._fault or mounting.REMEDY}'
-        return str(self._last.mounting) if self._last else 'from TF, when somebody listens'
+        return self._seen_from or 'from TF, when somebody listens'
 
 
 def to_model(info: Any, *, rectified: bool) -> CameraModel:

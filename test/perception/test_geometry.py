@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.contract import AnomalyObject, LabelSet
 from road_anomaly_ros.perception.geometry import (
     CameraModel,
@@ -434,3 +435,12 @@ def test_labels_without_a_drivable_class_tell_no_road():
     assert len(survey.obstacles) == 1
     with pytest.raises(ValueError, match='no drivable class'):
         _ = survey.road
+
+
+def test_a_value_may_be_left_open_although_it_has_a_range():
+    config = PipelineConfig.from_any({'geometry.camera_height': math.nan})
+    assert math.isnan(config.options('geometry').camera_height)
+    with pytest.raises(ValueError, match='camera_height'):
+        PipelineConfig.from_any({'geometry.camera_height': 0.0})
+    with pytest.raises(ValueError, match='max_range'):
+        PipelineConfig.from_any({'geometry.max_range': math.nan})

@@ -36,6 +36,9 @@ class Eager:
     def resolve_topic_name(self, topic, **_):
         return topic
 
+    def get_publishers_info_by_topic(self, topic):
+        return []
+
     def get_logger(self):
         return types.SimpleNamespace(warning=lambda text: None)
 

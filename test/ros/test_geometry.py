@@ -187,7 +187,7 @@ def test_the_mounting_is_said_to_be_given_guessed_or_missing():
     guess = GeometryOptions(camera_height=1.5)
     assert owner.geometry.values(guess)['mounting'].startswith('guessed: ')
     owner.geometry.on_info(info())
-    owner.ask((300, 250, 41, 40), (300, 100, 20, 20))
+    owner.geometry.note(owner.ask((300, 250, 41, 40), (300, 100, 20, 20)))
     found = owner.geometry.values(GeometryOptions(**GIVEN))
     assert (found['located'], found['without_place']) == ('1', '1')
     assert 1.0 < float(found['mean_range_error_m']) < 3.0
@@ -261,8 +261,11 @@ def test_tf_gives_the_mounting_where_it_is_installed(monkeypatch):
     monkeypatch.setattr(mounting, 'tf2_ros', FakeTf2(transform))
     owner = Owner()
     owner.geometry.on_info(info())
-    found, = owner.ask((300, 250, 41, 40), camera_height=math.nan).obstacles
+    seen = owner.ask((300, 250, 41, 40), camera_height=math.nan)
+    found, = seen.obstacles
     assert found.position.forward == pytest.approx(2.0 + 750 / 49.5)
+    assert owner.geometry.values(GeometryOptions())['mounting'] == 'from TF, when somebody listens'
+    owner.geometry.note(seen)
     said = owner.geometry.values(GeometryOptions())['mounting']
     assert said.startswith('from TF: height 1.50 m')
 
@@ -391,6 +394,19 @@ def test_without_a_mounting_the_node_says_so_once_and_goes_on(graph, image, capf
     assert clouds == [] and stats.failed == 0
     told = [line for line in capfd.readouterr().err.splitlines() if 'camera_height' in line]
     assert len(told) == 1
+
+
+def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
+    def fail(*values):
+        raise RuntimeError('no room')
+    monkeypatch.setattr(geometry.Geometry, 'survey', fail)
+    node, sender, picture = start(graph, image)
+    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
+    wait_for(lambda: node.cameras[''].publishers.wants_metres, 'a listener')
+    labels = graph.collect(Image, 'anomaly_node/semantic/labels')
+    send_until(sender, picture, lambda: len(labels) > 2, 'labels')
+    wait_for(lambda: 'no room' in ' '.join(node.cameras[''].stats.recent()), 'a complaint')
+    assert clouds == [] and node.cameras[''].stats.failed == 0
 
 
 def test_depth_images_are_listened_to_on_request(graph, image):
