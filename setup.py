@@ -57,16 +57,20 @@ REQUIRED = [
 ]
 ROS = [
     'ros-diagnostic-msgs',
+    'ros-geometry-msgs',
     'ros-rclpy[fastrtps]',
     'ros-sensor-msgs',
     'ros-std-srvs',
+    'ros-visualization-msgs',
 ]
 # The same of another distribution; each of them fixes the versions of all that lies below.
 ROS_JAZZY = [
     'ros-jazzy-diagnostic-msgs',
+    'ros-jazzy-geometry-msgs',
     'ros-jazzy-rclpy[fastrtps]',
     'ros-jazzy-sensor-msgs',
     'ros-jazzy-std-srvs',
+    'ros-jazzy-visualization-msgs',
 ]
 # FastSAM and MobileSAM; under AGPL-3.0, hence only on request.
 ULTRALYTICS = ['ultralytics>=8.2']

@@ -12,6 +12,7 @@ from launch_ros.actions import Node
 PACKAGE = 'road_anomaly_ros'
 SHARE = Path(__file__).resolve().parent.parent
 CONFIG = SHARE / 'config'
+NAV2 = 'nav2_costmap.yaml'          # for another program, no preset
 IMAGE = 'image'
 NODE = 'anomaly_node'
 SWITCH = ['true', 'false']
@@ -109,6 +110,6 @@ def params_file(given):
     for path in (Path(given).expanduser(), CONFIG / given):
         if path.is_file():
             return str(path)
-    presets = sorted(path.name for path in CONFIG.glob('*.yaml'))
+    presets = sorted(path.name for path in CONFIG.glob('*.yaml') if path.name != NAV2)
     raise RuntimeError(f'expected a parameter file, found nothing at {given}; '
                        f'choose a path or one of {presets}')

@@ -45,7 +45,7 @@ ORDER = {
     'segmenters': 3, 'segments': 3, 'dense': 3,
     'heads': 4, 'curve': 4,
     'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,
-    'tracking': 5,
+    'tracking': 5, 'geometry': 5,
     'tracks': 6,
     'stages': 6, 'proposals': 6, 'config': 6, 'sharing': 6, 'pipeline': 7, '__init__': 8,
 }

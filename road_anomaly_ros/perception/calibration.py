@@ -20,7 +20,7 @@ from road_anomaly_ros.perception import naming
 FILE_NAME = 'calibration.yaml'
 VERSION = 1                             # of the form of the file; files without one are of it
 UNITS = ('frame', 'minute')
-_FREE = ('model', 'device', 'precision', 'calibration', 'drawing.',
+_FREE = ('model', 'device', 'precision', 'calibration', 'drawing.', 'geometry.',
          'objects.threshold', 'objects.low_threshold')
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from road_anomaly_ros.perception import naming, parameter_file
 from road_anomaly_ros.perception.drawing import DrawingOptions
+from road_anomaly_ros.perception.geometry.options import GeometryOptions
 from road_anomaly_ros.perception.objects import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import (
@@ -27,7 +28,11 @@ from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.perception.tracking import TRACKERS
 
 AUTO = 'auto'
-GROUPS: dict[str, type] = {'objects': ObjectOptions, 'drawing': DrawingOptions}
+GROUPS: dict[str, type] = {
+    'objects': ObjectOptions,
+    'geometry': GeometryOptions,
+    'drawing': DrawingOptions,
+}
 METHODS: dict[str, Registry[Any] | Room] = {
     'segmenter': SEGMENTERS,
     'scorer': SCORERS,

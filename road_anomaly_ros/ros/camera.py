@@ -14,10 +14,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from road_anomaly_ros.perception import FrameResult
 from road_anomaly_ros.ros import images, loss, topics
+from road_anomaly_ros.ros.geometry import Geometry, Unplaced
 from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
 from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
+from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.outputs import Publishers
 from road_anomaly_ros.ros.pairing import Pairing
+from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 from road_anomaly_ros.tools.encodings import check_photograph
 
@@ -28,6 +31,7 @@ except ImportError:                     # Humble
 
 _KINDS = {'raw': Image, 'compressed': CompressedImage}
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+_TOLD = 32                          # different lines that are said but once
 _INFO_LIMIT = 1 << 16               # pixels per side beyond which a camera_info is damaged
 
 
@@ -44,12 +48,14 @@ class Camera:
     """Subscriptions, publishers and counters of one camera; '' names the only camera.
 
     With a `tolerance` in seconds every image waits for an anomaly map of its moment; `debug`
-    offers the intermediate pictures as well; `reliability` is one of inputs.RELIABILITIES.
+    offers the intermediate pictures as well; `reliability` is one of inputs.RELIABILITIES; with
+    `depth` it listens to depth images, too; `transforms` know where it is mounted.
     """
 
     def __init__(self, node: Any, name: str, transport: str, group: Any,
                  tolerance: float | None = None, *, debug: bool = False,
-                 reliability: str = AUTO) -> None:
+                 reliability: str = AUTO, depth: bool = False,
+                 transforms: Transforms | None = None) -> None:
         self._node = node
         self._group = group
         self._kind = _KINDS[transport]
@@ -74,6 +80,14 @@ class Camera:
         if tolerance is not None:
             self._inputs.append(self._input(Image, self.anomaly_topic, self.on_anomaly,
                                             reliability=reliability))
+        self.depth_topic = f'{prefix}depth'
+        if depth:
+            self._inputs.append(self._input(Image, self.depth_topic, self.on_depth,
+                                            reliability=reliability))
+        self.geometry = Geometry(
+            node.resolve_topic_name(self.info_topic), node.resolve_topic_name(self.depth_topic),
+            transforms or Transforms(node), self.complain)
+        self._told: set[str] = set()
         self._listening = False
         self._last_stamp: tuple[int, int] | None = None
         self._since = time.monotonic()
@@ -186,9 +200,14 @@ class Camera:
         usable = 1 <= height <= _INFO_LIMIT and 1 <= width <= _INFO_LIMIT
         if usable and all(math.isfinite(value) for value in message.k):
             self.stats.info_size = (height, width)
+            self.geometry.on_info(message)
         else:
             self.refuse('camera_info', f'expected width, height and K of a calibration, '
                                        f'got {width}x{height} and K {list(message.k)}')
+
+    def on_depth(self, message: Any) -> None:
+        """Keep a depth image for the image of its moment; nothing is decoded here."""
+        self.geometry.on_depth(message)
 
     def _check_time(self, stamp: Any) -> None:
         moment = (stamp.sec, stamp.nanosec)
@@ -254,6 +273,28 @@ class Camera:
         stats.latency.add((time.monotonic() - frame.arrived) * 1e3)
         now = self._node.get_clock().now().nanoseconds * 1e-9
         stats.stamp_age.add((now - images.seconds(header.stamp)) * 1e3)
+
+    def publish_metres(self, frame: Frame, result: FrameResult, options: Any) -> None:
+        """Send what is listened to in metres, with the options of the geometry."""
+        if not self.publishers.wants_metres:
+            return
+        header = frame.message.header
+        try:
+            survey = self.geometry.survey(result, header, options)
+            for failure in self.publishers.publish_survey(survey, header):
+                self._tell_once(f'output {kind_of(failure)}', f'output left out: {failure}')
+            self.geometry.note(survey)
+        except Unplaced as error:
+            self._tell_once('metres', str(error))
+        except Exception as error:          # costs the metres, never the frame
+            self._tell_once('metres', f'nothing is told in metres: {one_line(error)}')
+
+    def _tell_once(self, kind: str, text: str) -> None:
+        """Show what is missing in the diagnostics as long as it is, in the log but once."""
+        self.stats.complain(kind, text)
+        if text not in self._told and len(self._told) < _TOLD:
+            self._told.add(text)
+            self._node.get_logger().warning(f'{self.title}: {text}')
 
     def silence(self, allowed: float) -> str:
         """Explain why no image came for longer than `allowed` seconds; empty when images come."""

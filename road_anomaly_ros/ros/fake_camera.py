@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from road_anomaly_ros.perception.geometry import GeometryOptions, Mounting
 from road_anomaly_ros.perception.registry import option, options_of
-from road_anomaly_ros.ros import arguments, images, topics, usage
+from road_anomaly_ros.ros import arguments, images, mounting, topics, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
@@ -58,7 +60,8 @@ class FakeCamera(Node):
     """Publishes `image`, `image/compressed` and `camera_info` at the rate of the drive.
 
     Stamps are the moments of sending. Pictures are made only while somebody listens. `stop` is set
-    after the last frame of a drive that does not loop.
+    after the last frame of a drive that does not loop. Where the camera is mounted is logged and,
+    with tf2_ros, sent as a static transform; while it drives it nods a little around that.
     """
 
     def __init__(self, stop: threading.Event | None = None, **node_arguments: Any) -> None:
@@ -73,10 +76,20 @@ class FakeCamera(Node):
         self._info = self.create_publisher(CameraInfo, 'camera_info', qos())
         self._truth = {name: self.create_publisher(Image, f'~/truth/{name}', qos(reliable=True))
                        for name in TRUTH if options.truth}
+        self._transform = self._say_mounting()
         self._player = Player(self._cues(), paused=options.start_paused, live=True,
                               ended=stop.set if stop and not options.loop else lambda: None)
         self.controls = Controls(
             self, self._player, [self._image, self._jpeg], options.wait_for_subscribers)
+
+    def _say_mounting(self) -> Any:
+        style = self._drive.style
+        place = Mounting(style.camera_height, pitch=style.pitch)
+        self.get_logger().info(
+            f'mounted as geometry.camera_height:={place.height:.2f} '
+            f'geometry.camera_pitch:={math.degrees(place.pitch):.2f} geometry.camera_roll:=0.0')
+        return mounting.announce(self, place, GeometryOptions().base_frame,
+                                 self._options.frame_id)
 
     def _cues(self) -> Iterator[Cue]:
         numbers = itertools.count() if self._options.loop else range(self._options.frames)

@@ -18,6 +18,7 @@ from road_anomaly_ros.perception.resources import is_out_of_memory, untraced
 from road_anomaly_ros.ros import health, outputs
 from road_anomaly_ros.ros.camera import Camera, check_names
 from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory
+from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.parameters import NodeOptions, Parameters
 from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.worker import Frame, Worker
@@ -43,6 +44,7 @@ class AnomalyNode(LifecycleNode):
         self._images = MutuallyExclusiveCallbackGroup()
         self._engine = engine or Engine()
         self._cameras: dict[str, Camera] = {}
+        self._transforms: Transforms | None = None
         self._worker: Worker | None = None
         self._phase = 'unconfigured'
         self._fault = ''
@@ -105,13 +107,20 @@ class AnomalyNode(LifecycleNode):
             self._engine.reconfigure(self._settings.config)
         tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
         self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
+        depth = config.options('geometry').use_depth
+        self._transforms = Transforms(self)
         self._cameras = {name: Camera(self, name, options.image_transport, self._images,
                                       tolerance, debug=options.debug_topics,
-                                      reliability=options.reliability)
+                                      reliability=options.reliability, depth=depth,
+                                      transforms=self._transforms)
                          for name in options.cameras or ('',)}
         pipeline = self._engine.pipeline
         self.get_logger().info(f'model {config.model} on {pipeline.device}, '
                                f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}')
+        missing = [output.topic for output in outputs.SPATIAL if output.kind is None]
+        if missing:
+            self.get_logger().info(f'visualization_msgs is not installed: {", ".join(missing)} '
+                                   f'is left out')
         if outputs.vision is None:
             self.get_logger().info(f'vision_msgs is not installed: {outputs.DETECTIONS} and '
                                    f'{outputs.LABEL_INFO} are left out')
@@ -195,6 +204,8 @@ class AnomalyNode(LifecycleNode):
         cameras, self._cameras = self._cameras, {}
         for camera in cameras.values():
             camera.destroy()
+        if self._transforms is not None:
+            self._transforms.close()
         self._calibrated = health.Calibrated()          # knows parts of the chain
         self._engine.release()
         self._phase = 'unconfigured'
@@ -228,7 +239,7 @@ class AnomalyNode(LifecycleNode):
             chain, results = self._engine.run(*zip(*(parts for _, parts in usable), strict=True))
         except OutOfMemory as error:
             chain, results, fault = error.chain, error.results, untraced(error)
-        drawing = chain.options('drawing')
+        drawing, geometry = chain.options('drawing'), chain.options('geometry')
         pipeline = self._engine.pipeline
         if pipeline is not None:
             self._calibrated.follow(pipeline.prepared)
@@ -236,15 +247,16 @@ class AnomalyNode(LifecycleNode):
         if refused and self._throttle.ready('settings'):
             self.get_logger().warning(refused)
         for (frame, _), result in zip(usable, results, strict=False):
-            self._finish(frame, result, drawing)
+            self._finish(frame, result, drawing, geometry)
         if fault is not None:
             self._give_up([frame for frame, _ in usable[len(results):]], one_line(fault))
 
-    def _finish(self, frame: Frame, result: Any, drawing: Any) -> None:
+    def _finish(self, frame: Frame, result: Any, drawing: Any, geometry: Any) -> None:
         camera = self._cameras[frame.camera]
         try:
             if isinstance(result, Exception):
                 raise result
+            camera.publish_metres(frame, result, geometry)
             camera.publish(frame, result, drawing, self._settings.options.jpeg_quality)
         except Exception as error:
             camera.fail(one_line(error))
@@ -273,6 +285,7 @@ class AnomalyNode(LifecycleNode):
         name = self.get_fully_qualified_name()
         rows = [self._node_row(name)]
         allowed = self._settings.options.stale_after
+        geometry = self._settings.config.options('geometry')
         for camera in list(self._cameras.values()):
             active = self._phase == 'active'
             camera.review()
@@ -281,7 +294,8 @@ class AnomalyNode(LifecycleNode):
             level, message = health.camera_status(
                 camera.stats, active=active, silent=silent, waiting=camera.waiting())
             rows.append(health.status(f'{name}: {camera.title}', level, message,
-                                      health.camera_values(camera.stats), camera.image_topic))
+                                      {**health.camera_values(camera.stats),
+                                       **camera.geometry.values(geometry)}, camera.image_topic))
         self._health_publisher.publish(health.report(self.get_clock().now().to_msg(), rows))
 
     def _node_row(self, name: str) -> DiagnosticStatus:

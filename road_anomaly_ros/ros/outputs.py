@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
 
 from road_anomaly_ros.perception import FrameResult, LabelSet, drawing, stages
-from road_anomaly_ros.ros import images
+from road_anomaly_ros.perception.geometry import Survey
+from road_anomaly_ros.ros import images, spatial
 from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.topics import COMPRESSED, compressed
 
@@ -38,6 +39,17 @@ class Output:
     build: Callable[[FrameResult, Any], np.ndarray]     # drawing options -> [H,W] or [H,W,3]
     jpeg: bool = False
     debug: bool = False                                 # offered with `debug_topics` only
+
+
+@dataclass(frozen=True)
+class SpatialOutput:
+    """One topic in metres: name below the camera, type (None: not installed), how it is built."""
+
+    topic: str
+    package: str
+    kind: Any
+    text: str
+    build: Callable[[Survey, Any], Any]                 # header of the image -> message
 
 
 def qos(*, latched: bool = False) -> QoSProfile:
@@ -100,6 +112,18 @@ OUTPUTS = (
       for name, text in stages.TEXTS.items()),
 )
 
+_MARKERS = spatial.visualization and spatial.visualization.MarkerArray
+SPATIAL = (
+    SpatialOutput('obstacle/points', 'sensor_msgs/PointCloud2', PointCloud2,
+                  'Where each obstacle meets the road, metres before the vehicle; score, id.',
+                  spatial.points),
+    SpatialOutput('obstacle/markers', 'visualization_msgs/MarkerArray', _MARKERS,
+                  'Boxes on the road with number, distance and speed, where installed.',
+                  spatial.markers),
+    SpatialOutput('obstacle/scan', 'sensor_msgs/LaserScan', LaserScan,
+                  'How far the road is free in each direction.', spatial.scan),
+)
+
 
 def offered(*, debug: bool) -> list[Output]:
     """Return the rows that a node offers, those for debugging only when asked for."""
@@ -135,6 +159,8 @@ class Publishers:
             raw = self._create(Image, name)
             jpeg = self._create(CompressedImage, compressed(node, name)) if output.jpeg else None
             self._rows.append((output, raw, jpeg))
+        self._spatial = [(output, self._create(output.kind, topic_name(camera, output.topic)))
+                         for output in SPATIAL if output.kind is not None]
         self._detections = self._label_info = None
         if vision is not None:
             self._detections = self._create(vision.Detection2DArray,
@@ -166,6 +192,22 @@ class Publishers:
             self._detections.publish(detections(result, header))
         return failed
 
+    @property
+    def wants_metres(self) -> bool:
+        """Tell whether somebody listens to a topic in metres."""
+        return any(_heard(publisher) for _, publisher in self._spatial)
+
+    def publish_survey(self, survey: Survey, header: Any) -> list[str]:
+        """Publish what is listened to in metres; returns what failed, which costs only itself."""
+        failed = []
+        for output, publisher in self._spatial:
+            try:
+                if _heard(publisher):
+                    publisher.publish(output.build(survey, header))
+            except Exception as error:
+                failed.append(f'{output.topic}: {one_line(error)}')
+        return failed
+
     def publish_label_info(self, labels: LabelSet, stamp: Any) -> None:
         """Send the names of the classes once; late subscribers get them too."""
         if self._label_info is not None:
@@ -174,10 +216,11 @@ class Publishers:
     def destroy(self) -> None:
         """Take all publishers back."""
         publishers = [publisher for _, raw, jpeg in self._rows for publisher in (raw, jpeg)]
+        publishers += [publisher for _, publisher in self._spatial]
         for publisher in (*publishers, self._detections, self._label_info):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
-        self._rows = []
+        self._rows, self._spatial = [], []
         self._detections = self._label_info = None
 
 

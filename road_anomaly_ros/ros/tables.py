@@ -34,6 +34,7 @@ from road_anomaly_ros.tools import methods as measured
 NODE_KEY = '/**'                        # under whatever name
 WIDTH = 99
 PIPELINE = 'pipeline.yaml'
+NOT_PRESETS = (PIPELINE, 'nav2_costmap.yaml')
 METHODS = Path('docs', 'methods.md')    # beside the README
 
 
@@ -73,9 +74,13 @@ def topics() -> str:
     rows = [('`image`, `camera_info`', 'in', 'any encoding', 'Camera, as reliable as '
              'it offers; `image/compressed` with `image_transport: compressed`.'),
             ('`anomaly_in`', 'in', '32FC1, 16UC1, mono8', 'Anomaly map of another method for an '
-             'image, under its stamp, with the segmenter `external`.')]
+             'image, under its stamp, with the segmenter `external`.'),
+            ('`depth`', 'in', '16UC1 in mm, 32FC1 in m', 'Depth registered to the image, with '
+             '`geometry.use_depth`.')]
     rows += [(f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''), 'out',
               item.encoding, item.text) for item in outputs.offered(debug=False)]
+    rows += [(f'`~/{item.topic}`', 'out', item.package.partition('/')[2], item.text)
+             for item in outputs.SPATIAL]
     stages = [item for item in outputs.OUTPUTS if item.debug]
     rows.append((', '.join(f'`~/{item.topic}`' for item in stages), 'out', stages[0].encoding,
                  'Stages of the score, as `road-anomaly explain` draws them, with '
@@ -102,7 +107,7 @@ def presets(folder: Path) -> str:
     """Return the table of the presets in a folder of parameter files."""
     rows = []
     for path in sorted(folder.glob('*.yaml')):
-        if path.name == PIPELINE:
+        if path.name in NOT_PRESETS:
             continue
         text = path.read_text(encoding='utf-8')
         values = yaml.safe_load(text)[NODE_KEY]['ros__parameters']

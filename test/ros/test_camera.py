@@ -33,8 +33,11 @@ class Eager:
     def destroy_subscription(self, subscription):
         pass
 
-    def resolve_topic_name(self, topic):
+    def resolve_topic_name(self, topic, **_):
         return topic
+
+    def get_publishers_info_by_topic(self, topic):
+        return []
 
     def get_logger(self):
         return types.SimpleNamespace(warning=lambda text: None)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from ros_graph import Graph, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from road_anomaly_ros.perception.geometry import Mounting
 from road_anomaly_ros.perception.registry import options_of
-from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros import images, mounting
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.fake_camera import TRUTH, FakeCamera, FakeCameraOptions
 from road_anomaly_ros.tools.rendering import Drive, DriveOptions
@@ -148,3 +150,22 @@ def test_a_wrong_value_is_refused_by_name(graph, name, value, text):
 
 def test_an_integer_is_good_enough_for_a_rate(graph):
     assert camera(graph, fps=20).get_parameter('fps').value == 20.0
+
+
+def test_the_mounting_is_said_and_sent_where_tf_is_installed(graph, monkeypatch, capfd):
+    sent = []
+
+    class Broadcaster:
+        def __init__(self, node):
+            self.sendTransform = sent.append            # the name that tf2_ros gives it
+    monkeypatch.setattr(mounting, 'tf2_ros', types.SimpleNamespace(
+        StaticTransformBroadcaster=Broadcaster))
+    camera(graph, frame_id='front')
+    message, = sent
+    assert (message.header.frame_id, message.child_frame_id) == ('base_link', 'front')
+    style = Drive(DriveOptions(width=64, height=48, frames=3, seed=4)).style
+    place, turn = message.transform.translation, message.transform.rotation
+    found = Mounting.from_transform((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
+    assert found.height == pytest.approx(style.camera_height)
+    assert found.pitch == pytest.approx(style.pitch)
+    assert f'camera_height:={style.camera_height:.2f}' in capfd.readouterr().err

@@ -20,7 +20,7 @@ from road_anomaly_ros.ros.outputs import OUTPUTS
 from road_anomaly_ros.ros.parameters import NodeOptions, node_parameters, to_ros
 
 CONFIG = ROOT / 'config'
-PRESETS = sorted(path for path in CONFIG.glob('*.yaml') if path.name != tables.PIPELINE)
+PRESETS = sorted(path for path in CONFIG.glob('*.yaml') if path.name not in tables.NOT_PRESETS)
 
 
 def test_the_parameter_file_is_up_to_date():
