@@ -38,7 +38,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         kind = next((kind for kind in _PAIRS if hasattr(block, kind)), '')
         for names in _PAIRS.get(kind, ()):
             convolution, norm = (getattr(block, name, None) for name in names)
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+                    and norm.running_mean is not None and norm.running_var is not None):
                 weight, bias = fuse_conv_bn_weights(
                     convolution.weight, convolution.bias, norm.running_mean, norm.running_var,
                     norm.eps, norm.weight, norm.bias)

@@ -83,10 +83,8 @@ class MaskSegmenter:
             pixels = self._preprocessing(batch.to(self._device))
             raw = self._run(pixels)
             masks = self._preprocessing.crop(raw.mask_logits, size)
-            if name == 'two_scales':
-                kept = self._two_scales(raw, pixels, size)
-            else:
-                kept = self._kept_features(raw, size, name)
+            kept = self._kept_features(raw, size, name) if name != 'two_scales' else (
+                self._two_scales(raw, pixels, size))
             for row, position in enumerate(positions):
                 found[position] = MaskOutput(raw.class_logits[row], masks[row], size, kept[row])
         return [found[position] for position in range(len(images))]
@@ -97,7 +95,7 @@ class MaskSegmenter:
             return self._network(pixels.contiguous(memory_format=self._layout))
 
     def _two_scales(self, raw: RawOutput, pixels: torch.Tensor,
-                    size: tuple[int, int]) -> list[Pyramid]:
+                    size: tuple[int, int]) -> Sequence[Pyramid]:
         """Return the pixel decoder's features of every image and of a small copy, finest first.
 
         What fills the image at its own size is a thing of ordinary size in the copy.
