@@ -140,6 +140,7 @@ class Pipeline:
         self._segmenter = Released(self._segmenter)
         self._chain = dataclasses.replace(
             self._chain, scorer_options=None, segment_source=None, refinements=())
+        self._tracks = Tracks()            # it holds the chain it followed last
         self._resources.release()
 
     @property
