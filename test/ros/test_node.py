@@ -389,7 +389,7 @@ def test_a_silent_camera_is_explained(graph, publish, says):
         if publish == 'compressed':
             other.publisher(CompressedImage, f'{graph.namespace}/image', readers=0)
         found = wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
-                                  and says in row.message], says, seconds=5.0)
+                                  and says in row.message], says)
         assert 'image' in found[0].message
 
 

@@ -260,7 +260,8 @@ class Scored(list):
 
 def test_figures_by_hand(tmp_path, monkeypatch):
     """Two images of one row; 255 counts nowhere, and at a stride of 2 every second pixel only."""
-    monkeypatch.setattr(head_trainer.scorers, 'evaluate', lambda output, kind, options: output)
+    monkeypatch.setattr(head_trainer.scorers, 'evaluate',
+                        lambda output, kind, options, resources: output)
     cache = Scored([([0.9, 0.8, 0.7, 0.8], [1, 1, 255, 0]), ([0.3, 0.1], [1, 0])])
     score = np.array([0.9, 0.8, 0.8, 0.3, 0.1], np.float32)
     found = head_trainer.measure(tmp_path, 'head_v2', cache, stride=1)
