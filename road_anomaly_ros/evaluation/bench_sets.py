@@ -16,7 +16,7 @@ from road_anomaly_ros.evaluation.running import Job
 
 SEED = 1
 REAL, WEB, CLASSES = 'real', 'web', 'classes'       # folders of OUT
-CAMVID, IDD = 'CamVid val', 'held-out drives of IDD-Lite'
+CAMVID, IDD = 'CamVid val', 'IDD-Lite (roads of the training)'
 _TITLES = {'road_anomaly': 'RoadAnomaly', 'fishyscapes_static': 'Fishyscapes Static'}
 
 

@@ -120,7 +120,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def class_options(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the ids of a model's classes, where a score asks for some."""
     from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
-    return {f'scorer.mask2anomaly.{name}': ids for name, ids in class_ids(names).items()}
+    return {f'scorers.mask2anomaly.{name}': ids for name, ids in class_ids(names).items()}
 
 
 def scorers(model: Path | None) -> list[str]:

@@ -4,7 +4,7 @@
 
 MODEL is a Mask2Former like the built-in one. Its graph, model.onnx, holds the weights as precisely
 as the model does and is compared with torch before it is kept. Beside the weights it is found by
-itself; --set segmenter.mask2former.engine=torch computes without it. Other weights need another.
+itself; --set segmenters.mask2former.engine=torch computes without it. Other weights need another.
 """
 
 from __future__ import annotations

@@ -70,14 +70,14 @@ def test_all_of_it_on_tiny_folders(data, tmp_path, monkeypatch, capsys):
         (name, method) for name in ('RoadAnomaly', 'Fishyscapes Static')
         for method in ('auto', 'rba', 'rba+variance_aware+road_prior')}
     assert {row['dataset'] for row in found['web']['results']} == {
-        'on CamVid val', 'on held-out drives of IDD-Lite'}
+        'on CamVid val', 'on IDD-Lite (roads of the training)'}
     assert [row['dataset'] for row in found['classes']['results']] == [
-        'CamVid val', 'held-out drives of IDD-Lite', 'Cityscapes samples']
+        'CamVid val', 'IDD-Lite (roads of the training)', 'Cityscapes samples']
     text = readme.read_text()
     assert text.startswith('before\n') and text.endswith('after\n')
     assert '| score | Fishyscapes Static: AP |' in text and '(default) |' in text
     assert 'EoMT, MaxEntropy' in text and 'On other roads its mIoU is' in text
-    assert 'on held-out drives of IDD-Lite (2)' in text
+    assert 'on IDD-Lite (roads of the training) (2)' in text
     assert (out / benchmark.TABLES).read_text() in text
     drawn = json.loads((out / 'web_idd_lite' / 'manifest.jsonl').read_text().splitlines()[0])
     assert drawn['objects'][0]['object'] == 'tiger/000'
