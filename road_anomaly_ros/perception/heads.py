@@ -304,7 +304,7 @@ class RunningGridHead:
         """
         features = check_features(self.info, self.source, features)
         levels = features.levels if isinstance(features, Pyramid) else (features,)
-        found = [self._logit(level) for level in levels if level is not None]
+        found = [self._logit(level) for level in levels]
         if len(found) == 1:
             return found[0]
         grid = tuple(found[0].shape[1:])

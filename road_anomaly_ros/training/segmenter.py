@@ -60,7 +60,7 @@ class TrainOptions:
     rendered: int = option(0, 'rendered road scenes to mix in', low=0, high=100_000)
     rendered_weight: float = option(.1, 'weight of the rendered scenes beside those of --data',
                                     low=0.0, high=1e6)
-    short_side: int = option(640, 'short side at which larger images are processed', low=64,
+    short_side: int = option(544, 'short side at which larger images are processed', low=64,
                              high=4096, unit='px')
     seed: int = option(0, 'seed of weights, crops and rendered scenes', low=0, high=2 ** 31)
 
