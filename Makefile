@@ -59,6 +59,7 @@ endif
 
 lint: setup  ## style and types
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 bench: setup  ## time and memory of every stage on this machine

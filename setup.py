@@ -34,26 +34,26 @@ def shared(folder):
 
 # Lower bounds are the first releases with what is used here; there are no upper bounds.
 REQUIRED = [
-    'mcap>=1.1',                    # reads .mcap files that were cut off
-    'numba>=0.60',                  # the dense pass on the CPU; without it torch does it, slower
+    'mcap>=1.1',  # reads .mcap files that were cut off
+    'numba>=0.60',  # the dense pass on the CPU; without it torch does it, slower
     'numpy>=1.26',
-    'onnxruntime>=1.18',            # computes a model's graph on the CPU, faster than torch
+    'onnxruntime>=1.18',  # computes a model's graph on the CPU, faster than torch
     'opencv-python-headless>=4.9',
     # Computes a model's graph in half the time where the CPU has bfloat16.
     'openvino>=2024.4; platform_machine == "x86_64"',
-    'pillow>=10.1',                 # first with a scalable font inside
+    'pillow>=10.1',  # first with a scalable font inside
     'PyYAML>=6.0',
-    'rosbags>=0.11.7',              # what rosbags-image asks for; reads damaged files as we expect
-    'rosbags-image>=0.10.4',        # encodings beyond the common ones: Bayer, YUV, 16 bit
+    'rosbags>=0.11.7',  # what rosbags-image asks for; reads damaged files as we expect
+    'rosbags-image>=0.10.4',  # encodings beyond the common ones: Bayer, YUV, 16 bit
     'safetensors>=0.4.3',
     'scikit-image>=0.22',
-    'scipy>=1.11.4',                # first with wheels for NumPy 1.26 on every supported Python
+    'scipy>=1.11.4',  # first with wheels for NumPy 1.26 on every supported Python
     'segment-anything>=1.0',
-    'timm>=1.0',                    # the backbone of the built-in model, through transformers
-    'torch>=2.4',                   # what transformers asks for since 4.56 on the way to 5
-    'torchvision>=0.19',            # the release made for torch 2.4
+    'timm>=1.0',  # the backbone of the built-in model, through transformers
+    'torch>=2.4',  # what transformers asks for since 4.56 on the way to 5
+    'torchvision>=0.19',  # the release made for torch 2.4
     'tqdm>=4.66',
-    'transformers>=4.56',           # Mask2Former since 4.26, EoMT since 4.54, SAM 2 since 4.56
+    'transformers>=4.56',  # Mask2Former since 4.26, EoMT since 4.54, SAM 2 since 4.56
 ]
 ROS = [
     'ros-diagnostic-msgs',
@@ -112,8 +112,9 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(exclude=['test*']),
     # Listed by hand: setuptools before 62.3 (Ubuntu 22.04) knows no '**' in package_data.
-    package_data={NAME: ['py.typed', 'ros/fastdds.xml',
-                         *(relpath(path, NAME) for path in MODELS)]},
+    package_data={
+        NAME: ['py.typed', 'ros/fastdds.xml', *(relpath(path, NAME) for path in MODELS)]
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [join('resource', NAME)]),
         (join('share', NAME), ['package.xml', 'LICENSE']),
@@ -122,9 +123,16 @@ setup(
         *shared('rviz'),
     ],
     install_requires=REQUIRED,
-    extras_require={'ros': ROS, 'ros-jazzy': ROS_JAZZY, 'dev': DEV, 'heif': HEIF,
-                    'export': EXPORT, 'tracks': TRACKS, 'train': TRAIN,
-                    'ultralytics': ULTRALYTICS},
+    extras_require={
+        'ros': ROS,
+        'ros-jazzy': ROS_JAZZY,
+        'dev': DEV,
+        'heif': HEIF,
+        'export': EXPORT,
+        'tracks': TRACKS,
+        'train': TRAIN,
+        'ultralytics': ULTRALYTICS,
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [

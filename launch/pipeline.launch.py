@@ -12,7 +12,7 @@ from launch_ros.actions import Node
 PACKAGE = 'road_anomaly_ros'
 SHARE = Path(__file__).resolve().parent.parent
 CONFIG = SHARE / 'config'
-NAV2 = 'nav2_costmap.yaml'          # for another program, no preset
+NAV2 = 'nav2_costmap.yaml'  # for another program, no preset
 IMAGE = 'image'
 NODE = 'anomaly_node'
 SWITCH = ['true', 'false']
@@ -21,33 +21,53 @@ LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 
 
 def argument(name, default, text, choices=None):
-    return DeclareLaunchArgument(
-        name, default_value=default, description=text, choices=choices)
+    return DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
 
 
 def generate_launch_description():
-    return LaunchDescription([
-        argument('image', IMAGE, 'Topic of the camera; its camera_info is expected beside it.'),
-        argument('params_file', str(CONFIG / 'pipeline.yaml'),
-                 'Parameters of the node: a path, or a preset such as fast.yaml from config/.'),
-        argument('model', '', f"'builtin', a directory or a hub name; {KEEP}."),
-        argument('scorer', '', f'Anomaly score, such as eam, rba or s2; {KEEP}.'),
-        argument('device', '', f"'auto', 'cpu', 'cuda' or 'cuda:N'; {KEEP}."),
-        argument('input', '', 'Video, bag or folder of images to replay as the camera.'),
-        argument('loop', 'false', 'Start the replay of the input again at its end.', SWITCH),
-        argument('fake_camera', 'false', 'Start a rendered drive as the camera.', SWITCH),
-        argument('rviz', 'false', 'Start RViz with camera, overlay, heatmap and mask.', SWITCH),
-        argument('autostart', '', f'Configure and activate the node at start; {KEEP}.',
-                 ['', *SWITCH]),
-        argument('use_sim_time', 'false', 'Take the time from /clock; a replay then sends it.',
-                 SWITCH),
-        argument('namespace', '', 'Namespace of the nodes; RViz shows the topics without one.'),
-        argument('log_level', 'info', 'Least severe messages that the nodes log.', LEVELS),
-        OpaqueFunction(function=start)])
+    return LaunchDescription(
+        [
+            argument(
+                'image', IMAGE, 'Topic of the camera; its camera_info is expected beside it.'
+            ),
+            argument(
+                'params_file',
+                str(CONFIG / 'pipeline.yaml'),
+                'Parameters of the node: a path, or a preset such as fast.yaml from config/.',
+            ),
+            argument('model', '', f"'builtin', a directory or a hub name; {KEEP}."),
+            argument('scorer', '', f'Anomaly score, such as eam, rba or s2; {KEEP}.'),
+            argument('device', '', f"'auto', 'cpu', 'cuda' or 'cuda:N'; {KEEP}."),
+            argument('input', '', 'Video, bag or folder of images to replay as the camera.'),
+            argument('loop', 'false', 'Start the replay of the input again at its end.', SWITCH),
+            argument('fake_camera', 'false', 'Start a rendered drive as the camera.', SWITCH),
+            argument(
+                'rviz', 'false', 'Start RViz with camera, overlay, heatmap and mask.', SWITCH
+            ),
+            argument(
+                'autostart',
+                '',
+                f'Configure and activate the node at start; {KEEP}.',
+                ['', *SWITCH],
+            ),
+            argument(
+                'use_sim_time',
+                'false',
+                'Take the time from /clock; a replay then sends it.',
+                SWITCH,
+            ),
+            argument(
+                'namespace', '', 'Namespace of the nodes; RViz shows the topics without one.'
+            ),
+            argument('log_level', 'info', 'Least severe messages that the nodes log.', LEVELS),
+            OpaqueFunction(function=start),
+        ]
+    )
 
 
 def start(context):
     """Return the nodes to start, from the texts of the arguments."""
+
     def text(name):
         return LaunchConfiguration(name).perform(context).strip()
 
@@ -56,16 +76,25 @@ def start(context):
 
     if text('input') and switch('fake_camera'):
         raise RuntimeError('expected one camera: give either input or fake_camera, not both')
-    common = {'output': 'screen', 'remappings': remappings(text('image')),
-              'namespace': text('namespace'),
-              'ros_arguments': ['--log-level', text('log_level')]}
+    common = {
+        'output': 'screen',
+        'remappings': remappings(text('image')),
+        'namespace': text('namespace'),
+        'ros_arguments': ['--log-level', text('log_level')],
+    }
     ours = {'package': PACKAGE, 'on_exit': end_on_failure, **common}
     time = {'use_sim_time': switch('use_sim_time')}
     changes = {name: text(name) for name in ('model', 'scorer', 'device') if text(name)}
     if text('autostart'):
         changes['autostart'] = switch('autostart')
-    nodes = [Node(executable=NODE, name=NODE,
-                  parameters=[params_file(text('params_file')), {**changes, **time}], **ours)]
+    nodes = [
+        Node(
+            executable=NODE,
+            name=NODE,
+            parameters=[params_file(text('params_file')), {**changes, **time}],
+            **ours,
+        )
+    ]
     if switch('fake_camera'):
         # A camera lives in real time: it has no part in the time of a bag.
         nodes.append(Node(executable='fake_camera', name='fake_camera', **ours))
@@ -75,14 +104,22 @@ def start(context):
         words += ['--clock'] if switch('use_sim_time') else []
         nodes.append(Node(executable='replay', name='replay', arguments=words, **ours))
     if switch('rviz'):
-        nodes.append(Node(package='rviz2', executable='rviz2', name='rviz2', parameters=[time],
-                          arguments=['-d', str(SHARE / 'rviz' / 'pipeline.rviz')], **common))
+        nodes.append(
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                name='rviz2',
+                parameters=[time],
+                arguments=['-d', str(SHARE / 'rviz' / 'pipeline.rviz')],
+                **common,
+            )
+        )
     return nodes
 
 
 def end_on_failure(event, _):
     """Return what to do when a node of ours has ended: all ends where that was a failure."""
-    if event.returncode <= 0:               # in order, or by the signal that ends all
+    if event.returncode <= 0:  # in order, or by the signal that ends all
         return []
     return [Shutdown(reason=f'{event.process_name} failed with code {event.returncode}')]
 
@@ -92,16 +129,20 @@ def remappings(image):
     if image == IMAGE:
         return []
     base, slash, _ = image.rpartition('/')
-    return [(IMAGE, image), (f'{IMAGE}/compressed', f'{image}/compressed'),
-            ('camera_info', f'{base}{slash}camera_info')]
+    return [
+        (IMAGE, image),
+        (f'{IMAGE}/compressed', f'{image}/compressed'),
+        ('camera_info', f'{base}{slash}camera_info'),
+    ]
 
 
 def found(given):
     """Return the input to replay, '~' resolved; raises RuntimeError where there is nothing."""
     path = Path(given).expanduser()
     if not given.startswith('rendered:') and not path.exists():
-        raise RuntimeError(f'input: expected a video, bag, image or folder, found nothing at '
-                           f'{path.absolute()}')
+        raise RuntimeError(
+            f'input: expected a video, bag, image or folder, found nothing at {path.absolute()}'
+        )
     return given if given.startswith('rendered:') else str(path)
 
 
@@ -111,5 +152,6 @@ def params_file(given):
         if path.is_file():
             return str(path)
     presets = sorted(path.name for path in CONFIG.glob('*.yaml') if path.name != NAV2)
-    raise RuntimeError(f'expected a parameter file, found nothing at {given}; '
-                       f'choose a path or one of {presets}')
+    raise RuntimeError(
+        f'expected a parameter file, found nothing at {given}; choose a path or one of {presets}'
+    )

@@ -39,40 +39,89 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command('demo', 'road_anomaly_ros.ros.demo',
-            'watch the whole chain work on a rendered drive or on your own footage'),
-    Command('run', 'road_anomaly_ros.tools.run',
-            'process a video, an image, a folder or a bag, no frame dropped'),
-    Command('replay', 'road_anomaly_ros.ros.replay',
-            'publish a video, a folder or a bag as camera messages'),
-    Command('record', 'road_anomaly_ros.ros.record',
-            'store topics in a rosbag2 without a ROS distribution'),
-    Command('train segmenter', 'road_anomaly_ros.training.segmenter',
-            'train a segmentation model of your own'),
-    Command('train head', 'road_anomaly_ros.training.head',
-            'train an anomaly head on top of a frozen segmenter'),
-    Command('export', 'road_anomaly_ros.tools.export',
-            'write the graph by which onnxruntime computes a model faster'),
-    Command('synthesize', 'road_anomaly_ros.training.synthesize',
-            'paste objects on road scenes, with exact ground truth'),
-    Command('evaluate', 'road_anomaly_ros.evaluation.evaluate',
-            'measure methods on labelled data sets'),
-    Command('sweep', 'road_anomaly_ros.evaluation.sweep',
-            'search the options of a method for the best figures'),
-    Command('calibrate', 'road_anomaly_ros.evaluation.calibrate',
-            'measure thresholds and display ranges for a model'),
-    Command('report', 'road_anomaly_ros.evaluation.report',
-            'turn results into a page with tables, curves and pictures'),
-    Command('benchmark', 'road_anomaly_ros.evaluation.benchmark',
-            'measure all methods on pasted objects and renew the accuracy table'),
-    Command('explain', 'road_anomaly_ros.tools.explain',
-            'show why a pixel or an obstacle got its score'),
-    Command('bench --node', 'road_anomaly_ros.ros.bench_node',
-            'measure the ROS node: rate and age of results, processor, memory, transport'),
-    Command('bench --metrics', 'road_anomaly_ros.evaluation.bench_metrics',
-            'measure how many images per second the metrics take in'),
-    Command('bench', 'road_anomaly_ros.tools.bench',
-            'measure time and memory of every stage on this machine'),
+    Command(
+        'demo',
+        'road_anomaly_ros.ros.demo',
+        'watch the whole chain work on a rendered drive or on your own footage',
+    ),
+    Command(
+        'run',
+        'road_anomaly_ros.tools.run',
+        'process a video, an image, a folder or a bag, no frame dropped',
+    ),
+    Command(
+        'replay',
+        'road_anomaly_ros.ros.replay',
+        'publish a video, a folder or a bag as camera messages',
+    ),
+    Command(
+        'record',
+        'road_anomaly_ros.ros.record',
+        'store topics in a rosbag2 without a ROS distribution',
+    ),
+    Command(
+        'train segmenter',
+        'road_anomaly_ros.training.segmenter',
+        'train a segmentation model of your own',
+    ),
+    Command(
+        'train head',
+        'road_anomaly_ros.training.head',
+        'train an anomaly head on top of a frozen segmenter',
+    ),
+    Command(
+        'export',
+        'road_anomaly_ros.tools.export',
+        'write the graph by which onnxruntime computes a model faster',
+    ),
+    Command(
+        'synthesize',
+        'road_anomaly_ros.training.synthesize',
+        'paste objects on road scenes, with exact ground truth',
+    ),
+    Command(
+        'evaluate', 'road_anomaly_ros.evaluation.evaluate', 'measure methods on labelled data sets'
+    ),
+    Command(
+        'sweep',
+        'road_anomaly_ros.evaluation.sweep',
+        'search the options of a method for the best figures',
+    ),
+    Command(
+        'calibrate',
+        'road_anomaly_ros.evaluation.calibrate',
+        'measure thresholds and display ranges for a model',
+    ),
+    Command(
+        'report',
+        'road_anomaly_ros.evaluation.report',
+        'turn results into a page with tables, curves and pictures',
+    ),
+    Command(
+        'benchmark',
+        'road_anomaly_ros.evaluation.benchmark',
+        'measure all methods on pasted objects and renew the accuracy table',
+    ),
+    Command(
+        'explain',
+        'road_anomaly_ros.tools.explain',
+        'show why a pixel or an obstacle got its score',
+    ),
+    Command(
+        'bench --node',
+        'road_anomaly_ros.ros.bench_node',
+        'measure the ROS node: rate and age of results, processor, memory, transport',
+    ),
+    Command(
+        'bench --metrics',
+        'road_anomaly_ros.evaluation.bench_metrics',
+        'measure how many images per second the metrics take in',
+    ),
+    Command(
+        'bench',
+        'road_anomaly_ros.tools.bench',
+        'measure time and memory of every stage on this machine',
+    ),
 )
 
 
@@ -84,8 +133,12 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and whose help keeps the line breaks of the examples."""
 
     def __init__(self, prog: str, description: str, epilog: str = '') -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog or None,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog or None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise the complaint with the way to the help, for `main` to print."""
@@ -104,8 +157,8 @@ def select(words: Sequence[str], commands: Sequence[Command]) -> tuple[Command, 
     """
     for command in commands:
         parts = command.name.split()
-        if list(words[:len(parts)]) == parts:
-            return command, list(words[len(parts):])
+        if list(words[: len(parts)]) == parts:
+            return command, list(words[len(parts) :])
     members = [command.name.split()[1] for command in _group(words[0], commands)]
     if not members:
         known = list(dict.fromkeys(command.name.split()[0] for command in commands))
@@ -171,23 +224,29 @@ def _from_home(value: Any) -> Any:
 def command_parser(command: Command, module: ModuleType) -> Parser:
     """Return the parser of one command: its docstring, its arguments, its examples."""
     examples = textwrap.dedent(getattr(module, 'EXAMPLES', '')).strip('\n')
-    parser = Parser(f'{PROGRAM} {command.name}', inspect.cleandoc(module.__doc__ or command.text),
-                    examples)
+    parser = Parser(
+        f'{PROGRAM} {command.name}', inspect.cleandoc(module.__doc__ or command.text), examples
+    )
     module.add_arguments(parser)
     return parser
 
 
 def _top_parser(commands: Sequence[Command]) -> Parser:
     parser = Parser(
-        PROGRAM, 'Let a vehicle see what should not be on the road.',
+        PROGRAM,
+        'Let a vehicle see what should not be on the road.',
         f'commands:\n{_table(commands)}\n\nexamples:\n'
         f'  {PROGRAM} demo\n'
         f'  {PROGRAM} run dashcam.mp4 -o results\n'
-        f"\n'{PROGRAM} COMMAND --help' shows the options and examples of a command.")
+        f"\n'{PROGRAM} COMMAND --help' shows the options and examples of a command.",
+    )
     parser.usage = f'{PROGRAM} [--version] [--traceback] COMMAND ...'
     parser.add_argument('--version', action='version', version=f'{PROGRAM} {__version__}')
-    parser.add_argument('--traceback', action='store_true',
-                        help='show where an error came from, not only its one line')
+    parser.add_argument(
+        '--traceback',
+        action='store_true',
+        help='show where an error came from, not only its one line',
+    )
     return parser
 
 
@@ -223,8 +282,10 @@ def _is_expected(error: Exception) -> bool:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return (f'this command needs the Python package {error.name!r}, which is not installed; '
-                f"for ROS packages source a ROS 2 distribution or pip install '{PACKAGE}[ros]'")
+        return (
+            f'this command needs the Python package {error.name!r}, which is not installed; '
+            f"for ROS packages source a ROS 2 distribution or pip install '{PACKAGE}[ros]'"
+        )
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f'{error.filename}: {error.strerror}'
     return ' '.join(str(error).split()) or type(error).__name__

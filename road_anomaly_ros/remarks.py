@@ -16,9 +16,16 @@ class Remark(UserWarning):
 
 def speak_as(program: str) -> None:
     """Show warnings of this package from now on as lines of `program`; others stay as they are."""
-    def format_warning(message: Warning | str, category: type[Warning], filename: str,
-                       lineno: int, line: str | None = None) -> str:
+
+    def format_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
         if category.__module__.startswith(f'{_PACKAGE}.'):
             return f'{program}: warning: {message}\n'
         return _python_format(message, category, filename, lineno, line)
+
     warnings.formatwarning = format_warning

@@ -11,8 +11,19 @@ METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1')
 
 
 def evaluate(data, out, *options, methods=('plain', 'max_entropy+road_prior')):
-    return cli.main(['evaluate', str(data), '-o', str(out), '--set', 'segmenter=synthetic',
-                     '--methods', *methods, *options])
+    return cli.main(
+        [
+            'evaluate',
+            str(data),
+            '-o',
+            str(out),
+            '--set',
+            'segmenter=synthetic',
+            '--methods',
+            *methods,
+            *options,
+        ]
+    )
 
 
 def rows_of(out):
@@ -29,5 +40,6 @@ def passes(monkeypatch, stop_at=None, error=KeyboardInterrupt):
         if len(seen) == stop_at:
             raise error
         return segment(self, *arguments)
+
     monkeypatch.setattr(Pipeline, '_segment', counted)
     return seen

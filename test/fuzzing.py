@@ -14,9 +14,27 @@ from collections import Counter
 import numpy as np
 
 SCALE = float(os.environ.get('ROAD_ANOMALY_FUZZ', '1'))
-TOKENS = (b'nan', b'-1', b'0', b'1e999', b'9' * 30, b'null', b'[]', b'{}', b'""', b':', b'- ',
-          b'&a', b'*a', b'!!python/object:os.system', b'../../x', b'\x00', b'\xff\xfe', b'\n',
-          b'\t')
+TOKENS = (
+    b'nan',
+    b'-1',
+    b'0',
+    b'1e999',
+    b'9' * 30,
+    b'null',
+    b'[]',
+    b'{}',
+    b'""',
+    b':',
+    b'- ',
+    b'&a',
+    b'*a',
+    b'!!python/object:os.system',
+    b'../../x',
+    b'\x00',
+    b'\xff\xfe',
+    b'\n',
+    b'\t',
+)
 
 
 def count(short):
@@ -29,7 +47,7 @@ def damage(rng, raw):
     raw = bytearray(raw)
     kind = rng.integers(6)
     if kind == 0:
-        return raw[:rng.integers(len(raw) + 1)]
+        return raw[: rng.integers(len(raw) + 1)]
     if kind == 1:
         return raw + bytes(rng.integers(0, 256, rng.integers(1, 300), np.uint8))
     if kind == 2:
@@ -47,7 +65,7 @@ def damage_text(rng, raw):
         return damage(rng, raw)
     raw = bytearray(raw)
     for place in rng.integers(0, len(raw) + 1, rng.integers(1, 4)):
-        raw[place:place + int(rng.integers(0, 9))] = TOKENS[rng.integers(len(TOKENS))]
+        raw[place : place + int(rng.integers(0, 9))] = TOKENS[rng.integers(len(TOKENS))]
     return raw
 
 
@@ -74,5 +92,7 @@ class Account:
     def close(self, tried):
         """Check that each was counted, and tell."""
         assert self.taken + sum(self.refused.values()) == tried
-        print(f'\n{self.what}: {tried} tried, {self.taken} taken, {dict(self.refused)} refused, '
-              f'slowest {self.slowest * 1e3:.0f} ms')
+        print(
+            f'\n{self.what}: {tried} tried, {self.taken} taken, {dict(self.refused)} refused, '
+            f'slowest {self.slowest * 1e3:.0f} ms'
+        )

@@ -47,17 +47,18 @@ class Graph:
         self._nodes = []
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
-        self.client = self.add(rclpy.create_node(
-            'client', context=self.context, namespace=self.namespace))
+        self.client = self.add(
+            rclpy.create_node('client', context=self.context, namespace=self.namespace)
+        )
         self._thread.start()
 
     def _spin(self):
         while not self._ending.is_set():
             try:
                 self.executor.spin_once(timeout_sec=0.1)
-            except InvalidHandle:           # rclpy's race with a subscription that is taken back
+            except InvalidHandle:  # rclpy's race with a subscription that is taken back
                 continue
-            except Exception as error:      # shown at the end of the test that caused it
+            except Exception as error:  # shown at the end of the test that caused it
                 self.errors.append(error)
 
     def __enter__(self):
@@ -83,12 +84,20 @@ class Graph:
     def anomaly_node(self, *, engine=None, state='active', remap=(), **parameters):
         """Start the node with the segmenter that needs no weights and bring it to `state`."""
         from road_anomaly_ros.ros.node import AnomalyNode
+
         values = {'segmenter': 'synthetic', 'autostart': False, **parameters}
         arguments = [word for rule in remap for word in ('-r', rule)]
-        node = self.add(AnomalyNode(
-            engine=engine, context=self.context, namespace=self.namespace,
-            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
-            cli_args=['--ros-args', *arguments] if arguments else None))
+        node = self.add(
+            AnomalyNode(
+                engine=engine,
+                context=self.context,
+                namespace=self.namespace,
+                parameter_overrides=[
+                    Parameter(name, value=value) for name, value in values.items()
+                ],
+                cli_args=['--ros-args', *arguments] if arguments else None,
+            )
+        )
         if state in ('inactive', 'active'):
             assert node.trigger_configure().name == 'SUCCESS'
         if state == 'active':
@@ -114,6 +123,7 @@ class Graph:
 
         def sort(message):
             rows.extend(row for row in message.status if row.name.startswith(self.namespace))
+
         self.client.create_subscription(DiagnosticArray, '/diagnostics', sort, 10)
         return rows
 
@@ -144,4 +154,5 @@ def send_until(publisher, message, condition, what, seconds=DEADLINE_S, period=0
             last[0] = time.monotonic()
             publisher.publish(message())
         return condition()
+
     return wait_for(step, what, seconds)

@@ -14,14 +14,14 @@ from road_anomaly_ros.tools.bags import IMAGE, BagWriter, image_message
 SIZE = (48, 64)
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain']
 START = 1_700_000_000_123_456_789
-PATIENCE = 300                          # seconds; a loaded machine takes its time to import torch
+PATIENCE = 300  # seconds; a loaded machine takes its time to import torch
 
 
 def scene(index):
     """Grey road under a blue sky with a magenta box that moves: no class has its hue."""
     picture = np.full((*SIZE, 3), 110, np.uint8)
     picture[:18] = (120, 170, 235)
-    picture[28:40, 10 + index:26 + index] = (230, 20, 200)
+    picture[28:40, 10 + index : 26 + index] = (230, 20, 200)
     return picture
 
 

@@ -23,9 +23,15 @@ from sensor_msgs.msg import Image
 
 SIZE = (120, 160)
 OUTPUTS = ('anomaly/score', 'obstacle/mask', 'overlay', 'semantic/labels')
-CHANGES = ({'scorer': 'rba'}, {'objects.min_area': 50}, {'refinements': ['gaussian']},
-           {'scorer': 'plain'}, {'jpeg_quality': 60}, {'refinements': ['none']},
-           {'objects.min_area': 500})
+CHANGES = (
+    {'scorer': 'rba'},
+    {'objects.min_area': 50},
+    {'refinements': ['gaussian']},
+    {'scorer': 'plain'},
+    {'jpeg_quality': 60},
+    {'refinements': ['none']},
+    {'objects.min_area': 500},
+)
 CHANGE_S, LISTEN_S = 0.5, 1.0
 
 
@@ -34,16 +40,17 @@ class Figures:
     """What was seen at one moment after the other."""
 
     moments: list[float] = field(default_factory=list)
-    resident: list[float] = field(default_factory=list)     # MiB
-    p99: list[float] = field(default_factory=list)          # ms from arrival to published
+    resident: list[float] = field(default_factory=list)  # MiB
+    p99: list[float] = field(default_factory=list)  # ms from arrival to published
     threads: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
 
     def note(self, cameras, begin):
         """Take the figures of this process now."""
         from road_anomaly_ros.ros.health import resident_bytes
+
         self.moments.append(time.monotonic() - begin)
-        self.resident.append(resident_bytes() / 2 ** 20)
+        self.resident.append(resident_bytes() / 2**20)
         self.p99.append(max(camera.stats.latency.percentiles()[1] for camera in cameras))
         self.threads.append(len(os.listdir('/proc/self/task')))
         self.files.append(len(os.listdir('/proc/self/fd')))
@@ -54,10 +61,12 @@ class Figures:
         slope, error = slope_of(hours, np.asarray(self.resident))
         third = max(1, len(self.p99) // 3)
         first, last = (float(np.nanmedian(part)) for part in (self.p99[:third], self.p99[-third:]))
-        return (f'| {self.moments[-1]:.0f} s | {slope:+.1f} ± {2 * error:.1f} MiB/h '
-                f'| {first:.1f} → {last:.1f} ms ({100 * (last / first - 1):+.1f} %) '
-                f'| {self.threads[-1] - self.threads[0]:+d} '
-                f'| {self.files[-1] - self.files[0]:+d} |')
+        return (
+            f'| {self.moments[-1]:.0f} s | {slope:+.1f} ± {2 * error:.1f} MiB/h '
+            f'| {first:.1f} → {last:.1f} ms ({100 * (last / first - 1):+.1f} %) '
+            f'| {self.threads[-1] - self.threads[0]:+d} '
+            f'| {self.files[-1] - self.files[0]:+d} |'
+        )
 
 
 def slope_of(x, y):
@@ -72,8 +81,9 @@ def slope_of(x, y):
 
 def set_parameters(node, changes):
     """Set parameters as a service would; each must be accepted."""
-    answers = node.set_parameters([Parameter(name, value=value)
-                                   for name, value in changes.items()])
+    answers = node.set_parameters(
+        [Parameter(name, value=value) for name, value in changes.items()]
+    )
     assert all(answer.successful for answer in answers), answers
 
 
@@ -86,18 +96,21 @@ class Listener:
     def __init__(self, graph, cameras):
         self.heard = 0
         self._node = rclpy.create_node(
-            'listener', context=graph.context, namespace=graph.namespace)
+            'listener', context=graph.context, namespace=graph.namespace
+        )
         self._executor = SingleThreadedExecutor(context=graph.context)
         self._executor.add_node(self._node)
         self._topics = itertools.cycle(
-            [f'anomaly_node/{camera}/{output}' for output in OUTPUTS for camera in cameras])
+            [f'anomaly_node/{camera}/{output}' for output in OUTPUTS for camera in cameras]
+        )
         self._subscription = None
 
     def turn(self):
         """Leave what was heard and listen to the next."""
         self.leave()
         self._subscription = self._node.create_subscription(
-            Image, next(self._topics), self._count, 1)
+            Image, next(self._topics), self._count, 1
+        )
 
     def hear(self):
         """Take a message that has come, if any."""
@@ -122,6 +135,7 @@ class Listener:
 def soak(graph, seconds, *, rate=30.0, settle=1.0, samples=60):
     """Return the figures and the node after so many seconds of two cameras at `rate` Hz."""
     from ros_graph import image_message
+
     node = graph.anomaly_node(cameras=['left', 'right'])
     publishers = [graph.publisher(Image, f'{name}/image') for name in node.cameras]
     rng = np.random.default_rng(0)
@@ -141,7 +155,7 @@ def soak(graph, seconds, *, rate=30.0, settle=1.0, samples=60):
             listener.turn()
         if now >= due['sample']:
             due['sample'] = now + seconds / samples
-            listener.turn()                     # always as many subscriptions
+            listener.turn()  # always as many subscriptions
             figures.note(node.cameras.values(), begin)
         listener.hear()
         stamp = now - begin
@@ -163,16 +177,20 @@ def main():
     os.environ.setdefault('ROS_DOMAIN_ID', str(np.random.default_rng().integers(1, 102)))
     os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
     from ros_graph import Graph
+
     with Graph() as graph:
-        figures, node, heard = soak(graph, arguments.seconds, rate=arguments.rate,
-                                    settle=min(30.0, arguments.seconds / 4))
+        figures, node, heard = soak(
+            graph, arguments.seconds, rate=arguments.rate, settle=min(30.0, arguments.seconds / 4)
+        )
         print('| time | memory | p99 of the first and last third | threads | files |')
         print('| --- | ---: | ---: | ---: | ---: |')
         print(figures.line())
         for name, camera in node.cameras.items():
             stats = camera.stats
-            print(f'{name}: received {stats.received}, processed {stats.processed}, dropped '
-                  f'{stats.dropped}, failed {stats.failed}; heard {heard}')
+            print(
+                f'{name}: received {stats.received}, processed {stats.processed}, dropped '
+                f'{stats.dropped}, failed {stats.failed}; heard {heard}'
+            )
         gained = figures.threads[-1] > figures.threads[0] or figures.files[-1] > figures.files[0]
         return int(gained or any(camera.stats.failed for camera in node.cameras.values()))
 

@@ -18,11 +18,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
-WORDS = [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '--log-level', 'warn',
-         '-p', 'segmenter:=synthetic']
+WORDS = [
+    sys.executable,
+    '-m',
+    'road_anomaly_ros.ros.process',
+    '--ros-args',
+    '--log-level',
+    'warn',
+    '-p',
+    'segmenter:=synthetic',
+]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 60.0
-PYTHON_S = 0.3                      # until Python has started, a signal ends it the hard way
+PYTHON_S = 0.3  # until Python has started, a signal ends it the hard way
 
 
 def shared_memory():
@@ -33,8 +41,14 @@ def shared_memory():
 def once(dice, longest):
     """Start, wait, send a signal; return what was wrong, '' for nothing, and the exit code."""
     wait, number = dice.uniform(0.05, longest), dice.choice(SIGNALS)
-    process = subprocess.Popen(WORDS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        WORDS,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     time.sleep(wait)
     process.send_signal(number)
     try:
@@ -64,8 +78,10 @@ def main():
         codes[code] += 1
         wrong += [text] if text else []
     left = shared_memory() - before
-    print(f'{arguments.count} starts, exit codes {dict(codes)}, {len(wrong)} wrong, '
-          f'{len(left)} segments of shared memory left')
+    print(
+        f'{arguments.count} starts, exit codes {dict(codes)}, {len(wrong)} wrong, '
+        f'{len(left)} segments of shared memory left'
+    )
     print(*wrong, *sorted(left), sep='\n')
     return int(bool(wrong or left))
 

@@ -15,8 +15,9 @@ FOLDERS = [str(ROOT / name) for name in ('road_anomaly_ros', 'launch', 'test', '
 def lint(name: str):
     """Return the linter's main module, or skip when it or what it needs is missing."""
     pytest.importorskip(f'{name}', reason='comes with a ROS distribution')
-    return pytest.importorskip(f'{name}.main', reason=f'{name} lacks its own dependencies',
-                               exc_type=ImportError)
+    return pytest.importorskip(
+        f'{name}.main', reason=f'{name} lacks its own dependencies', exc_type=ImportError
+    )
 
 
 def test_flake8():
@@ -32,6 +33,7 @@ def test_pep257(capsys):
 
 def test_xmllint():
     pytest.importorskip('ament_xmllint', reason='comes with a ROS distribution')
-    done = subprocess.run(['ament_xmllint', str(ROOT / 'package.xml')], capture_output=True,
-                          text=True, timeout=60)
+    done = subprocess.run(
+        ['ament_xmllint', str(ROOT / 'package.xml')], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr

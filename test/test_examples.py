@@ -44,8 +44,7 @@ def readme():
         yield from lines_of(block)
     for code in re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', README, flags=re.DOTALL)):
         # Two words are the name of a command in a sentence.
-        yield from (words for words in lines_of(code)
-                    if words[0] != cli.PROGRAM or len(words) > 2)
+        yield from (words for words in lines_of(code) if words[0] != cli.PROGRAM or len(words) > 2)
 
 
 ALL = sorted({tuple(words) for words in (*helps(), *readme())})
@@ -69,6 +68,7 @@ def test_words_are_those_of_the_program(words):
         assert all(f"argument('{word.partition(':=')[0]}'," in text for word in words[4:])
     elif words[0] == 'replay':
         from road_anomaly_ros.ros import replay
+
         parser = cli.Parser('replay', '')
         replay.add_arguments(parser)
         parser.parse_args(words[1:])
@@ -83,6 +83,7 @@ def takes_ros_arguments(words):
     from road_anomaly_ros.ros import arguments
     from road_anomaly_ros.ros.fake_camera import FakeCameraOptions
     from road_anomaly_ros.ros.parameters import from_ros, node_parameters
+
     arguments.refuse_stray(words[0], words[1:])
     options = node_parameters() if words[0] == OWN[0] else options_of(FakeCameraOptions)
     known = {item.name: item for item in options}
@@ -97,8 +98,10 @@ def takes_ros_arguments(words):
 def test_settings_of_the_readme_are_taken():
     pytest.importorskip('rclpy', reason='needs the extra ros')
     from road_anomaly_ros.perception.config import PipelineConfig
-    found = re.findall(r'`(?:ros2 param set /anomaly_node|…) ([\w.]+) "?\[?(\w[\w.]*)\]?"?`',
-                       README)
+
+    found = re.findall(
+        r'`(?:ros2 param set /anomaly_node|…) ([\w.]+) "?\[?(\w[\w.]*)\]?"?`', README
+    )
     assert len(found) >= 3
     for name, value in found:
         config = PipelineConfig().replace({name: value})
@@ -130,20 +133,34 @@ def world(tmp_path, monkeypatch):
 
 def make_bag(path, picture):
     from road_anomaly_ros.tools import bags
+
     writer = bags.BagWriter(path)
     types = bags.type_store().types
     for index in range(1, 4):
         stamp = index * 10**8
-        writer.write('/front/image_raw', bags.IMAGE, bags.image_message(
-            picture, 'rgb8', stamp_ns=stamp, frame_id='front'), stamp)
-        writer.write('/front/imu', 'std_msgs/msg/Header', types['std_msgs/msg/Header'](
-            types['builtin_interfaces/msg/Time'](index, 0), 'imu'), stamp)
+        writer.write(
+            '/front/image_raw',
+            bags.IMAGE,
+            bags.image_message(picture, 'rgb8', stamp_ns=stamp, frame_id='front'),
+            stamp,
+        )
+        writer.write(
+            '/front/imu',
+            'std_msgs/msg/Header',
+            types['std_msgs/msg/Header'](types['builtin_interfaces/msg/Time'](index, 0), 'imu'),
+            stamp,
+        )
     writer.close()
 
 
 def runnable(*names):
-    return [words for words in ALL if words[:1] == (cli.PROGRAM,) and words[1] in names
-            and not any(part in word for part in ELSEWHERE for word in words)]
+    return [
+        words
+        for words in ALL
+        if words[:1] == (cli.PROGRAM,)
+        and words[1] in names
+        and not any(part in word for part in ELSEWHERE for word in words)
+    ]
 
 
 @pytest.mark.parametrize('words', runnable('run', 'explain'), ids=' '.join)
@@ -158,6 +175,7 @@ def test_offline_examples_run(world, words, capsys):
 def test_examples_with_a_graph_run(world, monkeypatch, words):
     pytest.importorskip('rclpy', reason='needs the extra ros')
     from road_anomaly_ros.ros import process
+
     nodes = []
     monkeypatch.setattr(process, 'run', lambda make, args: spin_a_while(make, args, nodes))
     assert cli.main(words[1:]) == 0
@@ -176,14 +194,19 @@ def spin_a_while(make, args, nodes):
     """Stand in for process.run, which takes over the signals of its process."""
     import rclpy
     from rclpy.signals import SignalHandlerOptions
+
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     try:
         node = make(stop)
         nodes.append(node)
         end = time.monotonic() + 30.0
-        while time.monotonic() < end and not stop.is_set() and plays(node) and not (
-                node._player.pictures + node._player.others):
+        while (
+            time.monotonic() < end
+            and not stop.is_set()
+            and plays(node)
+            and not (node._player.pictures + node._player.others)
+        ):
             rclpy.spin_once(node, timeout_sec=0.1)
         node.close()
         node.destroy_node()

@@ -22,21 +22,36 @@ from conftest import ROOT
 import road_anomaly_ros
 
 NAME = 'road_anomaly_ros'
-LEFT_OUT = ('.*', '__pycache__', '*.egg-info', 'test', 'build', 'install', 'log', 'dist', 'runs',
-            'demo_out', 'shared')
+LEFT_OUT = (
+    '.*',
+    '__pycache__',
+    '*.egg-info',
+    'test',
+    'build',
+    'install',
+    'log',
+    'dist',
+    'runs',
+    'demo_out',
+    'shared',
+)
 DEPENDENCIES = ElementTree.parse(ROOT / 'package.xml').getroot()
 
 
 def files_of(folder: str, root: Path = ROOT) -> set[str]:
     """Every file below a folder, relative to `root`, caches left out."""
-    return {str(path.relative_to(root)) for path in (root / folder).rglob('*')
-            if path.is_file() and '__pycache__' not in path.parts}
+    return {
+        str(path.relative_to(root))
+        for path in (root / folder).rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
 
 
 def call(command: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, **variables}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True,
-                          timeout=300)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr}'
     return done
 
@@ -56,8 +71,22 @@ def installed(source) -> Path:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f'{module} is not installed; it comes with the extra dev')
     colcon = 'import sys; from colcon_core.command import main; sys.exit(main())'
-    call([sys.executable, '-c', colcon, '--log-base', 'log', 'build', '--base-paths', 'src',
-          '--packages-select', NAME], source.parent.parent, AMENT_PREFIX_PATH='')
+    call(
+        [
+            sys.executable,
+            '-c',
+            colcon,
+            '--log-base',
+            'log',
+            'build',
+            '--base-paths',
+            'src',
+            '--packages-select',
+            NAME,
+        ],
+        source.parent.parent,
+        AMENT_PREFIX_PATH='',
+    )
     return source.parent.parent / 'install' / NAME
 
 
@@ -65,8 +94,8 @@ def installed(source) -> Path:
 def archives(source) -> tuple[set[str], set[str]]:
     """The names inside a wheel and inside a source archive, the latter without its top folder."""
     call([sys.executable, 'setup.py', '-q', 'bdist_wheel', 'sdist'], source)
-    wheel, = (source / 'dist').glob('*.whl')
-    sdist, = (source / 'dist').glob('*.tar.gz')
+    (wheel,) = (source / 'dist').glob('*.whl')
+    (sdist,) = (source / 'dist').glob('*.tar.gz')
     with zipfile.ZipFile(wheel) as opened:
         in_wheel = set(opened.namelist())
     with tarfile.open(sdist) as opened:
@@ -84,26 +113,32 @@ def test_colcon_installs_the_marker_and_the_shared_files(installed):
 
 
 def test_colcon_installs_every_module_and_every_model_file(installed):
-    package, = installed.glob(f'lib/python*/site-packages/{NAME}')
+    (package,) = installed.glob(f'lib/python*/site-packages/{NAME}')
     assert files_of(NAME) <= files_of(NAME, package.parent)
 
 
 def test_colcon_installs_the_scripts_and_they_start(installed):
     scripts = installed / 'lib' / NAME
     assert {path.name for path in scripts.iterdir()} == {name for name, _ in entry_points()}
-    packages, = installed.glob('lib/python*/site-packages')
-    done = call([sys.executable, str(scripts / 'road-anomaly'), '--version'], installed,
-                PYTHONPATH=str(packages))
+    (packages,) = installed.glob('lib/python*/site-packages')
+    done = call(
+        [sys.executable, str(scripts / 'road-anomaly'), '--version'],
+        installed,
+        PYTHONPATH=str(packages),
+    )
     assert done.stdout == f'road-anomaly {road_anomaly_ros.__version__}\n'
 
 
 def test_ament_finds_the_installed_package(installed):
     index = pytest.importorskip('ament_index_python', reason='needs the extra ros')
     os_path = {'AMENT_PREFIX_PATH': str(installed)}
-    code = (f'from {index.__name__}.packages import get_package_share_directory as share\n'
-            f'print(share({NAME!r}))')
+    code = (
+        f'from {index.__name__}.packages import get_package_share_directory as share\n'
+        f'print(share({NAME!r}))'
+    )
     assert call([sys.executable, '-c', code], installed, **os_path).stdout.strip() == str(
-        installed / 'share' / NAME)
+        installed / 'share' / NAME
+    )
 
 
 def test_wheel_and_sdist_hold_models_and_shared_files(archives):
@@ -140,8 +175,14 @@ def test_entry_points_lead_somewhere(name, target):
 def test_one_version():
     changelog = (ROOT / 'CHANGELOG.rst').read_text(encoding='utf-8')
     newest = re.search(r'^(\d+\.\d+\.\d+) \(', changelog, re.MULTILINE)
-    setup = subprocess.run([sys.executable, 'setup.py', '--version'], cwd=ROOT, text=True,
-                           capture_output=True, check=True, timeout=60)
+    setup = subprocess.run(
+        [sys.executable, 'setup.py', '--version'],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     versions = {DEPENDENCIES.findtext('version'), setup.stdout.split()[-1], newest and newest[1]}
     assert versions == {road_anomaly_ros.__version__}
 
@@ -172,18 +213,28 @@ def test_package_xml_is_accepted_by_catkin_pkg():
 
 def test_what_has_a_rosdep_key_is_asked_for_by_it_and_the_rest_is_in_the_readme():
     keys = {node.text for node in DEPENDENCIES.findall('exec_depend')}
-    with_key = {'torch': 'python3-torch', 'torchvision': 'python3-torchvision',
-                'transformers': 'python3-transformers-pip', 'rosbags': 'python3-rosbags-pip',
-                'numba': 'python3-numba', 'numpy': 'python3-numpy', 'scipy': 'python3-scipy',
-                'opencv-python-headless': 'python3-opencv', 'pillow': 'python3-pil',
-                'PyYAML': 'python3-yaml', 'scikit-image': 'python3-skimage',
-                'tqdm': 'python3-tqdm'}
+    with_key = {
+        'torch': 'python3-torch',
+        'torchvision': 'python3-torchvision',
+        'transformers': 'python3-transformers-pip',
+        'rosbags': 'python3-rosbags-pip',
+        'numba': 'python3-numba',
+        'numpy': 'python3-numpy',
+        'scipy': 'python3-scipy',
+        'opencv-python-headless': 'python3-opencv',
+        'pillow': 'python3-pil',
+        'PyYAML': 'python3-yaml',
+        'scikit-image': 'python3-skimage',
+        'tqdm': 'python3-tqdm',
+    }
     assert set(with_key.values()) <= keys
     text = (ROOT / 'setup.py').read_text(encoding='utf-8')
     required = re.search(r'REQUIRED = \[(.*?)\n\]', text, re.DOTALL)[1]
     names = set(re.findall(r"'([\w-]+)[>=]", required))
-    by_hand = re.search(r'`pip install ([\w -]*segment-anything[\w -]*)`',
-                        (ROOT / 'README.md').read_text(encoding='utf-8'))[1].split()
+    by_hand = re.search(
+        r'`pip install ([\w -]*segment-anything[\w -]*)`',
+        (ROOT / 'README.md').read_text(encoding='utf-8'),
+    )[1].split()
     assert names - set(with_key) == set(by_hand)
 
 
@@ -192,15 +243,22 @@ def test_package_xml_names_every_ros_package_that_is_imported():
     wanted = set()
     for path in [*(ROOT / NAME).rglob('*.py'), *(ROOT / 'launch').rglob('*.py')]:
         source = path.read_text(encoding='utf-8')
-        wanted |= set(re.findall(r'^\s*(?:from|import) (rclpy|launch\w*|cv_bridge|lifecycle_msgs|'
-                                 r'ament_index_python|\w+_(?:msgs|srvs|interfaces))\b', source,
-                                 re.MULTILINE))
+        wanted |= set(
+            re.findall(
+                r'^\s*(?:from|import) (rclpy|launch\w*|cv_bridge|lifecycle_msgs|'
+                r'ament_index_python|\w+_(?:msgs|srvs|interfaces))\b',
+                source,
+                re.MULTILINE,
+            )
+        )
     assert wanted <= keys
 
 
-PUBLIC = sorted('.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
-                for path in (ROOT / NAME).rglob('*.py')
-                if '__all__' in path.read_text(encoding='utf-8'))
+PUBLIC = sorted(
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+    for path in (ROOT / NAME).rglob('*.py')
+    if '__all__' in path.read_text(encoding='utf-8')
+)
 
 
 @pytest.mark.parametrize('module', PUBLIC)
@@ -214,13 +272,19 @@ def test_all_names_what_exists(module):
 
 
 @pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
-@pytest.mark.parametrize(('words', 'code', 'says'), [
-    (['ROS=kilted'], 0, 'pytest -n'), (['ROS=noetic'], 2, 'expected ROS=kilted or ROS=jazzy'),
-    (['ROS=jazzy', 'PYTHON312=python3'], 0, '.venv-jazzy/bin/python -m pytest test/ros'),
-    (['ROS=jazzy', 'PYTHON312='], 0, 'need Python 3.12, none is installed')])
+@pytest.mark.parametrize(
+    ('words', 'code', 'says'),
+    [
+        (['ROS=kilted'], 0, 'pytest -n'),
+        (['ROS=noetic'], 2, 'expected ROS=kilted or ROS=jazzy'),
+        (['ROS=jazzy', 'PYTHON312=python3'], 0, '.venv-jazzy/bin/python -m pytest test/ros'),
+        (['ROS=jazzy', 'PYTHON312='], 0, 'need Python 3.12, none is installed'),
+    ],
+)
 def test_make_test_knows_the_distributions_with_public_wheels(words, code, says):
-    done = subprocess.run(['make', '-n', 'test', *words], cwd=ROOT, capture_output=True, text=True,
-                          timeout=60)
+    done = subprocess.run(
+        ['make', '-n', 'test', *words], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == code
     assert says in done.stdout + done.stderr
 
@@ -229,12 +293,21 @@ def test_the_readme_stays_short():
     assert len((ROOT / 'README.md').read_text(encoding='utf-8').splitlines()) < 200
 
 
-@pytest.mark.parametrize(('set_before', 'spins'), [
-    ({}, '10000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'active'}, 'None')])
+@pytest.mark.parametrize(
+    ('set_before', 'spins'),
+    [({}, '10000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'active'}, 'None')],
+)
 def test_threads_of_openmp_do_not_turn_for_long_unless_asked_to(set_before, spins):
-    clean = {name: value for name, value in os.environ.items()
-             if name not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')
+    }
     done = subprocess.run(
         [sys.executable, '-c', f'import os, {NAME}; print(os.environ.get("GOMP_SPINCOUNT"))'],
-        capture_output=True, text=True, check=True, env={**clean, **set_before})
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**clean, **set_before},
+    )
     assert done.stdout.strip() == spins

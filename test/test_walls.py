@@ -15,17 +15,36 @@ from conftest import ROOT
 NAME = 'road_anomaly_ros'
 PACKAGE = ROOT / NAME
 SOURCES = sorted(PACKAGE.rglob('*.py'))
-ALL_PYTHON = sorted([*SOURCES, *(ROOT / 'test').rglob('*.py'), *(ROOT / 'launch').rglob('*.py'),
-                     ROOT / 'setup.py'])
-TEXTS = [*ALL_PYTHON, *(path for folder in ('config', 'rviz', '.ci') for path in
-                        sorted((ROOT / folder).rglob('*')) if path.is_file()),
-         *(ROOT / name for name in ('README.md', 'CHANGELOG.rst', 'Makefile', 'package.xml',
-                                    'setup.cfg', 'pyproject.toml')),
-         *sorted((PACKAGE / 'models').rglob('*.md')),
-         *sorted((PACKAGE / 'models').rglob('*.json'))]
+ALL_PYTHON = sorted(
+    [*SOURCES, *(ROOT / 'test').rglob('*.py'), *(ROOT / 'launch').rglob('*.py'), ROOT / 'setup.py']
+)
+TEXTS = [
+    *ALL_PYTHON,
+    *(
+        path
+        for folder in ('config', 'rviz', '.ci')
+        for path in sorted((ROOT / folder).rglob('*'))
+        if path.is_file()
+    ),
+    *(
+        ROOT / name
+        for name in (
+            'README.md',
+            'CHANGELOG.rst',
+            'Makefile',
+            'package.xml',
+            'setup.cfg',
+            'pyproject.toml',
+        )
+    ),
+    *sorted((PACKAGE / 'models').rglob('*.md')),
+    *sorted((PACKAGE / 'models').rglob('*.json')),
+]
 
-ROS = re.compile(r'(rclpy|launch|launch_ros|launch_testing|cv_bridge|ament_index_python'
-                 r'|.*_msgs|.*_srvs)$')
+ROS = re.compile(
+    r'(rclpy|launch|launch_ros|launch_testing|cv_bridge|ament_index_python'
+    r'|.*_msgs|.*_srvs)$'
+)
 
 # Floors that each floor must never import.
 FLOORS = {
@@ -38,23 +57,48 @@ FLOORS = {
 
 # Inside perception imports go to a lower number only; rooms of one number stay apart.
 ORDER = {
-    'contract': 0, 'registry': 1, 'naming': 1, 'parameter_file': 1, 'stopwatch': 1,
-    'resources': 1, 'arrays': 1,
-    'weights': 2, 'labels': 2, 'lettering': 2, 'calibration': 2, 'drift': 2, 'windows': 2,
-    'kernels': 2, 'evidence': 2, 'engines': 2.5,
-    'segmenters': 3, 'segments': 3, 'dense': 3,
-    'heads': 4, 'curve': 4,
-    'scorers': 5, 'refinements': 5, 'objects': 5, 'drawing': 5, 'metrics': 5,
-    'tracking': 5, 'geometry': 5,
+    'contract': 0,
+    'registry': 1,
+    'naming': 1,
+    'parameter_file': 1,
+    'stopwatch': 1,
+    'resources': 1,
+    'arrays': 1,
+    'weights': 2,
+    'labels': 2,
+    'lettering': 2,
+    'calibration': 2,
+    'drift': 2,
+    'windows': 2,
+    'kernels': 2,
+    'evidence': 2,
+    'engines': 2.5,
+    'segmenters': 3,
+    'segments': 3,
+    'dense': 3,
+    'heads': 4,
+    'curve': 4,
+    'scorers': 5,
+    'refinements': 5,
+    'objects': 5,
+    'drawing': 5,
+    'metrics': 5,
+    'tracking': 5,
+    'geometry': 5,
     'tracks': 6,
-    'stages': 6, 'proposals': 6, 'config': 6, 'sharing': 6, 'pipeline': 7, '__init__': 8,
+    'stages': 6,
+    'proposals': 6,
+    'config': 6,
+    'sharing': 6,
+    'pipeline': 7,
+    '__init__': 8,
 }
 
 
 class Import(NamedTuple):
     path: Path
     line: int
-    target: str                     # dotted name, absolute
+    target: str  # dotted name, absolute
 
     def __str__(self) -> str:
         return f'{self.path.relative_to(ROOT)}:{self.line} imports {self.target}'
@@ -72,7 +116,7 @@ def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
         if isinstance(node, ast.Import):
             found += [Import(path, node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else ()
+            base = package[: len(package) - node.level + 1] if node.level else ()
             module = '.'.join([*base, *([node.module] if node.module else [])])
             found += [Import(path, node.lineno, f'{module}.{alias.name}') for alias in node.names]
     return found
@@ -106,7 +150,8 @@ def across(path: Path, root: Path) -> list[Import]:
     for entry in imports_of(path, root):
         parts = entry.target.split('.')
         if ('ros' in banned and ROS.match(parts[0])) or (
-                parts[0] == NAME and len(parts) > 1 and parts[1] in banned):
+            parts[0] == NAME and len(parts) > 1 and parts[1] in banned
+        ):
             wrong.append(entry)
     return wrong
 
@@ -117,33 +162,44 @@ def test_no_import_breaks_through_a_floor():
 
 
 def test_every_room_of_perception_has_its_place():
-    rooms = {room(path.relative_to(PACKAGE / 'perception').parts)
-             for path in (PACKAGE / 'perception').rglob('*.py')}
+    rooms = {
+        room(path.relative_to(PACKAGE / 'perception').parts)
+        for path in (PACKAGE / 'perception').rglob('*.py')
+    }
     assert rooms <= set(ORDER), f'give {sorted(rooms - set(ORDER))} a place in ORDER'
 
 
 def test_imports_inside_perception_go_down():
-    wrong = [str(entry) for path in (PACKAGE / 'perception').rglob('*.py')
-             for entry in upward(path, ROOT)]
+    wrong = [
+        str(entry)
+        for path in (PACKAGE / 'perception').rglob('*.py')
+        for entry in upward(path, ROOT)
+    ]
     assert not wrong, '\n'.join(wrong)
 
 
 def test_registry_needs_the_standard_library_only():
-    outside = [str(entry) for entry in imports_of(PACKAGE / 'perception' / 'registry.py')
-               if entry.target.partition('.')[0] in ('torch', 'numpy', 'cv2', 'yaml')]
+    outside = [
+        str(entry)
+        for entry in imports_of(PACKAGE / 'perception' / 'registry.py')
+        if entry.target.partition('.')[0] in ('torch', 'numpy', 'cv2', 'yaml')
+    ]
     assert not outside
 
 
-@pytest.mark.parametrize(('file', 'line', 'check'), [
-    ('perception/scorers.py', 'from sensor_msgs.msg import Image', across),
-    ('perception/scorers.py', 'import rclpy.node', across),
-    ('perception/scorers.py', 'from ..ros import images', across),
-    ('perception/scorers.py', 'from road_anomaly_ros import tools', across),
-    ('training/head.py', 'from road_anomaly_ros.ros.node import main', across),
-    ('perception/scorers.py', 'from .pipeline import Pipeline', upward),
-    ('perception/scorers.py', 'from road_anomaly_ros.perception import refinements', upward),
-    ('perception/segmenters/a.py', 'def f():\n    from ..segments import b', upward),
-])
+@pytest.mark.parametrize(
+    ('file', 'line', 'check'),
+    [
+        ('perception/scorers.py', 'from sensor_msgs.msg import Image', across),
+        ('perception/scorers.py', 'import rclpy.node', across),
+        ('perception/scorers.py', 'from ..ros import images', across),
+        ('perception/scorers.py', 'from road_anomaly_ros import tools', across),
+        ('training/head.py', 'from road_anomaly_ros.ros.node import main', across),
+        ('perception/scorers.py', 'from .pipeline import Pipeline', upward),
+        ('perception/scorers.py', 'from road_anomaly_ros.perception import refinements', upward),
+        ('perception/segmenters/a.py', 'def f():\n    from ..segments import b', upward),
+    ],
+)
 def test_the_checks_see_a_breach(tmp_path, file, line, check):
     path = tmp_path / NAME / file
     path.parent.mkdir(parents=True)
@@ -154,15 +210,27 @@ def test_the_checks_see_a_breach(tmp_path, file, line, check):
 @pytest.mark.parametrize('path', ALL_PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
 def test_manners(path):
     lines = path.read_text(encoding='utf-8').splitlines()
-    assert lines[:2] == ['# Copyright 2026 The road_anomaly_ros authors',
-                         '# SPDX-License-Identifier: Apache-2.0'], 'no header'
+    assert lines[:2] == [
+        '# Copyright 2026 The road_anomaly_ros authors',
+        '# SPDX-License-Identifier: Apache-2.0',
+    ], 'no header'
     assert len(lines) <= 500, f'{len(lines)} lines; split the file'
     complaints = [text for node in ast.walk(parse(path)) for text in complain(node, path)]
     assert not complaints, '\n'.join(complaints)
 
 
-RUNS_CODE = {'eval', 'exec', 'os.system', 'pickle.load', 'pickle.loads', 'torch.hub.load',
-             'yaml.load', 'yaml.full_load', 'yaml.unsafe_load', 'joblib.load'}
+RUNS_CODE = {
+    'eval',
+    'exec',
+    'os.system',
+    'pickle.load',
+    'pickle.loads',
+    'torch.hub.load',
+    'yaml.load',
+    'yaml.full_load',
+    'yaml.unsafe_load',
+    'joblib.load',
+}
 NETWORK = {'socket', 'urllib.request', 'http.client', 'requests', 'httpx', 'aiohttp', 'ftplib'}
 
 
@@ -176,8 +244,10 @@ def complain(node: ast.AST, path: Path) -> list[str]:
     if isinstance(node, ast.Assert) and PACKAGE in path.parents:
         return [f'line {node.lineno}: assert is no input validation']
     if isinstance(node, ast.Call) and ast.unparse(node.func) == 'torch.load':
-        safe = any(word.arg == 'weights_only' and ast.unparse(word.value) == 'True'
-                   for word in node.keywords)
+        safe = any(
+            word.arg == 'weights_only' and ast.unparse(word.value) == 'True'
+            for word in node.keywords
+        )
         return [] if safe else [f'line {node.lineno}: torch.load without weights_only=True']
     return unsafe(node) if PACKAGE in path.parents else []
 
@@ -186,30 +256,51 @@ def unsafe(node: ast.AST) -> list[str]:
     """Code out of data, and the network: the hub's client alone asks, for a model of that name."""
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func)
-        risky = [word.arg for word in node.keywords
-                 if word.arg in ('allow_pickle', 'shell') and ast.unparse(word.value) == 'True']
+        risky = [
+            word.arg
+            for word in node.keywords
+            if word.arg in ('allow_pickle', 'shell') and ast.unparse(word.value) == 'True'
+        ]
         found = [name] if name in RUNS_CODE else risky
         return [f'line {node.lineno}: {word} may run code of a file' for word in found]
     names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
     if isinstance(node, ast.ImportFrom):
         names = [f'{node.module}.{alias.name}' for alias in node.names] + [str(node.module)]
-    return [f'line {node.lineno}: {name} reaches into the network'
-            for name in names if name in NETWORK or name.partition('.')[0] in NETWORK]
+    return [
+        f'line {node.lineno}: {name} reaches into the network'
+        for name in names
+        if name in NETWORK or name.partition('.')[0] in NETWORK
+    ]
 
 
-@pytest.mark.parametrize('line', [
-    'from torch import *', 'torch.load(path)', 'torch.load(path, weights_only=False)',
-    'def f():\n' + '    x = 1\n' * 60,
-])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'from torch import *',
+        'torch.load(path)',
+        'torch.load(path, weights_only=False)',
+        'def f():\n' + '    x = 1\n' * 60,
+    ],
+)
 def test_manners_see_a_breach(line):
     assert any(complain(node, ROOT / 'setup.py') for node in ast.walk(ast.parse(line)))
 
 
-@pytest.mark.parametrize('line', [
-    'pickle.load(file)', 'yaml.load(text)', 'np.load(path, allow_pickle=True)', 'eval(text)',
-    'subprocess.run(words, shell=True)', 'import requests', 'from urllib.request import urlopen',
-    'from urllib import request', 'import http.client', 'import socket as s',
-])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'pickle.load(file)',
+        'yaml.load(text)',
+        'np.load(path, allow_pickle=True)',
+        'eval(text)',
+        'subprocess.run(words, shell=True)',
+        'import requests',
+        'from urllib.request import urlopen',
+        'from urllib import request',
+        'import http.client',
+        'import socket as s',
+    ],
+)
 def test_what_may_run_code_or_reach_into_the_network_is_seen(line):
     path = PACKAGE / 'tools' / 'a.py'
     assert any(complain(node, path) for node in ast.walk(ast.parse(line)))
@@ -219,9 +310,11 @@ def test_no_machine_path_and_no_unfinished_mark():
     folders = '|'.join(['work', 'root', 'farm'])
     path_of_a_machine = re.compile(rf'(^|[^A-Za-z0-9_.])/({folders})/')
     unfinished = re.compile(r'\b(' + '|'.join(['TO' + 'DO', 'FIX' + 'ME', 'X' * 3]) + r')\b')
-    wrong = [f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
-             for path in TEXTS
-             for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1)
-             if path_of_a_machine.search(line) or unfinished.search(line)]
+    wrong = [
+        f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
+        for path in TEXTS
+        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1)
+        if path_of_a_machine.search(line) or unfinished.search(line)
+    ]
     assert not wrong, '\n'.join(wrong)
     assert path_of_a_machine.search('open("/' + 'work/x")')

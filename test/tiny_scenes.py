@@ -23,8 +23,8 @@ def write_scenes(folder: Path, rng: np.random.Generator) -> Path:
         picture, truth = np.full((*SIZE, 3), 110, np.uint8), np.zeros(SIZE, np.uint8)
         picture[:18], truth[:3] = (120, 170, 235), 255
         if index < 3:
-            picture[26:40, 8 + index:28 + index] = (230, 20, 200)
-            truth[28:40, 10 + index:30 + index] = 1
+            picture[26:40, 8 + index : 28 + index] = (230, 20, 200)
+            truth[28:40, 10 + index : 30 + index] = 1
         picture = np.clip(picture + rng.integers(-8, 9, picture.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / 'images' / f'{index}.png'), picture[..., ::-1])
         cv2.imwrite(str(folder / 'labels_masks' / f'{index}.png'), truth)

@@ -30,17 +30,23 @@ examples:
 """
 CLASSES = 19
 _KEY = 'random'
-_BLOCK = 16             # side of a patch of one class, and of the coarse part of the scores
-_VOID, _OBJECT = 0.025, 0.1     # of the width, of the height
+_BLOCK = 16  # side of a patch of one class, and of the coarse part of the scores
+_VOID, _OBJECT = 0.025, 0.1  # of the width, of the height
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
-    parser.add_argument('--size', metavar='WxH', type=size, default=(2048, 1024),
-                        help='size of the images (default: 2048x1024)')
-    parser.add_argument('--frames', metavar='N', type=positive, default=24,
-                        help='images (default: %(default)s)')
+    parser.add_argument(
+        '--size',
+        metavar='WxH',
+        type=size,
+        default=(2048, 1024),
+        help='size of the images (default: 2048x1024)',
+    )
+    parser.add_argument(
+        '--frames', metavar='N', type=positive, default=24, help='images (default: %(default)s)'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the scores (default 0)')
 
 
@@ -49,13 +55,22 @@ def main(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.evaluation.store import Store
     from road_anomaly_ros.tools import environment
     from road_anomaly_ros.tools.bench import heading, save
+
     document: dict[str, Any] = {
-        'environment': {**environment.machine(), **environment.versions(),
-                        'load_at_start': round(os.getloadavg()[0], 2)},
-        'size': list(arguments.size), 'frames': arguments.frames, 'metrics': []}
+        'environment': {
+            **environment.machine(),
+            **environment.versions(),
+            'load_at_start': round(os.getloadavg()[0], 2),
+        },
+        'size': list(arguments.size),
+        'frames': arguments.frames,
+        'metrics': [],
+    }
     print(heading(document['environment']))
-    print(f'\n{arguments.frames} images of {arguments.size[0]}x{arguments.size[1]} from disk\n\n'
-          '| metrics | images/s |\n| --- | ---: |')
+    print(
+        f'\n{arguments.frames} images of {arguments.size[0]}x{arguments.size[1]} from disk\n\n'
+        '| metrics | images/s |\n| --- | ---: |'
+    )
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / 'results')
         data = write_random(Path(folder), store, arguments.size, arguments.frames, arguments.seed)
@@ -68,14 +83,16 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_random(folder: Path, store: Store, size: tuple[int, int], frames: int,
-                 seed: int) -> DataSet:
+def write_random(
+    folder: Path, store: Store, size: tuple[int, int], frames: int, seed: int
+) -> DataSet:
     """Store scores and labels of one anomaly per image on a known ground with void at its edge."""
     import cv2
     import numpy as np
 
     from road_anomaly_ros.evaluation.datasets import LAYOUTS, DataSet, Sample
     from road_anomaly_ros.evaluation.measuring import STAGES
+
     width, height = size
     random = np.random.default_rng(seed)
     coarse = max(1, height // _BLOCK), max(1, width // _BLOCK)
@@ -83,22 +100,33 @@ def write_random(folder: Path, store: Store, size: tuple[int, int], frames: int,
     samples = []
     for index in range(frames):
         label = np.zeros((height, width), np.uint8)
-        label[:, :round(_VOID * width)] = 255
+        label[:, : round(_VOID * width)] = 255
         y, x = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
-        label[y:y + side, x:x + side] = 1
+        label[y : y + side, x : x + side] = 1
         score = cv2.resize(random.random(coarse, np.float32), size)
         score += random.normal(0, 0.02, score.shape).astype(np.float32) + 0.5 * (label == 1)
-        classes = cv2.resize(random.integers(0, CLASSES, coarse, np.uint8), size,
-                             interpolation=cv2.INTER_NEAREST)
-        store.write(_KEY, index, {'score': score.astype(np.float32), 'classes': classes,
-                                  'seconds': 0.0, 'stages': [0.0] * len(STAGES)})
+        classes = cv2.resize(
+            random.integers(0, CLASSES, coarse, np.uint8), size, interpolation=cv2.INTER_NEAREST
+        )
+        store.write(
+            _KEY,
+            index,
+            {
+                'score': score.astype(np.float32),
+                'classes': classes,
+                'seconds': 0.0,
+                'stages': [0.0] * len(STAGES),
+            },
+        )
         paths = [folder / f'{index:06d}_{kind}.png' for kind in ('anomaly', 'classes')]
         for path, picture in zip(paths, (label, classes), strict=True):
             cv2.imwrite(str(path), picture)
         samples.append(Sample(f'{index:06d}', paths[0], *paths))
     layout = dataclasses.replace(
-        LAYOUTS['folder'], class_names=tuple(map(str, range(CLASSES))),
-        class_values={index: index for index in range(CLASSES)})
+        LAYOUTS['folder'],
+        class_names=tuple(map(str, range(CLASSES))),
+        class_values={index: index for index in range(CLASSES)},
+    )
     return DataSet(layout, folder, tuple(samples))
 
 
@@ -106,13 +134,16 @@ def rows(data: DataSet, store: Store) -> Iterator[dict[str, Any]]:
     """Yield the rate of each group of metrics, and of all that `evaluate` does with the scores."""
     from road_anomaly_ros.evaluation import measuring
     from road_anomaly_ros.evaluation.details import Findings
+
     shared = measuring.shared_classes(*[data.layout.class_names] * 2)
     works: dict[str, Callable[[], Any]] = {
         'AP, AUROC, FPR95': lambda: measuring.curve_of(data, store, _KEY),
         'mIoU': lambda: measuring.mean_iou(data, store, _KEY, shared),
         'with obstacles and figures of single images': lambda: measuring.measure(
-            data, store, _KEY, findings=Findings())}
-    measuring.curve_of(data, store, _KEY)       # compiles the loops
+            data, store, _KEY, findings=Findings()
+        ),
+    }
+    measuring.curve_of(data, store, _KEY)  # compiles the loops
     for name, work in works.items():
         begin = time.perf_counter()
         work()

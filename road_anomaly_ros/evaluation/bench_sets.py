@@ -15,7 +15,7 @@ from road_anomaly_ros.evaluation.datasets import layout_named
 from road_anomaly_ros.evaluation.running import Job
 
 SEED = 1
-REAL, WEB, CLASSES = 'real', 'web', 'classes'       # folders of OUT
+REAL, WEB, CLASSES = 'real', 'web', 'classes'  # folders of OUT
 CAMVID, IDD = 'CamVid val', 'IDD-Lite (roads of the training)'
 _TITLES = {'road_anomaly': 'RoadAnomaly', 'fishyscapes_static': 'Fishyscapes Static'}
 
@@ -23,11 +23,25 @@ _TITLES = {'road_anomaly': 'RoadAnomaly', 'fishyscapes_static': 'Fishyscapes Sta
 def draw(backgrounds: Path | str, objects: Path, out: Path, count: int) -> Path:
     """Draw the images that are missing, as `road-anomaly synthesize --seed 1` does."""
     from road_anomaly_ros.training import synthesize
+
     parser = argparse.ArgumentParser()
     synthesize.add_arguments(parser)
-    code = synthesize.main(parser.parse_args([
-        '--backgrounds', str(backgrounds), '--objects', str(objects),
-        '--count', str(count), '--seed', str(SEED), '-o', str(out)]))
+    code = synthesize.main(
+        parser.parse_args(
+            [
+                '--backgrounds',
+                str(backgrounds),
+                '--objects',
+                str(objects),
+                '--count',
+                str(count),
+                '--seed',
+                str(SEED),
+                '-o',
+                str(out),
+            ]
+        )
+    )
     if code:
         raise KeyboardInterrupt
     return out
@@ -40,8 +54,11 @@ def real(data: Path, out: Path, frames: int) -> list[Job]:
     for folder in sorted(base.iterdir()) if _there(base) else ():
         layout = layout_named(folder.name)
         if layout is not None and folder.is_dir():
-            found.append(Job(folder, layout, out / REAL, _TITLES.get(layout, folder.name),
-                             max_frames=frames))
+            found.append(
+                Job(
+                    folder, layout, out / REAL, _TITLES.get(layout, folder.name), max_frames=frames
+                )
+            )
     return found
 
 
@@ -49,13 +66,19 @@ def web(data: Path, out: Path, frames: int) -> list[Job]:
     """Draw DATA/objects_web/val on roads of two continents and return the two data sets."""
     if not _there(data / 'objects_web' / 'val'):
         return []
-    places = [(CAMVID, 'camvid', data / 'camvid' / 'val', ''),
-              (IDD, 'idd_lite', idd_lite(data, out), 'idd_lite:')]
+    places = [
+        (CAMVID, 'camvid', data / 'camvid' / 'val', ''),
+        (IDD, 'idd_lite', idd_lite(data, out), 'idd_lite:'),
+    ]
     jobs = []
     for name, short, scenes, prefix in places:
         if scenes is not None:
-            folder = draw(f'{prefix}{scenes}', data / 'objects_web' / 'val',
-                          out / f'{WEB}_{short}', min(frames, _count(scenes)))
+            folder = draw(
+                f'{prefix}{scenes}',
+                data / 'objects_web' / 'val',
+                out / f'{WEB}_{short}',
+                min(frames, _count(scenes)),
+            )
             jobs.append(Job(folder, 'synthetic', out / WEB, f'on {name}', max_frames=frames))
     return jobs
 
@@ -67,6 +90,7 @@ def _count(folder: Path) -> int:
 def idd_lite(data: Path, out: Path) -> Path | None:
     """Return a folder of links to the frames of IDD-Lite that are kept for measuring, or None."""
     from road_anomaly_ros.training.held_out import held_out
+
     source, folder = data / 'idd_lite' / 'train', out / 'idd_lite_held_out'
     if not _there(source):
         return None
@@ -81,10 +105,16 @@ def idd_lite(data: Path, out: Path) -> Path | None:
 
 def classes(data: Path, out: Path, frames: int) -> list[Job]:
     """Return the data sets on which the classes are measured, CamVid first."""
-    places = [('camvid', data / 'camvid' / 'val', CAMVID), ('idd_lite', idd_lite(data, out), IDD),
-              ('trainids', data / 'cityscapes_samples', 'Cityscapes samples')]
-    return [Job(folder, layout, out / CLASSES, name, max_frames=frames)
-            for layout, folder, name in places if folder is not None and _there(folder)]
+    places = [
+        ('camvid', data / 'camvid' / 'val', CAMVID),
+        ('idd_lite', idd_lite(data, out), IDD),
+        ('trainids', data / 'cityscapes_samples', 'Cityscapes samples'),
+    ]
+    return [
+        Job(folder, layout, out / CLASSES, name, max_frames=frames)
+        for layout, folder, name in places
+        if folder is not None and _there(folder)
+    ]
 
 
 def _there(folder: Path) -> bool:

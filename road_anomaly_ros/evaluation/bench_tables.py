@@ -13,11 +13,14 @@ from road_anomaly_ros.evaluation.reference import Cell
 DEFAULT = 'auto'
 _METRICS = ('AP', 'FPR95', 'F1')
 # Rows of publications to stand beside ours, by their table and the name that they print.
-PAPERS = {(1, 'ERFNet MaxLogit'): 'ERFNet, MaxLogit', (2, 'EoMT MaxEntropy'): 'EoMT, MaxEntropy',
-          (4, 'Feature-Enriched Head (V2)'): 'EoMT, head V2'}
+PAPERS = {
+    (1, 'ERFNet MaxLogit'): 'ERFNet, MaxLogit',
+    (2, 'EoMT MaxEntropy'): 'EoMT, MaxEntropy',
+    (4, 'Feature-Enriched Head (V2)'): 'EoMT, head V2',
+}
 
 Row = Mapping[str, Any]
-Found = Mapping[str, Any]       # of results.read
+Found = Mapping[str, Any]  # of results.read
 
 
 def across(found: Found, papers: Sequence[Cell] = (), most: int | None = None) -> str:
@@ -31,21 +34,34 @@ def across(found: Found, papers: Sequence[Cell] = (), most: int | None = None) -
     if not rows:
         return ''
     groups = [*names, *(['mean'] if len(names) > 1 else [])]
-    head = ['score', *(f'{group}: {metric}' if metric == 'AP' else metric
-                       for group in groups for metric in _METRICS)]
+    head = [
+        'score',
+        *(
+            f'{group}: {metric}' if metric == 'AP' else metric
+            for group in groups
+            for metric in _METRICS
+        ),
+    ]
 
     def cells(method: str) -> tuple[str, ...]:
-        return tuple(_cell(rows[method].get(group, {}).get(metric))
-                     for group in groups for metric in _METRICS)
-    alike: dict[tuple[str, ...], list[str]] = {}    # scores that order all pixels the same way
+        return tuple(
+            _cell(rows[method].get(group, {}).get(metric))
+            for group in groups
+            for metric in _METRICS
+        )
+
+    alike: dict[tuple[str, ...], list[str]] = {}  # scores that order all pixels the same way
     for method in sorted(_best_chains(rows), key=lambda method: -_mean_ap(rows[method])):
         alike.setdefault(cells(method), []).append(_label(method, found))
     lines = [_line(head), _line(['---', *['---:'] * (len(head) - 1)])]
     lines += [_line([_label(DEFAULT, found), *cells(DEFAULT)])] if DEFAULT in rows else []
-    lines += [_line([', '.join(labels), *figures])
-              for figures, labels in list(alike.items())[:most]]
-    lines += [_line([name, *map(_cell, values)])
-              for name, values in _published(papers, names, groups, found)]
+    lines += [
+        _line([', '.join(labels), *figures]) for figures, labels in list(alike.items())[:most]
+    ]
+    lines += [
+        _line([name, *map(_cell, values)])
+        for name, values in _published(papers, names, groups, found)
+    ]
     return '\n'.join(lines) + '\n'
 
 
@@ -84,20 +100,27 @@ def _label(method: str, found: Found) -> str:
     return f'`{"+".join([options["scorer"], *options["refinements"]])}` (default)'
 
 
-def _published(papers: Sequence[Cell], names: Sequence[str], groups: Sequence[str],
-               found: Found) -> Iterator[tuple[str, list[float | None]]]:
+def _published(
+    papers: Sequence[Cell], names: Sequence[str], groups: Sequence[str], found: Found
+) -> Iterator[tuple[str, list[float | None]]]:
     """Yield the rows of publications that know all data sets of the table."""
     layouts = {name: found['environment']['runs'][name]['layout'] for name in names}
     for (table, row), title in PAPERS.items():
-        own = {(cell.data, cell.metric): cell.value for cell in papers
-               if (cell.table, cell.row) == (table, row)}
-        figures = {name: [own.get((layout, metric)) for metric in _METRICS]
-                   for name, layout in layouts.items()}
+        own = {
+            (cell.data, cell.metric): cell.value
+            for cell in papers
+            if (cell.table, cell.row) == (table, row)
+        }
+        figures = {
+            name: [own.get((layout, metric)) for metric in _METRICS]
+            for name, layout in layouts.items()
+        }
         if not own or any(values[0] is None for values in figures.values()):
             continue
         columns = list(zip(*figures.values(), strict=True))
-        figures['mean'] = [None if None in column else sum(column) / len(column)
-                           for column in columns]
+        figures['mean'] = [
+            None if None in column else sum(column) / len(column) for column in columns
+        ]
         yield title, [value for group in groups for value in figures[group]]
 
 
@@ -114,8 +137,10 @@ def elsewhere(found: Found, *, without: str) -> str:
         if row['dataset'] != without and row.get('mIoU') is not None:
             run = found['environment']['runs'][row['dataset']]
             count = len(run['methods'][row['method']].get('classes', ()))
-            parts.append(f'{row["mIoU"]:.1f} on {row["frames"]} frames of {row["dataset"]} '
-                         f'({count} classes)')
+            parts.append(
+                f'{row["mIoU"]:.1f} on {row["frames"]} frames of {row["dataset"]} '
+                f'({count} classes)'
+            )
     return f'On other roads its mIoU is {", ".join(parts)}.\n' if parts else ''
 
 

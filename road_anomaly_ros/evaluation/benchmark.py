@@ -27,45 +27,76 @@ examples:
   road-anomaly benchmark --data ../shared/data -o try --frames 4 --sweep-frames 2
 """
 CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
-CURVE = 'docs/precision_recall.svg'     # beside the README
+CURVE = 'docs/precision_recall.svg'  # beside the README
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
 TABLES = 'accuracy.md'
-_ACROSS = ('', '+variance_aware+road_prior')        # chains tried on real frames
-_MOST = 5                           # scores besides the default in the README, there
-DRAWN = 'results'                   # folder of OUT with the figures on drawn images
-_ON_REAL = ('Real frames that no training saw, all pixels, in percent: {}. Each score with its '
-            'best chain; the mean weighs data sets alike. Rows without a chain are printed by '
-            'publications, on all frames of these data sets.')
+_ACROSS = ('', '+variance_aware+road_prior')  # chains tried on real frames
+_MOST = 5  # scores besides the default in the README, there
+DRAWN = 'results'  # folder of OUT with the figures on drawn images
+_ON_REAL = (
+    'Real frames that no training saw, all pixels, in percent: {}. Each score with its '
+    'best chain; the mean weighs data sets alike. Rows without a chain are printed by '
+    'publications, on all frames of these data sets.'
+)
 _ON_WEB = 'Pasted things of kinds that no training saw {}; chains as above.'
-_NOT_MEASURED = ('external',)       # it is fed with maps of another method
+_NOT_MEASURED = ('external',)  # it is fed with maps of another method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--data', metavar='DIR', type=Path, required=True,
-                        help='folder with camvid/val, objects/val and, if at hand, the others')
-    parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
-                        help='folder for everything that is made')
-    parser.add_argument('--frames', metavar='N', type=positive, default=101,
-                        help='images of every data set (default: %(default)s)')
-    parser.add_argument('--sweep-frames', metavar='N', type=positive, default=25,
-                        help='images of the sweep (default: %(default)s)')
-    parser.add_argument('--scorers', metavar='NAME', nargs='+',
-                        help='measure these scores only (default: all)')
-    parser.add_argument('--readme', metavar='FILE', type=Path,
-                        help=f'renew the tables between {BEGIN} and {END} in this file, and '
-                             f'the picture {CURVE} beside it')
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        type=Path,
+        required=True,
+        help='folder with camvid/val, objects/val and, if at hand, the others',
+    )
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='OUT',
+        type=Path,
+        required=True,
+        help='folder for everything that is made',
+    )
+    parser.add_argument(
+        '--frames',
+        metavar='N',
+        type=positive,
+        default=101,
+        help='images of every data set (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--sweep-frames',
+        metavar='N',
+        type=positive,
+        default=25,
+        help='images of the sweep (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--scorers', metavar='NAME', nargs='+', help='measure these scores only (default: all)'
+    )
+    parser.add_argument(
+        '--readme',
+        metavar='FILE',
+        type=Path,
+        help=f'renew the tables between {BEGIN} and {END} in this file, and '
+        f'the picture {CURVE} beside it',
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
     from road_anomaly_ros.evaluation import running, sections, store
+
     if arguments.readme is not None:
         split(arguments.readme)
     for part in ('camvid/val', 'objects/val'):
         if not (arguments.data / part).is_dir():
-            raise ValueError(f'{arguments.data}: expected {part} in it, found none; give the '
-                             'folder of the data with --data')
+            raise ValueError(
+                f'{arguments.data}: expected {part} in it, found none; give the '
+                'folder of the data with --data'
+            )
     try:
         found = measure(arguments)
     except KeyboardInterrupt:
@@ -88,19 +119,25 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from road_anomaly_ros.evaluation.variants import PRESETS
     from road_anomaly_ros.perception import Pipeline
     from road_anomaly_ros.perception.config import PipelineConfig
+
     out, data, frames = arguments.out, arguments.data, arguments.frames
     model = Pipeline.from_config({})
     base = PipelineConfig.from_any(class_options(model.labels.names))
     drawn = running.Job(
         bench_sets.draw(data / 'camvid' / 'val', data / 'objects' / 'val', out / 'val', frames),
-        'synthetic', out / DRAWN, max_frames=frames)
+        'synthetic',
+        out / DRAWN,
+        max_frames=frames,
+    )
     own = arguments.scorers or scorers(model.model_dir)
     unseen = [name for name in own if not material.trained(name)]
     across = ['auto', *(f'{scorer}{chain}' for scorer in unseen for chain in _ACROSS)]
-    steps = {DRAWN: ([drawn], [f'{scorer}{chain}' for scorer in own for chain in CHAINS]),
-             bench_sets.REAL: (bench_sets.real(data, out, frames), across),
-             bench_sets.WEB: (bench_sets.web(data, out, frames), across),
-             bench_sets.CLASSES: (bench_sets.classes(data, out, frames), ['plain'])}
+    steps = {
+        DRAWN: ([drawn], [f'{scorer}{chain}' for scorer in own for chain in CHAINS]),
+        bench_sets.REAL: (bench_sets.real(data, out, frames), across),
+        bench_sets.WEB: (bench_sets.web(data, out, frames), across),
+        bench_sets.CLASSES: (bench_sets.classes(data, out, frames), ['plain']),
+    }
     steps = {name: step for name, step in steps.items() if step[0]}
     for name, (jobs, methods) in steps.items():
         print(f'{name}: {", ".join(job.name or job.layout for job in jobs)}', flush=True)
@@ -109,17 +146,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     job = dataclasses.replace(drawn, out=out / 'sweep', max_frames=arguments.sweep_frames)
     sweep.sweep(job, PRESETS['s2'].method, PRESETS['s2'].axes, base)
     gathered = material.gather([*(out / name for name in steps), out / 'sweep'])
-    path = report.write(gathered, out, title='Road anomaly segmentation: built-in model on what '
-                        'no training saw')
+    path = report.write(
+        gathered, out, title='Road anomaly segmentation: built-in model on what no training saw'
+    )
     print(f'report in {path}', flush=True)
-    return {**{name: results.read(out / name) for name in steps},
-            'group': max((group for group in gathered.groups if group.dataset == drawn.layout),
-                         key=lambda group: len(group.rows))}
+    return {
+        **{name: results.read(out / name) for name in steps},
+        'group': max(
+            (group for group in gathered.groups if group.dataset == drawn.layout),
+            key=lambda group: len(group.rows),
+        ),
+    }
 
 
 def class_options(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the ids of a model's classes, where a score asks for some."""
     from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
+
     return {f'scorers.mask2anomaly.{name}': ids for name, ids in class_ids(names).items()}
 
 
@@ -132,16 +175,23 @@ def scorers(model: Path | None) -> list[str]:
     def runs(name: str) -> bool:
         missing = trained(name) and not (model is not None and (model / FOLDER / name).is_dir())
         return name not in _NOT_MEASURED and not missing
+
     return [name for name in SCORERS.names() if 'mask' in SCORERS[name].make.kinds and runs(name)]
 
 
 def tables(found: Mapping[str, Any], most: int | None = None) -> str:
     """Return all tables, with `most` zero-shot scores on real frames; see `bench_tables`."""
     from road_anomaly_ros.evaluation import bench_sets, bench_tables, reference
-    parts = [accuracy(found[DRAWN], found[bench_sets.CLASSES]).rstrip('\n') + ' '
-             + bench_tables.elsewhere(found[bench_sets.CLASSES], without=bench_sets.CAMVID)]
-    for name, papers, text in ((bench_sets.REAL, reference.load(), _ON_REAL),
-                               (bench_sets.WEB, (), _ON_WEB)):
+
+    parts = [
+        accuracy(found[DRAWN], found[bench_sets.CLASSES]).rstrip('\n')
+        + ' '
+        + bench_tables.elsewhere(found[bench_sets.CLASSES], without=bench_sets.CAMVID)
+    ]
+    for name, papers, text in (
+        (bench_sets.REAL, reference.load(), _ON_REAL),
+        (bench_sets.WEB, (), _ON_WEB),
+    ):
         table = bench_tables.across(found[name], papers, most) if name in found else ''
         if table:
             parts.append(f'{table}\n{text.format(bench_tables.frames(found[name]))}\n')
@@ -152,14 +202,17 @@ def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
     """Return the Markdown table of all scores and chains, best first, and what it was made on."""
     from road_anomaly_ros.evaluation.bench_sets import CAMVID
     from road_anomaly_ros.evaluation.material import trained
+
     rows = {row['method']: row for row in drawn['results']}
     by_scorer: dict[str, list[Mapping[str, Any] | None]] = {}
     for name in rows:
         scorer = name.split('+')[0]
         by_scorer[scorer] = [rows.get(f'{scorer}{chain}') for chain in CHAINS]
-    lines = ['| score | AP alone | variance_aware | road_prior | both | best: FPR95 | F1 |',
-             '| --- | ---: | ---: | ---: | ---: | ---: | ---: |']
-    alike: dict[tuple[str, ...], list[str]] = {}    # scores that order all pixels the same way
+    lines = [
+        '| score | AP alone | variance_aware | road_prior | both | best: FPR95 | F1 |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
+    ]
+    alike: dict[tuple[str, ...], list[str]] = {}  # scores that order all pixels the same way
     for scorer, chains in sorted(by_scorer.items(), key=lambda item: -_ap(_best(item[1]))):
         best = _best(chains)
         cells = [_cell(row, 'AP', bold=row is best) for row in chains]
@@ -170,12 +223,16 @@ def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
     run = next(iter(drawn['environment']['runs'].values()))
     pixels = run['pixels']
     chance = 100 * pixels['anomaly'] / max(pixels['anomaly'] + pixels['inlier'], 1)
-    union = next((row for row in classes['results'] if row['dataset'] == CAMVID),
-                 classes['results'][0])
-    lines += ['', f'{run["frames"]} frames of CamVid val with pasted objects of unseen kinds, all '
-              f'pixels, in percent; the AP of chance is {chance:.1f}. F1 is that of obstacles. '
-              f'The built-in model has mIoU {union["mIoU"]:.1f} on {union["frames"]} frames of '
-              'CamVid val.']
+    union = next(
+        (row for row in classes['results'] if row['dataset'] == CAMVID), classes['results'][0]
+    )
+    lines += [
+        '',
+        f'{run["frames"]} frames of CamVid val with pasted objects of unseen kinds, all '
+        f'pixels, in percent; the AP of chance is {chance:.1f}. F1 is that of obstacles. '
+        f'The built-in model has mIoU {union["mIoU"]:.1f} on {union["frames"]} frames of '
+        'CamVid val.',
+    ]
     return '\n'.join(lines) + '\n'
 
 
@@ -202,13 +259,16 @@ def split(path: Path) -> tuple[str, str]:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f'{path}: expected the lines {BEGIN} and {END} around the table; add '
-                         'them where it shall stand')
+        raise ValueError(
+            f'{path}: expected the lines {BEGIN} and {END} around the table; add '
+            'them where it shall stand'
+        )
     return before, after
 
 
 def renew(path: Path, text: str) -> None:
     """Put the table between the markers; the file is replaced when it is complete."""
     from road_anomaly_ros.evaluation.store import write_text
+
     before, after = split(path)
     write_text(path, f'{before}{BEGIN}\n{text}{END}{after}')

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-COLORS = 7                          # distinct ones; more series repeat them
+COLORS = 7  # distinct ones; more series repeat them
 # Lines that lie on one another are told apart through the gaps, and so are they on grey paper.
 _DASHES = ('', '9 3', '5 3', '', '2 3', '9 3 2 3', '6 5')
 LIGHT = ('#0067a5', '#c44e00', '#00805a', '#a8448a', '#9a7000', '#5b53c9', '#52606d')
@@ -22,7 +22,7 @@ STYLE = """
 .chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .chart .rest { stroke: var(--ink-3); stroke-opacity: .45; stroke-width: 1; }
 """
-_LETTER = 7.0                       # width of a letter, px, rather too much
+_LETTER = 7.0  # width of a letter, px, rather too much
 _LEFT, _RIGHT, _TOP, _BOTTOM, _ROW = 50, 14, 28, 42, 18
 
 Point = tuple[float, float]
@@ -37,9 +37,11 @@ def _alone_style() -> str:
     """Return the colours of a picture that stands in no page."""
     light = '--ink: #16202a; --ink-2: #46525f; --ink-3: #8793a0; --line: #e3e8ed; --paper: #fff;'
     dark = '--ink: #edf1f5; --ink-2: #b3bdc8; --ink-3: #717d8a; --line: #2c343d; --paper: #161b21;'
-    return (f'<style>svg {{ {light} {palette(LIGHT)} background: var(--paper); }}'
-            f'@media (prefers-color-scheme: dark) {{ svg {{ {dark} {palette(DARK)} }} }}'
-            f'{STYLE}</style>')
+    return (
+        f'<style>svg {{ {light} {palette(LIGHT)} background: var(--paper); }}'
+        f'@media (prefers-color-scheme: dark) {{ svg {{ {dark} {palette(DARK)} }} }}'
+        f'{STYLE}</style>'
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Line:
     name: str
     points: Sequence[Point]
     color: int | None = None
-    joined: bool = True             # else dots alone, where there is nothing between the values
+    joined: bool = True  # else dots alone, where there is nothing between the values
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,18 @@ class Rule:
     text: str
 
 
-def linear(low: float, high: float, label: str = '', *, count: int = 5,
-           form: str = '{:g}') -> Scale:
+def linear(
+    low: float, high: float, label: str = '', *, count: int = 5, form: str = '{:g}'
+) -> Scale:
     """Return a scale of even steps."""
     step = _round_step((high - low) / count)
     first = math.ceil(low / step - 1e-9)
     values = [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
-    return Scale(lambda value: (value - low) / (high - low),
-                 tuple((value, form.format(round(value, 10))) for value in values), label)
+    return Scale(
+        lambda value: (value - low) / (high - low),
+        tuple((value, form.format(round(value, 10))) for value in values),
+        label,
+    )
 
 
 def _round_step(step: float) -> float:
@@ -94,8 +100,11 @@ def log(low: float, high: float, label: str = '') -> Scale:
     """Return a scale of decades; what lies below `low` stands at its end."""
     start, end = math.log10(low), math.log10(high)
     decades = range(math.ceil(start), math.floor(end) + 1)
-    return Scale(lambda value: (math.log10(max(value, low)) - start) / (end - start),
-                 tuple((10.0 ** power, f'{10.0 ** power:g}') for power in decades), label)
+    return Scale(
+        lambda value: (math.log10(max(value, low)) - start) / (end - start),
+        tuple((10.0**power, f'{10.0**power:g}') for power in decades),
+        label,
+    )
 
 
 def words(labels: Sequence[str], label: str = '') -> Scale:
@@ -104,21 +113,40 @@ def words(labels: Sequence[str], label: str = '') -> Scale:
     return Scale(lambda value: (value + 0.5) / count, tuple(enumerate(labels)), label)
 
 
-def line_chart(lines: Sequence[Line], *, x: Scale, y: Scale, title: str, size: tuple[int, int],
-               marked: bool = False, rules: Sequence[Rule] = (), alone: bool = False) -> str:
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    x: Scale,
+    y: Scale,
+    title: str,
+    size: tuple[int, int],
+    marked: bool = False,
+    rules: Sequence[Rule] = (),
+    alone: bool = False,
+) -> str:
     """Return lines over axes, with a legend of the coloured ones below; `size` in px."""
     plot = _Plot(x, y, size)
     grey = [line for line in lines if line.color is None]
     colored = [line for line in lines if line.color is not None]
-    parts = [plot.axes(), *(plot.rule(rule) for rule in rules),
-             *(plot.curve(line, marked) for line in (*grey, *reversed(colored)))]
+    parts = [
+        plot.axes(),
+        *(plot.rule(rule) for rule in rules),
+        *(plot.curve(line, marked) for line in (*grey, *reversed(colored))),
+    ]
     legend = [(line.name, line.color or 0) for line in colored]
     return _svg(title, parts, size, legend, alone, dashed=True)
 
 
-def column_chart(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], *,
-                 y: Scale, title: str, size: tuple[int, int], label: str = '',
-                 alone: bool = False) -> str:
+def column_chart(
+    labels: Sequence[str],
+    series: Sequence[tuple[str, Sequence[float | None]]],
+    *,
+    y: Scale,
+    title: str,
+    size: tuple[int, int],
+    label: str = '',
+    alone: bool = False,
+) -> str:
     """Return groups of columns with their values above; None leaves a column out."""
     plot = _Plot(words(labels, label), y, size)
     step = (plot.width / max(len(labels), 1)) * 0.8 / max(len(series), 1)
@@ -128,12 +156,19 @@ def column_chart(labels: Sequence[str], series: Sequence[tuple[str, Sequence[flo
             if value is not None:
                 left = plot.at_x(place) + (number - len(series) / 2) * step
                 parts.append(plot.column(left, step * 0.92, value, number, name))
-    return _svg(title, parts, size, [(name, index) for index, (name, _) in enumerate(series)],
-                alone)
+    return _svg(
+        title, parts, size, [(name, index) for index, (name, _) in enumerate(series)], alone
+    )
 
 
-def bar_chart(rows: Sequence[tuple[str, Mapping[str, float]]], *, title: str, unit: str,
-              width: int, alone: bool = False) -> str:
+def bar_chart(
+    rows: Sequence[tuple[str, Mapping[str, float]]],
+    *,
+    title: str,
+    unit: str,
+    width: int,
+    alone: bool = False,
+) -> str:
     """Return stacked horizontal bars, one per row, with their sums; keys are the legend."""
     names = list(dict.fromkeys(name for _, parts in rows for name in parts))
     left = 16 + _LETTER * max((len(label) for label, _ in rows), default=0)
@@ -142,15 +177,21 @@ def bar_chart(rows: Sequence[tuple[str, Mapping[str, float]]], *, title: str, un
     parts = []
     for number, (label, values) in enumerate(rows):
         top, x = _TOP + 24 * number, left
-        parts.append(f'<text x="{left - 8:.1f}" y="{top + 13}" text-anchor="end">'
-                     f'{html.escape(label)}</text>')
+        parts.append(
+            f'<text x="{left - 8:.1f}" y="{top + 13}" text-anchor="end">'
+            f'{html.escape(label)}</text>'
+        )
         for name, value in values.items():
-            parts.append(f'<rect x="{x:.1f}" y="{top}" width="{max(value * scale, 0):.1f}" '
-                         f'height="17" fill="var(--c{names.index(name) % COLORS})">'
-                         f'<title>{html.escape(name)}: {value:.1f} {unit}</title></rect>')
+            parts.append(
+                f'<rect x="{x:.1f}" y="{top}" width="{max(value * scale, 0):.1f}" '
+                f'height="17" fill="var(--c{names.index(name) % COLORS})">'
+                f'<title>{html.escape(name)}: {value:.1f} {unit}</title></rect>'
+            )
             x += value * scale
-        parts.append(f'<text x="{x + 6:.1f}" y="{top + 13}" class="strong">'
-                     f'{sum(values.values()):.1f} {unit}</text>')
+        parts.append(
+            f'<text x="{x + 6:.1f}" y="{top + 13}" class="strong">'
+            f'{sum(values.values()):.1f} {unit}</text>'
+        )
     size = width, _TOP + 24 * len(rows) + 8
     return _svg(title, parts, size, [(name, index) for index, name in enumerate(names)], alone)
 
@@ -173,21 +214,26 @@ class _Plot:
         parts = []
         for value, text in self.y.ticks:
             y = self.at_y(value)
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" '
-                         f'y2="{y:.1f}"/><text x="{_LEFT - 6}" y="{y + 4:.1f}" '
-                         f'text-anchor="end">{html.escape(text)}</text>')
+            parts.append(
+                f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" '
+                f'y2="{y:.1f}"/><text x="{_LEFT - 6}" y="{y + 4:.1f}" '
+                f'text-anchor="end">{html.escape(text)}</text>'
+            )
         for number, (value, text) in enumerate(self.x.ticks):
             x = self.at_x(value)
             if upright:
-                parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
-                             f'y2="{bottom}"/>')
+                parts.append(
+                    f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>'
+                )
             parts.append(self._tick(x, bottom + 16, number, text))
-        parts.append(f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{self.width}" '
-                     f'height="{self.height}"/>'
-                     f'<text x="{_LEFT + self.width / 2}" y="{bottom + 34}" '
-                     f'text-anchor="middle">{html.escape(self.x.label)}</text>'
-                     f'<text transform="translate(13 {_TOP + self.height / 2}) rotate(-90)" '
-                     f'text-anchor="middle">{html.escape(self.y.label)}</text>')
+        parts.append(
+            f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{self.width}" '
+            f'height="{self.height}"/>'
+            f'<text x="{_LEFT + self.width / 2}" y="{bottom + 34}" '
+            f'text-anchor="middle">{html.escape(self.x.label)}</text>'
+            f'<text transform="translate(13 {_TOP + self.height / 2}) rotate(-90)" '
+            f'text-anchor="middle">{html.escape(self.y.label)}</text>'
+        )
         return ''.join(parts)
 
     def _tick(self, x: float, y: float, number: int, text: str) -> str:
@@ -195,14 +241,17 @@ class _Plot:
         room = self.width / max(len(self.x.ticks), 1)
         crowded = any(len(label) * _LETTER > room for _, label in self.x.ticks)
         down = 13 if crowded and number % 2 else 0
-        return (f'<text x="{x:.1f}" y="{y + down:.1f}" text-anchor="middle">'
-                f'{html.escape(text)}</text>')
+        return (
+            f'<text x="{x:.1f}" y="{y + down:.1f}" text-anchor="middle">{html.escape(text)}</text>'
+        )
 
     def rule(self, rule: Rule) -> str:
         x = self.at_x(rule.value)
-        return (f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
-                f'y2="{_TOP + self.height}"/><text x="{x + 4:.1f}" y="{_TOP + 13}">'
-                f'{html.escape(rule.text)}</text>')
+        return (
+            f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
+            f'y2="{_TOP + self.height}"/><text x="{x + 4:.1f}" y="{_TOP + 13}">'
+            f'{html.escape(rule.text)}</text>'
+        )
 
     def curve(self, line: Line, marked: bool) -> str:
         places = [(self.at_x(x), self.at_y(y)) for x, y in line.points]
@@ -211,34 +260,51 @@ class _Plot:
         if line.color is None:
             return f'<polyline class="curve rest" points="{path}">{title}</polyline>'
         color = f'var(--c{line.color % COLORS})'
-        dots = ''.join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"><title>'
-                       f'{html.escape(line.name)}: {value:.2f}</title></circle>'
-                       for (x, y), (_, value) in zip(places, line.points, strict=True)
-                       ) if marked else ''
+        dots = (
+            ''.join(
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"><title>'
+                f'{html.escape(line.name)}: {value:.2f}</title></circle>'
+                for (x, y), (_, value) in zip(places, line.points, strict=True)
+            )
+            if marked
+            else ''
+        )
         if not line.joined:
             return dots
-        return (f'<polyline class="curve" points="{path}" style="stroke: {color}"'
-                f'{_dash(line.color)}>{title}</polyline>{dots}')
+        return (
+            f'<polyline class="curve" points="{path}" style="stroke: {color}"'
+            f'{_dash(line.color)}>{title}</polyline>{dots}'
+        )
 
     def column(self, left: float, width: float, value: float, color: int, name: str) -> str:
         top, bottom = self.at_y(value), _TOP + self.height
-        return (f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
-                f'height="{max(bottom - top, 0):.1f}" fill="var(--c{color % COLORS})">'
-                f'<title>{html.escape(name)}: {value:.1f}</title></rect>'
-                f'<text x="{left + width / 2:.1f}" y="{top - 4:.1f}" text-anchor="middle">'
-                f'{value:.0f}</text>')
+        return (
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{max(bottom - top, 0):.1f}" fill="var(--c{color % COLORS})">'
+            f'<title>{html.escape(name)}: {value:.1f}</title></rect>'
+            f'<text x="{left + width / 2:.1f}" y="{top - 4:.1f}" text-anchor="middle">'
+            f'{value:.0f}</text>'
+        )
 
 
-def _svg(title: str, parts: Sequence[str], size: tuple[int, int],
-         legend: Sequence[tuple[str, int]], alone: bool, dashed: bool = False) -> str:
+def _svg(
+    title: str,
+    parts: Sequence[str],
+    size: tuple[int, int],
+    legend: Sequence[tuple[str, int]],
+    alone: bool,
+    dashed: bool = False,
+) -> str:
     entries, rows = _legend(legend, size, dashed)
     height = size[1] + _ROW * rows
     own = _alone_style() if alone else ''
     space = ' xmlns="http://www.w3.org/2000/svg"' if alone else ''
-    return (f'<svg{space} class="chart" role="img" aria-label="{html.escape(title)}" '
-            f'viewBox="0 0 {size[0]} {height}" width="{size[0]}" height="{height}">{own}'
-            f'<text class="strong" x="{_LEFT}" y="17">{html.escape(title)}</text>'
-            f'{"".join(parts)}{entries}</svg>')
+    return (
+        f'<svg{space} class="chart" role="img" aria-label="{html.escape(title)}" '
+        f'viewBox="0 0 {size[0]} {height}" width="{size[0]}" height="{height}">{own}'
+        f'<text class="strong" x="{_LEFT}" y="17">{html.escape(title)}</text>'
+        f'{"".join(parts)}{entries}</svg>'
+    )
 
 
 def _dash(color: int) -> str:
@@ -246,8 +312,9 @@ def _dash(color: int) -> str:
     return f' stroke-dasharray="{dash}"' if dash else ''
 
 
-def _legend(legend: Sequence[tuple[str, int]], size: tuple[int, int],
-            dashed: bool) -> tuple[str, int]:
+def _legend(
+    legend: Sequence[tuple[str, int]], size: tuple[int, int], dashed: bool
+) -> tuple[str, int]:
     """Return swatches with names, as many to a row as there is room for, and the rows."""
     parts, x, row = [], 10.0, 0
     for name, color in legend:
@@ -256,8 +323,10 @@ def _legend(legend: Sequence[tuple[str, int]], size: tuple[int, int],
             x, row = 10.0, row + 1
         y = size[1] + _ROW * row + 8
         dash = _dash(color) if dashed else ''
-        parts.append(f'<line x1="{x:.1f}" x2="{x + 18:.1f}" y1="{y}" y2="{y}" stroke-width="3" '
-                     f'style="stroke: var(--c{color % COLORS})"{dash}/>'
-                     f'<text x="{x + 23:.1f}" y="{y + 4}">{html.escape(name)}</text>')
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x + 18:.1f}" y1="{y}" y2="{y}" stroke-width="3" '
+            f'style="stroke: var(--c{color % COLORS})"{dash}/>'
+            f'<text x="{x + 23:.1f}" y="{y + 4}">{html.escape(name)}</text>'
+        )
         x += width
     return ''.join(parts), row + 1 if legend else 0

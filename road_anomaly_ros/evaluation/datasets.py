@@ -23,8 +23,8 @@ from road_anomaly_ros.tools.encodings import ImageRefused, peek_size, read_pictu
 from road_anomaly_ros.tools.pictures import is_picture
 
 IGNORE = 255
-ANOMALY_TRACK, OBSTACLE_TRACK = (500, 100), (50, 10)    # least predicted, least true size in px
-_ENDINGS = ('', '_labels_semantic', '_labels')          # of label files, after the image's stem
+ANOMALY_TRACK, OBSTACLE_TRACK = (500, 100), (50, 10)  # least predicted, least true size in px
+_ENDINGS = ('', '_labels_semantic', '_labels')  # of label files, after the image's stem
 _LOSSLESS = ('.png', '.bmp', '.webp', '.tif', '.tiff')  # a label must keep its values
 _BINARY = {0: 0, 1: 1, IGNORE: IGNORE}
 
@@ -48,12 +48,12 @@ class Layout:
     """Where a data set keeps its files and what the values of its labels mean."""
 
     name: str
-    text: str                               # what a folder of this layout holds
-    find: Callable[[Path], list[Sample]]    # empty where the folder is of another layout
-    values: Mapping[int, int] = dataclasses.field(default_factory=dict)     # raw to 0, 1, 255
+    text: str  # what a folder of this layout holds
+    find: Callable[[Path], list[Sample]]  # empty where the folder is of another layout
+    values: Mapping[int, int] = dataclasses.field(default_factory=dict)  # raw to 0, 1, 255
     class_names: tuple[str, ...] = ()
-    class_values: Mapping[int, int] = dataclasses.field(default_factory=dict)   # raw to 0 .. K-1
-    class_names_of: Callable[[Path], Mapping[int, str]] | None = None   # where folders differ
+    class_values: Mapping[int, int] = dataclasses.field(default_factory=dict)  # raw to 0 .. K-1
+    class_names_of: Callable[[Path], Mapping[int, str]] | None = None  # where folders differ
     sizes: tuple[int, int] = ANOMALY_TRACK
 
     def of(self, root: Path) -> Layout:
@@ -61,8 +61,9 @@ class Layout:
         if self.class_names_of is None:
             return self
         names = self.class_names_of(root)
-        return dataclasses.replace(self, class_names=tuple(names.values()),
-                                   class_values=_places(names))
+        return dataclasses.replace(
+            self, class_names=tuple(names.values()), class_values=_places(names)
+        )
 
     def convert(self, raw: np.ndarray, *, strict: bool = True) -> np.ndarray:
         """Return anomaly labels uint8 of 0, 1, 255 from stored ones [H,W].
@@ -81,8 +82,9 @@ class Histogram:
     ignored: int = 0
 
     def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(self.inlier + other.inlier, self.anomaly + other.anomaly,
-                         self.ignored + other.ignored)
+        return Histogram(
+            self.inlier + other.inlier, self.anomaly + other.anomaly, self.ignored + other.ignored
+        )
 
     @classmethod
     def of(cls, label: np.ndarray) -> Histogram:
@@ -131,11 +133,17 @@ class DataSet:
 
     def unused(self) -> list[Path]:
         """Return the files beside the images that no sample uses, hidden ones not counted."""
-        used = {path for sample in self.samples
-                for path in (sample.image, sample.anomaly, sample.classes)}
-        return sorted(path for folder in {sample.image.parent for sample in self.samples}
-                      for path in folder.iterdir()
-                      if path.is_file() and path not in used and not path.name.startswith('.'))
+        used = {
+            path
+            for sample in self.samples
+            for path in (sample.image, sample.anomaly, sample.classes)
+        }
+        return sorted(
+            path
+            for folder in {sample.image.parent for sample in self.samples}
+            for path in folder.iterdir()
+            if path.is_file() and path not in used and not path.name.startswith('.')
+        )
 
     def check(self) -> Iterator[Histogram]:
         """Read every label once and yield its histogram.
@@ -157,15 +165,19 @@ def open_dataset(root: Path, layout: str) -> DataSet:
     if layout not in LAYOUTS:
         raise ValueError(f'unknown layout {layout!r}; choose one of {list(LAYOUTS)}')
     if not root.is_dir():
-        raise ValueError(f'{root}: expected the folder of a data set, found '
-                         f'{"a file" if root.exists() else "nothing"}')
+        raise ValueError(
+            f'{root}: expected the folder of a data set, found '
+            f'{"a file" if root.exists() else "nothing"}'
+        )
     chosen = LAYOUTS[layout]
     samples = chosen.find(root)
     if not samples:
         fitting = [name for name, other in LAYOUTS.items() if name != layout and other.find(root)]
         remedy = f'choose --layout {" or ".join(fitting)}' if fitting else 'see --layout in --help'
-        raise ValueError(f'{root}: expected {chosen.text} (layout {layout}), found no image of '
-                         f'that kind; {remedy}')
+        raise ValueError(
+            f'{root}: expected {chosen.text} (layout {layout}), found no image of '
+            f'that kind; {remedy}'
+        )
     return DataSet(chosen.of(root), root, tuple(sorted(samples, key=lambda sample: sample.name)))
 
 
@@ -198,8 +210,9 @@ def read_label(path: Path) -> np.ndarray:
         raise ValueError(f'{path}: expected a readable label picture') from None
     if label.ndim == 3:
         if not (label[..., :3] == label[..., :1]).all():
-            raise ValueError(f'{path}: expected label ids in one channel, this is a picture in '
-                             'colour')
+            raise ValueError(
+                f'{path}: expected label ids in one channel, this is a picture in colour'
+            )
         label = label[..., 0]
     return label.astype(np.uint8) if label.dtype == bool else label
 
@@ -240,8 +253,10 @@ def _check_file(sample: Sample, path: Path, size: tuple[int, int]) -> None:
         raise ValueError(f'{path}: expected a label for {sample.image.name}, found none here')
     found = _image_size(path)
     if found != size:
-        raise ValueError(f'{path}: expected the size of its image, {size[0]}x{size[1]}, got '
-                         f'{found[0]}x{found[1]}; labels are never resized')
+        raise ValueError(
+            f'{path}: expected the size of its image, {size[0]}x{size[1]}, got '
+            f'{found[0]}x{found[1]}; labels are never resized'
+        )
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -252,8 +267,9 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _label_of(stem: str, folder: Path) -> Path:
     """Return the label file of an image; where none exists, the name that it should have."""
-    candidates = [folder / f'{stem}{ending}{suffix}' for suffix in _LOSSLESS
-                  for ending in _ENDINGS]
+    candidates = [
+        folder / f'{stem}{ending}{suffix}' for suffix in _LOSSLESS for ending in _ENDINGS
+    ]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
@@ -262,8 +278,10 @@ def paired(root: Path) -> list[Sample]:
     folder = root / 'labels_masks'
     if not folder.is_dir():
         return []
-    return [Sample(path.stem, path, _label_of(path.stem, folder))
-            for path in _pictures(root / 'images')]
+    return [
+        Sample(path.stem, path, _label_of(path.stem, folder))
+        for path in _pictures(root / 'images')
+    ]
 
 
 def segment_me(root: Path) -> list[Sample]:
@@ -279,8 +297,10 @@ def segment_me(root: Path) -> list[Sample]:
 def road_anomaly(root: Path) -> list[Sample]:
     """Find frames/NAME.jpg with frames/NAME.labels/labels_semantic.png, or the paired folders."""
     frames = _pictures(root / 'frames')
-    return [Sample(path.stem, path, path.with_suffix('.labels') / 'labels_semantic.png')
-            for path in frames] or paired(root)
+    return [
+        Sample(path.stem, path, path.with_suffix('.labels') / 'labels_semantic.png')
+        for path in frames
+    ] or paired(root)
 
 
 def fishyscapes(root: Path) -> list[Sample]:
@@ -288,8 +308,10 @@ def fishyscapes(root: Path) -> list[Sample]:
     labels = sorted(root.rglob('[0-9]*_labels.png'))
     if (root / 'images').is_dir() or not labels:
         return paired(root)
-    images = {path.name.removesuffix('_leftImg8bit.png'): path
-              for path in root.rglob('*_leftImg8bit.png')}
+    images = {
+        path.name.removesuffix('_leftImg8bit.png'): path
+        for path in root.rglob('*_leftImg8bit.png')
+    }
     found = []
     for path in labels:
         stem = path.name.removesuffix('_labels.png')
@@ -301,22 +323,28 @@ def fishyscapes(root: Path) -> list[Sample]:
 
 def lost_and_found(root: Path) -> list[Sample]:
     """Find leftImg8bit/ and gtCoarse/ with labelIds."""
-    return [Sample(name, image, root / 'gtCoarse' / below / f'{name}_gtCoarse_labelIds.png')
-            for name, image, below in _left_images(root, 'gtCoarse')]
+    return [
+        Sample(name, image, root / 'gtCoarse' / below / f'{name}_gtCoarse_labelIds.png')
+        for name, image, below in _left_images(root, 'gtCoarse')
+    ]
 
 
 def cityscapes(root: Path) -> list[Sample]:
     """Find leftImg8bit/ and gtFine/ with labelIds."""
-    return [Sample(name, image, classes=root / 'gtFine' / below / f'{name}_gtFine_labelIds.png')
-            for name, image, below in _left_images(root, 'gtFine')]
+    return [
+        Sample(name, image, classes=root / 'gtFine' / below / f'{name}_gtFine_labelIds.png')
+        for name, image, below in _left_images(root, 'gtFine')
+    ]
 
 
 def _left_images(root: Path, truth: str) -> list[tuple[str, Path, Path]]:
     base = root / 'leftImg8bit'
     if not (root / truth).is_dir():
         return []
-    return [(path.name.removesuffix('_leftImg8bit.png'), path, path.relative_to(base).parent)
-            for path in sorted(base.rglob('*_leftImg8bit.png'))]
+    return [
+        (path.name.removesuffix('_leftImg8bit.png'), path, path.relative_to(base).parent)
+        for path in sorted(base.rglob('*_leftImg8bit.png'))
+    ]
 
 
 def class_pairs(root: Path) -> list[Sample]:
@@ -324,8 +352,10 @@ def class_pairs(root: Path) -> list[Sample]:
     folder = root / 'labels'
     if not folder.is_dir() or (root / 'labels_masks').is_dir():
         return []
-    return [Sample(path.stem, path, classes=folder / f'{path.stem}.png')
-            for path in _pictures(root / 'images')]
+    return [
+        Sample(path.stem, path, classes=folder / f'{path.stem}.png')
+        for path in _pictures(root / 'images')
+    ]
 
 
 def synthetic(root: Path) -> list[Sample]:
@@ -333,8 +363,10 @@ def synthetic(root: Path) -> list[Sample]:
     if not (root / 'config.yaml').is_file() or not (root / 'instances').is_dir():
         return []
     known, folder = drawn_classes(root), root / 'labels'
-    return [dataclasses.replace(sample, classes=folder / f'{sample.name}.png' if known else None)
-            for sample in paired(root)]
+    return [
+        dataclasses.replace(sample, classes=folder / f'{sample.name}.png' if known else None)
+        for sample in paired(root)
+    ]
 
 
 def drawn_classes(root: Path) -> dict[int, str]:
@@ -346,52 +378,127 @@ def drawn_classes(root: Path) -> dict[int, str]:
     try:
         settings = yaml.safe_load(path.read_text(encoding='utf-8'))
         names = settings.get('classes') or (
-            dict(enumerate(CAMVID)) if settings.get('layout') == 'camvid' else {})
+            dict(enumerate(CAMVID)) if settings.get('layout') == 'camvid' else {}
+        )
         return {int(index): str(name) for index, name in names.items()}
     except (yaml.YAMLError, AttributeError, TypeError, ValueError):
-        raise ValueError(f"{path}: expected the settings of 'road-anomaly synthesize', with "
-                         'classes as ids and names; draw the images anew') from None
+        raise ValueError(
+            f"{path}: expected the settings of 'road-anomaly synthesize', with "
+            'classes as ids and names; draw the images anew'
+        ) from None
 
 
 def _places(names: Mapping[int, str]) -> dict[int, int]:
     """Return class values of ids that are named; gaps between them are ids without a class."""
-    return {**dict.fromkeys(range(max(names, default=-1) + 1), IGNORE), IGNORE: IGNORE,
-            **{raw: place for place, raw in enumerate(names)}}
+    return {
+        **dict.fromkeys(range(max(names, default=-1) + 1), IGNORE),
+        IGNORE: IGNORE,
+        **{raw: place for place, raw in enumerate(names)},
+    }
 
 
-_LOST_IDS = {0: IGNORE, 1: 0, **dict.fromkeys(range(2, 201), 1),
-             **dict.fromkeys(range(201, 256), IGNORE)}
-_FINE_IDS = {**dict.fromkeys(range(256), IGNORE),
-             **{raw: index for index, raw in enumerate(CITYSCAPES_IDS)}}
+_LOST_IDS = {
+    0: IGNORE,
+    1: 0,
+    **dict.fromkeys(range(2, 201), 1),
+    **dict.fromkeys(range(201, 256), IGNORE),
+}
+_FINE_IDS = {
+    **dict.fromkeys(range(256), IGNORE),
+    **{raw: index for index, raw in enumerate(CITYSCAPES_IDS)},
+}
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (
-    Layout('folder', 'images/ and labels_masks/ with equal stems, 0 inlier, 1 anomaly, 255 ignore',
-           paired, _BINARY, sizes=OBSTACLE_TRACK),
-    Layout('synthetic', "the output of 'road-anomaly synthesize'",
-           synthetic, _BINARY, sizes=OBSTACLE_TRACK, class_names_of=drawn_classes),
-    Layout('road_anomaly', 'frames/NAME.jpg with NAME.labels/, or images/ and labels_masks/',
-           road_anomaly, {**_BINARY, 2: 1}),
-    Layout('road_anomaly21', 'images/ and labels_masks/ of the SegmentMeIfYouCan anomaly track',
-           segment_me, _BINARY),
-    Layout('road_obstacle21', 'images/ and labels_masks/ of the SegmentMeIfYouCan obstacle track',
-           segment_me, _BINARY, sizes=OBSTACLE_TRACK),
-    Layout('fishyscapes_lost_and_found',
-           'images/ and labels_masks/, or NNNN_NAME_labels.png and NAME_leftImg8bit.png below it',
-           fishyscapes, _BINARY, sizes=OBSTACLE_TRACK),
-    Layout('fishyscapes_static',
-           'images/ and labels_masks/, or NAME_labels.png beside NAME_rgb.png',
-           fishyscapes, _BINARY),
-    Layout('lost_and_found', 'leftImg8bit/ and gtCoarse/ with labelIds',
-           lost_and_found, _LOST_IDS, sizes=OBSTACLE_TRACK),
-    Layout('cityscapes', 'leftImg8bit/ and gtFine/ with labelIds', cityscapes,
-           class_names=CITYSCAPES, class_values=_FINE_IDS),
-    Layout('trainids', 'images/ and labels/ with the 19 train ids of Cityscapes', class_pairs,
-           class_names=CITYSCAPES, class_values=_places(dict(enumerate(CITYSCAPES)))),
-    Layout('camvid', 'images/ and labels/ with the ids of the 11 classes', class_pairs,
-           class_names=CAMVID, class_values=_places(dict(enumerate(CAMVID)))),
-    Layout('idd_lite', 'images/ and labels/ with the ids of the 7 groups of IDD-Lite',
-           class_pairs, class_names=IDD_LITE, class_values=_places(dict(enumerate(IDD_LITE)))),
-)}
-_KNOWN_AS = {'roadobsticle21': 'roadobstacle21', 'fslostfound': 'fishyscapeslostandfound',
-             'fslostandfound': 'fishyscapeslostandfound',
-             'fishyscapeslostfound': 'fishyscapeslostandfound', 'fsstatic': 'fishyscapesstatic'}
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout(
+            'folder',
+            'images/ and labels_masks/ with equal stems, 0 inlier, 1 anomaly, 255 ignore',
+            paired,
+            _BINARY,
+            sizes=OBSTACLE_TRACK,
+        ),
+        Layout(
+            'synthetic',
+            "the output of 'road-anomaly synthesize'",
+            synthetic,
+            _BINARY,
+            sizes=OBSTACLE_TRACK,
+            class_names_of=drawn_classes,
+        ),
+        Layout(
+            'road_anomaly',
+            'frames/NAME.jpg with NAME.labels/, or images/ and labels_masks/',
+            road_anomaly,
+            {**_BINARY, 2: 1},
+        ),
+        Layout(
+            'road_anomaly21',
+            'images/ and labels_masks/ of the SegmentMeIfYouCan anomaly track',
+            segment_me,
+            _BINARY,
+        ),
+        Layout(
+            'road_obstacle21',
+            'images/ and labels_masks/ of the SegmentMeIfYouCan obstacle track',
+            segment_me,
+            _BINARY,
+            sizes=OBSTACLE_TRACK,
+        ),
+        Layout(
+            'fishyscapes_lost_and_found',
+            'images/ and labels_masks/, or NNNN_NAME_labels.png and NAME_leftImg8bit.png below it',
+            fishyscapes,
+            _BINARY,
+            sizes=OBSTACLE_TRACK,
+        ),
+        Layout(
+            'fishyscapes_static',
+            'images/ and labels_masks/, or NAME_labels.png beside NAME_rgb.png',
+            fishyscapes,
+            _BINARY,
+        ),
+        Layout(
+            'lost_and_found',
+            'leftImg8bit/ and gtCoarse/ with labelIds',
+            lost_and_found,
+            _LOST_IDS,
+            sizes=OBSTACLE_TRACK,
+        ),
+        Layout(
+            'cityscapes',
+            'leftImg8bit/ and gtFine/ with labelIds',
+            cityscapes,
+            class_names=CITYSCAPES,
+            class_values=_FINE_IDS,
+        ),
+        Layout(
+            'trainids',
+            'images/ and labels/ with the 19 train ids of Cityscapes',
+            class_pairs,
+            class_names=CITYSCAPES,
+            class_values=_places(dict(enumerate(CITYSCAPES))),
+        ),
+        Layout(
+            'camvid',
+            'images/ and labels/ with the ids of the 11 classes',
+            class_pairs,
+            class_names=CAMVID,
+            class_values=_places(dict(enumerate(CAMVID))),
+        ),
+        Layout(
+            'idd_lite',
+            'images/ and labels/ with the ids of the 7 groups of IDD-Lite',
+            class_pairs,
+            class_names=IDD_LITE,
+            class_values=_places(dict(enumerate(IDD_LITE))),
+        ),
+    )
+}
+_KNOWN_AS = {
+    'roadobsticle21': 'roadobstacle21',
+    'fslostfound': 'fishyscapeslostandfound',
+    'fslostandfound': 'fishyscapeslostandfound',
+    'fishyscapeslostfound': 'fishyscapeslostandfound',
+    'fsstatic': 'fishyscapesstatic',
+}

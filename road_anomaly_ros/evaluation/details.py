@@ -33,12 +33,12 @@ from road_anomaly_ros.tools.environment import by_stage
 from road_anomaly_ros.tools.staging import plain
 
 FOLDER = 'details'
-ROW_BANDS = 10                      # of the image height, from the top
-FOUND = float(TAUS[0])              # least sIoU of an obstacle that counts as found
-_EXTREMES = 40                      # frames kept of each kind: worst, best, most false pixels
+ROW_BANDS = 10  # of the image height, from the top
+FOUND = float(TAUS[0])  # least sIoU of an obstacle that counts as found
+_EXTREMES = 40  # frames kept of each kind: worst, best, most false pixels
 _RECALLS = np.linspace(0.01, 1, 100)
 _FALSE_RATES = np.logspace(-6, 0, 61)
-_EIGHT = np.ones((3, 3), int)     # neighbours, as in the metrics
+_EIGHT = np.ones((3, 3), int)  # neighbours, as in the metrics
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,23 @@ class Frame:
 
     index: int
     name: str
-    anomaly: int                    # pixels
+    anomaly: int  # pixels
     ap: float
-    missed: int                     # pixels of anomalies at or below the threshold
-    false: int                      # other pixels above it
+    missed: int  # pixels of anomalies at or below the threshold
+    false: int  # other pixels above it
     objects: int
-    found: int                      # objects with an sIoU of at least FOUND
-    alarms: int                     # predicted obstacles with a PPV below FOUND
+    found: int  # objects with an sIoU of at least FOUND
+    alarms: int  # predicted obstacles with a PPV below FOUND
 
 
-def look(index: int, name: str, score: np.ndarray, truth: np.ndarray, threshold: float,
-         sizes: tuple[int, int]) -> tuple[ComponentFrame, Frame, list[tuple[int, int, float]]]:
+def look(
+    index: int,
+    name: str,
+    score: np.ndarray,
+    truth: np.ndarray,
+    threshold: float,
+    sizes: tuple[int, int],
+) -> tuple[ComponentFrame, Frame, list[tuple[int, int, float]]]:
     """Return obstacles and figures of one image, and (size exponent, row band, sIoU) per object.
 
     `score` float [H,W], `truth` [H,W] of 0, 1, 255; `sizes` are the least predicted and true one.
@@ -69,9 +75,17 @@ def look(index: int, name: str, score: np.ndarray, truth: np.ndarray, threshold:
         metric = PixelMetrics()
         metric.update(score, truth)
         ap = 100 * metric.compute()['ap']
-    frame = Frame(index, name, int(anomaly.sum()), ap, int((anomaly & ~above).sum()),
-                  int((above & (truth == 0)).sum()), len(parts.siou_gt),
-                  int((parts.siou_gt >= FOUND).sum()), int((parts.ppv < FOUND).sum()))
+    frame = Frame(
+        index,
+        name,
+        int(anomaly.sum()),
+        ap,
+        int((anomaly & ~above).sum()),
+        int((above & (truth == 0)).sum()),
+        len(parts.siou_gt),
+        int((parts.siou_gt >= FOUND).sum()),
+        int((parts.ppv < FOUND).sum()),
+    )
     bands = _foot_bands(anomaly, sizes[1])
     exponents = np.log2(np.maximum(parts.size_gt, 1)).astype(int)
     return parts, frame, list(zip(exponents.tolist(), bands, parts.siou_gt.tolist(), strict=True))
@@ -82,8 +96,11 @@ def _foot_bands(anomaly: np.ndarray, least: int) -> list[int]:
     index, count = ndimage.label(anomaly, _EIGHT)
     sizes = np.bincount(index.ravel(), minlength=count + 1)[1:]
     places = ndimage.find_objects(index)
-    return [int(ROW_BANDS * (place[0].stop - 1) / len(anomaly))
-            for place, size in zip(places, sizes, strict=True) if size >= least]
+    return [
+        int(ROW_BANDS * (place[0].stop - 1) / len(anomaly))
+        for place, size in zip(places, sizes, strict=True)
+        if size >= least
+    ]
 
 
 def thinned(steps: Steps) -> dict[str, list[Any]]:
@@ -97,11 +114,20 @@ def thinned(steps: Steps) -> dict[str, list[Any]]:
     recall, rate = true / true[-1], false / steps.known
     f1 = 2 * true / (true + false + true[-1])
     last = np.searchsorted(rate, _FALSE_RATES, 'right') - 1
-    chosen = np.unique(np.concatenate([
-        np.minimum(np.searchsorted(recall, _RECALLS), len(true) - 1), last[last >= 0],
-        [0, int(np.argmax(recall >= TPR_LEVEL)), int(np.argmax(f1)), len(true) - 1]]))
-    return {'threshold': [float(str(np.float32(value))) for value in steps.values[chosen]],
-            'true': true[chosen].tolist(), 'false': false[chosen].tolist()}
+    chosen = np.unique(
+        np.concatenate(
+            [
+                np.minimum(np.searchsorted(recall, _RECALLS), len(true) - 1),
+                last[last >= 0],
+                [0, int(np.argmax(recall >= TPR_LEVEL)), int(np.argmax(f1)), len(true) - 1],
+            ]
+        )
+    )
+    return {
+        'threshold': [float(str(np.float32(value))) for value in steps.values[chosen]],
+        'true': true[chosen].tolist(),
+        'false': false[chosen].tolist(),
+    }
 
 
 @dataclass
@@ -115,8 +141,11 @@ class Findings:
 
     def add_curve(self, steps: Steps) -> None:
         """Keep the thinned curve of all pixels."""
-        self.pixels = {'anomaly': int(steps.hits.sum()), 'known': int(steps.known),
-                       'curve': thinned(steps)}
+        self.pixels = {
+            'anomaly': int(steps.hits.sum()),
+            'known': int(steps.known),
+            'curve': thinned(steps),
+        }
 
     def add_frame(self, frame: Frame, objects: Sequence[tuple[int, int, float]]) -> None:
         """Keep an image's figures and count its objects by size and row."""
@@ -133,21 +162,32 @@ class Findings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; objects as cells of a table with their sums."""
-        cells = [{'least_size': 2 ** exponent, 'band': band, 'count': int(count),
-                  'found': int(found), 'siou': total / count}
-                 for (exponent, band), (count, found, total) in sorted(self.objects.items())]
-        return {**self.pixels, 'frame_count': len(self.frames),
-                'frames': [vars(frame) for frame in extremes(self.frames)],
-                'objects': {'found_from_siou': FOUND, 'row_bands': ROW_BANDS, 'cells': cells},
-                'stages': self.stages}
+        cells = [
+            {
+                'least_size': 2**exponent,
+                'band': band,
+                'count': int(count),
+                'found': int(found),
+                'siou': total / count,
+            }
+            for (exponent, band), (count, found, total) in sorted(self.objects.items())
+        ]
+        return {
+            **self.pixels,
+            'frame_count': len(self.frames),
+            'frames': [vars(frame) for frame in extremes(self.frames)],
+            'objects': {'found_from_siou': FOUND, 'row_bands': ROW_BANDS, 'cells': cells},
+            'stages': self.stages,
+        }
 
 
 def extremes(frames: Sequence[Frame]) -> list[Frame]:
     """Return the frames of lowest and highest AP and of most false pixels, by their index."""
     rated = sorted((frame for frame in frames if frame.ap == frame.ap), key=lambda item: item.ap)
     noisy = sorted(frames, key=lambda item: -item.false)
-    chosen = {item.index: item for item in (*rated[:_EXTREMES], *rated[-_EXTREMES:],
-                                            *noisy[:_EXTREMES])}
+    chosen = {
+        item.index: item for item in (*rated[:_EXTREMES], *rated[-_EXTREMES:], *noisy[:_EXTREMES])
+    }
     return [chosen[index] for index in sorted(chosen)]
 
 
@@ -158,8 +198,9 @@ def path_of(out: Path, key: str) -> Path:
 
 def write(out: Path, key: str, document: Mapping[str, Any]) -> None:
     """Write the details of one method, complete or not at all."""
-    write_text(path_of(out, key),
-               json.dumps(plain(document), allow_nan=False, separators=(',', ':')))
+    write_text(
+        path_of(out, key), json.dumps(plain(document), allow_nan=False, separators=(',', ':'))
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -188,8 +229,9 @@ def rebuild(out: Path) -> dict[str, Any]:
     return found
 
 
-def joined(found: Mapping[str, Any], row: Mapping[str, Any],
-           environment: Mapping[str, Any]) -> dict[str, Any]:
+def joined(
+    found: Mapping[str, Any], row: Mapping[str, Any], environment: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the results with one method's row and environment added or replaced."""
     name, method = row['dataset'], row['method']
     rows = [old for old in found['results'] if (old['dataset'], old['method']) != (name, method)]
@@ -203,8 +245,11 @@ def joined(found: Mapping[str, Any], row: Mapping[str, Any],
 
 def prune(out: Path, environment: Mapping[str, Any]) -> None:
     """Remove the details of methods that results.json no longer knows."""
-    known = {record['key'] for run in environment.get('runs', {}).values()
-             for record in run['methods'].values()}
+    known = {
+        record['key']
+        for run in environment.get('runs', {}).values()
+        for record in run['methods'].values()
+    }
     for path in (out / FOLDER).glob('*.json'):
         if path.stem not in known:
             path.unlink()

@@ -52,22 +52,42 @@ are compared by name; finer ones of the model count as the coarser ones of the d
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_data_arguments(parser, optional=True)
-    parser.add_argument('--dataset', metavar='[NAME=][LAYOUT:]DIR', action='append', default=[],
-                        dest='datasets', help='a data set; may be given several times, instead '
-                        'of DATASET_DIR or a YAML file of data sets in its place')
-    parser.add_argument('--methods', metavar='METHOD', nargs='+', default=['auto'],
-                        help='scores with refinements, such as rba eam s2+variance_aware')
-    parser.add_argument('--compare', metavar=('A', 'B'), nargs=2, type=Path,
-                        help='show the differences of two results instead of measuring')
-    parser.add_argument('--tracks', action='store_true',
-                        help='measure tracks on rendered drives instead: DATASET_DIR and '
-                             "--dataset are then names such as 'rendered:1?frames=150'")
+    parser.add_argument(
+        '--dataset',
+        metavar='[NAME=][LAYOUT:]DIR',
+        action='append',
+        default=[],
+        dest='datasets',
+        help='a data set; may be given several times, instead '
+        'of DATASET_DIR or a YAML file of data sets in its place',
+    )
+    parser.add_argument(
+        '--methods',
+        metavar='METHOD',
+        nargs='+',
+        default=['auto'],
+        help='scores with refinements, such as rba eam s2+variance_aware',
+    )
+    parser.add_argument(
+        '--compare',
+        metavar=('A', 'B'),
+        nargs=2,
+        type=Path,
+        help='show the differences of two results instead of measuring',
+    )
+    parser.add_argument(
+        '--tracks',
+        action='store_true',
+        help='measure tracks on rendered drives instead: DATASET_DIR and '
+        "--dataset are then names such as 'rendered:1?frames=150'",
+    )
     add_chain_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
     from road_anomaly_ros.evaluation import results, running
+
     if arguments.compare:
         before, after = map(results.read, arguments.compare)
         print(results.compare(before['results'], after['results']), end='')
@@ -77,8 +97,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.tracks:
         return _tracks(arguments)
     if arguments.out is None or not (arguments.dataset or arguments.datasets):
-        raise ValueError('expected DATASET_DIR and -o OUT, or --compare A B; see '
-                         "'road-anomaly evaluate --help'")
+        raise ValueError(
+            "expected DATASET_DIR and -o OUT, or --compare A B; see 'road-anomaly evaluate --help'"
+        )
     jobs = _jobs(arguments)
     configs = running.method_configs(arguments.methods, chain_config(arguments))
     try:
@@ -92,6 +113,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _tracks(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.evaluation import tracks
+
     drives = [str(arguments.dataset)] if arguments.dataset is not None else []
     drives += arguments.datasets
     if not drives:
@@ -103,17 +125,22 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
     """Return what is measured, one job per data set; ValueError for words that contradict."""
     from road_anomaly_ros.evaluation import roots
     from road_anomaly_ros.evaluation.running import Job
+
     one = arguments.dataset
     listed = one is not None and one.suffix.lower() in roots.SUFFIXES and not one.is_dir()
     if not listed and not arguments.datasets:
         return [Job.of(arguments)]
     if one is not None and not listed:
-        raise ValueError(f'expected DATASET_DIR or --dataset, got both; add --dataset '
-                         f'LAYOUT:{one}')
+        raise ValueError(
+            f'expected DATASET_DIR or --dataset, got both; add --dataset LAYOUT:{one}'
+        )
     if arguments.name:
-        raise ValueError('--name is for one data set; name several with --dataset '
-                         'NAME=LAYOUT:DIR')
+        raise ValueError('--name is for one data set; name several with --dataset NAME=LAYOUT:DIR')
     found = roots.read(one) if listed else []
     found = roots.distinct([*found, *map(roots.parse, arguments.datasets)])
-    return [dataclasses.replace(Job.of(arguments), dataset=root.folder, layout=root.layout,
-                                name=root.name) for root in found]
+    return [
+        dataclasses.replace(
+            Job.of(arguments), dataset=root.folder, layout=root.layout, name=root.name
+        )
+        for root in found
+    ]

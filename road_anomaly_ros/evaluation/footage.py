@@ -24,7 +24,7 @@ from road_anomaly_ros.perception.pipeline import Pipeline, Scored
 from road_anomaly_ros.tools.flow import ReadAhead
 from road_anomaly_ros.tools.sources import Frame, Source
 
-_ROUNDING = 1e-6                    # of sums of evidence
+_ROUNDING = 1e-6  # of sums of evidence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Footage:
     """What n frames of driving without obstacles gave."""
 
     name: str
-    size: tuple[int, int]               # (H, W)
-    seconds: float                      # between two frames; NaN where there is no clock
-    steps: tuple[tuple[np.ndarray, ...], ...]   # [areas][n] of `false_steps`
-    statistics: np.ndarray              # [n, levels] of `drift.statistic`
+    size: tuple[int, int]  # (H, W)
+    seconds: float  # between two frames; NaN where there is no clock
+    steps: tuple[tuple[np.ndarray, ...], ...]  # [areas][n] of `false_steps`
+    statistics: np.ndarray  # [n, levels] of `drift.statistic`
 
     def __len__(self) -> int:
         return len(self.statistics)
@@ -48,11 +48,13 @@ class Footage:
         """Return the function from a threshold to the false obstacles per frame."""
         every = np.sort(np.concatenate([*self.steps[area], np.empty(0)]))
         return lambda threshold: (
-            len(every) - int(np.searchsorted(every, threshold, 'right'))) / len(self)
+            (len(every) - int(np.searchsorted(every, threshold, 'right'))) / len(self)
+        )
 
 
-def false_steps(scored: Scored, options: objects.ObjectOptions, lowest: float,
-                drivable: Sequence[int]) -> np.ndarray:
+def false_steps(
+    scored: Scored, options: objects.ObjectOptions, lowest: float, drivable: Sequence[int]
+) -> np.ndarray:
     """Return descending thresholds below which 1, 2, .. obstacles of a frame are shown.
 
     The count comes from `objects.find` itself, asked right below the end of every region that it
@@ -60,9 +62,16 @@ def false_steps(scored: Scored, options: objects.ObjectOptions, lowest: float,
     the threshold falls, or is taken to: where one obstacle's ground is hidden by another, the
     larger count holds.
     """
+
     def found(threshold: float, chosen: objects.ObjectOptions) -> Any:
-        return objects.find(scored.score, threshold=threshold, low_threshold=lowest,
-                            options=chosen, labels=scored.labels, drivable=drivable)
+        return objects.find(
+            scored.score,
+            threshold=threshold,
+            low_threshold=lowest,
+            options=chosen,
+            labels=scored.labels,
+            drivable=drivable,
+        )
 
     everything = dataclasses.replace(options, on_drivable=objects.OFF)
     _, instances, regions = found(lowest, everything)
@@ -74,8 +83,9 @@ def false_steps(scored: Scored, options: objects.ObjectOptions, lowest: float,
     return np.array(steps)
 
 
-def _end(score: torch.Tensor, instances: torch.Tensor, region: Any,
-         options: objects.ObjectOptions) -> tuple[float, float]:
+def _end(
+    score: torch.Tensor, instances: torch.Tensor, region: Any, options: objects.ObjectOptions
+) -> tuple[float, float]:
     """Return the threshold from which on a region is not shown, and one right below.
 
     That is its peak, or where its evidence is too little, rounded upwards.
@@ -129,17 +139,25 @@ class Journal:
             self._file.close()
 
 
-def watch(source: Source, pipeline: Pipeline, areas: Sequence[int], journal: Journal, *,
-          every: int = 1, limit: int | None = None,
-          advance: Callable[[], object] = lambda: None) -> Footage:
+def watch(
+    source: Source,
+    pipeline: Pipeline,
+    areas: Sequence[int],
+    journal: Journal,
+    *,
+    every: int = 1,
+    limit: int | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> Footage:
     """Take every `every`-th frame (at most `limit`) through the chain in force, once.
 
     `areas` are the values of objects.min_area to be tried. Frames in the journal are not computed
     again. ValueError for footage without a frame, frames of several sizes, and for scores that
     are not finite.
     """
-    options = [dataclasses.replace(pipeline.prepared.object_options, min_area=area)
-               for area in areas]
+    options = [
+        dataclasses.replace(pipeline.prepared.object_options, min_area=area) for area in areas
+    ]
     earlier, stamps, size = len(journal.done), [], (0, 0)
     reader = ReadAhead(_thinned(source, every, limit))
     try:
@@ -152,15 +170,18 @@ def watch(source: Source, pipeline: Pipeline, areas: Sequence[int], journal: Jou
     finally:
         reader.close()
     if not stamps:
-        raise ValueError(f'{source.name}: no frame could be read '
-                         f'({source.problem or "it is empty"})')
-    records = journal.done[:len(stamps)]
-    steps = tuple(tuple(np.array(record['steps'][area]) for record in records)
-                  for area in range(len(areas)))
+        raise ValueError(
+            f'{source.name}: no frame could be read ({source.problem or "it is empty"})'
+        )
+    records = journal.done[: len(stamps)]
+    steps = tuple(
+        tuple(np.array(record['steps'][area]) for record in records) for area in range(len(areas))
+    )
     clock = source.kind not in ('folder', 'image') and len(stamps) > 1
     seconds = (stamps[-1] - stamps[0]) / (len(stamps) - 1) if clock else math.nan
-    return Footage(source.name, size, seconds, steps,
-                   np.array([record['statistic'] for record in records]))
+    return Footage(
+        source.name, size, seconds, steps, np.array([record['statistic'] for record in records])
+    )
 
 
 def _thinned(source: Source, every: int, limit: int | None) -> Iterator[Frame]:
@@ -174,22 +195,30 @@ def _thinned(source: Source, every: int, limit: int | None) -> Iterator[Frame]:
 def _checked_size(frame: Frame, size: tuple[int, int]) -> tuple[int, int]:
     height, width = frame.image.shape[:2]
     if size not in ((0, 0), (height, width)):
-        raise ValueError(f'{frame.name}: expected the size of the frames before, '
-                         f'{size[1]}x{size[0]}, got {width}x{height}; calibrate one camera at a '
-                         'time')
+        raise ValueError(
+            f'{frame.name}: expected the size of the frames before, '
+            f'{size[1]}x{size[0]}, got {width}x{height}; calibrate one camera at a '
+            'time'
+        )
     return height, width
 
 
-def _record(frame: Frame, pipeline: Pipeline,
-            options: Sequence[objects.ObjectOptions]) -> dict[str, Any]:
+def _record(
+    frame: Frame, pipeline: Pipeline, options: Sequence[objects.ObjectOptions]
+) -> dict[str, Any]:
     chain = pipeline.prepared
     scored = pipeline.scores(frame.image, [chain])[0]
     if scored.notes:
         raise ValueError(f'frame {frame.name}: {scored.notes[0]}')
     if not torch.isfinite(scored.score).all():
-        raise ValueError(f'frame {frame.name}: the score holds NaN or infinity; '
-                         'set sanitize_inputs=true')
-    steps = [false_steps(scored, chosen, chain.levels.low_threshold, pipeline.labels.drivable)
-             for chosen in options]
-    return {'steps': [found.tolist() for found in steps],
-            'statistic': statistic(scored.score).tolist()}
+        raise ValueError(
+            f'frame {frame.name}: the score holds NaN or infinity; set sanitize_inputs=true'
+        )
+    steps = [
+        false_steps(scored, chosen, chain.levels.low_threshold, pipeline.labels.drivable)
+        for chosen in options
+    ]
+    return {
+        'steps': [found.tolist() for found in steps],
+        'statistic': statistic(scored.score).tolist(),
+    }

@@ -18,7 +18,7 @@ from road_anomaly_ros.evaluation.material import Group, Row
 from road_anomaly_ros.evaluation.store import file_hashes
 
 _TRUTH, _EDGE = (70, 235, 255), (8, 12, 20)
-_WIDEST = 1600                      # of the pair of pictures
+_WIDEST = 1600  # of the pair of pictures
 _QUALITY = 84
 
 
@@ -26,16 +26,18 @@ _QUALITY = 84
 class Shown:
     """One frame: why it is shown, its figures, and the pictures side by side as JPEG in base64."""
 
-    kind: str                       # 'best', 'worst' or 'false'
-    figures: Mapping[str, Any]      # of details
+    kind: str  # 'best', 'worst' or 'false'
+    figures: Mapping[str, Any]  # of details
     jpeg: str
 
 
-def choose(figures: Sequence[Mapping[str, Any]],
-           count: int) -> list[tuple[str, Mapping[str, Any]]]:
+def choose(
+    figures: Sequence[Mapping[str, Any]], count: int
+) -> list[tuple[str, Mapping[str, Any]]]:
     """Return up to `count` frames of each kind, none twice: worst AP, most false pixels, best."""
-    rated = sorted((frame for frame in figures if frame['ap'] is not None),
-                   key=lambda frame: frame['ap'])
+    rated = sorted(
+        (frame for frame in figures if frame['ap'] is not None), key=lambda frame: frame['ap']
+    )
     noisy = sorted((frame for frame in figures if frame['false']), key=lambda item: -item['false'])
     chosen: dict[int, tuple[str, Mapping[str, Any]]] = {}
     for kind, ordered in (('worst', rated), ('best', rated[::-1]), ('false', noisy)):
@@ -44,8 +46,9 @@ def choose(figures: Sequence[Mapping[str, Any]],
     return list(chosen.values())
 
 
-def pictures(group: Group, row: Row, count: int,
-             folder: Path | None = None) -> tuple[list[Shown], str]:
+def pictures(
+    group: Group, row: Row, count: int, folder: Path | None = None
+) -> tuple[list[Shown], str]:
     """Return the frames of a method, and in one line why there are none ('' where there are).
 
     `folder` is the data set's, by default where it was when it was measured.
@@ -54,8 +57,10 @@ def pictures(group: Group, row: Row, count: int,
     if not wanted:
         return [], 'There are no details of single frames in the results.'
     try:
-        data = open_dataset(folder or Path(str(group.run.get('folder', ''))),
-                            str(group.run.get('layout', 'folder')))
+        data = open_dataset(
+            folder or Path(str(group.run.get('folder', ''))),
+            str(group.run.get('layout', 'folder')),
+        )
         return _draw(data, row, wanted), ''
     except (ValueError, OSError) as error:
         return [], f'No pictures: {" ".join(str(error).split())}'
@@ -65,6 +70,7 @@ def _draw(data: DataSet, row: Row, wanted: Sequence[tuple[str, Mapping[str, Any]
     from road_anomaly_ros.perception.config import PipelineConfig
     from road_anomaly_ros.perception.contract import PipelineError
     from road_anomaly_ros.perception.pipeline import Pipeline
+
     try:
         pipeline = Pipeline(PipelineConfig.from_any(row.record['options']))
     except PipelineError as error:
@@ -76,8 +82,11 @@ def _draw(data: DataSet, row: Row, wanted: Sequence[tuple[str, Mapping[str, Any]
         if figures['name'] not in places:
             raise ValueError(f'{data.root} has no image {figures["name"]!r} any more')
         index = places[figures['name']]
-        picture = side_by_side(pipeline(data.samples[index].read_image()), data.anomaly(index),
-                               float(row.record['threshold']))
+        picture = side_by_side(
+            pipeline(data.samples[index].read_image()),
+            data.anomaly(index),
+            float(row.record['threshold']),
+        )
         found.append(Shown(kind, figures, _jpeg(picture)))
     return found
 
@@ -85,8 +94,10 @@ def _draw(data: DataSet, row: Row, wanted: Sequence[tuple[str, Mapping[str, Any]
 def _refuse_other_weights(hashes: Mapping[str, str], row: Row) -> None:
     known = row.record.get('checkpoints', {})
     if any(known.get(name) != value for name, value in hashes.items()):
-        raise ValueError(f'the model {row.record["options"].get("model")!r} has other weights '
-                         'than those that were measured')
+        raise ValueError(
+            f'the model {row.record["options"].get("model")!r} has other weights '
+            'than those that were measured'
+        )
 
 
 def side_by_side(result: Any, truth: np.ndarray | None, threshold: float) -> np.ndarray:
@@ -95,14 +106,17 @@ def side_by_side(result: Any, truth: np.ndarray | None, threshold: float) -> np.
     Heat appears from half way to `threshold`; white is the contour of what lies above it.
     """
     from road_anomaly_ros.perception import drawing
+
     plain = np.ascontiguousarray(result.image.cpu().numpy().transpose(1, 2, 0))
     score = result.score.float().cpu().numpy()
     low = float(min(np.median(score), result.display_range[0]))
     high = max(result.display_range[1], threshold, low + 1e-6)
-    options = drawing.DrawingOptions(class_opacity=0.0, heat_opacity=0.75, contours=False,
-                                     boxes=False, legend=False)
-    heat = drawing.overlay(dataclasses.replace(
-        result, threshold=threshold, display_range=(low, high)), options)
+    options = drawing.DrawingOptions(
+        class_opacity=0.0, heat_opacity=0.75, contours=False, boxes=False, legend=False
+    )
+    heat = drawing.overlay(
+        dataclasses.replace(result, threshold=threshold, display_range=(low, high)), options
+    )
     heat = np.ascontiguousarray(heat)
     width = max(1, round(min(heat.shape[:2]) / 240))
     _contour(heat, score > threshold, (255, 255, 255), width)
@@ -111,8 +125,9 @@ def side_by_side(result: Any, truth: np.ndarray | None, threshold: float) -> np.
     return np.hstack([plain, heat])
 
 
-def _contour(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int],
-             width: int) -> None:
+def _contour(
+    canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], width: int
+) -> None:
     lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, lines, -1, _EDGE, width + 1, cv2.LINE_AA)
     cv2.drawContours(canvas, lines, -1, color, width, cv2.LINE_AA)
@@ -123,6 +138,7 @@ def _jpeg(picture: np.ndarray) -> str:
     if width > _WIDEST:
         size = _WIDEST, max(1, round(height * _WIDEST / width))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR),
-                           [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    _, data = cv2.imencode(
+        '.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )
     return base64.b64encode(data.tobytes()).decode('ascii')

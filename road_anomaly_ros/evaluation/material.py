@@ -26,9 +26,9 @@ class Row:
     """One method on one data set."""
 
     method: str
-    figures: Mapping[str, Any]          # the row of results.json
-    record: Mapping[str, Any]           # key, options, checkpoints, threshold ..
-    found: Mapping[str, Any]            # its details; empty where they are gone
+    figures: Mapping[str, Any]  # the row of results.json
+    record: Mapping[str, Any]  # key, options, checkpoints, threshold ..
+    found: Mapping[str, Any]  # its details; empty where they are gone
 
     @property
     def scorer(self) -> str:
@@ -57,7 +57,7 @@ class Group:
     """Rows that were measured on the same images, best AP first."""
 
     dataset: str
-    run: Mapping[str, Any]              # layout, folder, frames, pixels
+    run: Mapping[str, Any]  # layout, folder, frames, pixels
     rows: tuple[Row, ...]
 
     @property
@@ -89,8 +89,9 @@ class Material:
     bench: Mapping[str, Any] | None = None
 
 
-def gather(folders: Sequence[Path], calibration: Path | None = None,
-           bench: Path | None = None) -> Material:
+def gather(
+    folders: Sequence[Path], calibration: Path | None = None, bench: Path | None = None
+) -> Material:
     """Read everything; ValueError, one line, for what is none of ours or damaged."""
     found = Material()
     rows: dict[tuple[Any, ...], tuple[Mapping[str, Any], dict[str, Row]]] = {}
@@ -106,11 +107,17 @@ def gather(folders: Sequence[Path], calibration: Path | None = None,
         for dataset, run, row in _rows(out, document):
             if (dataset, row.method) in varied:
                 continue
-            same = (dataset, run.get('layout'), run.get('frames'),
-                    tuple(sorted(run.get('pixels', {}).items())))
+            same = (
+                dataset,
+                run.get('layout'),
+                run.get('frames'),
+                tuple(sorted(run.get('pixels', {}).items())),
+            )
             rows.setdefault(same, (run, {}))[1][row.method] = row
-    found.groups = [Group(key[0], run, tuple(sorted(named.values(), key=_by_ap)))
-                    for key, (run, named) in rows.items()]
+    found.groups = [
+        Group(key[0], run, tuple(sorted(named.values(), key=_by_ap)))
+        for key, (run, named) in rows.items()
+    ]
     found.calibration = None if calibration is None else _read_calibration(calibration)
     found.bench = None if bench is None else _read_bench(bench)
     return found
@@ -126,8 +133,11 @@ def _read_sweep(folder: Path, found: Material) -> set[tuple[str, str]]:
         return set()
     document = sweep.read(folder)
     found.sweeps.append(document)
-    return {(document['dataset'], point['method']) for axis in document['axes']
-            for point in axis['points']} | {(document['dataset'], document['base'])}
+    return {
+        (document['dataset'], point['method'])
+        for axis in document['axes']
+        for point in axis['points']
+    } | {(document['dataset'], document['base'])}
 
 
 def _rows(out: Path, document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Row]]:
@@ -136,7 +146,7 @@ def _rows(out: Path, document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
         run = runs.get(figures['dataset'], {'frames': figures.get('frames', 0)})
         record = run.get('methods', {}).get(figures['method'], {})
         found = details.read(out, record['key']) if 'key' in record else None
-        if found is not None:           # a method may be older than the run that others share
+        if found is not None:  # a method may be older than the run that others share
             run = found['environment']['run']
         yield figures['dataset'], run, Row(figures['method'], figures, record, found or {})
 
@@ -153,8 +163,10 @@ def _read_bench(path: Path) -> Mapping[str, Any]:
             row['size'], row['scorer'], row['stages']['total']['p50']
         return dict(found)
     except OSError as error:
-        raise ValueError(f'{path}: expected the JSON of road-anomaly bench: {error.strerror}'
-                         ) from None
+        raise ValueError(
+            f'{path}: expected the JSON of road-anomaly bench: {error.strerror}'
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f'{path}: expected the JSON of road-anomaly bench -o, got another file'
-                         ) from None
+        raise ValueError(
+            f'{path}: expected the JSON of road-anomaly bench -o, got another file'
+        ) from None

@@ -30,9 +30,9 @@ from road_anomaly_ros.perception.metrics import (
 )
 from road_anomaly_ros.perception.pipeline import Pipeline
 
-_PIXEL = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95'}       # column: name in metrics.py
+_PIXEL = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95'}  # column: name in metrics.py
 _COMPONENT = ('sIoU', 'PPV', 'F1')
-STAGES = ('segment', 'score', 'segments', 'refine')     # as `Scored` calls them
+STAGES = ('segment', 'score', 'segments', 'refine')  # as `Scored` calls them
 _MOST_THREADS = 8
 
 
@@ -41,12 +41,19 @@ class Method:
     """One chain to be measured; `key` changes with all that its scores depend on."""
 
     name: str
-    chain: Any              # of Pipeline.prepare
+    chain: Any  # of Pipeline.prepare
     key: str
 
 
-def score_images(pipeline: Pipeline, data: DataSet, methods: Sequence[Method], store: Store, *,
-                 seed: int = 0, advance: Callable[[], object] = lambda: None) -> None:
+def score_images(
+    pipeline: Pipeline,
+    data: DataSet,
+    methods: Sequence[Method],
+    store: Store,
+    *,
+    seed: int = 0,
+    advance: Callable[[], object] = lambda: None,
+) -> None:
     """Store the scores of every image by every method that has none yet.
 
     All methods that an image lacks share one pass of the network. ValueError for an image that a
@@ -61,8 +68,10 @@ def score_images(pipeline: Pipeline, data: DataSet, methods: Sequence[Method], s
             for method, scored in zip(missing, found, strict=True):
                 if scored.notes:
                     raise ValueError(f'{method.name}, {sample.image}: {scored.notes[0]}')
-                arrays: dict[str, Any] = {'seconds': scored.milliseconds / 1e3, 'stages': [
-                    scored.stages.get(stage, math.nan) for stage in STAGES]}
+                arrays: dict[str, Any] = {
+                    'seconds': scored.milliseconds / 1e3,
+                    'stages': [scored.stages.get(stage, math.nan) for stage in STAGES],
+                }
                 if sample.anomaly is not None:
                     arrays['score'] = _finite(scored.score, f'{method.name}, {sample.image}')
                 if sample.classes is not None:
@@ -78,9 +87,15 @@ def _finite(score: torch.Tensor, what: str) -> np.ndarray:
     return found
 
 
-def measure(data: DataSet, store: Store, key: str, *, labels: LabelSet | None = None,
-            sizes: tuple[int, int] | None = None,
-            findings: Findings | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(
+    data: DataSet,
+    store: Store,
+    key: str,
+    *,
+    labels: LabelSet | None = None,
+    sizes: tuple[int, int] | None = None,
+    findings: Findings | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the figures of one method in percent, NaN where undefined, and how they came about.
 
     `labels` are the model's classes, for mIoU; `sizes` the least predicted and least true obstacle
@@ -114,8 +129,14 @@ def _stages(store: Store, key: str, index: int) -> dict[str, float]:
     return {stage: time for stage, time in zip(STAGES, spent, strict=True) if time == time}
 
 
-def _component_figures(data: DataSet, store: Store, key: str, threshold: float,
-                       sizes: tuple[int, int], findings: Findings | None) -> Mapping[str, Any]:
+def _component_figures(
+    data: DataSet,
+    store: Store,
+    key: str,
+    threshold: float,
+    sizes: tuple[int, int],
+    findings: Findings | None,
+) -> Mapping[str, Any]:
     metric = ComponentMetrics(threshold, *sizes)
 
     def parts(index: int) -> Any:
@@ -140,6 +161,7 @@ def curve_of(data: DataSet, store: Store, key: str) -> Steps | None:
 
     Exact: only the scores of anomalies are held; known pixels are counted between them.
     """
+
     def anomalies(index: int) -> np.ndarray:
         score, truth = _scored(data, store, key, index)
         return score[truth == 1]
@@ -161,7 +183,7 @@ def _parallel(work: Callable[[int], Any], indices: Sequence[int]) -> Iterator[An
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(indices), threads):
-            yield from pool.map(work, indices[start:start + threads])
+            yield from pool.map(work, indices[start : start + threads])
 
 
 @dataclass(frozen=True)
@@ -196,7 +218,7 @@ def shared_classes(model: Sequence[str], data: Sequence[str]) -> SharedClasses |
 def _table(places: Sequence[int | None], missing: int) -> np.ndarray:
     """Return uint8 [256] of places, `missing` for None and unknown ids; 255 stays ignored."""
     table = np.full(256, missing, np.uint8)
-    table[:len(places)] = [missing if place is None else place for place in places]
+    table[: len(places)] = [missing if place is None else place for place in places]
     table[IGNORE] = IGNORE
     return table
 
@@ -206,8 +228,10 @@ def mean_iou(data: DataSet, store: Store, key: str, shared: SharedClasses) -> fl
     metric = MeanIoU(len(shared.names))
 
     def pair(index: int) -> tuple[np.ndarray, np.ndarray]:
-        return (shared.predicted[store.read(key, index, 'classes')],
-                shared.truth[data.classes(index)])
+        return (
+            shared.predicted[store.read(key, index, 'classes')],
+            shared.truth[data.classes(index)],
+        )
 
     labelled = [index for index, sample in enumerate(data.samples) if sample.classes is not None]
     for predicted, truth in _parallel(pair, labelled):

@@ -81,28 +81,34 @@ class Cell:
     """A cell of a table that is more than text."""
 
     text: str
-    kind: str = ''                      # class: best, text
+    kind: str = ''  # class: best, text
     style: str = ''
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Return the whole page; it loads nothing and runs no script."""
     style = _STYLE.replace('LIGHT', charts.palette(charts.LIGHT)).replace(
-        'DARK', charts.palette(charts.DARK))
-    links = ''.join(f'<a href="#{section.key}">{html.escape(section.title)}</a>'
-                    for section in sections)
+        'DARK', charts.palette(charts.DARK)
+    )
+    links = ''.join(
+        f'<a href="#{section.key}">{html.escape(section.title)}</a>' for section in sections
+    )
     first, *rest = sections
     body = first.body + ''.join(
         f'<section id="{section.key}"><h2>{html.escape(section.title)}</h2>{section.body}'
-        f'</section>' for section in rest)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title>'
-            f'<style>{style}{charts.STYLE}</style></head>\n<body><div class="layout">'
-            f'<nav aria-label="sections">{links}</nav><main>'
-            f'<header id="{first.key}"><h1>{html.escape(title)}</h1>'
-            f'<p class="small">{html.escape(subtitle)}</p></header>{body}'
-            f'</main></div></body></html>\n')
+        f'</section>'
+        for section in rest
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title>'
+        f'<style>{style}{charts.STYLE}</style></head>\n<body><div class="layout">'
+        f'<nav aria-label="sections">{links}</nav><main>'
+        f'<header id="{first.key}"><h1>{html.escape(title)}</h1>'
+        f'<p class="small">{html.escape(subtitle)}</p></header>{body}'
+        f'</main></div></body></html>\n'
+    )
 
 
 def paragraph(text: str, kind: str = '') -> str:
@@ -127,8 +133,9 @@ def figure(inner: str, caption: str) -> str:
 
 def image(jpeg: str, caption: str) -> str:
     """Return an embedded JPEG (base64) with its caption."""
-    return figure(f'<img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{jpeg}">',
-                  caption)
+    return figure(
+        f'<img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{jpeg}">', caption
+    )
 
 
 def folded(summary: str, inner: str) -> str:
@@ -136,21 +143,33 @@ def folded(summary: str, inner: str) -> str:
     return f'<details><summary>{html.escape(summary)}</summary>{inner}</details>'
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str | Cell]], caption: str = '',
-          paper: Iterable[int] = ()) -> str:
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str | Cell]],
+    caption: str = '',
+    paper: Iterable[int] = (),
+) -> str:
     """Return a table, the first column to the left; rows numbered in `paper` are set apart."""
     rows, apart = list(rows), set(paper)
     lines = []
     for number, row in enumerate(rows):
         kind = ' class="paper"' if number in apart else ''
         lines.append(f'<tr{kind}>{"".join(map(_cell, row))}</tr>')
-    words = {place for row in rows[:1] for place, cell in enumerate(row)
-             if isinstance(cell, Cell) and cell.kind == 'text'}
-    top = ''.join(f'<th scope="col"{_class("text" if place in words else "")}>'
-                  f'{html.escape(head)}</th>' for place, head in enumerate(heads))
+    words = {
+        place
+        for row in rows[:1]
+        for place, cell in enumerate(row)
+        if isinstance(cell, Cell) and cell.kind == 'text'
+    }
+    top = ''.join(
+        f'<th scope="col"{_class("text" if place in words else "")}>{html.escape(head)}</th>'
+        for place, head in enumerate(heads)
+    )
     foot = f'<caption>{html.escape(caption)}</caption>' if caption else ''
-    return (f'<div class="scroll"><table>{foot}<thead><tr>{top}</tr></thead>'
-            f'<tbody>{"".join(lines)}</tbody></table></div>')
+    return (
+        f'<div class="scroll"><table>{foot}<thead><tr>{top}</tr></thead>'
+        f'<tbody>{"".join(lines)}</tbody></table></div>'
+    )
 
 
 def _cell(cell: str | Cell) -> str:

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-METHODS = {'frame': 'Hoeffding-Bentkus bound over blocks, learn then test',
-           'minute': 'Clopper-Pearson bound over blocks, learn then test'}
-_WINDOW = 5.0           # correlation times until which correlations are summed (Sokal 1997)
-_BLOCK = 4.0            # correlation times per block: neighbours are then correlated by about 0.15
+METHODS = {
+    'frame': 'Hoeffding-Bentkus bound over blocks, learn then test',
+    'minute': 'Clopper-Pearson bound over blocks, learn then test',
+}
+_WINDOW = 5.0  # correlation times until which correlations are summed (Sokal 1997)
+_BLOCK = 4.0  # correlation times per block: neighbours are then correlated by about 0.15
 
 
 def correlation_time(series: np.ndarray) -> float:
@@ -38,7 +40,7 @@ def correlation_time(series: np.ndarray) -> float:
     if power == 0:
         return math.nan
     spectrum = np.abs(np.fft.rfft(ranks, 2 * len(ranks))) ** 2
-    rho = np.fft.irfft(spectrum)[:len(ranks)] / power
+    rho = np.fft.irfft(spectrum)[: len(ranks)] / power
     tau = np.cumsum(rho) - 0.5
     end = np.flatnonzero(np.arange(len(tau)) >= _WINDOW * tau)
     return max(0.5, float(tau[end[0] if len(end) else -1]))
@@ -83,7 +85,7 @@ class Bound:
 
     unit: str
     confidence: float
-    block_seconds: float = math.nan         # needed for 'minute' only
+    block_seconds: float = math.nan  # needed for 'minute' only
 
     @property
     def _p_value(self) -> Callable[[float, int, float], float]:
@@ -102,8 +104,7 @@ class Bound:
     def holds(self, losses: np.ndarray, rate: float) -> bool:
         """Tell whether the blocks support the rate with the confidence."""
         risk = rate / self.scale
-        return risk >= 1 or self._p_value(
-            float(losses.mean()), len(losses), risk) <= self._doubt
+        return risk >= 1 or self._p_value(float(losses.mean()), len(losses), risk) <= self._doubt
 
     @property
     def _doubt(self) -> float:
@@ -115,6 +116,7 @@ class Bound:
 
         def excess(risk: float) -> float:
             return self._p_value(mean, count, risk) - self._doubt
+
         low, high = max(mean, 1e-12), 1 - 1e-12
         if excess(high) > 0:
             return self.scale
@@ -136,12 +138,18 @@ class Choice:
     """The threshold found, and what the footage itself shows at it."""
 
     threshold: float
-    measured: float                         # rate of the bound's unit
-    upper: float                            # lowest rate that the blocks support there
+    measured: float  # rate of the bound's unit
+    upper: float  # lowest rate that the blocks support there
 
 
-def choose(peaks: np.ndarray, lowest: float, length: int, bound: Bound, rate: float,
-           mean_count: Callable[[float], float]) -> Choice | None:
+def choose(
+    peaks: np.ndarray,
+    lowest: float,
+    length: int,
+    bound: Bound,
+    rate: float,
+    mean_count: Callable[[float], float],
+) -> Choice | None:
     """Return the lowest threshold >= `lowest` that keeps the rate; None where none can.
 
     `peaks` [n] is, per frame, the threshold from which on nothing false is shown, -inf where
@@ -149,6 +157,7 @@ def choose(peaks: np.ndarray, lowest: float, length: int, bound: Bound, rate: fl
     'frame' they, too, must be measured below the rate. From the highest threshold downwards the
     first failure ends the search (fixed sequence); losses only grow, so halving finds it.
     """
+
     def judge(threshold: float) -> np.ndarray | None:
         losses = bound.losses(peaks > threshold, length)
         crowded = bound.unit == 'frame' and mean_count(threshold) > rate

@@ -23,11 +23,11 @@ class Cell:
 
     paper: str
     table: int
-    text: str               # what the table shows
-    row: str                # the method as the paper calls it
-    chain: str | None       # the method as `road-anomaly evaluate` calls it, where it has it
-    data: str               # layout of the data set
-    metric: str             # a column of results.json
+    text: str  # what the table shows
+    row: str  # the method as the paper calls it
+    chain: str | None  # the method as `road-anomaly evaluate` calls it, where it has it
+    data: str  # layout of the data set
+    metric: str  # a column of results.json
     value: float | None
 
 
@@ -46,8 +46,10 @@ def load(folder: Path | None = None) -> list[Cell]:
 def find_folder() -> Path:
     """Return config/reference of the checkout, else of the installation."""
     installed = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
-    places = [Path(__file__).resolve().parents[2] / FOLDER,
-              *(Path(prefix, 'share', _PACKAGE, FOLDER) for prefix in installed if prefix)]
+    places = [
+        Path(__file__).resolve().parents[2] / FOLDER,
+        *(Path(prefix, 'share', _PACKAGE, FOLDER) for prefix in installed if prefix),
+    ]
     for place in places:
         if place.is_dir():
             return place
@@ -56,8 +58,9 @@ def find_folder() -> Path:
 
 def published(cells: list[Cell], data: str, chain: str, metric: str) -> list[Cell]:
     """Return the cells that belong beside one measured figure."""
-    return [cell for cell in cells
-            if (cell.data, cell.chain, cell.metric) == (data, chain, metric)]
+    return [
+        cell for cell in cells if (cell.data, cell.chain, cell.metric) == (data, chain, metric)
+    ]
 
 
 def _read(path: Path) -> Iterator[Cell]:
@@ -68,15 +71,27 @@ def _read(path: Path) -> Iterator[Cell]:
                 yield from _cells(str(tree['paper']).strip(), table, row)
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())
-        raise ValueError(f'{path} is no reference table ({reason}); expected paper and tables, '
-                         'each with table, text, data, metrics and rows') from None
+        raise ValueError(
+            f'{path} is no reference table ({reason}); expected paper and tables, '
+            'each with table, text, data, metrics and rows'
+        ) from None
 
 
 def _cells(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Cell]:
     columns = [(data, metric) for data in table['data'] for metric in table['metrics']]
     if len(columns) != len(row['values']):
-        raise ValueError(f'table {table["table"]}, row {row["row"]!r}: expected {len(columns)} '
-                         f'values, got {len(row["values"])}')
+        raise ValueError(
+            f'table {table["table"]}, row {row["row"]!r}: expected {len(columns)} '
+            f'values, got {len(row["values"])}'
+        )
     for (data, metric), value in zip(columns, row['values'], strict=True):
-        yield Cell(paper, int(table['table']), str(table['text']), str(row['row']),
-                   row.get('chain'), data, metric, None if value is None else float(value))
+        yield Cell(
+            paper,
+            int(table['table']),
+            str(table['text']),
+            str(row['row']),
+            row.get('chain'),
+            data,
+            metric,
+            None if value is None else float(value),
+        )

@@ -31,48 +31,83 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('results', metavar='RESULTS', type=Path, nargs='+',
-                        help='folders of results or sweeps')
-    parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
-                        help=f'the page (.html), or the folder that gets {NAME}')
-    parser.add_argument('--title', default='Road anomaly segmentation: evaluation',
-                        help='headline of the page')
-    parser.add_argument('--calibration', metavar='YAML', type=Path,
-                        help='show the thresholds and promises of this file')
-    parser.add_argument('--bench', metavar='JSON', type=Path,
-                        help='show the times that road-anomaly bench -o wrote')
-    parser.add_argument('--data', metavar='DATASET_DIR', type=Path,
-                        help='where the data set lies now (default: where it was measured)')
-    parser.add_argument('--frames', metavar='N', type=int, default=4,
-                        help='frames of each kind, worst, best and most false pixels (default '
-                             '%(default)s, 0 for none)')
+    parser.add_argument(
+        'results', metavar='RESULTS', type=Path, nargs='+', help='folders of results or sweeps'
+    )
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='OUT',
+        type=Path,
+        required=True,
+        help=f'the page (.html), or the folder that gets {NAME}',
+    )
+    parser.add_argument(
+        '--title', default='Road anomaly segmentation: evaluation', help='headline of the page'
+    )
+    parser.add_argument(
+        '--calibration',
+        metavar='YAML',
+        type=Path,
+        help='show the thresholds and promises of this file',
+    )
+    parser.add_argument(
+        '--bench',
+        metavar='JSON',
+        type=Path,
+        help='show the times that road-anomaly bench -o wrote',
+    )
+    parser.add_argument(
+        '--data',
+        metavar='DATASET_DIR',
+        type=Path,
+        help='where the data set lies now (default: where it was measured)',
+    )
+    parser.add_argument(
+        '--frames',
+        metavar='N',
+        type=int,
+        default=4,
+        help='frames of each kind, worst, best and most false pixels (default '
+        '%(default)s, 0 for none)',
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0."""
     from road_anomaly_ros.evaluation.material import gather
+
     if arguments.frames < 0:
         raise ValueError(f'--frames: expected at least 0, got {arguments.frames}')
     material = gather(arguments.results, arguments.calibration, arguments.bench)
-    path = write(material, arguments.out, title=arguments.title, frames=arguments.frames,
-                 data=arguments.data)
+    path = write(
+        material,
+        arguments.out,
+        title=arguments.title,
+        frames=arguments.frames,
+        data=arguments.data,
+    )
     print(f'report in {path}, {path.stat().st_size / 2**20:.1f} MiB')
     return 0
 
 
-def write(material: Material, out: Path, *, title: str, frames: int = 4,
-          data: Path | None = None) -> Path:
+def write(
+    material: Material, out: Path, *, title: str, frames: int = 4, data: Path | None = None
+) -> Path:
     """Write the page, complete or not at all, and return its path."""
     from road_anomaly_ros.evaluation.store import write_text
+
     path = out if out.suffix.lower() in ('.html', '.htm') else out / NAME
     write_text(path, page(material, title, _shown(material, frames, data)))
     return path
 
 
-def _shown(material: Material, count: int,
-           data: Path | None) -> list[tuple[Group, Row, Sequence[Shown], str]]:
+def _shown(
+    material: Material, count: int, data: Path | None
+) -> list[tuple[Group, Row, Sequence[Shown], str]]:
     """Return the frames of the best method of every data set with anomalies."""
     from road_anomaly_ros.evaluation.frames import pictures
+
     found = []
     for group in material.groups:
         row = next((row for row in group.rows if row.figure('AP') is not None), None)
@@ -81,22 +116,26 @@ def _shown(material: Material, count: int,
     return found
 
 
-def page(material: Material, title: str,
-         shown: Sequence[tuple[Group, Row, Sequence[Shown], str]] = ()) -> str:
+def page(
+    material: Material, title: str, shown: Sequence[tuple[Group, Row, Sequence[Shown], str]] = ()
+) -> str:
     """Return the page; parts that have nothing to show are left out."""
     from road_anomaly_ros import __version__
     from road_anomaly_ros.evaluation import causes, sections
     from road_anomaly_ros.evaluation.page import Section, render
-    parts = [Section('summary', 'Summary', sections.summary(material)),
-             Section('results', 'Results', sections.tables(material) if material.groups else ''),
-             Section('papers', 'Beside the papers', sections.published(material)),
-             Section('curves', 'Curves', sections.curves(material)),
-             Section('sweeps', 'Sweeps', sections.sweeps(material)),
-             Section('frames', 'Best and worst frames', causes.pictures(shown)),
-             Section('failures', 'What is missed', causes.failures(material)),
-             Section('time', 'Time per stage', causes.times(material)),
-             Section('calibration', 'Calibration', causes.calibration(material)),
-             Section('environment', 'Environment', causes.environment(material))]
+
+    parts = [
+        Section('summary', 'Summary', sections.summary(material)),
+        Section('results', 'Results', sections.tables(material) if material.groups else ''),
+        Section('papers', 'Beside the papers', sections.published(material)),
+        Section('curves', 'Curves', sections.curves(material)),
+        Section('sweeps', 'Sweeps', sections.sweeps(material)),
+        Section('frames', 'Best and worst frames', causes.pictures(shown)),
+        Section('failures', 'What is missed', causes.failures(material)),
+        Section('time', 'Time per stage', causes.times(material)),
+        Section('calibration', 'Calibration', causes.calibration(material)),
+        Section('environment', 'Environment', causes.environment(material)),
+    ]
     kept = [part for part in parts if part.body]
     data = ', '.join(dict.fromkeys(group.name for group in material.groups))
     return render(title, f'road_anomaly_ros {__version__}{"; " if data else ""}{data}', kept)

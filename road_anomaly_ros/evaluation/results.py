@@ -17,7 +17,7 @@ from road_anomaly_ros.tools.staging import plain
 
 NAME = 'results.json'
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1', 'mIoU')
-_AVERAGED = METRICS[:-1]            # data sets differ in their classes, so mIoU has no mean
+_AVERAGED = METRICS[:-1]  # data sets differ in their classes, so mIoU has no mean
 _COLUMNS = ('dataset', 'method', *METRICS, 'frames', 'seconds')
 _UNITS = 'Metrics in percent; seconds are those of all frames together.'
 _FORM = '{"environment": {...}, "results": [{"dataset", "method", "AP", ...}]}'
@@ -34,11 +34,13 @@ def read(path: Path) -> dict[str, Any]:
             row['dataset'], row['method']
         return {'environment': dict(found['environment']), 'results': list(found['results'])}
     except FileNotFoundError:
-        raise ValueError(f'{path}: expected results of road-anomaly evaluate, found none'
-                         ) from None
+        raise ValueError(
+            f'{path}: expected results of road-anomaly evaluate, found none'
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f'{path}: expected {_FORM}; was it written by road-anomaly evaluate?'
-                         ) from None
+        raise ValueError(
+            f'{path}: expected {_FORM}; was it written by road-anomaly evaluate?'
+        ) from None
 
 
 def write(out: Path, found: Mapping[str, Any]) -> None:
@@ -46,10 +48,17 @@ def write(out: Path, found: Mapping[str, Any]) -> None:
     rows = found['results']
     averages = means(rows)
     kept = {name: value for name, value in found.items() if name != 'means'}
-    document = json.dumps(plain({**kept, 'means': averages} if averages else kept), indent=1,
-                          allow_nan=False) + '\n'
-    for name, text in (('table.md', markdown(rows)), ('table.csv', comma_separated(rows)),
-                       (NAME, document)):
+    document = (
+        json.dumps(
+            plain({**kept, 'means': averages} if averages else kept), indent=1, allow_nan=False
+        )
+        + '\n'
+    )
+    for name, text in (
+        ('table.md', markdown(rows)),
+        ('table.csv', comma_separated(rows)),
+        (NAME, document),
+    ):
         write_text(out / name, text)
 
 
@@ -66,17 +75,23 @@ def set_aside(out: Path) -> Path:
 def other_data(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the data sets of one name in both results that are known not to be the same data."""
     first, second = (found['environment'].get('runs', {}) for found in (before, after))
-    return [name for name in first if name in second and None not in (
-                first[name].get('fingerprint'), second[name].get('fingerprint'))
-            and first[name]['fingerprint'] != second[name]['fingerprint']]
+    return [
+        name
+        for name in first
+        if name in second
+        and None not in (first[name].get('fingerprint'), second[name].get('fingerprint'))
+        and first[name]['fingerprint'] != second[name]['fingerprint']
+    ]
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the Markdown table of all rows and their `means`, metrics in percent."""
     columns = _used(rows)
     lines = [_line(columns), _line(['---'] * len(columns))]
-    lines += [_line([_cell(row.get(column)) for column in columns])
-              for row in (*_sorted(rows), *means(rows))]
+    lines += [
+        _line([_cell(row.get(column)) for column in columns])
+        for row in (*_sorted(rows), *means(rows))
+    ]
     return '\n'.join([*lines, '', _UNITS]) + '\n'
 
 
@@ -96,10 +111,16 @@ def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
             continue
         some = '' if len(own) == len(every) else f' of {len(every)}'
         figures = {name: _mean([row.get(name) for row in own]) for name in _AVERAGED}
-        found.append({'dataset': f'mean of {len(own)}{some}', 'method': method, **figures,
-                      'frames': sum(row['frames'] for row in own),
-                      'seconds': sum(row.get('seconds') or 0.0 for row in own),
-                      'datasets': sorted(row['dataset'] for row in own)})
+        found.append(
+            {
+                'dataset': f'mean of {len(own)}{some}',
+                'method': method,
+                **figures,
+                'frames': sum(row['frames'] for row in own),
+                'seconds': sum(row.get('seconds') or 0.0 for row in own),
+                'datasets': sorted(row['dataset'] for row in own),
+            }
+        )
     return sorted(found, key=lambda row: (-len(row['datasets']), *_best_first(row)))
 
 
@@ -125,19 +146,30 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
 
     Rows of only one of them are named below. ValueError where they have nothing in common.
     """
-    first, second = ({(row['dataset'], row['method']): row for row in rows}
-                     for rows in (before, after))
+    first, second = (
+        {(row['dataset'], row['method']): row for row in rows} for rows in (before, after)
+    )
     common = [key for key in first if key in second]
     if not common:
         raise ValueError('the two results have no data set and method in common')
-    metrics = [name for name in METRICS
-               if any(first[key].get(name) is not None or second[key].get(name) is not None
-                      for key in common)]
+    metrics = [
+        name
+        for name in METRICS
+        if any(
+            first[key].get(name) is not None or second[key].get(name) is not None for key in common
+        )
+    ]
     lines = [_line(['dataset', 'method', *metrics]), _line(['---'] * (2 + len(metrics)))]
-    lines += [_line([*key, *(_change(first[key].get(name), second[key].get(name))
-                             for name in metrics)]) for key in sorted(common)]
-    alone = [(side, key) for side, one, other in (('A', first, second), ('B', second, first))
-             for key in sorted(one) if key not in other]
+    lines += [
+        _line([*key, *(_change(first[key].get(name), second[key].get(name)) for name in metrics)])
+        for key in sorted(common)
+    ]
+    alone = [
+        (side, key)
+        for side, one, other in (('A', first, second), ('B', second, first))
+        for key in sorted(one)
+        if key not in other
+    ]
     lines += [f'only in {side}: {dataset}, {method}' for side, (dataset, method) in alone]
     return '\n'.join(lines) + '\n'
 

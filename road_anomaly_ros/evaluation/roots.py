@@ -46,15 +46,18 @@ def read(path: Path) -> list[Root]:
     try:
         tree = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
-        raise ValueError(f'{path}: expected a file that names data sets: {error.strerror}'
-                         ) from None
+        raise ValueError(
+            f'{path}: expected a file that names data sets: {error.strerror}'
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = ' '.join(str(error).split())
         raise ValueError(f'{path}: expected YAML with {_FORM} ({reason})') from None
     if not isinstance(tree, Mapping) or not tree:
         raise ValueError(f'{path}: expected {_FORM}')
-    return [_root(str(name), _text(entry, f'{path}, {name}'), path.parent, f'{path}, {name}')
-            for name, entry in tree.items()]
+    return [
+        _root(str(name), _text(entry, f'{path}, {name}'), path.parent, f'{path}, {name}')
+        for name, entry in tree.items()
+    ]
 
 
 def distinct(roots: Sequence[Root]) -> list[Root]:
@@ -62,8 +65,10 @@ def distinct(roots: Sequence[Root]) -> list[Root]:
     names = [root.name for root in roots]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise ValueError(f'two data sets are called {doubled[0]!r}; give each its own name, '
-                         f'--dataset {_WORD} or NAME in a YAML file')
+        raise ValueError(
+            f'two data sets are called {doubled[0]!r}; give each its own name, '
+            f'--dataset {_WORD} or NAME in a YAML file'
+        )
     return list(roots)
 
 
@@ -85,8 +90,10 @@ def _root(name: str, text: str, base: Path, where: str) -> Root:
     path = base / Path(folder).expanduser()
     found = layout or layout_named(name) or layout_named(path.resolve().name)
     if found is None:
-        raise ValueError(f'{where}: {path.name!r} tells no layout; name it, LAYOUT:{folder} with '
-                         f'one of {list(LAYOUTS)}')
+        raise ValueError(
+            f'{where}: {path.name!r} tells no layout; name it, LAYOUT:{folder} with '
+            f'one of {list(LAYOUTS)}'
+        )
     if found not in LAYOUTS:
         raise ValueError(f'{where}: unknown layout {found!r}; choose one of {list(LAYOUTS)}')
     return Root(name or found, found, path)

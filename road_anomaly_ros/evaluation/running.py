@@ -27,29 +27,55 @@ if TYPE_CHECKING:
     from road_anomaly_ros.perception.pipeline import Pipeline
 
 INTERRUPTED = 130
-_FORM_OF_SCORES = 2         # changes when the store or the details hold other things
-_UNFIT = r'[^\w.+=-]'        # in the name of a folder
+_FORM_OF_SCORES = 2  # changes when the store or the details hold other things
+_UNFIT = r'[^\w.+=-]'  # in the name of a folder
 _LONGEST_NAME = 100
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Declare the data set, how much of it counts, and the folder of the results."""
-    parser.add_argument('dataset', metavar='DATASET_DIR', type=Path,
-                        nargs='?' if optional else None, help='folder of the data set')
-    parser.add_argument('--layout', default='folder',
-                        help='how it keeps images and labels (default folder: images/ and '
-                             'labels_masks/ with 0 inlier, 1 anomaly, 255 ignore)')
-    parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=not optional,
-                        help='folder for the results')
-    parser.add_argument('--name', default='',
-                        help="the data set's name in the results (default: the layout)")
+    parser.add_argument(
+        'dataset',
+        metavar='DATASET_DIR',
+        type=Path,
+        nargs='?' if optional else None,
+        help='folder of the data set',
+    )
+    parser.add_argument(
+        '--layout',
+        default='folder',
+        help='how it keeps images and labels (default folder: images/ and '
+        'labels_masks/ with 0 inlier, 1 anomaly, 255 ignore)',
+    )
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='OUT',
+        type=Path,
+        required=not optional,
+        help='folder for the results',
+    )
+    parser.add_argument(
+        '--name', default='', help="the data set's name in the results (default: the layout)"
+    )
     parser.add_argument('--max-frames', metavar='N', type=positive, help='take the first N images')
-    parser.add_argument('--skip-clean', action='store_true',
-                        help='leave out images without an anomaly, as some publications do')
-    parser.add_argument('--min-pred-size', metavar='PX', type=positive,
-                        help='least pixels of a predicted obstacle (default: by the layout)')
-    parser.add_argument('--min-gt-size', metavar='PX', type=positive,
-                        help='least pixels of a true obstacle (default: by the layout)')
+    parser.add_argument(
+        '--skip-clean',
+        action='store_true',
+        help='leave out images without an anomaly, as some publications do',
+    )
+    parser.add_argument(
+        '--min-pred-size',
+        metavar='PX',
+        type=positive,
+        help='least pixels of a predicted obstacle (default: by the layout)',
+    )
+    parser.add_argument(
+        '--min-gt-size',
+        metavar='PX',
+        type=positive,
+        help='least pixels of a true obstacle (default: by the layout)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of what is random (default 0)')
     parser.add_argument('--keep-scores', action='store_true', help='leave OUT/scores in place')
 
@@ -72,8 +98,13 @@ class Job:
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Job:
         """Take over the arguments of `add_data_arguments`."""
-        return cls(**{item.name: getattr(arguments, item.name) for item in dataclasses.fields(cls)
-                      if hasattr(arguments, item.name)})
+        return cls(
+            **{
+                item.name: getattr(arguments, item.name)
+                for item in dataclasses.fields(cls)
+                if hasattr(arguments, item.name)
+            }
+        )
 
 
 def evaluate(job: Job, configs: Mapping[str, PipelineConfig]) -> None:
@@ -90,19 +121,26 @@ def evaluate_all(jobs: Sequence[Job], configs: Mapping[str, PipelineConfig]) -> 
     """
     from road_anomaly_ros.evaluation.store import Store
     from road_anomaly_ros.perception.pipeline import Pipeline
+
     chosen = [chosen_data(job) for job in jobs]
     store = Store(jobs[0].out)
     try:
         pipeline = Pipeline(next(iter(configs.values())))
         if pipeline.needs_anomaly:
-            raise ValueError("the segmenter 'external' has no network to be measured; choose "
-                             'another one')
-        for run in [Evaluation(job, *found, configs, store, pipeline)
-                    for job, found in zip(jobs, chosen, strict=True)]:
+            raise ValueError(
+                "the segmenter 'external' has no network to be measured; choose another one"
+            )
+        for run in [
+            Evaluation(job, *found, configs, store, pipeline)
+            for job, found in zip(jobs, chosen, strict=True)
+        ]:
             run.run()
     except OSError as error:
-        raise OSError(error.errno, f'{error.strerror}; what is done is kept and the same command '
-                      'continues', error.filename) from None
+        raise OSError(
+            error.errno,
+            f'{error.strerror}; what is done is kept and the same command continues',
+            error.filename,
+        ) from None
     finally:
         store.close()
 
@@ -120,33 +158,44 @@ def method_configs(names: Sequence[str], config: PipelineConfig) -> dict[str, Pi
         if name in found:
             raise ValueError(f'--methods: {name!r} is there twice')
         scorer, *refinements = name.split('+')
-        found[name] = config if name == 'auto' else config.replace(
-            {'scorer': scorer, 'refinements': tuple(refinements) or ('none',)})
+        found[name] = (
+            config
+            if name == 'auto'
+            else config.replace({'scorer': scorer, 'refinements': tuple(refinements) or ('none',)})
+        )
     return found
 
 
 def chosen_data(job: Job) -> tuple[DataSet, Histogram]:
     """Return the checked data set, cut down as asked for, and the histogram of its labels."""
     from road_anomaly_ros.evaluation.datasets import Histogram, open_dataset
+
     data = open_dataset(job.dataset, job.layout)
     if left := data.unused():
-        print(f'warning: {len(left)} files beside the images of {job.dataset} are left out: '
-              f'{some(path.name for path in left)}', file=sys.stderr)
-    data = dataclasses.replace(data, samples=data.samples[:job.max_frames])
+        print(
+            f'warning: {len(left)} files beside the images of {job.dataset} are left out: '
+            f'{some(path.name for path in left)}',
+            file=sys.stderr,
+        )
+    data = dataclasses.replace(data, samples=data.samples[: job.max_frames])
     with _bar('labels', len(data)) as advance:
         counts = []
         for found in data.check():
             counts.append(found)
             advance()
-    kept = [index for index, found in enumerate(counts)
-            if found.anomaly or not job.skip_clean]
+    kept = [index for index, found in enumerate(counts) if found.anomaly or not job.skip_clean]
     if not kept:
-        raise ValueError(f'{job.dataset}: none of the {len(data)} images has an anomaly; '
-                         'leave --skip-clean away')
+        raise ValueError(
+            f'{job.dataset}: none of the {len(data)} images has an anomaly; '
+            'leave --skip-clean away'
+        )
     histogram = sum((counts[index] for index in kept), Histogram())
     if data.layout.values and not histogram.anomaly:
-        print(f'warning: no pixel of {job.dataset} is an anomaly (1), {histogram.ignored} '
-              'are ignored (255); AP and its like stay undefined', file=sys.stderr)
+        print(
+            f'warning: no pixel of {job.dataset} is an anomaly (1), {histogram.ignored} '
+            'are ignored (255); AP and its like stay undefined',
+            file=sys.stderr,
+        )
     samples = tuple(data.samples[index] for index in kept)
     return dataclasses.replace(data, samples=samples), histogram
 
@@ -154,15 +203,23 @@ def chosen_data(job: Job) -> tuple[DataSet, Histogram]:
 class Evaluation:
     """One data set, one model, several methods."""
 
-    def __init__(self, job: Job, data: DataSet, histogram: Histogram,
-                 configs: Mapping[str, PipelineConfig], store: Store,
-                 pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        job: Job,
+        data: DataSet,
+        histogram: Histogram,
+        configs: Mapping[str, PipelineConfig],
+        store: Store,
+        pipeline: Pipeline,
+    ) -> None:
         self._job, self._data, self._store = job, data, store
         self._name = job.name or data.layout.name
         self._histogram = histogram
         self._fingerprint = data.fingerprint()
-        self._sizes = (job.min_pred_size or data.layout.sizes[0],
-                       job.min_gt_size or data.layout.sizes[1])
+        self._sizes = (
+            job.min_pred_size or data.layout.sizes[0],
+            job.min_gt_size or data.layout.sizes[1],
+        )
         self._pipeline = pipeline
         self._refuse_other_classes()
         self._checkpoints = _checkpoints(self._pipeline)
@@ -170,41 +227,69 @@ class Evaluation:
 
     def _refuse_other_classes(self) -> None:
         from road_anomaly_ros.evaluation.measuring import shared_classes
+
         layout, labels = self._data.layout, self._pipeline.labels
         shared = shared_classes(labels.names, layout.class_names)
         if shared is not None and shared.names != layout.class_names:
-            print(f'note: the model lacks some of the {len(layout.class_names)} classes of '
-                  f'{self._job.dataset}; mIoU is over its own {len(shared.names)}, which hold '
-                  'them', file=sys.stderr)
+            print(
+                f'note: the model lacks some of the {len(layout.class_names)} classes of '
+                f'{self._job.dataset}; mIoU is over its own {len(shared.names)}, which hold '
+                'them',
+                file=sys.stderr,
+            )
         if layout.values or shared is not None:
             return
-        raise ValueError(f'layout {layout.name} measures the classes {list(layout.class_names)}, '
-                         f'the model knows {list(labels.names)}; choose a model of these classes')
+        raise ValueError(
+            f'layout {layout.name} measures the classes {list(layout.class_names)}, '
+            f'the model knows {list(labels.names)}; choose a model of these classes'
+        )
 
     def _method(self, name: str, config: PipelineConfig) -> Method:
         from road_anomaly_ros.evaluation.measuring import Method
         from road_anomaly_ros.evaluation.store import digest
+
         try:
             chain = self._pipeline.prepare(config)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from None
-        files = [(sample.name, *(_stamp(path) for path in
-                                 (sample.image, sample.anomaly, sample.classes)))
-                 for sample in self._data.samples]
-        key = digest([_FORM_OF_SCORES, __version__, self._checkpoints, _head(chain),
-                      chain.config.as_dict(), self._data.layout.name, files, self._job.seed])
+        files = [
+            (
+                sample.name,
+                *(_stamp(path) for path in (sample.image, sample.anomaly, sample.classes)),
+            )
+            for sample in self._data.samples
+        ]
+        key = digest(
+            [
+                _FORM_OF_SCORES,
+                __version__,
+                self._checkpoints,
+                _head(chain),
+                chain.config.as_dict(),
+                self._data.layout.name,
+                files,
+                self._job.seed,
+            ]
+        )
         return Method(name, chain, f'{re.sub(_UNFIT, "_", name)[:_LONGEST_NAME]}-{key}')
 
     def run(self) -> None:
         """Score what is missing, then measure every method, each result kept as it comes."""
         from road_anomaly_ros.evaluation.measuring import score_images
+
         found = self._same_data(self._earlier())
         waiting = [method for method in self._methods if not self._is_measured(found, method)]
         if waiting:
             self._store.refuse_full_disk(sum(dataclasses.astuple(self._histogram)), len(waiting))
             with _bar('images', len(self._data)) as advance:
-                score_images(self._pipeline, self._data, waiting, self._store,
-                             seed=self._job.seed, advance=advance)
+                score_images(
+                    self._pipeline,
+                    self._data,
+                    waiting,
+                    self._store,
+                    seed=self._job.seed,
+                    advance=advance,
+                )
         for method in waiting:
             found = self._measured(found, method)
             results.write(self._store.out, found)
@@ -215,13 +300,23 @@ class Evaluation:
     def _measured(self, found: dict[str, Any], method: Method) -> dict[str, Any]:
         """Return the results with this method's, whose details are written first."""
         from road_anomaly_ros.evaluation.measuring import measure
+
         findings = details.Findings()
-        row, how = measure(self._data, self._store, method.key, labels=self._pipeline.labels,
-                           sizes=self._sizes, findings=findings)
+        row, how = measure(
+            self._data,
+            self._store,
+            method.key,
+            labels=self._pipeline.labels,
+            sizes=self._sizes,
+            findings=findings,
+        )
         row = {'dataset': self._name, 'method': method.name, **row}
         made_with = self._environment(method, how)
-        details.write(self._store.out, method.key, {'row': row, 'environment': made_with,
-                                                    **findings.as_dict()})
+        details.write(
+            self._store.out,
+            method.key,
+            {'row': row, 'environment': made_with, **findings.as_dict()},
+        )
         return details.joined(found, row, made_with)
 
     def _same_data(self, found: dict[str, Any]) -> dict[str, Any]:
@@ -235,16 +330,24 @@ class Evaluation:
         if run.get('folder') != str(self._data.root.resolve()):
             raise ValueError(
                 f'{self._store.out} holds results of {self._name!r} from {run.get("folder")}, '
-                f'these data are others; name them with --name, or choose another folder for -o')
+                f'these data are others; name them with --name, or choose another folder for -o'
+            )
         aside = results.set_aside(self._store.out)
-        print(f'warning: {self._data.root} has changed or another part of it was measured before; '
-              f'the results of {self._name!r} are made anew, the earlier ones kept as '
-              f'{aside.name}', file=sys.stderr)
+        print(
+            f'warning: {self._data.root} has changed or another part of it was measured before; '
+            f'the results of {self._name!r} are made anew, the earlier ones kept as '
+            f'{aside.name}',
+            file=sys.stderr,
+        )
         environment = dict(found['environment'])
-        environment['runs'] = {name: other for name, other in environment['runs'].items()
-                               if name != self._name}
-        return {**found, 'environment': environment,
-                'results': [row for row in found['results'] if row['dataset'] != self._name]}
+        environment['runs'] = {
+            name: other for name, other in environment['runs'].items() if name != self._name
+        }
+        return {
+            **found,
+            'environment': environment,
+            'results': [row for row in found['results'] if row['dataset'] != self._name],
+        }
 
     def _earlier(self) -> dict[str, Any]:
         """Return what is there; a damaged table is set aside and made again from the details."""
@@ -257,44 +360,68 @@ class Evaluation:
             aside = path.with_name(f'{path.name}.damaged')
             os.replace(path, aside)
             found = details.rebuild(self._store.out)
-            print(f'warning: {error} It is kept as {aside.name}; {len(found["results"])} rows '
-                  f'were made again from {details.FOLDER}/', file=sys.stderr)
+            print(
+                f'warning: {error} It is kept as {aside.name}; {len(found["results"])} rows '
+                f'were made again from {details.FOLDER}/',
+                file=sys.stderr,
+            )
             return found
 
     def _is_measured(self, found: dict[str, Any], method: Method) -> bool:
-        there = any((row['dataset'], row['method']) == (self._name, method.name)
-                    for row in found['results'])
+        there = any(
+            (row['dataset'], row['method']) == (self._name, method.name)
+            for row in found['results']
+        )
         run = found['environment'].get('runs', {}).get(self._name, {})
         before = run.get('methods', {}).get(method.name, {})
         wanted = (method.key, *self._sizes)
         same = wanted == tuple(
-            before.get(name) for name in ('key', 'min_pred_size', 'min_gt_size'))
+            before.get(name) for name in ('key', 'min_pred_size', 'min_gt_size')
+        )
         return there and same and details.read(self._store.out, method.key) is not None
 
     def _environment(self, method: Method, how: Mapping[str, Any]) -> dict[str, Any]:
         from road_anomaly_ros.tools import environment
+
         chain = method.chain.config
         machine = environment.machine(self._pipeline.device)
-        record = {'key': method.key, 'options': chain.as_dict(),
-                  'checkpoints': {**self._checkpoints, **_head(method.chain)},
-                  'machine': machine, **how}
-        run = {'layout': self._data.layout.name, 'folder': str(self._data.root.resolve()),
-               'fingerprint': self._fingerprint, 'frames': len(self._data),
-               'pixels': dataclasses.asdict(self._histogram), 'record': record}
-        return {'machine': machine, 'versions': environment.versions(),
-                'seeds': {'torch': self._job.seed}, 'segmenter': chain.segmenter,
-                'model': chain.model, 'device': str(self._pipeline.device),
-                'checkpoints': self._checkpoints, 'run': run}
+        record = {
+            'key': method.key,
+            'options': chain.as_dict(),
+            'checkpoints': {**self._checkpoints, **_head(method.chain)},
+            'machine': machine,
+            **how,
+        }
+        run = {
+            'layout': self._data.layout.name,
+            'folder': str(self._data.root.resolve()),
+            'fingerprint': self._fingerprint,
+            'frames': len(self._data),
+            'pixels': dataclasses.asdict(self._histogram),
+            'record': record,
+        }
+        return {
+            'machine': machine,
+            'versions': environment.versions(),
+            'seeds': {'torch': self._job.seed},
+            'segmenter': chain.segmenter,
+            'model': chain.model,
+            'device': str(self._pipeline.device),
+            'checkpoints': self._checkpoints,
+            'run': run,
+        }
 
 
 def _checkpoints(pipeline: Pipeline) -> dict[str, str]:
     from road_anomaly_ros.evaluation.store import file_hashes
+
     return file_hashes(pipeline.model_dir)
 
 
 def _head(chain: Any) -> dict[str, str]:
     """Return the hashes of the anomaly head that a chain runs."""
     from road_anomaly_ros.evaluation.store import file_hashes
+
     folder = getattr(chain.scorer_options, 'checkpoint', '')
     return file_hashes(Path(folder)) if folder else {}
 
@@ -310,5 +437,6 @@ def _stamp(path: Path | None) -> tuple[int, int] | None:
 def _bar(text: str, total: int) -> Iterator[Any]:
     """Show the progress on a terminal; yields the function to call after each image."""
     import tqdm
+
     with tqdm.tqdm(desc=text, total=total, unit='image', disable=None) as bar:
         yield bar.update

@@ -21,9 +21,9 @@ from road_anomaly_ros.evaluation.page import (
 from road_anomaly_ros.evaluation.results import METRICS
 
 _LOW_IS_GOOD = ('FPR95',)
-_COLORED = 6                        # curves in colour; more hide each other
-_FIRST_ROWS = 12                    # of a long table; the rest folds away
-_LOWEST_RATE = 1e-4                 # where the ROC curve begins
+_COLORED = 6  # curves in colour; more hide each other
+_FIRST_ROWS = 12  # of a long table; the rest folds away
+_LOWEST_RATE = 1e-4  # where the ROC curve begins
 _CHART = (500, 360)
 
 
@@ -34,9 +34,16 @@ def summary(material: Material) -> str:
         parts.append(f'<div class="answer">{paragraph(answer(group))}</div>')
         rows = contenders(group)
         if len(rows) > 1:
-            parts.append(table(['', *_columns(rows)], _cells(rows, _columns(rows)), (
-                f'{group.name}: the best methods of different scores, in percent. AP, AUROC, '
-                'FPR95: pixels; sIoU, PPV, F1: obstacles. All figures: Results.')))
+            parts.append(
+                table(
+                    ['', *_columns(rows)],
+                    _cells(rows, _columns(rows)),
+                    (
+                        f'{group.name}: the best methods of different scores, in percent. AP, '
+                        'AUROC, FPR95: pixels; sIoU, PPV, F1: obstacles. All figures: Results.'
+                    ),
+                )
+            )
     for document in material.sweeps:
         parts.append(paragraph(sweep_answer(document)))
     return ''.join(parts) or paragraph('The results hold no rows.')
@@ -49,20 +56,27 @@ def answer(group: Group) -> str:
         known = [row for row in group.rows if row.figure('mIoU') is not None]
         if not known:
             return f'{group.name}: no figure is defined; see the labels.'
-        return (f'{group.name}: the model names the classes with a mean IoU of '
-                f'{known[0].figure("mIoU"):.1f} %.')
+        return (
+            f'{group.name}: the model names the classes with a mean IoU of '
+            f'{known[0].figure("mIoU"):.1f} %.'
+        )
     best = rated[0]
-    text = (f'{group.name}: {best.label} finds anomalies best, AP {best.figure("AP"):.1f} %'
-            f'{_times_chance(group, best)}; to catch 95 % of their pixels it takes '
-            f'{best.figure("FPR95"):.1f} % of the ordinary ones for anomalies too')
+    text = (
+        f'{group.name}: {best.label} finds anomalies best, AP {best.figure("AP"):.1f} %'
+        f'{_times_chance(group, best)}; to catch 95 % of their pixels it takes '
+        f'{best.figure("FPR95"):.1f} % of the ordinary ones for anomalies too'
+    )
     count, found = _objects(best)
     if count:
-        text += (f'. At its best threshold it finds {found} of {count} obstacles, with '
-                 f'{_alarms(best)}')
+        text += (
+            f'. At its best threshold it finds {found} of {count} obstacles, with {_alarms(best)}'
+        )
     untrained = next((row for row in rated if not trained(row.scorer)), None)
     if trained(best.scorer) and untrained is not None:
-        text += (f'. Best without training on anomalies: {untrained.label}, AP '
-                 f'{untrained.figure("AP"):.1f} %')
+        text += (
+            f'. Best without training on anomalies: {untrained.label}, AP '
+            f'{untrained.figure("AP"):.1f} %'
+        )
     return text + '.'
 
 
@@ -97,14 +111,24 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _cells(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[list[str | Cell]]:
-    best = {name: (min if name in _LOW_IS_GOOD else max)(
-        row.figure(name) for row in rows if row.figure(name) is not None) for name in columns}
+    best = {
+        name: (min if name in _LOW_IS_GOOD else max)(
+            row.figure(name) for row in rows if row.figure(name) is not None
+        )
+        for name in columns
+    }
     equal = {name for name in columns if len({row.figure(name) for row in rows}) == 1}
     for row in rows:
-        yield [row.label, *(
-            Cell(number(row.figure(name)),
-                 'best' if row.figure(name) == best[name] and name not in equal else '')
-            for name in columns)]
+        yield [
+            row.label,
+            *(
+                Cell(
+                    number(row.figure(name)),
+                    'best' if row.figure(name) == best[name] and name not in equal else '',
+                )
+                for name in columns
+            ),
+        ]
 
 
 def number(value: float | None) -> str:
@@ -117,20 +141,31 @@ def tables(material: Material) -> str:
     parts = []
     for group in material.groups:
         columns = _columns(group.rows)
-        lines = [[*cells, str(group.frames), _milliseconds(row)] for cells, row in
-                 zip(_cells(group.rows, columns), group.rows, strict=True)]
+        lines = [
+            [*cells, str(group.frames), _milliseconds(row)]
+            for cells, row in zip(_cells(group.rows, columns), group.rows, strict=True)
+        ]
         heads = ['method', *columns, 'frames', 'ms / frame']
-        parts += [heading(group.name), paragraph(_pooled(group), 'small'),
-                  table(heads, lines[:_FIRST_ROWS])]
+        parts += [
+            heading(group.name),
+            paragraph(_pooled(group), 'small'),
+            table(heads, lines[:_FIRST_ROWS]),
+        ]
         if len(lines) > _FIRST_ROWS:
-            parts.append(folded(f'the other {len(lines) - _FIRST_ROWS} methods',
-                                table(heads, lines[_FIRST_ROWS:])))
+            parts.append(
+                folded(
+                    f'the other {len(lines) - _FIRST_ROWS} methods',
+                    table(heads, lines[_FIRST_ROWS:]),
+                )
+            )
     return ''.join(parts) + paragraph(
         'In percent; the best of each column is shaded. AP: area under precision over recall. '
         'FPR95: share of ordinary pixels above the threshold that keeps 95 % of the anomalies; '
         'lower is better. sIoU, PPV and F1: obstacles as in SegmentMeIfYouCan, at the threshold '
         'of the best pixel F1. ms / frame: network, score and refinements, median, measured '
-        'while several methods ran.', 'small')
+        'while several methods ran.',
+        'small',
+    )
 
 
 def _milliseconds(row: Row) -> str:
@@ -146,47 +181,74 @@ def _pooled(group: Group) -> str:
         return 'No anomaly labels: only classes were measured.'
     chance = f', so that the AP of chance is {group.chance:.2f} %' if group.chance else ''
     record = group.rows[0].record
-    return (f'Layout {group.run.get("layout")}; {known:,} labelled pixels of all images pooled, '
-            f'{pixels["anomaly"]:,} of them anomalies{chance}; {pixels.get("ignored", 0):,} are '
-            f'ignored. Exact, no binning. Obstacles count from {record.get("min_gt_size")} px, '
-            f'predictions from {record.get("min_pred_size")} px.')
+    return (
+        f'Layout {group.run.get("layout")}; {known:,} labelled pixels of all images pooled, '
+        f'{pixels["anomaly"]:,} of them anomalies{chance}; {pixels.get("ignored", 0):,} are '
+        f'ignored. Exact, no binning. Obstacles count from {record.get("min_gt_size")} px, '
+        f'predictions from {record.get("min_pred_size")} px.'
+    )
 
 
 def published(material: Material) -> str:
     """Return measured figures beside the printed ones, or the printed ones for orientation."""
     cells = reference.load()
-    return ''.join(_published_of(group, cells) for group in material.groups
-                   if any(row.figure('AP') is not None or group.run.get('layout') == 'cityscapes'
-                          for row in group.rows))
+    return ''.join(
+        _published_of(group, cells)
+        for group in material.groups
+        if any(
+            row.figure('AP') is not None or group.run.get('layout') == 'cityscapes'
+            for row in group.rows
+        )
+    )
 
 
 def _published_of(group: Group, cells: Sequence[reference.Cell]) -> str:
     layout = str(group.run.get('layout', ''))
     here = [cell for cell in cells if cell.data == layout]
     if not here:
-        return (heading(group.name) + paragraph(
-            f'No paper prints figures of the layout {layout!r}. For orientation, what they print '
-            'for the same methods on their data sets, with larger models; the two kinds of '
-            'figures are not comparable.', 'small') + _orientation(group, cells))
+        return (
+            heading(group.name)
+            + paragraph(
+                f'No paper prints figures of the layout {layout!r}. For orientation, what they '
+                'print for the same methods on their data sets, with larger models; the two kinds '
+                'of figures are not comparable.',
+                'small',
+            )
+            + _orientation(group, cells)
+        )
     metrics = [name for name in METRICS if any(cell.metric == name for cell in here)]
     lines: list[list[str | Cell]] = []
     apart = []
     for row in group.rows:
         rivals = _by_row([cell for cell in here if cell.chain == row.chain])
-        lines.append([row.label, Cell('measured here', 'text'),
-                      *(number(row.figure(name)) for name in metrics)])
+        lines.append(
+            [
+                row.label,
+                Cell('measured here', 'text'),
+                *(number(row.figure(name)) for name in metrics),
+            ]
+        )
         for (where, name), values in rivals.items():
             apart.append(len(lines))
-            lines.append([f'↳ {name}', Cell(where, 'text'), *(
-                _beside(values.get(metric), row.figure(metric)) for metric in metrics)])
+            lines.append(
+                [
+                    f'↳ {name}',
+                    Cell(where, 'text'),
+                    *(_beside(values.get(metric), row.figure(metric)) for metric in metrics),
+                ]
+            )
     return heading(group.name) + table(
-        ['method', 'from', *metrics], lines,
+        ['method', 'from', *metrics],
+        lines,
         'In percent; in brackets how far the measured figure lies above (+) or below (-) the '
-        'printed one.', apart)
+        'printed one.',
+        apart,
+    )
 
 
-def _by_row(cells: Sequence[reference.Cell],
-            ) -> dict[tuple[str, str], dict[str, float | None]]:
+def _by_row(
+    cells: Sequence[reference.Cell],
+) -> dict[tuple[str, str], dict[str, float | None]]:
     found: dict[tuple[str, str], dict[str, float | None]] = {}
     for cell in cells:
         where = f'{cell.paper}, table {cell.table}'
@@ -210,12 +272,22 @@ def _orientation(group: Group, cells: Sequence[reference.Cell]) -> str:
     for cell in shared:
         key = str(cell.chain), cell.row, f'{cell.paper}, table {cell.table}'
         lines.setdefault(key, {})[cell.data, cell.metric] = cell.value
-    rows = [[chain, Cell(row, 'text'), Cell(where, 'text'),
-             *(f'{number(values.get((name, "AP")))} / {number(values.get((name, "FPR95")))}'
-               for name in data)]
-            for (chain, row, where), values in sorted(lines.items())]
-    return folded(f'{len(rows)} printed rows', table(
-        ['method', 'row', 'paper', *data], rows, 'AP / FPR95 in percent, as printed.'))
+    rows = [
+        [
+            chain,
+            Cell(row, 'text'),
+            Cell(where, 'text'),
+            *(
+                f'{number(values.get((name, "AP")))} / {number(values.get((name, "FPR95")))}'
+                for name in data
+            ),
+        ]
+        for (chain, row, where), values in sorted(lines.items())
+    ]
+    return folded(
+        f'{len(rows)} printed rows',
+        table(['method', 'row', 'paper', *data], rows, 'AP / FPR95 in percent, as printed.'),
+    )
 
 
 def curves(material: Material) -> str:
@@ -227,21 +299,44 @@ def curves(material: Material) -> str:
             continue
         chosen = [row.method for row in contenders(group)]
         order = {method: place for place, method in enumerate(chosen)}
-        roc = [charts.Line(row.label, curve_points(row.found)[1], order.get(row.method))
-               for row in drawn]
+        roc = [
+            charts.Line(row.label, curve_points(row.found)[1], order.get(row.method))
+            for row in drawn
+        ]
         rest = f', {len(drawn) - len(chosen)} others in grey' if len(drawn) > len(chosen) else ''
-        parts += [heading(group.name), grid([
-            figure(precision_chart(group),
-                   'Upper right is better. A line that falls at once finds its surest pixels on '
-                   f'ordinary things. Best methods of different scores{rest}.'),
-            figure(charts.line_chart(
-                roc, x=charts.log(_LOWEST_RATE, 1, 'share of ordinary pixels above the threshold'),
-                y=charts.percent('recall, %'), title='ROC', size=_CHART),
-                'Upper left is better; the axis of false alarms is logarithmic, because a vehicle '
-                'lives at its left end. FPR95 is where a line crosses 95 %.')], 'wide')]
+        parts += [
+            heading(group.name),
+            grid(
+                [
+                    figure(
+                        precision_chart(group),
+                        'Upper right is better. A line that falls at once finds its surest pixels '
+                        'on '
+                        f'ordinary things. Best methods of different scores{rest}.',
+                    ),
+                    figure(
+                        charts.line_chart(
+                            roc,
+                            x=charts.log(
+                                _LOWEST_RATE, 1, 'share of ordinary pixels above the threshold'
+                            ),
+                            y=charts.percent('recall, %'),
+                            title='ROC',
+                            size=_CHART,
+                        ),
+                        'Upper left is better; the axis of false alarms is logarithmic, because a '
+                        'vehicle '
+                        'lives at its left end. FPR95 is where a line crosses 95 %.',
+                    ),
+                ],
+                'wide',
+            ),
+        ]
     return ''.join(parts) and ''.join(parts) + paragraph(
         'Every curve is drawn through about 150 thresholds whose counts are exact, with straight '
-        'lines between.', 'small')
+        'lines between.',
+        'small',
+    )
 
 
 def precision_chart(group: Group, *, alone: bool = False) -> str:
@@ -250,12 +345,19 @@ def precision_chart(group: Group, *, alone: bool = False) -> str:
     With `alone` it is a file of its own, with the best chains of different scores only.
     """
     order = {row.method: place for place, row in enumerate(contenders(group))}
-    lines = [charts.Line(row.label, curve_points(row.found)[0], order.get(row.method))
-             for row in group.rows
-             if row.found.get('curve') and (row.method in order or not alone)]
+    lines = [
+        charts.Line(row.label, curve_points(row.found)[0], order.get(row.method))
+        for row in group.rows
+        if row.found.get('curve') and (row.method in order or not alone)
+    ]
     return charts.line_chart(
-        lines, x=charts.linear(0, 100, 'recall, %'), y=charts.percent('precision, %'),
-        title='Precision over recall', size=_CHART, alone=alone)
+        lines,
+        x=charts.linear(0, 100, 'recall, %'),
+        y=charts.percent('precision, %'),
+        title='Precision over recall',
+        size=_CHART,
+        alone=alone,
+    )
 
 
 def curve_points(found: Mapping[str, Any]) -> tuple[list[charts.Point], list[charts.Point]]:
@@ -273,22 +375,32 @@ def sweeps(material: Material) -> str:
     """Return the curves and tables of every sweep."""
     parts = []
     for document in material.sweeps:
-        parts += [heading(f'{document["base"]} on {document["dataset"]}, '
-                          f'{document.get("frames")} frames'),
-                  paragraph(sweep_answer(document)),
-                  grid([figure(sweep.picture(axis, alone=False), axis['text'])
-                        for axis in document['axes']])]
+        parts += [
+            heading(
+                f'{document["base"]} on {document["dataset"]}, {document.get("frames")} frames'
+            ),
+            paragraph(sweep_answer(document)),
+            grid(
+                [
+                    figure(sweep.picture(axis, alone=False), axis['text'])
+                    for axis in document['axes']
+                ]
+            ),
+        ]
         parts.append(folded('as tables', ''.join(_axis_table(axis) for axis in document['axes'])))
     return ''.join(parts) and paragraph(
         'One option at a time moves away from the base (dotted line); all else stays. AP and F1: '
         'higher is better; FPR95: lower. A flat line means the option does not matter here.',
-        'small') + ''.join(parts)
+        'small',
+    ) + ''.join(parts)
 
 
 def sweep_answer(document: Mapping[str, Any]) -> str:
     """Return in a sentence what moves most and what is best."""
-    rated = [(axis, [point for point in axis['points'] if point.get('AP') is not None])
-             for axis in document['axes']]
+    rated = [
+        (axis, [point for point in axis['points'] if point.get('AP') is not None])
+        for axis in document['axes']
+    ]
     rated = [(axis, points) for axis, points in rated if points]
     if not rated:
         return f'Sweep of {document["base"]}: no AP is defined.'
@@ -296,16 +408,26 @@ def sweep_answer(document: Mapping[str, Any]) -> str:
     def spread(points: Sequence[Mapping[str, Any]]) -> float:
         values = [point['AP'] for point in points]
         return float(max(values) - min(values))
+
     axis, points = max(rated, key=lambda item: spread(item[1]))
-    best = max(((one, point) for one, all_points in rated for point in all_points),
-               key=lambda item: item[1]['AP'])
-    return (f'Sweep of {document["base"]}: {axis["name"]} moves AP most (by {spread(points):.1f} '
-            f'points over its values); the best AP is {best[1]["AP"]:.1f} % with '
-            f'{best[0]["name"]} = {best[1]["label"]}.')
+    best = max(
+        ((one, point) for one, all_points in rated for point in all_points),
+        key=lambda item: item[1]['AP'],
+    )
+    return (
+        f'Sweep of {document["base"]}: {axis["name"]} moves AP most (by {spread(points):.1f} '
+        f'points over its values); the best AP is {best[1]["AP"]:.1f} % with '
+        f'{best[0]["name"]} = {best[1]["label"]}.'
+    )
 
 
 def _axis_table(axis: Mapping[str, Any]) -> str:
     columns = [name for name in METRICS if name in axis['points'][0]]
-    rows = [[f'{point["label"]}{" (base)" if point["base"] else ""}',
-             *(number(point[name]) for name in columns)] for point in axis['points']]
+    rows = [
+        [
+            f'{point["label"]}{" (base)" if point["base"] else ""}',
+            *(number(point[name]) for name in columns),
+        ]
+        for point in axis['points']
+    ]
     return table([axis['name'], *columns], rows, axis['text'])

@@ -18,7 +18,7 @@ import numpy as np
 
 SCORES = 'scores'
 _WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.pkl', '.ckpt', '.tar')
-_BYTES_PER_PIXEL = 5                # float32 score and uint8 class
+_BYTES_PER_PIXEL = 5  # float32 score and uint8 class
 
 
 def digest(value: Any) -> str:
@@ -63,8 +63,9 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise ValueError(f'{out}: another run is writing there; choose another folder or '
-                             'wait for it') from None
+            raise ValueError(
+                f'{out}: another run is writing there; choose another folder or wait for it'
+            ) from None
 
     def path(self, key: str, index: int) -> Path:
         """Return where the scores of one image stand."""
@@ -80,6 +81,7 @@ class Store:
 
         def put(file: BinaryIO) -> None:
             np.savez(file, **arrays)
+
         write_complete(path, put)
 
     def read(self, key: str, index: int, name: str) -> np.ndarray:
@@ -91,14 +93,16 @@ class Store:
         """Raise ValueError when the scores will not fit on the disk of `out`."""
         needed, free = pixels * methods * _BYTES_PER_PIXEL, shutil.disk_usage(self.out).free
         if needed > free:
-            raise ValueError(f'{self.out}: scores need {needed / 2**30:.1f} GiB while they are '
-                             f'measured, {free / 2**30:.1f} GiB are free; choose another folder '
-                             'or fewer methods at a time')
+            raise ValueError(
+                f'{self.out}: scores need {needed / 2**30:.1f} GiB while they are '
+                f'measured, {free / 2**30:.1f} GiB are free; choose another folder '
+                'or fewer methods at a time'
+            )
 
     def clear(self, key: str) -> None:
         """Remove the scores of one method."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
-        with contextlib.suppress(OSError):          # others are still in it
+        with contextlib.suppress(OSError):  # others are still in it
             self.folder.rmdir()
 
     def close(self) -> None:
@@ -124,6 +128,8 @@ def write_complete(path: Path, put: Callable[[BinaryIO], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears only when complete; OSError carries its name."""
+
     def put(file: BinaryIO) -> None:
         file.write(text.encode())
+
     write_complete(path, put)

@@ -46,12 +46,19 @@ presets, the ablations of three publications: s2 (lambda, tau, T, beta and stage
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_data_arguments(parser)
-    parser.add_argument('--method', metavar='METHOD',
-                        help='the base: a score with refinements, such as s2+variance_aware '
-                             "(default: the preset's, else auto)")
-    parser.add_argument('--vary', metavar='NAME=V1,V2', action='append', default=[],
-                        help='an option by its full name with the values to try; may be given '
-                             'several times')
+    parser.add_argument(
+        '--method',
+        metavar='METHOD',
+        help='the base: a score with refinements, such as s2+variance_aware '
+        "(default: the preset's, else auto)",
+    )
+    parser.add_argument(
+        '--vary',
+        metavar='NAME=V1,V2',
+        action='append',
+        default=[],
+        help='an option by its full name with the values to try; may be given several times',
+    )
     parser.add_argument('--preset', metavar='NAME', help='vary what a publication varied')
     add_chain_arguments(parser)
 
@@ -59,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
     from road_anomaly_ros.evaluation.running import Job, interrupted
+
     method, axes = chosen(arguments.method, arguments.vary, arguments.preset)
     try:
         found = sweep(Job.of(arguments), method, axes, chain_config(arguments))
@@ -69,17 +77,18 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def chosen(method: str | None, vary: Sequence[str],
-           preset: str | None) -> tuple[str, list[Axis]]:
+def chosen(method: str | None, vary: Sequence[str], preset: str | None) -> tuple[str, list[Axis]]:
     """Return the base method and the axes; ValueError where there is nothing to vary."""
     from road_anomaly_ros.evaluation.variants import PRESETS, parse_axis
+
     if preset is not None and preset not in PRESETS:
         raise ValueError(f'--preset: unknown preset {preset!r}; choose one of {list(PRESETS)}')
     axes = [] if preset is None else list(PRESETS[preset].axes)
     axes += [parse_axis(text) for text in vary]
     if not axes:
-        raise ValueError(f'expected something to vary: --vary NAME=V1,V2 or --preset '
-                         f'{"|".join(PRESETS)}')
+        raise ValueError(
+            f'expected something to vary: --vary NAME=V1,V2 or --preset {"|".join(PRESETS)}'
+        )
     names = [axis.name for axis in axes]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -90,19 +99,30 @@ def chosen(method: str | None, vary: Sequence[str],
 def sweep(job: Job, method: str, axes: Sequence[Axis], config: PipelineConfig) -> dict[str, Any]:
     """Measure all variants and write everything; returns the content of sweep.json."""
     from road_anomaly_ros.evaluation import results, running, variants
+
     base = running.method_configs([method], config)[method]
     configs, names = variants.variant_configs(method, base, axes)
     running.evaluate(job, configs)
     measured = results.read(job.out)
     name = job.name or job.layout
     rows = {row['method']: row for row in measured['results'] if row['dataset'] == name}
-    made = [variants.points(axis, chain, method, rows)
-            for axis, chain in zip(axes, names, strict=True)]
+    made = [
+        variants.points(axis, chain, method, rows) for axis, chain in zip(axes, names, strict=True)
+    ]
     run = measured['environment']['runs'][name]
-    document = {'environment': {**measured['environment'], 'runs': {name: {
-                    **run, 'methods': {chain: run['methods'][chain] for chain in configs}}}},
-                'dataset': name, 'frames': rows[method]['frames'], 'base': method,
-                'key': run['methods'][method]['key'], 'axes': made}
+    document = {
+        'environment': {
+            **measured['environment'],
+            'runs': {
+                name: {**run, 'methods': {chain: run['methods'][chain] for chain in configs}}
+            },
+        },
+        'dataset': name,
+        'frames': rows[method]['frames'],
+        'base': method,
+        'key': run['methods'][method]['key'],
+        'axes': made,
+    }
     document = _with_earlier(job.out, document)
     write(job.out, document)
     return document
@@ -132,8 +152,10 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f'{path}: expected a sweep of road-anomaly sweep, found none') from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f'{path}: expected {{"environment", "dataset", "base", "axes": [..]}}; '
-                         'was it written by road-anomaly sweep?') from None
+        raise ValueError(
+            f'{path}: expected {{"environment", "dataset", "base", "axes": [..]}}; '
+            'was it written by road-anomaly sweep?'
+        ) from None
     return dict(found)
 
 
@@ -142,6 +164,7 @@ def write(out: Path, document: Mapping[str, Any]) -> None:
     from road_anomaly_ros.evaluation.store import write_text
     from road_anomaly_ros.evaluation.variants import file_name
     from road_anomaly_ros.tools.staging import plain
+
     write_text(out / 'sweep.md', markdown(document))
     write_text(out / 'sweep.csv', comma_separated(document))
     for axis in document['axes']:
@@ -155,26 +178,48 @@ def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:
     Values stand at equal distances, in the order given: they often span decades or are words.
     """
     from road_anomaly_ros.evaluation import charts
+
     marks = axis['points']
     numbers = all(point.get('value') is not None for point in marks)
-    lines = [charts.Line(figure, [(place, point[figure]) for place, point in enumerate(marks)
-                                  if point.get(figure) is not None], number, numbers)
-             for number, figure in enumerate(_DRAWN)]
+    lines = [
+        charts.Line(
+            figure,
+            [
+                (place, point[figure])
+                for place, point in enumerate(marks)
+                if point.get(figure) is not None
+            ],
+            number,
+            numbers,
+        )
+        for number, figure in enumerate(_DRAWN)
+    ]
     base = [place for place, point in enumerate(marks) if point.get('base')]
     return charts.line_chart(
-        lines, x=charts.words([point['label'] for point in marks]),
-        y=charts.percent(), title=axis['name'], marked=True, alone=alone, size=(380, 250),
-        rules=[charts.Rule(place, 'base') for place in base])
+        lines,
+        x=charts.words([point['label'] for point in marks]),
+        y=charts.percent(),
+        title=axis['name'],
+        marked=True,
+        alone=alone,
+        size=(380, 250),
+        rules=[charts.Rule(place, 'base') for place in base],
+    )
 
 
 def markdown(document: Mapping[str, Any]) -> str:
     """Return one Markdown table per axis, figures in percent, the base marked."""
     from road_anomaly_ros.evaluation.variants import FIGURES
+
     lines = [f'{document["dataset"]}, {document["frames"]} frames, base {document["base"]}']
     for axis in document['axes']:
-        lines += ['', f'{axis["name"]}: {axis["text"]}', '',
-                  f'| value | {" | ".join(FIGURES)} |',
-                  f'| --- |{" ---: |" * len(FIGURES)}']
+        lines += [
+            '',
+            f'{axis["name"]}: {axis["text"]}',
+            '',
+            f'| value | {" | ".join(FIGURES)} |',
+            f'| --- |{" ---: |" * len(FIGURES)}',
+        ]
         for point in axis['points']:
             label = f'{point["label"]} (base)' if point['base'] else point['label']
             cells = [_cell(point[figure]) for figure in FIGURES]
@@ -189,12 +234,19 @@ def _cell(value: float | None) -> str:
 def comma_separated(document: Mapping[str, Any]) -> str:
     """Return all axes as one CSV, figures unrounded."""
     from road_anomaly_ros.evaluation.variants import FIGURES
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['dataset', 'option', 'value', 'method', *FIGURES])
     for axis in document['axes']:
         for point in axis['points']:
-            writer.writerow([document['dataset'], axis['name'], point['label'], point['method'],
-                             *('' if point[figure] is None else point[figure]
-                               for figure in FIGURES)])
+            writer.writerow(
+                [
+                    document['dataset'],
+                    axis['name'],
+                    point['label'],
+                    point['method'],
+                    *('' if point[figure] is None else point[figure] for figure in FIGURES),
+                ]
+            )
     return text.getvalue()

@@ -18,15 +18,33 @@ import numpy as np
 from road_anomaly_ros.tools.truth import FOUND_SHARE, MIN_AREA, TRUE_SHARE, Tally, compare
 
 NAME = 'tracks.json'
-MIN_OVERLAP = 0.25                      # intersection over union of a track and its obstacle
-RULE = (f'a confirmed track belongs to a true obstacle above {MIN_AREA} px where their masks '
-        f'overlap by an IoU of {MIN_OVERLAP:g}; it is false when in most of its frames less than '
-        f'{TRUE_SHARE:.0%} of it lies on any obstacle; obstacles count as found when '
-        f'{FOUND_SHARE:.0%} of their pixels are in the mask')
-COLUMNS = ('drive', 'IDF1', 'MOTA', 'switches', 'tracks', 'false_tracks', 'false_obstacles',
-           'recall', 'recall_untracked', 'frames_to_confirm', 'track_ms')
-_FROM_LIBRARY = {'IDF1': 'idf1', 'MOTA': 'mota', 'switches': 'num_switches',
-                 'misses': 'num_misses', 'false_positives': 'num_false_positives'}
+MIN_OVERLAP = 0.25  # intersection over union of a track and its obstacle
+RULE = (
+    f'a confirmed track belongs to a true obstacle above {MIN_AREA} px where their masks '
+    f'overlap by an IoU of {MIN_OVERLAP:g}; it is false when in most of its frames less than '
+    f'{TRUE_SHARE:.0%} of it lies on any obstacle; obstacles count as found when '
+    f'{FOUND_SHARE:.0%} of their pixels are in the mask'
+)
+COLUMNS = (
+    'drive',
+    'IDF1',
+    'MOTA',
+    'switches',
+    'tracks',
+    'false_tracks',
+    'false_obstacles',
+    'recall',
+    'recall_untracked',
+    'frames_to_confirm',
+    'track_ms',
+)
+_FROM_LIBRARY = {
+    'IDF1': 'idf1',
+    'MOTA': 'mota',
+    'switches': 'num_switches',
+    'misses': 'num_misses',
+    'false_positives': 'num_false_positives',
+}
 
 
 def library() -> Any:
@@ -34,8 +52,9 @@ def library() -> Any:
     try:
         import motmetrics
     except ImportError as error:
-        raise ValueError(f'measuring tracks needs motmetrics ({error}); install '
-                         f"'road_anomaly_ros[tracks]'") from None
+        raise ValueError(
+            f"measuring tracks needs motmetrics ({error}); install 'road_anomaly_ros[tracks]'"
+        ) from None
     return motmetrics
 
 
@@ -44,12 +63,12 @@ class Account:
     """The frames of one drive, compared with their truth one after the other."""
 
     rows: list[tuple[list[int], list[int], np.ndarray]] = field(default_factory=list)
-    tracked: Tally = field(default_factory=Tally)       # what is confirmed
-    untracked: Tally = field(default_factory=Tally)     # each frame by itself
+    tracked: Tally = field(default_factory=Tally)  # what is confirmed
+    untracked: Tally = field(default_factory=Tally)  # each frame by itself
     milliseconds: list[float] = field(default_factory=list)
-    _right: Counter[int] = field(default_factory=Counter)   # frames of each track on an obstacle
+    _right: Counter[int] = field(default_factory=Counter)  # frames of each track on an obstacle
     _wrong: Counter[int] = field(default_factory=Counter)
-    _due: Counter[int] = field(default_factory=Counter)     # frames of each obstacle so far
+    _due: Counter[int] = field(default_factory=Counter)  # frames of each obstacle so far
     _waited: dict[int, int] = field(default_factory=dict)
 
     def add(self, tracks: np.ndarray, truth: np.ndarray) -> None:
@@ -82,18 +101,24 @@ class Account:
         for due, tracks, distance in self.rows:
             log.update(due, tracks, distance)
         found = metrics.metrics.create().compute(
-            log, metrics=list(_FROM_LIBRARY.values()), return_dataframe=False)
+            log, metrics=list(_FROM_LIBRARY.values()), return_dataframe=False
+        )
         every = {*self._right, *self._wrong}
         false = [number for number in every if self._wrong[number] > self._right[number]]
         return {
             **{name: float(found[theirs]) for name, theirs in _FROM_LIBRARY.items()},
-            'frames': len(self.rows), 'obstacles': len(self._due), 'tracks': len(every),
-            'false_tracks': len(false), 'false_obstacles': self.untracked.false_alarms,
+            'frames': len(self.rows),
+            'obstacles': len(self._due),
+            'tracks': len(every),
+            'false_tracks': len(false),
+            'false_obstacles': self.untracked.false_alarms,
             'false_confirmed': self.tracked.false_alarms,
-            'recall': self.tracked.recall(), 'recall_untracked': self.untracked.recall(),
+            'recall': self.tracked.recall(),
+            'recall_untracked': self.untracked.recall(),
             'never_confirmed': len(self._due) - len(self._waited),
             'frames_to_confirm': float(np.median(list(self._waited.values()) or [math.nan])),
-            'track_ms': float(np.median(self.milliseconds or [math.nan]))}
+            'track_ms': float(np.median(self.milliseconds or [math.nan])),
+        }
 
 
 def _shared(tracks: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,8 +128,11 @@ def _shared(tracks: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
     ids, rows = np.unique(np.append(tracks.ravel(), 0), return_inverse=True)
     names, columns = np.unique(np.append(truth.ravel().astype(np.int64), 0), return_inverse=True)
     pairs = (rows * len(names) + columns)[:-1]
-    return (np.bincount(pairs, minlength=len(ids) * len(names)).reshape(len(ids), len(names)),
-            ids, names)
+    return (
+        np.bincount(pairs, minlength=len(ids) * len(names)).reshape(len(ids), len(names)),
+        ids,
+        names,
+    )
 
 
 def track_map(result: Any) -> np.ndarray:
@@ -122,6 +150,7 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
     `pipeline` is one without a tracker, `chain` is the same one with it. ValueError without truth.
     """
     from road_anomaly_ros.perception.tracks import Tracks
+
     account, tracks = Account(), Tracks()
     for frame in source:
         if frame.truth is None:
@@ -133,8 +162,9 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
         ids = track_map(followed)
         account.add(ids, frame.truth)
         account.tracked.add(compare(ids > 0, ids, frame.truth))
-        account.untracked.add(compare(result.mask.cpu().numpy(),
-                                      result.instances.cpu().numpy(), frame.truth))
+        account.untracked.add(
+            compare(result.mask.cpu().numpy(), result.instances.cpu().numpy(), frame.truth)
+        )
     return account.figures()
 
 
@@ -143,7 +173,8 @@ def run(drives: Iterable[str], config: Any, out: Path | None) -> int:
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.sources import open_source
     from road_anomaly_ros.tools.staging import plain
-    library()                           # before the work, not after it
+
+    library()  # before the work, not after it
     pipeline = Pipeline(config.replace({'tracker': 'none'}))
     chosen = 'kalman' if config.tracker == 'none' else config.tracker
     chain = pipeline.prepare(config.replace({'tracker': chosen}))

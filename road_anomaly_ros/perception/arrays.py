@@ -39,7 +39,8 @@ def upload(image: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tens
     kind = torch.uint8 if axis == 0 else np.uint8
     if given.dtype != kind or given.ndim != 3 or given.shape[axis] != 3 or min(given.shape) < 1:
         raise ValueError(
-            f'expected an RGB image uint8 {form}, got {given.dtype} {list(given.shape)}')
+            f'expected an RGB image uint8 {form}, got {given.dtype} {list(given.shape)}'
+        )
     if isinstance(given, np.ndarray):
         given = np.array(given, order='C') if device.type == 'cpu' else given
         return as_tensor(given).to(device, non_blocking=True).permute(2, 0, 1)

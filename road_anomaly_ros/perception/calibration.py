@@ -18,10 +18,18 @@ import yaml
 from road_anomaly_ros.perception import naming
 
 FILE_NAME = 'calibration.yaml'
-VERSION = 1                             # of the form of the file; files without one are of it
+VERSION = 1  # of the form of the file; files without one are of it
 UNITS = ('frame', 'minute')
-_FREE = ('model', 'device', 'precision', 'calibration', 'drawing.', 'geometry.',
-         'objects.threshold', 'objects.low_threshold')
+_FREE = (
+    'model',
+    'device',
+    'precision',
+    'calibration',
+    'drawing.',
+    'geometry.',
+    'objects.threshold',
+    'objects.low_threshold',
+)
 
 
 @dataclass(frozen=True)
@@ -33,36 +41,42 @@ class Promise:
     """
 
     rate: float
-    unit: str                           # one of UNITS
-    confidence: float                   # of the whole procedure, 0..1
+    unit: str  # one of UNITS
+    confidence: float  # of the whole procedure, 0..1
     method: str
     frames: int
-    blocks: int                         # stretches of driving taken as independent
+    blocks: int  # stretches of driving taken as independent
     block_seconds: float
-    measured: float                     # the rate in the footage itself, in `unit`
+    measured: float  # the rate in the footage itself, in `unit`
     footage: str
-    weights: str                        # heads.weights_digest of the model, '' without weights
-    size: tuple[int, int]               # (H, W) of the images
+    weights: str  # heads.weights_digest of the model, '' without weights
+    size: tuple[int, int]  # (H, W) of the images
     chain: Mapping[str, Any] = field(default_factory=dict)  # of `chain_options`
-    drift: Sequence[Sequence[float]] = ()   # drift.statistic of every block [blocks, levels]
+    drift: Sequence[Sequence[float]] = ()  # drift.statistic of every block [blocks, levels]
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise ValueError(f'expected a promise per {" or ".join(UNITS)}, got {self.unit!r}')
         if not (0 < self.confidence < 1 and self.rate > 0):
-            raise ValueError('expected a promise with rate > 0 and 0 < confidence < 1, got '
-                             f'{self.rate} and {self.confidence}')
+            raise ValueError(
+                'expected a promise with rate > 0 and 0 < confidence < 1, got '
+                f'{self.rate} and {self.confidence}'
+            )
 
     def __str__(self) -> str:
-        return (f'false obstacles under {self.rate:g} per {self.unit} at '
-                f'{100 * self.confidence:g} % confidence')
+        return (
+            f'false obstacles under {self.rate:g} per {self.unit} at '
+            f'{100 * self.confidence:g} % confidence'
+        )
 
     def broken_by(self, chain: Mapping[str, Any]) -> str:
         """Return in one line which option of a chain differs from the calibrated one, or ''."""
         for name in sorted({*self.chain, *chain}):
             if self.chain.get(name) != chain.get(name):
-                return (f'{name} is {chain.get(name, "at its default")}, calibrated with '
-                        f'{self.chain.get(name, "its default")}')
+                return (
+                    f'{name} is {chain.get(name, "at its default")}, calibrated with '
+                    f'{self.chain.get(name, "its default")}'
+                )
         return ''
 
 
@@ -117,8 +131,10 @@ class Calibration:
             tree = yaml.safe_load(path.read_text(encoding='utf-8'))
             _expect_keys(tree, 'the file', {'scorers'}, {'version', 'default', 'promise'})
             if tree.get('version', VERSION) != VERSION:
-                raise ValueError(f'expected version {VERSION}, got {tree["version"]!r}; it was '
-                                 'made by another release')
+                raise ValueError(
+                    f'expected version {VERSION}, got {tree["version"]!r}; it was '
+                    'made by another release'
+                )
             if not isinstance(tree['scorers'], Mapping) or not tree['scorers']:
                 raise ValueError('expected at least one scorer')
             scorers = {name: _score(name, entry) for name, entry in tree['scorers'].items()}
@@ -131,7 +147,6 @@ class Calibration:
                 f'{path} is no calibration ({reason}); expected scorers: '
                 f'{{NAME: {{threshold, low_threshold, display: [low, high]}}}}'
             ) from None
-
 
     def doubt(self, scorer: str, weights: str, chain: Mapping[str, Any]) -> str:
         """Return in one line why no promise of this file holds for a chain, '' where one does.
@@ -154,9 +169,13 @@ class Calibration:
     def dump(self) -> str:
         """Return the text of the file, which `read` understands."""
         scorers = {name: _entry(levels) for name, levels in self.scorers.items()}
-        return str(yaml.safe_dump({'version': VERSION, 'default': dict(self.default),
-                                   'scorers': scorers},
-                                  sort_keys=False, default_flow_style=None))
+        return str(
+            yaml.safe_dump(
+                {'version': VERSION, 'default': dict(self.default), 'scorers': scorers},
+                sort_keys=False,
+                default_flow_style=None,
+            )
+        )
 
 
 def chain_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,17 +184,23 @@ def chain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Whatever only moves the threshold, places or shows the result is left out; thresholds are the
     calibration's own.
     """
-    return {name: value for name, value in options.items()
-            if not name.startswith(_FREE) and (name, value) != ('tracker', 'none')}
+    return {
+        name: value
+        for name, value in options.items()
+        if not name.startswith(_FREE) and (name, value) != ('tracker', 'none')
+    }
 
 
 def _entry(levels: ScoreCalibration) -> dict[str, Any]:
     entry = {**asdict(levels), 'display': list(levels.display)}
     promise = entry.pop('promise')
     if promise is not None:
-        entry['promise'] = {**promise, 'size': list(promise['size']),
-                            'chain': dict(promise['chain']),
-                            'drift': [list(row) for row in promise['drift']]}
+        entry['promise'] = {
+            **promise,
+            'size': list(promise['size']),
+            'chain': dict(promise['chain']),
+            'drift': [list(row) for row in promise['drift']],
+        }
     return entry
 
 
@@ -184,17 +209,25 @@ def _promise(entry: Mapping[str, Any]) -> Promise:
     drift = [[float(value) for value in row] for row in entry.get('drift') or ()]
     if not all(math.isfinite(value) for row in drift for value in row):
         raise ValueError('expected finite numbers in drift')
-    return Promise(**{**entry, 'rate': float(entry['rate']),
-                      'confidence': float(entry['confidence']),
-                      'size': (int(height), int(width)), 'drift': drift,
-                      'chain': naming.renamed(entry.get('chain') or {})})
+    return Promise(
+        **{
+            **entry,
+            'rate': float(entry['rate']),
+            'confidence': float(entry['confidence']),
+            'size': (int(height), int(width)),
+            'drift': drift,
+            'chain': naming.renamed(entry.get('chain') or {}),
+        }
+    )
 
 
 def _expect_keys(tree: Any, name: str, required: set[str], optional: set[str]) -> None:
     """Raise ValueError when a mapping lacks a key or has one that nobody would read."""
     if not isinstance(tree, Mapping):
-        raise ValueError(f'expected names with values in {name}, got '
-                         f'{"nothing" if tree is None else type(tree).__name__}')
+        raise ValueError(
+            f'expected names with values in {name}, got '
+            f'{"nothing" if tree is None else type(tree).__name__}'
+        )
     missing = sorted(required - tree.keys())
     unknown = sorted(map(str, tree.keys() - required - optional))
     if missing or unknown:

@@ -173,8 +173,8 @@ class PixelOutput:
 class MapOutput:
     """An anomaly map made by someone else: a score without classes, queries or logits."""
 
-    score: torch.Tensor                             # [h, w] float32, covers exactly the image
-    image_size: tuple[int, int]                     # (H, W) of the camera image
+    score: torch.Tensor  # [h, w] float32, covers exactly the image
+    image_size: tuple[int, int]  # (H, W) of the camera image
 
     def __post_init__(self) -> None:
         if self.score.ndim != 2 or min(self.score.shape) < 1:
@@ -203,9 +203,9 @@ class Segments:
 class Prompts:
     """Where a promptable segment source is to look: at points, or where a score is suspicious."""
 
-    score: torch.Tensor | None = None               # [H, W] float, higher is stranger
-    threshold: float = math.nan                     # suspicious from here on; NaN: by contrast
-    points: torch.Tensor | None = None              # [N, 2] float x, y in pixels of the image
+    score: torch.Tensor | None = None  # [H, W] float, higher is stranger
+    threshold: float = math.nan  # suspicious from here on; NaN: by contrast
+    points: torch.Tensor | None = None  # [N, 2] float x, y in pixels of the image
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.points is None):

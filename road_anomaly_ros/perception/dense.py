@@ -50,9 +50,7 @@ Consume = Callable[[Region, Block], None]
 Epilogue = Callable[[Block], Mapping[str, Tensor]]
 
 
-def sanitize_classes(
-    logits: Tensor, resources: Resources | None = None
-) -> tuple[Tensor, Tensor]:
+def sanitize_classes(logits: Tensor, resources: Resources | None = None) -> tuple[Tensor, Tensor]:
     """Return finite class logits float32 [Q,K+1] and the number of repaired values (no sync).
 
     A row with NaN, or with +inf in several columns, becomes a pure void query; the rest is clamped
@@ -70,9 +68,7 @@ def sanitize_classes(
     return clean, (~logits.isfinite()).sum()
 
 
-def sanitize_planes(
-    logits: Tensor, resources: Resources | None = None
-) -> tuple[Tensor, Tensor]:
+def sanitize_planes(logits: Tensor, resources: Resources | None = None) -> tuple[Tensor, Tensor]:
     """Return finite mask or pixel logits float32 [N,h,w] and the number of repaired values.
 
     NaN becomes 'absent', the rest is clamped to +-1e4. On the CPU good input is only looked at.
@@ -90,9 +86,7 @@ def sanitize_planes(
     return clean, (~logits.isfinite()).sum()
 
 
-def sanitize_masks(
-    logits: Tensor, resources: Resources | None = None
-) -> tuple[Tensor, Tensor]:
+def sanitize_masks(logits: Tensor, resources: Resources | None = None) -> tuple[Tensor, Tensor]:
     """Do the same for masks [Q,h,w]; on CUDA as its kernel wants to read them."""
     kept = resources or Resources(logits.device)
     found = gpu.attempt(kept, gpu.clean_masks, logits, LOGIT_LIMIT)

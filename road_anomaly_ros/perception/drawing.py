@@ -19,13 +19,13 @@ from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject, Fram
 from road_anomaly_ros.perception.lettering import GREY, WHITE, Canvas, Color
 from road_anomaly_ros.perception.registry import option
 
-ACCENT: Color = (70, 235, 255)      # a colour that neither the heat nor a road scene holds
+ACCENT: Color = (70, 235, 255)  # a colour that neither the heat nor a road scene holds
 _SHADE: Color = (8, 12, 20)
-_MOST_LABELS = 24                   # more plates than this hide the picture
+_MOST_LABELS = 24  # more plates than this hide the picture
 # Pixels that torch works on in one thread. Results may be written by a second thread: if that
 # begins parallel loops, OpenMP puts the helpers of the network to sleep after each of its loops.
 _SERIAL = 32768
-_RARE = 0.002                       # the legend leaves out classes on a smaller share of the image
+_RARE = 0.002  # the legend leaves out classes on a smaller share of the image
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,25 @@ class DrawingOptions:
     """What the overlay shows."""
 
     class_opacity: float = option(
-        0.3, 'Strength of the class colours in the overlay.', low=0.0, high=1.0)
+        0.3, 'Strength of the class colours in the overlay.', low=0.0, high=1.0
+    )
     heat_opacity: float = option(
-        0.6, 'Strength of the anomaly heat in the overlay.', low=0.0, high=1.0)
+        0.6, 'Strength of the anomaly heat in the overlay.', low=0.0, high=1.0
+    )
     dim: float = option(
-        0.1, 'How much the camera image is darkened under the overlay.', low=0.0, high=0.9)
+        0.1, 'How much the camera image is darkened under the overlay.', low=0.0, high=0.9
+    )
     contours: bool = option(True, 'Draw the outlines of obstacles.')
     boxes: bool = option(True, 'Draw boxes with number and score around obstacles.')
     legend: bool = option(True, 'Draw the legend: scorer, obstacles, time, heat range, classes.')
     scale: float = option(
-        1.0, 'Size of text and lines, relative to what suits the image.', low=0.25, high=4.0)
+        1.0, 'Size of text and lines, relative to what suits the image.', low=0.25, high=4.0
+    )
 
 
-def heatmap(score: torch.Tensor | np.ndarray,
-            display_range: tuple[float, float] = (0.0, 1.0)) -> Canvas:
+def heatmap(
+    score: torch.Tensor | np.ndarray, display_range: tuple[float, float] = (0.0, 1.0)
+) -> Canvas:
     """Return a score [H, W] as a picture uint8 RGB [H, W, 3]: dark is normal, bright strange.
 
     Linear over `display_range`, on a colour map of evenly rising lightness; NaN is bright.
@@ -117,7 +122,7 @@ def _heat_table() -> Canvas:
 @functools.lru_cache(maxsize=8)
 def _class_table(label_set: LabelSet) -> Canvas:
     table = np.zeros((UNLABELLED + 1, 3), np.uint8)
-    table[:len(label_set)] = np.asarray(label_set.colors, np.uint8).reshape(-1, 3)
+    table[: len(label_set)] = np.asarray(label_set.colors, np.uint8).reshape(-1, 3)
     table[UNLABELLED] = 0
     return table
 
@@ -169,11 +174,13 @@ def _draw_corners(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
     away = 2 * pen.line + 1
     left, top, right, bottom = x - away, y - away, x + width - 1 + away, y + height - 1 + away
     arm = max(3 * pen.line, min(width, height) // 4)
-    corners = [np.array([[cx, cy + sy * arm], [cx, cy], [cx + sx * arm, cy]], np.int32)
-               for cx, sx in ((left, 1), (right, -1)) for cy, sy in ((top, 1), (bottom, -1))]
+    corners = [
+        np.array([[cx, cy + sy * arm], [cx, cy], [cx + sx * arm, cy]], np.int32)
+        for cx, sx in ((left, 1), (right, -1))
+        for cy, sy in ((top, 1), (bottom, -1))
+    ]
     cv2.polylines(canvas, corners, False, _SHADE, pen.line + 2, cv2.LINE_AA)
-    cv2.polylines(canvas, corners, False, WHITE if item.confirmed else GREY, pen.line,
-                  cv2.LINE_AA)
+    cv2.polylines(canvas, corners, False, WHITE if item.confirmed else GREY, pen.line, cv2.LINE_AA)
 
 
 def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
@@ -186,8 +193,9 @@ def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
         top = min(y + extent + 3 * pen.line + 2, canvas.shape[0] - height)
     left = max(0, min(x - 2 * pen.line, canvas.shape[1] - width))
     lettering.darken(canvas, (left, top, width, height), 0.2)
-    lettering.fill(canvas, (left, top, max(2, 2 * pen.line), height),
-                   ACCENT if item.confirmed else GREY)
+    lettering.fill(
+        canvas, (left, top, max(2, 2 * pen.line), height), ACCENT if item.confirmed else GREY
+    )
     lettering.draw_text(canvas, text, (left + pen.gap + pen.line, top + pen.gap // 4), pen.letter)
 
 
@@ -209,10 +217,18 @@ def _draw_legend(canvas: Canvas, result: FrameResult, pen: Pen) -> None:
         top = pen.gap + number * pen.row
         for left, index in row:
             side = round(0.8 * pen.letter)
-            lettering.fill(canvas, (left, top + pen.letter - side + 1, side, side),
-                           result.label_set.colors[index])
-            lettering.draw_text(canvas, result.label_set.names[index],
-                                (left + side + pen.gap, top), pen.letter, GREY)
+            lettering.fill(
+                canvas,
+                (left, top + pen.letter - side + 1, side, side),
+                result.label_set.colors[index],
+            )
+            lettering.draw_text(
+                canvas,
+                result.label_set.names[index],
+                (left + side + pen.gap, top),
+                pen.letter,
+                GREY,
+            )
 
 
 def _draw_facts(canvas: Canvas, result: FrameResult, pen: Pen, limit: int) -> None:
@@ -242,7 +258,7 @@ def _draw_heat_bar(canvas: Canvas, result: FrameResult, pen: Pen) -> int:
     height = round(0.8 * pen.letter)
     top = pen.gap + pen.letter - height + 1
     ramp = _heat_table()[np.linspace(0, 255, length).astype(np.uint8)]
-    canvas[top:top + height, left:left + length] = ramp
+    canvas[top : top + height, left : left + length] = ramp
     cv2.rectangle(canvas, (left, top), (left + length - 1, top + height - 1), (110, 115, 120), 1)
     if high > low and low <= result.threshold <= high:
         tick = left + round((result.threshold - low) / (high - low) * (length - 1))
@@ -273,5 +289,5 @@ def _class_rows(result: FrameResult, pen: Pen, width: int) -> list[list[tuple[in
 def _present(result: FrameResult) -> Sequence[int]:
     step = max(1, min(result.size) // 180)
     labels = _host(result.labels[::step, ::step])
-    counts = np.bincount(labels.ravel(), minlength=UNLABELLED + 1)[:len(result.label_set)]
+    counts = np.bincount(labels.ravel(), minlength=UNLABELLED + 1)[: len(result.label_set)]
     return np.flatnonzero(counts > _RARE * labels.size).tolist()

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-LEVELS = (0.5, 0.9, 0.99)               # of the scores of one image
-FALSE_ALARM_S = 24 * 3600.0             # average time between false alarms is at least this
-MIN_BLOCKS = 10                         # fewer cannot tell drift from chance
-_SAMPLES = 10_000                       # pixels of one image that are looked at
+LEVELS = (0.5, 0.9, 0.99)  # of the scores of one image
+FALSE_ALARM_S = 24 * 3600.0  # average time between false alarms is at least this
+MIN_BLOCKS = 10  # fewer cannot tell drift from chance
+_SAMPLES = 10_000  # pixels of one image that are looked at
 _BETS = np.array([0.1, 0.3, 0.5, 0.7])
-_LONGEST_GAP = 10.0                     # blocks without a frame after which one begins anew
-_CLEAR = 10.0                           # how far above the alarm the evidence may grow
+_LONGEST_GAP = 10.0  # blocks without a frame after which one begins anew
+_CLEAR = 10.0  # how far above the alarm the evidence may grow
 
 
 def statistic(score: torch.Tensor) -> torch.Tensor:
@@ -53,8 +53,10 @@ class Exchangeability:
 
     def __init__(self, reference: Sequence[Sequence[float]], rate: float) -> None:
         if len(reference) < MIN_BLOCKS:
-            raise ValueError(f'expected at least {MIN_BLOCKS} blocks to compare with, got '
-                             f'{len(reference)}; calibrate on more driving')
+            raise ValueError(
+                f'expected at least {MIN_BLOCKS} blocks to compare with, got '
+                f'{len(reference)}; calibrate on more driving'
+            )
         rows = np.asarray(reference, np.float64)
         usual = rows[::2]
         self._center = np.median(usual, axis=0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 EXCESS, LOG_ODDS = 'excess', 'log_odds'
-_SURE = 1e-6                    # distance from 0 and 1 within which log-odds grow no further
+_SURE = 1e-6  # distance from 0 and 1 within which log-odds grow no further
 
 
 def least_area(pixels: int, options: Any) -> float:
@@ -42,7 +42,7 @@ def near_share(foot: Any, options: Any) -> Any:
     foot below the horizon.
     """
     below = np.clip((foot - options.horizon) / (1.0 - options.horizon), 0.0, 1.0)
-    return options.far_area + (1.0 - options.far_area) * below ** 2
+    return options.far_area + (1.0 - options.far_area) * below**2
 
 
 def strength(scores: Any, options: Any) -> Any:

@@ -29,16 +29,16 @@ from road_anomaly_ros.perception.weights import load_state, read_state, weights_
 
 try:
     from road_anomaly_ros.perception.kernels import perceptron as loops
-except ImportError:                                 # numba is an optional dependency
-    loops = None                                    # type: ignore[assignment]
+except ImportError:  # numba is an optional dependency
+    loops = None  # type: ignore[assignment]
 
 WEIGHTS, INFO = 'head.safetensors', 'head.json'
-FOLDER = 'heads'                    # beside the model's weights, one folder per kind of head
+FOLDER = 'heads'  # beside the model's weights, one folder per kind of head
 KINDS = ('head_v1', 'head_v2', 'head_v3')
 STATISTICS = 4
-_STRANGE = 1e4                      # the logit of a cell that is not finite
-_WIDEST = 1 << 16                   # a layer, in channels
-_LEAST = 1e-7                       # of a class value inside the logarithm
+_STRANGE = 1e4  # the logit of a cell that is not finite
+_WIDEST = 1 << 16  # a layer, in channels
+_LEAST = 1e-7  # of a class value inside the logarithm
 
 
 def descriptor(semantic: Tensor) -> Tensor:
@@ -83,22 +83,33 @@ class AnomalyHead(nn.Module):
     feature_proj: nn.Sequential
     mlp: nn.Sequential
 
-    def __init__(self, channels: int = 0, *, projection: int = 32,
-                 hidden: tuple[int, int] = (64, 32), dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        channels: int = 0,
+        *,
+        projection: int = 32,
+        hidden: tuple[int, int] = (64, 32),
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         self.channels = channels
         if channels:
             self.feature_proj = nn.Sequential(nn.Conv2d(channels, projection, 1), nn.ReLU())
         inputs = STATISTICS + (projection if channels else 0)
         self.mlp = nn.Sequential(
-            nn.Linear(inputs, hidden[0]), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden[0], hidden[1]), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden[1], 1))
+            nn.Linear(inputs, hidden[0]),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden[0], hidden[1]),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden[1], 1),
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """Return the projected features [P,gh,gw] of [C,gh,gw], to be resized to the map."""
         weight, bias = self.feature_proj.parameters()
-        tokens = features.flatten(1).T.float()      # a view where channels lie innermost
+        tokens = features.flatten(1).T.float()  # a view where channels lie innermost
         found = F.linear(tokens, weight[:, :, 0, 0], bias).relu()
         return found.T.unflatten(1, features.shape[1:])
 
@@ -122,8 +133,12 @@ class GridHead(nn.Module):
         super().__init__()
         self.channels = channels
         self.mlp = nn.Sequential(
-            nn.Conv2d(channels, hidden[0], 1), nn.ReLU(), nn.Conv2d(hidden[0], hidden[1], 1),
-            nn.ReLU(), nn.Conv2d(hidden[1], 1, 1))
+            nn.Conv2d(channels, hidden[0], 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden[0], hidden[1], 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden[1], 1, 1),
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logit [B,1,h,w] of features [B,C,h,w]; higher is stranger."""
@@ -135,9 +150,9 @@ class GridHead(nn.Module):
 class HeadInfo:
     """What head.json says: sizes, the features that are read, the weights the head belongs to."""
 
-    kind: str                                       # one of KINDS
-    segmenter: str                                  # SHA-256 of the segmenter's weights
-    features: str = ''                              # name of the segmenter's map, '' for V1
+    kind: str  # one of KINDS
+    segmenter: str  # SHA-256 of the segmenter's weights
+    features: str = ''  # name of the segmenter's map, '' for V1
     channels: int = 0
     projection: int = 32
     hidden: tuple[int, int] = (64, 32)
@@ -145,8 +160,9 @@ class HeadInfo:
 
     def module(self, dropout: float = 0.1) -> AnomalyHead:
         """Return a head of these sizes with fresh weights."""
-        return AnomalyHead(self.channels, projection=self.projection, hidden=self.hidden,
-                           dropout=dropout)
+        return AnomalyHead(
+            self.channels, projection=self.projection, hidden=self.hidden, dropout=dropout
+        )
 
 
 class RunningHead:
@@ -181,8 +197,12 @@ class RunningHead:
         """Return the weights for the compiled loop; both layers in whole groups of four."""
         more, too = -len(self._bias) % 4, -len(self._second_bias) % 4
         first = torch.cat([self._first, self._bias[:, None]], 1)
-        parts = (F.pad(first, (0, 0, 0, more)), F.pad(self._second, (0, more, 0, too)),
-                 F.pad(self._second_bias, (0, too)), F.pad(self._last[0], (0, too)))
+        parts = (
+            F.pad(first, (0, 0, 0, more)),
+            F.pad(self._second, (0, more, 0, too)),
+            F.pad(self._second_bias, (0, too)),
+            F.pad(self._last[0], (0, too)),
+        )
         return (*(part.contiguous().numpy() for part in parts), self._last_bias.numpy()[0])
 
     @property
@@ -206,7 +226,7 @@ class RunningHead:
         if not self.info.channels:
             return None
         features = check_features(self.info, self.source, features)
-        projected = self._project(features)[:, :self.info.projection]
+        projected = self._project(features)[:, : self.info.projection]
         added = (self._visual @ projected.T).nan_to_num(0.0)
         more = -len(added) % 4 if self._compiled and added.device.type == 'cpu' else 0
         return F.pad(added, (0, 0, 0, more)).unflatten(1, features.shape[1:])
@@ -222,7 +242,7 @@ class RunningHead:
         total = self._projection_bias.repeat(grid[0] * grid[1], 1)
         fine = []
         for level, weight in zip(levels, weights, strict=True):
-            cells = level.permute(1, 2, 0).float()      # a view where channels lie innermost
+            cells = level.permute(1, 2, 0).float()  # a view where channels lie innermost
             if cells.shape[0] * cells.shape[1] >= len(total):
                 fine.append((self._on_grid(cells, grid), weight))
             else:
@@ -268,8 +288,14 @@ class RunningHead:
         if visual is None:
             visual = Features(torch.empty((0, 1, 1)), Taps.of(1, len(found)), slice(0, 1))
         rows = (part.numpy() for part in vars(visual.rows).values())
-        loops.logits(semantic.contiguous().numpy(), visual.wide.numpy(), *rows,
-                     visual.columns.start, *self._compiled, found.numpy())
+        loops.logits(
+            semantic.contiguous().numpy(),
+            visual.wide.numpy(),
+            *rows,
+            visual.columns.start,
+            *self._compiled,
+            found.numpy(),
+        )
         return found
 
 
@@ -280,8 +306,11 @@ class RunningGridHead:
         self.info, self.source = info, source
         self._head = head.eval().requires_grad_(False)
         layers = [layer for layer in head.mlp if isinstance(layer, nn.Conv2d)]
-        self._layers = [(layer.weight[:, :, 0, 0].float(), layer.bias[:, None].float())
-                        for layer in layers if layer.bias is not None]
+        self._layers = [
+            (layer.weight[:, :, 0, 0].float(), layer.bias[:, None].float())
+            for layer in layers
+            if layer.bias is not None
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -329,18 +358,24 @@ class RunningGridHead:
 Running = RunningHead | RunningGridHead
 
 
-def check_features(info: HeadInfo, source: Path,
-                   features: Tensor | Pyramid | None) -> Tensor | Pyramid:
+def check_features(
+    info: HeadInfo, source: Path, features: Tensor | Pyramid | None
+) -> Tensor | Pyramid:
     """Return a segmenter's features; ValueError for none or others than a head was trained on."""
     if features is None:
-        raise ValueError(f'{source} reads the features {info.features!r}, but the segmenter gave '
-                         'none')
-    levels = features.levels if info.kind == 'head_v3' and isinstance(features, Pyramid) else (
-        features,)
+        raise ValueError(
+            f'{source} reads the features {info.features!r}, but the segmenter gave none'
+        )
+    levels = (
+        features.levels
+        if info.kind == 'head_v3' and isinstance(features, Pyramid)
+        else (features,)
+    )
     for level in levels:
         if level.shape[0] != info.channels:
-            raise ValueError(f'{source}: expected features of {info.channels} channels, got '
-                             f'{level.shape[0]}')
+            raise ValueError(
+                f'{source}: expected features of {info.channels} channels, got {level.shape[0]}'
+            )
     return features
 
 
@@ -353,6 +388,7 @@ def weights_of(segmenter: Any) -> Path | None:
 def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:
     """Write head.safetensors and head.json into `folder`; each appears only when complete."""
     from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
     text = json.dumps(dataclasses.asdict(info), indent=1) + '\n'
@@ -378,8 +414,10 @@ def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:
         path = model_dir / FOLDER / kind
     if not (path / WEIGHTS).is_file() or not (path / INFO).is_file():
         hint = '' if checkpoint else ", or train one with 'road-anomaly train head'"
-        raise ValueError(f'checkpoint: expected a folder with {WEIGHTS} and {INFO}, found none at '
-                         f'{path}; name one{hint}')
+        raise ValueError(
+            f'checkpoint: expected a folder with {WEIGHTS} and {INFO}, found none at '
+            f'{path}; name one{hint}'
+        )
     return path
 
 
@@ -388,8 +426,9 @@ def stamp_of(folder: Path) -> tuple[Any, ...]:
     try:
         return stamp([folder / WEIGHTS, folder / INFO])
     except OSError as error:
-        raise PipelineError(f'{error.filename}: {error.strerror}; expected a head with {WEIGHTS} '
-                            f'and {INFO}') from None
+        raise PipelineError(
+            f'{error.filename}: {error.strerror}; expected a head with {WEIGHTS} and {INFO}'
+        ) from None
 
 
 def load_head(folder: str | Path) -> Running:
@@ -409,7 +448,7 @@ def _sane(info: HeadInfo) -> bool:
     """Tell whether the sizes are such that memory for them may be asked for."""
     sizes = (info.channels, info.projection, *info.hidden)
     whole = all(type(size) is int and 0 <= size <= _WIDEST for size in sizes)
-    projected = info.projection > 0 or info.kind == 'head_v3'       # which projects nothing
+    projected = info.projection > 0 or info.kind == 'head_v3'  # which projects nothing
     return whole and len(info.hidden) == 2 and min(info.hidden) > 0 and projected
 
 
@@ -422,36 +461,50 @@ def read_info(path: Path) -> HeadInfo:
             return info
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         pass
-    raise PipelineError(f'{path} describes no anomaly head; expected JSON with kind (one of '
-                        f'{list(KINDS)}), segmenter, features, channels, projection and hidden')
+    raise PipelineError(
+        f'{path} describes no anomaly head; expected JSON with kind (one of '
+        f'{list(KINDS)}), segmenter, features, channels, projection and hidden'
+    )
 
 
-def check_head(info: HeadInfo, folder: Path, kind: str, weights: Path | None,
-               maps: tuple[str, ...]) -> None:
+def check_head(
+    info: HeadInfo, folder: Path, kind: str, weights: Path | None, maps: tuple[str, ...]
+) -> None:
     """Refuse a head of another kind, for other weights, or for features that are not there."""
     if info.kind != kind:
         raise ValueError(f'checkpoint: expected a {kind}, {folder} holds a {info.kind}')
     digest = weights_digest(weights)
     if info.segmenter != digest:
-        raise ValueError(f'checkpoint: {folder} was trained on another segmenter (weights '
-                         f'{info.segmenter[:12] or "none"}, this model has '
-                         f'{digest[:12] or "none"}); train one for this model '
-                         "with 'road-anomaly train head'")
+        raise ValueError(
+            f'checkpoint: {folder} was trained on another segmenter (weights '
+            f'{info.segmenter[:12] or "none"}, this model has '
+            f'{digest[:12] or "none"}); train one for this model '
+            "with 'road-anomaly train head'"
+        )
     if info.features and info.features not in maps:
-        raise ValueError(f'checkpoint: {folder} reads the features {info.features!r}, but this '
-                         f'segmenter offers {list(maps) or "none"}')
+        raise ValueError(
+            f'checkpoint: {folder} reads the features {info.features!r}, but this '
+            f'segmenter offers {list(maps) or "none"}'
+        )
 
 
-def training_loss(logit: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float = 10.0,
-                  ignore_void: bool = True) -> Tensor:
+def training_loss(
+    logit: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    *,
+    positive_weight: float = 10.0,
+    ignore_void: bool = True,
+) -> Tensor:
     """Return the mean binary cross entropy of logits against targets 0 or 1, any shape.
 
     Positives count `positive_weight` times. `ignore_void` takes the mean over `valid` pixels,
     sum(l v) / (sum v + 1e-6), as V2's code does; otherwise over all, as V1's does.
     """
     weight = torch.tensor(positive_weight, device=logit.device)
-    loss = F.binary_cross_entropy_with_logits(logit, target.to(logit.dtype), pos_weight=weight,
-                                              reduction='none')
+    loss = F.binary_cross_entropy_with_logits(
+        logit, target.to(logit.dtype), pos_weight=weight, reduction='none'
+    )
     if not ignore_void:
         return loss.mean()
     return (loss * valid).sum() / (valid.sum() + 1e-6)

@@ -14,41 +14,95 @@ Color = tuple[int, int, int]
 
 # The colours of the Cityscapes publication.
 _CITYSCAPES: dict[str, Color] = {
-    'road': (128, 64, 128), 'sidewalk': (244, 35, 232), 'building': (70, 70, 70),
-    'wall': (102, 102, 156), 'fence': (190, 153, 153), 'pole': (153, 153, 153),
-    'traffic light': (250, 170, 30), 'traffic sign': (220, 220, 0),
-    'vegetation': (107, 142, 35), 'terrain': (152, 251, 152), 'sky': (70, 130, 180),
-    'person': (220, 20, 60), 'rider': (255, 0, 0), 'car': (0, 0, 142), 'truck': (0, 0, 70),
-    'bus': (0, 60, 100), 'train': (0, 80, 100), 'motorcycle': (0, 0, 230),
-    'bicycle': (119, 11, 32), 'lane marking': (255, 255, 255), 'parking': (250, 170, 160),
+    'road': (128, 64, 128),
+    'sidewalk': (244, 35, 232),
+    'building': (70, 70, 70),
+    'wall': (102, 102, 156),
+    'fence': (190, 153, 153),
+    'pole': (153, 153, 153),
+    'traffic light': (250, 170, 30),
+    'traffic sign': (220, 220, 0),
+    'vegetation': (107, 142, 35),
+    'terrain': (152, 251, 152),
+    'sky': (70, 130, 180),
+    'person': (220, 20, 60),
+    'rider': (255, 0, 0),
+    'car': (0, 0, 142),
+    'truck': (0, 0, 70),
+    'bus': (0, 60, 100),
+    'train': (0, 80, 100),
+    'motorcycle': (0, 0, 230),
+    'bicycle': (119, 11, 32),
+    'lane marking': (255, 255, 255),
+    'parking': (250, 170, 160),
     'void': (0, 0, 0),
 }
-CITYSCAPES = tuple(_CITYSCAPES)[:19]        # the evaluated classes; the place is the train id
+CITYSCAPES = tuple(_CITYSCAPES)[:19]  # the evaluated classes; the place is the train id
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-CAMVID = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car',
-          'pedestrian', 'bicyclist')
-IDD_LITE = ('drivable', 'non-drivable', 'living things', 'vehicles', 'roadside objects',
-            'far objects', 'sky')
+CAMVID = (
+    'sky',
+    'building',
+    'pole',
+    'road',
+    'pavement',
+    'tree',
+    'sign symbol',
+    'fence',
+    'car',
+    'pedestrian',
+    'bicyclist',
+)
+IDD_LITE = (
+    'drivable',
+    'non-drivable',
+    'living things',
+    'vehicles',
+    'roadside objects',
+    'far objects',
+    'sky',
+)
 _SYNONYMS = {
-    'pavement': 'sidewalk', 'tree': 'vegetation', 'nature': 'vegetation', 'sign': 'traffic sign',
-    'sign symbol': 'traffic sign', 'signsymbol': 'traffic sign', 'pedestrian': 'person',
-    'human': 'person', 'people': 'person', 'bicyclist': 'rider', 'cyclist': 'rider',
-    'bike': 'bicycle', 'motorbike': 'motorcycle', 'lane markings': 'lane marking',
-    'lanemarking': 'lane marking', 'road marking': 'lane marking', 'roadmarking': 'lane marking',
-    'column pole': 'pole', 'street': 'road', 'drivable': 'road', 'drivable area': 'road',
+    'pavement': 'sidewalk',
+    'tree': 'vegetation',
+    'nature': 'vegetation',
+    'sign': 'traffic sign',
+    'sign symbol': 'traffic sign',
+    'signsymbol': 'traffic sign',
+    'pedestrian': 'person',
+    'human': 'person',
+    'people': 'person',
+    'bicyclist': 'rider',
+    'cyclist': 'rider',
+    'bike': 'bicycle',
+    'motorbike': 'motorcycle',
+    'lane markings': 'lane marking',
+    'lanemarking': 'lane marking',
+    'road marking': 'lane marking',
+    'roadmarking': 'lane marking',
+    'column pole': 'pole',
+    'street': 'road',
+    'drivable': 'road',
+    'drivable area': 'road',
 }
 # What a class counts as in a label set that has no class of its own for it, first come. CamVid's
 # 'bicyclist' is the rider with the bicycle, its 'tree' holds verges, its 'building' walls.
 _COARSER: dict[str, tuple[str, ...]] = {
-    'sidewalk': ('non drivable',), 'terrain': ('non drivable', 'vegetation'),
-    'building': ('far objects',), 'vegetation': ('far objects',),
-    'wall': ('roadside objects', 'building'), 'fence': ('roadside objects',),
-    'pole': ('roadside objects',), 'traffic light': ('roadside objects', 'traffic sign'),
-    'traffic sign': ('roadside objects',), 'person': ('living things',),
-    'rider': ('living things', 'person'), 'car': ('vehicles',),
+    'sidewalk': ('non drivable',),
+    'terrain': ('non drivable', 'vegetation'),
+    'building': ('far objects',),
+    'vegetation': ('far objects',),
+    'wall': ('roadside objects', 'building'),
+    'fence': ('roadside objects',),
+    'pole': ('roadside objects',),
+    'traffic light': ('roadside objects', 'traffic sign'),
+    'traffic sign': ('roadside objects',),
+    'person': ('living things',),
+    'rider': ('living things', 'person'),
+    'car': ('vehicles',),
     **dict.fromkeys(('truck', 'bus', 'train'), ('vehicles', 'car')),
     **dict.fromkeys(('motorcycle', 'bicycle'), ('vehicles', 'rider')),
-    'lane marking': ('road',), 'parking': ('road',),
+    'lane marking': ('road',),
+    'parking': ('road',),
 }
 # Sidewalks and terrain can be driven on, but what stands there blocks nobody.
 _DRIVABLE = frozenset({'road', 'lane marking', 'parking'})
@@ -74,8 +128,10 @@ def label_set(names: Sequence[str] | Mapping[int, str]) -> LabelSet:
         names = [names[index] for index in range(len(names))]
     plain = [plain_name(name) for name in names]
     return LabelSet(
-        names=tuple(str(name) for name in names), colors=_colors(plain),
-        drivable=tuple(index for index, name in enumerate(plain) if name in _DRIVABLE))
+        names=tuple(str(name) for name in names),
+        colors=_colors(plain),
+        drivable=tuple(index for index, name in enumerate(plain) if name in _DRIVABLE),
+    )
 
 
 def plain_name(name: str) -> str:

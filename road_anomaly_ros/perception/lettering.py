@@ -42,8 +42,9 @@ def text_height(size: int) -> int:
     return int(_coverage('x', size).shape[0])
 
 
-def draw_text(canvas: Canvas, text: str, corner: tuple[int, int], size: int,
-              color: Color = WHITE) -> None:
+def draw_text(
+    canvas: Canvas, text: str, corner: tuple[int, int], size: int, color: Color = WHITE
+) -> None:
     """Draw a line of text of font size `size`, upper left `corner` (x, y); cut at the border."""
     blend(canvas, _coverage(text, size), corner, color)
 
@@ -53,8 +54,10 @@ def blend(canvas: Canvas, coverage: Canvas, corner: tuple[int, int], color: Colo
     x, y = corner
     left, top = max(0, -x), max(0, -y)
     height, width = coverage.shape
-    part = canvas[max(0, y):max(0, y + height), max(0, x):max(0, x + width)]
-    weight = coverage[top:top + part.shape[0], left:left + part.shape[1], None].astype(np.int32)
+    part = canvas[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
+    weight = coverage[top : top + part.shape[0], left : left + part.shape[1], None].astype(
+        np.int32
+    )
     ink = np.asarray(color, np.int32)
     part[...] = (part * (255 - weight) + ink * weight + 127) // 255
 
@@ -62,7 +65,7 @@ def blend(canvas: Canvas, coverage: Canvas, corner: tuple[int, int], color: Colo
 def darken(canvas: Canvas, box: tuple[int, int, int, int], keep: float = 0.35) -> None:
     """Darken the rectangle x, y, width, height in place, as a plate under text."""
     x, y, width, height = box
-    part = canvas[max(0, y):max(0, y + height), max(0, x):max(0, x + width)]
+    part = canvas[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
     if part.size:
         part[...] = cv2.convertScaleAbs(part, alpha=keep)
 
@@ -70,4 +73,4 @@ def darken(canvas: Canvas, box: tuple[int, int, int, int], keep: float = 0.35) -
 def fill(canvas: Canvas, box: tuple[int, int, int, int], color: Color) -> None:
     """Fill the rectangle x, y, width, height in place."""
     x, y, width, height = box
-    canvas[max(0, y):max(0, y + height), max(0, x):max(0, x + width)] = color
+    canvas[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)] = color

@@ -214,7 +214,7 @@ def _contingency(truth: NDArray[np.int32], pred: NDArray[np.int32]) -> Component
     pairs = truth.astype(np.int64) * columns + pred
     table = np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
     seen = (np.append(True, table[1:].any(1)), np.append(True, table[:, 1:].any(0)))
-    table = table[np.ix_(*seen)]                # without what lies wholly in void
+    table = table[np.ix_(*seen)]  # without what lies wholly in void
     size_gt, size_pred = table.sum(1)[1:], table.sum(0)[1:]
     siou_gt, _ = _adjusted_iou(table)
     siou_pred, inside = _adjusted_iou(table.T)

@@ -12,8 +12,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FOLDERS = {'segmenter': 'segmenters', 'scorer': 'scorers', 'refinement': 'refinement',
-           'segments': 'segment_sources', 'tracker': 'tracking'}
+FOLDERS = {
+    'segmenter': 'segmenters',
+    'scorer': 'scorers',
+    'refinement': 'refinement',
+    'segments': 'segment_sources',
+    'tracker': 'tracking',
+}
 # Until 0.2 options of methods stood under the name of the choice.
 _NEW = {kind: FOLDERS[kind] for kind in ('segmenter', 'scorer', 'segments')}
 

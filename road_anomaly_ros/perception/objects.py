@@ -31,58 +31,109 @@ class ObjectOptions:
     """How a score becomes obstacles."""
 
     mode: str = option(
-        COMPONENTS, "What may be an obstacle: connected 'components' of the score, class-agnostic "
+        COMPONENTS,
+        "What may be an obstacle: connected 'components' of the score, class-agnostic "
         "'segments' with a mean above the threshold, or 'both', where a component that lies by "
-        'more than half in such a segment gives way to it.', choices=(COMPONENTS, SEGMENTS, BOTH))
+        'more than half in such a segment gives way to it.',
+        choices=(COMPONENTS, SEGMENTS, BOTH),
+    )
     threshold: float = option(
-        math.nan, "Obstacles lie strictly above this score; nan takes the model's calibration.")
+        math.nan, "Obstacles lie strictly above this score; nan takes the model's calibration."
+    )
     low_threshold: float = option(
-        math.nan, 'An obstacle grows to all connected pixels above this score; at or above the '
-        "threshold nothing grows; nan takes the model's calibration.")
+        math.nan,
+        'An obstacle grows to all connected pixels above this score; at or above the '
+        "threshold nothing grows; nan takes the model's calibration.",
+    )
     min_area: int = option(
-        500, 'Smaller obstacles are dropped; counted in an image of reference_area and scaled '
-        'with the area of the image.', low=0, high=10_000_000, unit='pixel')
+        500,
+        'Smaller obstacles are dropped; counted in an image of reference_area and scaled '
+        'with the area of the image.',
+        low=0,
+        high=10_000_000,
+        unit='pixel',
+    )
     reference_area: int = option(
-        1024 * 2048, 'Image area to which min_area refers; 0 takes min_area as it is.',
-        low=0, high=100_000_000, unit='pixel')
+        1024 * 2048,
+        'Image area to which min_area refers; 0 takes min_area as it is.',
+        low=0,
+        high=100_000_000,
+        unit='pixel',
+    )
     far_area: float = option(
-        1.0, 'Share of min_area and min_evidence that is enough at the horizon and above; by the '
+        1.0,
+        'Share of min_area and min_evidence that is enough at the horizon and above; by the '
         'row of the foot it grows with the square of the distance below the horizon, as things '
-        'do, up to 1 at the lowest row. 1 asks for the same everywhere.', low=0.0, high=1.0)
+        'do, up to 1 at the lowest row. 1 asks for the same everywhere.',
+        low=0.0,
+        high=1.0,
+    )
     horizon: float = option(
-        0.4, 'Row of the horizon, from the top, to which far_area refers.',
-        low=0.0, high=0.95, unit='image height')
+        0.4,
+        'Row of the horizon, from the top, to which far_area refers.',
+        low=0.0,
+        high=0.95,
+        unit='image height',
+    )
     min_evidence: float = option(
-        0.0, 'Obstacles with less evidence are dropped, however large: the sum over their pixels '
+        0.0,
+        'Obstacles with less evidence are dropped, however large: the sum over their pixels '
         'of how far the score lies above the threshold. Scaled as min_area; 0 asks for none.',
-        low=0.0, high=1e9)
+        low=0.0,
+        high=1e9,
+    )
     evidence: str = option(
-        EXCESS, "How far a score lies above the threshold: the 'excess' of its value, or of its "
-        "'log_odds', for scores from 0 to 1.", choices=(EXCESS, LOG_ODDS))
+        EXCESS,
+        "How far a score lies above the threshold: the 'excess' of its value, or of its "
+        "'log_odds', for scores from 0 to 1.",
+        choices=(EXCESS, LOG_ODDS),
+    )
     max_area_frac: float = option(
-        0.25, 'Larger segments are no obstacles.', low=0.0, high=1.0, unit='image area')
+        0.25, 'Larger segments are no obstacles.', low=0.0, high=1.0, unit='image area'
+    )
     nms_iou: float = option(
-        0.7, 'Of segments that overlap by a larger intersection over union the strangest stays.',
-        low=0.0, high=1.0)
+        0.7,
+        'Of segments that overlap by a larger intersection over union the strangest stays.',
+        low=0.0,
+        high=1.0,
+    )
     max_objects: int = option(
-        100, 'Longest list of obstacles; the mask still shows those beyond it.',
-        low=0, high=10_000)
+        100, 'Longest list of obstacles; the mask still shows those beyond it.', low=0, high=10_000
+    )
     connectivity: int = option(8, 'Neighbours that join pixels to one obstacle.', choices=(4, 8))
     opening: int = option(
-        0, 'Side of the square of a morphological opening, which removes specks; 0 is none.',
-        low=0, high=99, unit='pixel')
+        0,
+        'Side of the square of a morphological opening, which removes specks; 0 is none.',
+        low=0,
+        high=99,
+        unit='pixel',
+    )
     closing: int = option(
-        0, 'Side of the square of a morphological closing, which fills cracks; 0 is none.',
-        low=0, high=99, unit='pixel')
+        0,
+        'Side of the square of a morphological closing, which fills cracks; 0 is none.',
+        low=0,
+        high=99,
+        unit='pixel',
+    )
     on_drivable: str = option(
-        OFF, "Keep all obstacles ('off'), those with drivable ground somewhere around them "
-        "('touches') or right beneath them ('stands').", choices=(OFF, TOUCHES, STANDS))
+        OFF,
+        "Keep all obstacles ('off'), those with drivable ground somewhere around them "
+        "('touches') or right beneath them ('stands').",
+        choices=(OFF, TOUCHES, STANDS),
+    )
     contact: float = option(
-        0.1, 'Share of the known ground around or beneath an obstacle that must be drivable.',
-        low=0.0, high=1.0)
+        0.1,
+        'Share of the known ground around or beneath an obstacle that must be drivable.',
+        low=0.0,
+        high=1.0,
+    )
     ring: float = option(
-        0.01, 'Width of the surroundings of an obstacle, at least two pixels.',
-        low=0.0, high=0.25, unit='image height')
+        0.01,
+        'Width of the surroundings of an obstacle, at least two pixels.',
+        low=0.0,
+        high=0.25,
+        unit='image height',
+    )
 
 
 def check(options: ObjectOptions, drivable: Sequence[int], threshold: float = 0.5) -> None:
@@ -92,17 +143,27 @@ def check(options: ObjectOptions, drivable: Sequence[int], threshold: float = 0.
     threshold is no share.
     """
     if options.min_evidence and options.evidence == LOG_ODDS and not 0 <= threshold <= 1:
-        raise ValueError(f'objects.evidence={LOG_ODDS!r} expects a score from 0 to 1, got the '
-                         f'threshold {threshold:g}; choose {EXCESS!r}')
+        raise ValueError(
+            f'objects.evidence={LOG_ODDS!r} expects a score from 0 to 1, got the '
+            f'threshold {threshold:g}; choose {EXCESS!r}'
+        )
     if options.on_drivable != OFF and not len(drivable):
-        raise ValueError(f'objects.on_drivable={options.on_drivable!r} expects drivable classes, '
-                         f"got none; name them in the label set or use 'off'")
+        raise ValueError(
+            f'objects.on_drivable={options.on_drivable!r} expects drivable classes, '
+            f"got none; name them in the label set or use 'off'"
+        )
 
 
-def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.nan,
-         options: ObjectOptions | None = None, labels: torch.Tensor | None = None,
-         drivable: Sequence[int] = (), proposals: Proposals | None = None,
-         ) -> tuple[torch.Tensor, torch.Tensor, tuple[AnomalyObject, ...]]:
+def find(
+    score: torch.Tensor,
+    *,
+    threshold: float,
+    low_threshold: float = math.nan,
+    options: ObjectOptions | None = None,
+    labels: torch.Tensor | None = None,
+    drivable: Sequence[int] = (),
+    proposals: Proposals | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, tuple[AnomalyObject, ...]]:
     """Return the obstacles of one score map: (mask bool, instances int32, objects), maps [H, W].
 
     `score` [H, W] float, higher is stranger; `labels` [H, W] uint8 on the same device, 255
@@ -126,8 +187,10 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
     check(options, drivable, threshold)
     _check_maps(score, labels, threshold, options)
     if options.mode != COMPONENTS and proposals is None:
-        raise ValueError(f'objects.mode={options.mode!r} expects segments, got none; '
-                         f'choose a segment source or {COMPONENTS!r}')
+        raise ValueError(
+            f'objects.mode={options.mode!r} expects segments, got none; '
+            f'choose a segment source or {COMPONENTS!r}'
+        )
     values, classes = _to_host(score, labels)
     regions = None
     if options.mode != SEGMENTS:
@@ -142,7 +205,7 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
     scores = values.ravel()[regions.pixels]
     regions.mean = _means(regions, scores)
     _add_surroundings(regions, values.shape, classes, options, drivable)
-    listed = _order(regions)[:options.max_objects]
+    listed = _order(regions)[: options.max_objects]
     ids = np.zeros(len(regions.area), np.int32)
     ids[listed] = np.arange(1, len(listed) + 1)
     numbers = ids[regions.owner]
@@ -150,18 +213,23 @@ def find(score: torch.Tensor, *, threshold: float, low_threshold: float = math.n
     mask.ravel()[regions.pixels] = regions.kept[regions.owner]
     instances.ravel()[regions.pixels] = numbers
     members = _members(numbers, scores, len(listed))
-    found = tuple(regions.to_object(index, number, members[number - 1])
-                  for number, index in enumerate(listed.tolist(), start=1))
-    return (torch.from_numpy(mask).to(score.device), torch.from_numpy(instances).to(score.device),
-            found)
+    found = tuple(
+        regions.to_object(index, number, members[number - 1])
+        for number, index in enumerate(listed.tolist(), start=1)
+    )
+    return (
+        torch.from_numpy(mask).to(score.device),
+        torch.from_numpy(instances).to(score.device),
+        found,
+    )
 
 
 @dataclass(frozen=True)
 class Proposals:
     """Segments 0 .. count-1, strangest first, which may overlap, as a list of their pixels."""
 
-    rows: Table                                                     # [m] number of the segment
-    places: Table                                                   # [m] flat place of the pixel
+    rows: Table  # [m] number of the segment
+    places: Table  # [m] flat place of the pixel
     count: int
 
     @classmethod
@@ -174,11 +242,11 @@ class _Regions:
     """n candidate regions: their pixels with owners 0 .. n-1, and one row of each attribute."""
 
     def __init__(self, pixels: Table, owner: Table, area: Table, width: int) -> None:
-        self.pixels, self.owner, self.area = pixels, owner, area    # [m] flat places, [m], [n]
+        self.pixels, self.owner, self.area = pixels, owner, area  # [m] flat places, [m], [n]
         self.box, self.centroid = _extent(pixels, owner, area, width)
-        self.mean = np.empty(0)                                     # [n]
-        self.label = np.empty(0, np.int64)                          # [n]
-        self.kept = np.ones(len(area), bool)                        # [n]
+        self.mean = np.empty(0)  # [n]
+        self.label = np.empty(0, np.int64)  # [n]
+        self.kept = np.ones(len(area), bool)  # [n]
 
     def to_object(self, index: int, number: int, scores: Floats32) -> AnomalyObject:
         """Return one row, whose pixels have these scores, as the public noun."""
@@ -186,10 +254,15 @@ class _Regions:
         scores = scores[~np.isnan(scores)]
         peak = float(scores.max()) if len(scores) else math.nan
         return AnomalyObject(
-            id=number, box=(x, y, width, height), area=int(self.area[index]),
+            id=number,
+            box=(x, y, width, height),
+            area=int(self.area[index]),
             centroid=(float(self.centroid[index, 0]), float(self.centroid[index, 1])),
-            score=float(self.mean[index]), score_max=peak,
-            score_p95=_quantile(scores, 0.95), label=int(self.label[index]))
+            score=float(self.mean[index]),
+            score_max=peak,
+            score_p95=_quantile(scores, 0.95),
+            label=int(self.label[index]),
+        )
 
 
 def _extent(pixels: Table, owner: Table, area: Table, width: int) -> tuple[Table, Floats]:
@@ -205,27 +278,34 @@ def _extent(pixels: Table, owner: Table, area: Table, width: int) -> tuple[Table
     for axis, (first, last) in enumerate(((left, right), (rows, rows))):
         np.minimum.at(low[axis], owner, first)
         np.maximum.at(high[axis], owner, last)
-    moments = [np.bincount(owner, 0.5 * length * (first + last), minlength=count)
-               for first, last in ((left, right), (rows, rows))]
+    moments = [
+        np.bincount(owner, 0.5 * length * (first + last), minlength=count)
+        for first, last in ((left, right), (rows, rows))
+    ]
     return np.concatenate((low, high - low + 1)).T, (np.stack(moments) / area).T
 
 
-def _check_maps(score: torch.Tensor, labels: torch.Tensor | None, threshold: float,
-                options: ObjectOptions) -> None:
+def _check_maps(
+    score: torch.Tensor, labels: torch.Tensor | None, threshold: float, options: ObjectOptions
+) -> None:
     if score.ndim != 2 or min(score.shape) < 1:
         raise ValueError(f'expected a score [H,W], got {tuple(score.shape)}')
     if math.isnan(threshold):
-        raise ValueError('expected a threshold, got nan; '
-                         'set objects.threshold or calibrate the model')
+        raise ValueError(
+            'expected a threshold, got nan; set objects.threshold or calibrate the model'
+        )
     if labels is None and options.on_drivable != OFF:
         raise ValueError(f'objects.on_drivable={options.on_drivable!r} expects labels, got none')
     if labels is not None and labels.shape != score.shape:
-        raise ValueError(f'expected labels {tuple(score.shape)} like the score, '
-                         f'got {tuple(labels.shape)}')
+        raise ValueError(
+            f'expected labels {tuple(score.shape)} like the score, got {tuple(labels.shape)}'
+        )
 
 
-def _to_host(score: torch.Tensor, labels: torch.Tensor | None,
-             ) -> tuple[Floats32, NDArray[np.uint8] | None]:
+def _to_host(
+    score: torch.Tensor,
+    labels: torch.Tensor | None,
+) -> tuple[Floats32, NDArray[np.uint8] | None]:
     score = score.detach().float().contiguous()
     if labels is None:
         return score.cpu().numpy(), None
@@ -238,8 +318,9 @@ def _to_host(score: torch.Tensor, labels: torch.Tensor | None,
     return both[:cut].view(np.float32).reshape(shape), both[cut:].reshape(shape)
 
 
-def _regions(values: Floats32, threshold: float, low_threshold: float,
-             options: ObjectOptions) -> _Regions | None:
+def _regions(
+    values: Floats32, threshold: float, low_threshold: float, options: ObjectOptions
+) -> _Regions | None:
     low = threshold if math.isnan(low_threshold) else min(low_threshold, threshold)
     # The negated test lets NaN through: what cannot be judged counts as anomalous.
     strong = np.flatnonzero(~(values <= threshold))
@@ -247,7 +328,8 @@ def _regions(values: Floats32, threshold: float, low_threshold: float,
         return None
     weak = _smooth((~(values <= low)).view(np.uint8), options)
     count, marks = cv2.connectedComponents(
-        weak, connectivity=options.connectivity, ltype=cv2.CV_32S)
+        weak, connectivity=options.connectivity, ltype=cv2.CV_32S
+    )
     flat = marks.ravel()
     chosen = np.zeros(count, bool)
     chosen[flat[strong]] = True
@@ -259,8 +341,9 @@ def _regions(values: Floats32, threshold: float, low_threshold: float,
     return _chosen(pixels, owner, area, chosen, values.shape[1])
 
 
-def _chosen(pixels: Table, owner: NDArray[Any], area: Table, chosen: NDArray[np.bool_],
-            width: int) -> _Regions | None:
+def _chosen(
+    pixels: Table, owner: NDArray[Any], area: Table, chosen: NDArray[np.bool_], width: int
+) -> _Regions | None:
     """Return the regions that are `chosen` [n], numbered anew; None for none."""
     if not chosen.any():
         return None
@@ -270,8 +353,9 @@ def _chosen(pixels: Table, owner: NDArray[Any], area: Table, chosen: NDArray[np.
     return _Regions(pixels, (np.cumsum(chosen) - 1)[owner], area[chosen], width)
 
 
-def _with_proposals(found: _Regions | None, proposals: Proposals, values: Floats32,
-                    options: ObjectOptions) -> _Regions | None:
+def _with_proposals(
+    found: _Regions | None, proposals: Proposals, values: Floats32, options: ObjectOptions
+) -> _Regions | None:
     """Return segments and the components that are not replaced by one, none sharing a pixel."""
     rows, places, count = proposals.rows, proposals.places, proposals.count
     owners = np.full(values.size, -1, np.int64)
@@ -301,8 +385,9 @@ def _smooth(binary: NDArray[np.uint8], options: ObjectOptions) -> NDArray[np.uin
     return binary
 
 
-def _with_enough(regions: _Regions, values: Floats32, threshold: float,
-                 options: ObjectOptions) -> _Regions | None:
+def _with_enough(
+    regions: _Regions, values: Floats32, threshold: float, options: ObjectOptions
+) -> _Regions | None:
     """Return the regions that are large and strange enough for the row they stand in."""
     if options.far_area == 1.0 and not options.min_evidence:
         return regions
@@ -331,7 +416,7 @@ def _members(numbers: NDArray[np.int32], scores: Floats32, count: int) -> list[F
     kind = np.uint16 if count < 65536 else np.int32
     grouped = scores[np.argsort(numbers.astype(kind), kind='stable')]
     ends = np.cumsum(np.bincount(numbers, minlength=count + 1))
-    return np.split(grouped[ends[0]:], ends[1:-1] - ends[0]) if count else []
+    return np.split(grouped[ends[0] :], ends[1:-1] - ends[0]) if count else []
 
 
 def _quantile(values: Floats32, share: float) -> float:
@@ -345,8 +430,13 @@ def _quantile(values: Floats32, share: float) -> float:
     return low if low == high else low + (place - below) * (high - low)
 
 
-def _add_surroundings(regions: _Regions, shape: tuple[int, ...], classes: NDArray[np.uint8] | None,
-                      options: ObjectOptions, drivable: Sequence[int]) -> None:
+def _add_surroundings(
+    regions: _Regions,
+    shape: tuple[int, ...],
+    classes: NDArray[np.uint8] | None,
+    options: ObjectOptions,
+    drivable: Sequence[int],
+) -> None:
     count = len(regions.area)
     regions.label = np.full(count, UNLABELLED, np.int64)
     regions.kept = np.ones(count, bool)
@@ -378,8 +468,12 @@ class _Around:
     count: Table
 
 
-def _classes_around(regions: _Regions, classes: NDArray[np.uint8], kernel: NDArray[np.uint8],
-                    anchor: tuple[int, int] = (-1, -1)) -> _Around:
+def _classes_around(
+    regions: _Regions,
+    classes: NDArray[np.uint8],
+    kernel: NDArray[np.uint8],
+    anchor: tuple[int, int] = (-1, -1),
+) -> _Around:
     """Count the known classes on what a dilation adds to each region.
 
     Where it adds the same pixel to two of them, the first takes it.

@@ -13,11 +13,23 @@ import yaml
 
 NODE = 'anomaly_node'
 VALUES = 'ros__parameters'
-EMPTY = ['none']                    # how ROS, which knows no empty list, writes one
+EMPTY = ['none']  # how ROS, which knows no empty list, writes one
 # Parameters that concern the node and not the chain; those of rclpy with all that lies below.
-NODE_ONLY = frozenset((
-    'autostart', 'cameras', 'image_transport', 'reliability', 'max_pixels', 'max_batch',
-    'jpeg_quality', 'debug_topics', 'stale_after', 'anomaly_tolerance', 'fallback_to_cpu'))
+NODE_ONLY = frozenset(
+    (
+        'autostart',
+        'cameras',
+        'image_transport',
+        'reliability',
+        'max_pixels',
+        'max_batch',
+        'jpeg_quality',
+        'debug_topics',
+        'stale_after',
+        'anomaly_tolerance',
+        'fallback_to_cpu',
+    )
+)
 FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
 
@@ -28,9 +40,11 @@ def read(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise ValueError(f'expected a configuration file, found nothing at {path}') from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: expected a YAML file, it cannot be read '
-                         f'({getattr(error, "strerror", "") or "no text"})') from None
-    except (yaml.YAMLError, ValueError) as error:       # ValueError of dates and numbers
+        raise ValueError(
+            f'{path}: expected a YAML file, it cannot be read '
+            f'({getattr(error, "strerror", "") or "no text"})'
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError of dates and numbers
         raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
     if not isinstance(tree, Mapping):
         raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
@@ -72,8 +86,11 @@ def chain_values(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in mine:
         values.update(found[name])
-    return {name: [] if value == EMPTY else value for name, value in values.items()
-            if name not in NODE_ONLY and not name.startswith(FOREIGN)}
+    return {
+        name: [] if value == EMPTY else value
+        for name, value in values.items()
+        if name not in NODE_ONLY and not name.startswith(FOREIGN)
+    }
 
 
 def remarks(paths: Iterable[Path], node: str) -> list[str]:
@@ -82,8 +99,10 @@ def remarks(paths: Iterable[Path], node: str) -> list[str]:
     for path in paths:
         names = list(sections(read(path)))
         if names and not any(matches(name, node) for name in names):
-            found.append(f"{path} has no effect: it is for {', '.join(names)}, this node is "
-                         f"{node}; write '/**:' there for every node")
+            found.append(
+                f'{path} has no effect: it is for {", ".join(names)}, this node is '
+                f"{node}; write '/**:' there for every node"
+            )
     return found
 
 
@@ -92,13 +111,16 @@ def check(path: Path) -> None:
     tree = read(path)
     found = sections(tree)
     if tree and not found:
-        raise ValueError(f"{path}: expected parameters of nodes ('/**:', below it "
-                         f"'{VALUES}:', below it names with values), got {sorted(tree)[:3]}")
+        raise ValueError(
+            f"{path}: expected parameters of nodes ('/**:', below it "
+            f"'{VALUES}:', below it names with values), got {sorted(tree)[:3]}"
+        )
     for values in found.values():
         for name, value in values.items():
             if value is None or (isinstance(value, list) and not _of_one_kind(value)):
-                raise ValueError(f'{path}: {name}: expected a value or a list of one kind, got '
-                                 f'{value!r}')
+                raise ValueError(
+                    f'{path}: {name}: expected a value or a list of one kind, got {value!r}'
+                )
 
 
 def _of_one_kind(values: list[Any]) -> bool:

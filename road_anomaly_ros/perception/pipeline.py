@@ -139,8 +139,9 @@ class Pipeline:
         """
         self._segmenter = Released(self._segmenter)
         self._chain = dataclasses.replace(
-            self._chain, scorer_options=None, segment_source=None, refinements=())
-        self._tracks = Tracks()            # it holds the chain it followed last
+            self._chain, scorer_options=None, segment_source=None, refinements=()
+        )
+        self._tracks = Tracks()  # it holds the chain it followed last
         self._resources.release()
 
     @property
@@ -237,9 +238,7 @@ class Pipeline:
         return self._build(config)
 
     @torch.inference_mode()
-    def scores(
-        self, image: np.ndarray | torch.Tensor, chains: Sequence[_Chain]
-    ) -> list[Scored]:
+    def scores(self, image: np.ndarray | torch.Tensor, chains: Sequence[_Chain]) -> list[Scored]:
         """Score one image by several chains of `prepare`; see `sharing` for what they share."""
         tensor = arrays.upload(image, self._device)
         work = sharing.Work(
@@ -287,9 +286,7 @@ class Pipeline:
         options, features = scorers.bind(config.scorer, options, self._segmenter)
         options = scorers.load(config.scorer, options, self._resources)
         levels, threshold_source = _levels(config, calibration)
-        objects.check(
-            config.options('objects'), self._segmenter.labels.drivable, levels.threshold
-        )
+        objects.check(config.options('objects'), self._segmenter.labels.drivable, levels.threshold)
         for name in config.refinements:
             refinements.check(name, self._segmenter.labels)
         steps = tuple(
@@ -389,9 +386,7 @@ class Pipeline:
                 context.source = self._segments_for(chain.config)[1]
             return context.segments()
 
-        return Stages(
-            image, score, chain.levels.display, output, fused, segments, self._resources
-        )
+        return Stages(image, score, chain.levels.display, output, fused, segments, self._resources)
 
     def _score(self, chain: _Chain, outputs: Sequence[Any]) -> scorers.DenseResult:
         results = [
@@ -450,9 +445,7 @@ def _resolve(config: PipelineConfig, calibration: Calibration, kind: str) -> Pip
             f'automatically; set the scorer to one of {list(calibration.scorers)}'
         )
     if config.scorer == AUTO:
-        changes['scorer'] = measured.get(
-            'scorer', FALLBACK_SCORERS.get(kind, FALLBACK_SCORER)
-        )
+        changes['scorer'] = measured.get('scorer', FALLBACK_SCORERS.get(kind, FALLBACK_SCORER))
     if config.refinements == (AUTO,):
         changes['refinements'] = tuple(measured.get('refinements', ())) or ('none',)
     for name, value in measured.items():

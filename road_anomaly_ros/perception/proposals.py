@@ -16,12 +16,16 @@ from road_anomaly_ros.perception.objects import COMPONENTS, ObjectOptions, Propo
 from road_anomaly_ros.perception.refinements.cover import cover_of, nearest
 from road_anomaly_ros.perception.resources import is_out_of_memory
 
-_BLOCK = 1 << 18                # pixels of the masks widened at once for their overlaps
+_BLOCK = 1 << 18  # pixels of the masks widened at once for their overlaps
 
 
-def or_components(segments: Callable[[], Segments], score: torch.Tensor, *, threshold: float,
-                  options: ObjectOptions
-                  ) -> tuple[ObjectOptions, Proposals | None, tuple[str, ...]]:
+def or_components(
+    segments: Callable[[], Segments],
+    score: torch.Tensor,
+    *,
+    threshold: float,
+    options: ObjectOptions,
+) -> tuple[ObjectOptions, Proposals | None, tuple[str, ...]]:
     """Return how obstacles are found, the proposals where they are asked for, and notes.
 
     A source of segments that fails must not cost the frame: components are taken instead. Raises
@@ -38,8 +42,9 @@ def or_components(segments: Callable[[], Segments], score: torch.Tensor, *, thre
         return dataclasses.replace(options, mode=COMPONENTS), None, (note,)
 
 
-def propose(segments: Segments, score: torch.Tensor, *, threshold: float,
-            options: ObjectOptions) -> Proposals:
+def propose(
+    segments: Segments, score: torch.Tensor, *, threshold: float, options: ObjectOptions
+) -> Proposals:
     """Return the segments of a score [H, W] whose mean is above `threshold`, strangest first.
 
     The mean is that of the finite scores inside; a segment without any counts as strange, as a
@@ -69,14 +74,15 @@ def propose(segments: Segments, score: torch.Tensor, *, threshold: float,
 def _of_partition(index: torch.Tensor, chosen: torch.Tensor, size: tuple[int, int]) -> Proposals:
     rank = torch.full((index.numel() + 1,), -1, device=index.device)
     rank[chosen] = torch.arange(len(chosen), device=index.device)
-    number = index.long().clamp_max(index.numel())      # as the cover takes it, see there
+    number = index.long().clamp_max(index.numel())  # as the cover takes it, see there
     ranks = _resized(rank[number].where(index >= 0, -1), size).flatten()
     places = (ranks >= 0).nonzero().flatten()
     return Proposals(_host(ranks[places]), _host(places), len(chosen))
 
 
-def _of_masks(segments: Segments, chosen: torch.Tensor, iou: float,
-              size: tuple[int, int]) -> Proposals:
+def _of_masks(
+    segments: Segments, chosen: torch.Tensor, iou: float, size: tuple[int, int]
+) -> Proposals:
     if segments.masks is None:
         raise ValueError('expected masks [N,h,w] or index [h,w], got neither')
     masks = segments.masks[chosen] > 0
@@ -107,8 +113,10 @@ def suppress(masks: torch.Tensor, iou: float) -> torch.Tensor:
 
 def _resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Return maps [.., h, w] at `size` by nearest neighbour, as the means see them."""
-    rows, columns = (nearest(length, given, maps.device)
-                     for length, given in zip(size, maps.shape[-2:], strict=True))
+    rows, columns = (
+        nearest(length, given, maps.device)
+        for length, given in zip(size, maps.shape[-2:], strict=True)
+    )
     return maps.index_select(-2, rows).index_select(-1, columns)
 
 

@@ -83,7 +83,7 @@ class Option:
         if self.low is None and self.high is None:
             return
         if value != value and self.default != self.default:
-            return                      # left open, as by default
+            return  # left open, as by default
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         if not low <= value <= high:

@@ -25,8 +25,14 @@ T = TypeVar('T')
 
 _log = logging.getLogger(__name__)
 # How the libraries below say it, none of them by a type of its own.
-_NO_MEMORY = ('out of memory', 'alloc_failed', "can't allocate memory", 'not enough memory',
-              'insufficient memory', 'failed to allocate')
+_NO_MEMORY = (
+    'out of memory',
+    'alloc_failed',
+    "can't allocate memory",
+    'not enough memory',
+    'insufficient memory',
+    'failed to allocate',
+)
 _LIBRARIES = ('cv2', 'onnxruntime', 'triton')
 
 
@@ -62,8 +68,11 @@ class Resources:
     def fail(self, kernel: str, error: BaseException) -> None:
         """Note that a kernel cannot run here; only the words of the error are kept."""
         self._faults[kernel] = ' '.join(str(error).split())[:200] or type(error).__name__
-        _log.warning('the Triton kernel %s does not run here, torch does its work: %s',
-                     kernel, self._faults[kernel])
+        _log.warning(
+            'the Triton kernel %s does not run here, torch does its work: %s',
+            kernel,
+            self._faults[kernel],
+        )
 
     def refuses(self, kernel: str) -> bool:
         """Tell whether a kernel has failed."""
@@ -109,7 +118,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     library = type(error).__module__.partition('.')[0] in _LIBRARIES
     text = str(error).lower()
     return (library or isinstance(error, RuntimeError)) and any(
-        words in text for words in _NO_MEMORY)
+        words in text for words in _NO_MEMORY
+    )
 
 
 def untraced(error: Exception) -> Exception:
@@ -130,6 +140,14 @@ def stamp(files: Iterable[Path]) -> tuple[tuple[Any, ...], ...]:
     found = []
     for path in files:
         known = path.stat()
-        found.append((path.resolve(), known.st_dev, known.st_ino, known.st_size,
-                      known.st_mtime_ns, known.st_ctime_ns))
+        found.append(
+            (
+                path.resolve(),
+                known.st_dev,
+                known.st_ino,
+                known.st_size,
+                known.st_mtime_ns,
+                known.st_ctime_ns,
+            )
+        )
     return tuple(found)

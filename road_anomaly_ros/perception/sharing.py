@@ -69,9 +69,7 @@ def _score(chain: Any, features: str, work: Work, memo: _Memo) -> Scored:
         'segment', network, lambda: work.segment(dataclasses.replace(chain, features=features))
     )
     scoring = chain.scorer, chain.scorer_options, config.upsample, config.sanitize_inputs
-    dense, stages['score'] = memo(
-        'score', (network, scoring), lambda: work.score(chain, outputs)
-    )
+    dense, stages['score'] = memo('score', (network, scoring), lambda: work.score(chain, outputs))
     if chain.refinements and getattr(chain.segment_source, 'of_image_only', False):
         chain, stages['segments'] = _with_segments(chain, work, memo)
     watch = work.watch()

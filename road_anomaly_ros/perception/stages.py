@@ -26,7 +26,8 @@ TEXTS: Mapping[str, str] = {
     'selection': f'Selection: the queries that cover this are undecided (eq. 9 of {PAPER}).',
     'fused': f'Fused: rejection and selection together (eq. 10 of {PAPER}).',
     SCORE: 'The chosen score before refinement.',
-    SEGMENTED: 'Class-agnostic segments.'}
+    SEGMENTED: 'Class-agnostic segments.',
+}
 NO_QUERIES = 'this model gives no queries: no rejection, no selection'
 
 
@@ -37,9 +38,16 @@ class Stages:
     over it; `segments` makes the segments of the image, or hands out those that were made.
     """
 
-    def __init__(self, image: torch.Tensor, score: torch.Tensor, display: tuple[float, float],
-                 output: Any, s2: Any, segments: Callable[[], Segments],
-                 resources: Resources | None = None) -> None:
+    def __init__(
+        self,
+        image: torch.Tensor,
+        score: torch.Tensor,
+        display: tuple[float, float],
+        output: Any,
+        s2: Any,
+        segments: Callable[[], Segments],
+        resources: Resources | None = None,
+    ) -> None:
         self._image = image
         self._score = score
         self._display = display
@@ -54,8 +62,13 @@ class Stages:
         if not isinstance(self._output, (MaskOutput, WindowedOutput)):
             raise ValueError(NO_QUERIES)
         with torch.inference_mode():
-            found = evaluate(self._output, 's2', self._s2, extras=tuple(MAPS.values()),
-                             resources=self._resources).extras
+            found = evaluate(
+                self._output,
+                's2',
+                self._s2,
+                extras=tuple(MAPS.values()),
+                resources=self._resources,
+            ).extras
         return {name: found[extra] for name, extra in MAPS.items()}
 
     @cached_property
@@ -101,7 +114,8 @@ def partition(segments: Segments) -> torch.Tensor:
     masks = masks > 0
     order = torch.argsort(masks.sum((1, 2)), stable=True, descending=True)
     rank = torch.zeros_like(order).scatter_(
-        0, order, torch.arange(1, len(order) + 1, device=order.device))
+        0, order, torch.arange(1, len(order) + 1, device=order.device)
+    )
     if not len(order):
         return torch.full(masks.shape[1:], -1, dtype=torch.int32, device=masks.device)
     top = (masks.to(torch.int32) * rank.int()[:, None, None]).amax(0)

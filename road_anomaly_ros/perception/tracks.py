@@ -17,8 +17,8 @@ from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, Sig
 from road_anomaly_ros.perception.tracking import TRACKERS
 from road_anomaly_ros.perception.tracking._options import CONFIRMED, TrackOptions
 
-_SURE = 2.0                     # log-odds at the end of a score's display; their negative at `low`
-_LARGE = 1.0                    # log-odds of twice the least area, and the most of any area
+_SURE = 2.0  # log-odds at the end of a score's display; their negative at `low`
+_LARGE = 1.0  # log-odds of twice the least area, and the most of any area
 
 
 class Tracks:
@@ -50,8 +50,10 @@ class Tracks:
         begin = time.perf_counter()
         try:
             if result.stamp is None or not math.isfinite(result.stamp):
-                raise ValueError(f'expected a stamp in seconds, got {result.stamp}; '
-                                 f'hand one in with every image')
+                raise ValueError(
+                    f'expected a stamp in seconds, got {result.stamp}; '
+                    f'hand one in with every image'
+                )
             result = self._timely(result, camera, result.stamp)
             followed = _followed(result, chain, tracker, self._options)
             self._next[camera] = tracker.next_id
@@ -59,12 +61,21 @@ class Tracks:
             self._trackers.pop(camera, None)
             followed = _noted(result, f'tracking skipped: {" ".join(str(error).split())}')
         spent = (time.perf_counter() - begin) * 1e3
-        return dataclasses.replace(followed, timings={
-            **result.timings, 'track': spent, 'total': result.timings.get('total', 0.0) + spent})
+        return dataclasses.replace(
+            followed,
+            timings={
+                **result.timings,
+                'track': spent,
+                'total': result.timings.get('total', 0.0) + spent,
+            },
+        )
 
     def _take_over(self, chain: Any) -> None:
-        settings = {name: value for name, value in chain.config.as_dict().items()
-                    if not name.startswith('drawing.')}
+        settings = {
+            name: value
+            for name, value in chain.config.as_dict().items()
+            if not name.startswith('drawing.')
+        }
         if settings != self._settings:
             self._trackers.clear()
         name = chain.config.tracker
@@ -78,8 +89,11 @@ class Tracks:
         self._stamps[camera] = stamp
         if stamp > last:
             return result
-        what = 'repeats, nothing is counted twice' if stamp == last else (
-            f'is earlier than {last:g}, tracks start anew')
+        what = (
+            'repeats, nothing is counted twice'
+            if stamp == last
+            else (f'is earlier than {last:g}, tracks start anew')
+        )
         return _noted(result, f'tracking: the stamp {stamp:g} {what}')
 
     def _tracker(self, camera: str) -> Tracker | None:
@@ -92,25 +106,35 @@ class Tracks:
         return self._trackers[camera]
 
 
-def _followed(result: FrameResult, chain: Any, tracker: Tracker,
-              options: TrackOptions) -> FrameResult:
+def _followed(
+    result: FrameResult, chain: Any, tracker: Tracker, options: TrackOptions
+) -> FrameResult:
     faint, numbers = _faint(result, chain, options)
     seen = (*result.objects, *faint)
     height, width = result.size
-    found = tracker.update(Sight(
-        seen, tuple(log_odds(item, chain, (height, width)) for item in seen),
-        float(result.stamp or 0.0), (height, width)))
+    found = tracker.update(
+        Sight(
+            seen,
+            tuple(log_odds(item, chain, (height, width)) for item in seen),
+            float(result.stamp or 0.0),
+            (height, width),
+        )
+    )
     if tracker.left_out:
-        result = _noted(result, f'{tracker.left_out} of {len(seen)} obstacles are not tracked: '
-                                f'more than max_tracks')
+        result = _noted(
+            result,
+            f'{tracker.left_out} of {len(seen)} obstacles are not tracked: more than max_tracks',
+        )
     strong, only = len(result.objects), options.listed == CONFIRMED
-    kept = [item for index, item in enumerate(found)
-            if item.confirmed or (index < strong and not only)]
+    kept = [
+        item for index, item in enumerate(found) if item.confirmed or (index < strong and not only)
+    ]
     return _with_objects(result, kept, numbers, only)
 
 
-def _faint(result: FrameResult, chain: Any, options: TrackOptions
-           ) -> tuple[tuple[AnomalyObject, ...], torch.Tensor | None]:
+def _faint(
+    result: FrameResult, chain: Any, options: TrackOptions
+) -> tuple[tuple[AnomalyObject, ...], torch.Tensor | None]:
     """Return what lies between the level at which tracks may start and the threshold.
 
     Their ids follow those of the obstacles, also in the map [H, W] that comes with them.
@@ -122,15 +146,20 @@ def _faint(result: FrameResult, chain: Any, options: TrackOptions
     # Where an obstacle is, nothing else may be found again.
     score = result.score.masked_fill(result.mask, low)
     _, numbers, found = objects.find(
-        score, threshold=level, low_threshold=low, labels=result.labels,
+        score,
+        threshold=level,
+        low_threshold=low,
+        labels=result.labels,
         options=dataclasses.replace(chain.object_options, mode=objects.COMPONENTS),
-        drivable=result.label_set.drivable)
+        drivable=result.label_set.drivable,
+    )
     count = len(result.objects)
     return tuple(dataclasses.replace(item, id=item.id + count) for item in found), numbers
 
 
-def _with_objects(result: FrameResult, kept: Sequence[AnomalyObject],
-                  faint: torch.Tensor | None, only: bool) -> FrameResult:
+def _with_objects(
+    result: FrameResult, kept: Sequence[AnomalyObject], faint: torch.Tensor | None, only: bool
+) -> FrameResult:
     """Return a result with these objects, numbered anew in their order, faint ones last.
 
     `faint` [H, W] holds numbers that follow those of the obstacles; with `only` the mask shows
@@ -147,9 +176,13 @@ def _with_objects(result: FrameResult, kept: Sequence[AnomalyObject],
         added = torch.where(instances > 0, 0, table[numbers.long()])
         instances, mask = instances + added, mask | (added > 0)
     return dataclasses.replace(
-        result, instances=instances, mask=instances > 0 if only else mask,
-        objects=tuple(dataclasses.replace(item, id=number)
-                      for number, item in enumerate(kept, start=1)))
+        result,
+        instances=instances,
+        mask=instances > 0 if only else mask,
+        objects=tuple(
+            dataclasses.replace(item, id=number) for number, item in enumerate(kept, start=1)
+        ),
+    )
 
 
 def log_odds(item: AnomalyObject, chain: Any, size: tuple[int, int]) -> float:
@@ -160,10 +193,14 @@ def log_odds(item: AnomalyObject, chain: Any, size: tuple[int, int]) -> float:
     """
     levels, options = chain.levels, chain.object_options
     excess = item.score_p95 - levels.threshold
-    span = (levels.display[1] - levels.threshold if excess > 0
-            else levels.threshold - levels.low_threshold)
-    score = _SURE * min(max(excess / span, -1.0), 1.0) if span > 0 else math.copysign(
-        _SURE, excess)
+    span = (
+        levels.display[1] - levels.threshold
+        if excess > 0
+        else levels.threshold - levels.low_threshold
+    )
+    score = (
+        _SURE * min(max(excess / span, -1.0), 1.0) if span > 0 else math.copysign(_SURE, excess)
+    )
     if math.isnan(score):
         score = _SURE
     foot = (item.box[1] + item.box[3]) / size[0]

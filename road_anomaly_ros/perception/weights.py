@@ -29,8 +29,10 @@ _SHOWN_KEYS = 4
 
 # Buffers that older checkpoints store although the network computes them, those of the loss, and
 # the norm after a Swin backbone, which nobody reads and checkpoints of transformers 4 do not have.
-_DERIVED = re.compile(r'relative_position_index|num_batches_tracked|position_ids'
-                      r'|criterion\.empty_weight|encoder\.swin\.layernorm')
+_DERIVED = re.compile(
+    r'relative_position_index|num_batches_tracked|position_ids'
+    r'|criterion\.empty_weight|encoder\.swin\.layernorm'
+)
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -50,8 +52,10 @@ def select_device(name: str) -> torch.device:
 
 def _check_cuda(device: torch.device) -> None:
     if not torch.cuda.is_available():
-        raise PipelineError(f"device '{device}' was asked for, but torch finds no CUDA here; "
-                            "choose device 'cpu' or 'auto'")
+        raise PipelineError(
+            f"device '{device}' was asked for, but torch finds no CUDA here; "
+            "choose device 'cpu' or 'auto'"
+        )
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise PipelineError(f"expected 'cuda:0' .. 'cuda:{count - 1}', got device '{device}'")
@@ -62,10 +66,11 @@ def select_precision(name: str, device: torch.device) -> torch.dtype:
     if name == 'auto':
         return torch.float16 if device.type == 'cuda' else torch.float32
     if name not in _PRECISIONS:
-        raise PipelineError(f"expected precision one of {['auto', *_PRECISIONS]}, got {name!r}")
+        raise PipelineError(f'expected precision one of {["auto", *_PRECISIONS]}, got {name!r}')
     if name == 'float16' and device.type != 'cuda':
-        raise PipelineError("precision 'float16' needs a CUDA device; "
-                            "choose 'float32' or 'bfloat16' on the CPU")
+        raise PipelineError(
+            "precision 'float16' needs a CUDA device; choose 'float32' or 'bfloat16' on the CPU"
+        )
     return _PRECISIONS[name]
 
 
@@ -86,7 +91,8 @@ def resolve_model(name: str | Path) -> str | Path:
         return text
     raise PipelineError(
         f'no model at {text!r}; expected {BUILTIN!r}, a local directory or file, or a hub name '
-        "such as 'facebook/mask2former-swin-large-cityscapes-semantic'")
+        "such as 'facebook/mask2former-swin-large-cityscapes-semantic'"
+    )
 
 
 def model_directory(name: str | Path) -> Path:
@@ -99,11 +105,13 @@ def model_directory(name: str | Path) -> Path:
     if isinstance(found, str):
         return _hub_directory(found)
     if not found.is_dir():
-        raise PipelineError('expected a directory with config.json and model.safetensors, '
-                            f'got the file {found}')
+        raise PipelineError(
+            f'expected a directory with config.json and model.safetensors, got the file {found}'
+        )
     if not (found / 'config.json').is_file():
-        raise PipelineError(f'no config.json in {found}; '
-                            'expected a directory as save_pretrained() writes it')
+        raise PipelineError(
+            f'no config.json in {found}; expected a directory as save_pretrained() writes it'
+        )
     return found
 
 
@@ -132,13 +140,16 @@ def _hub_directory(name: str) -> Path:
         return cached
     remedy = 'put config.json and model.safetensors of it into a directory and name that as model'
     if _offline():
-        raise PipelineError(f'{name!r} is not in the local hub cache and HF_HUB_OFFLINE is set; '
-                            f'{remedy}')
+        raise PipelineError(
+            f'{name!r} is not in the local hub cache and HF_HUB_OFFLINE is set; {remedy}'
+        )
     try:
         fetched = _snapshot(name, local=False)
-    except Exception as error:              # the hub's client raises types of several libraries
-        raise PipelineError(f'{name!r} is no local path and could not be fetched from the hub '
-                            f'({reason(error)}); {remedy}') from None
+    except Exception as error:  # the hub's client raises types of several libraries
+        raise PipelineError(
+            f'{name!r} is no local path and could not be fetched from the hub '
+            f'({reason(error)}); {remedy}'
+        ) from None
     if fetched is None:
         raise PipelineError(f'{name!r} has no config.json with weights on the hub; {remedy}')
     return fetched
@@ -146,6 +157,7 @@ def _hub_directory(name: str) -> Path:
 
 def _offline() -> bool:
     from huggingface_hub import constants
+
     asked = os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1', 'true', 'yes', 'on')
     return asked or bool(constants.HF_HUB_OFFLINE)
 
@@ -153,11 +165,17 @@ def _offline() -> bool:
 def _snapshot(name: str, *, local: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-    for weights in ('*.safetensors', '*.bin'):      # pickles only where nothing else is offered
+
+    for weights in ('*.safetensors', '*.bin'):  # pickles only where nothing else is offered
         try:
-            path = Path(snapshot_download(
-                name, allow_patterns=['*.json', '*.yaml', weights],
-                local_files_only=local, etag_timeout=_HUB_TIMEOUT_S))
+            path = Path(
+                snapshot_download(
+                    name,
+                    allow_patterns=['*.json', '*.yaml', weights],
+                    local_files_only=local,
+                    etag_timeout=_HUB_TIMEOUT_S,
+                )
+            )
         except (LocalEntryNotFoundError, FileNotFoundError):
             if not local:
                 raise
@@ -167,8 +185,9 @@ def _snapshot(name: str, *, local: bool) -> Path | None:
     return None
 
 
-def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = '',
-                    also: str = '') -> Any:
+def load_pretrained(
+    model_class: type[Any], directory: Path, *, ignore: str = '', also: str = ''
+) -> Any:
     """Return a transformers model with the weights of a directory: float32, eval, on the CPU.
 
     safetensors are preferred; pickles are read with `weights_only`. Every key must match, except
@@ -177,25 +196,36 @@ def load_pretrained(model_class: type[Any], directory: Path, *, ignore: str = ''
     """
     kind, wanted = model_kind(directory), model_class.config_class.model_type
     if kind not in (wanted, also):
-        raise PipelineError(f'{directory} holds a model of the kind {kind!r}, expected '
-                            f'{wanted!r}; name another model, or choose what loads this kind')
+        raise PipelineError(
+            f'{directory} holds a model of the kind {kind!r}, expected '
+            f'{wanted!r}; name another model, or choose what loads this kind'
+        )
     for path in _require_weights(directory):
         check_digest(path)
     try:
         with _quiet():
             config = model_class.config_class.from_pretrained(directory, local_files_only=True)
             if getattr(config, 'use_pretrained_backbone', False):
-                config.use_pretrained_backbone = False      # else looked for on the hub
+                config.use_pretrained_backbone = False  # else looked for on the hub
             model, info = model_class.from_pretrained(
-                directory, config=config, local_files_only=True, weights_only=True,
-                ignore_mismatched_sizes=True, output_loading_info=True)
-    except Exception as error:          # readers of JSON, zip, ... raise their own types
-        raise PipelineError(f'{directory} could not be loaded as {model_class.__name__}: '
-                            f'{reason(error)}') from None
-    _refuse_unmatched(str(directory), missing=info['missing_keys'],
-                      unexpected=info['unexpected_keys'],
-                      mismatched=[_mismatch(item) for item in info['mismatched_keys']],
-                      ignore=ignore)
+                directory,
+                config=config,
+                local_files_only=True,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # readers of JSON, zip, ... raise their own types
+        raise PipelineError(
+            f'{directory} could not be loaded as {model_class.__name__}: {reason(error)}'
+        ) from None
+    _refuse_unmatched(
+        str(directory),
+        missing=info['missing_keys'],
+        unexpected=info['unexpected_keys'],
+        mismatched=[_mismatch(item) for item in info['mismatched_keys']],
+        ignore=ignore,
+    )
     model = model.float().eval()
     refuse_meaningless(model, directory)
     return model
@@ -206,16 +236,22 @@ def refuse_meaningless(network: nn.Module, source: str | Path) -> None:
 
     Repaired outputs of such a network would look like scores.
     """
-    weights = {name: value for name, value in network.state_dict().items()
-               if value.is_floating_point() and value.numel() and not _DERIVED.search(name)}
+    weights = {
+        name: value
+        for name, value in network.state_dict().items()
+        if value.is_floating_point() and value.numel() and not _DERIVED.search(name)
+    }
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
-        raise PipelineError(f'{source}: {len(broken)} of {len(weights)} tensors hold NaN or '
-                            f'infinity ({_listed(broken)}), every result would be meaningless; '
-                            'the training diverged or the file is damaged, use other weights')
+        raise PipelineError(
+            f'{source}: {len(broken)} of {len(weights)} tensors hold NaN or '
+            f'infinity ({_listed(broken)}), every result would be meaningless; '
+            'the training diverged or the file is damaged, use other weights'
+        )
     if weights and not any(bool(value.any()) for value in weights.values()):
-        raise PipelineError(f'{source}: all weights are zero, every result would be meaningless; '
-                            'use other weights')
+        raise PipelineError(
+            f'{source}: all weights are zero, every result would be meaningless; use other weights'
+        )
 
 
 def model_kind(directory: Path) -> str:
@@ -231,14 +267,16 @@ def read_config(directory: Path) -> dict[str, Any]:
         tree['model_type']
         return tree
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise PipelineError(f'{path} is no configuration of transformers: '
-                            f'{reason(error)}') from None
+        raise PipelineError(
+            f'{path} is no configuration of transformers: {reason(error)}'
+        ) from None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and remarks on weights off: what matters of them becomes an error."""
     from transformers.utils import logging
+
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -252,13 +290,14 @@ def _quiet() -> Iterator[None]:
 
 def _require_weights(directory: Path) -> list[Path]:
     """Return the files that hold the weights: safetensors, or pickles where there are none."""
-    weight_files(directory)                 # refuses an index that leads elsewhere
+    weight_files(directory)  # refuses an index that leads elsewhere
     for pattern in ('model*.safetensors', 'pytorch_model*.bin'):
         found = sorted(directory.glob(pattern))
         if found:
             return found
-    raise PipelineError(f'no weights in {directory}; '
-                        'expected model.safetensors or pytorch_model.bin')
+    raise PipelineError(
+        f'no weights in {directory}; expected model.safetensors or pytorch_model.bin'
+    )
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -285,11 +324,14 @@ def _shards(index: Path) -> list[Path]:
         raise PipelineError(f'{index} lists no weights: {reason(error)}') from None
     for path in found:
         if path.parent != index.parent or path.name in ('', '.', '..'):
-            raise PipelineError(f'{index} names a file outside of its folder; fetch the model '
-                                'again, from where you trust it')
+            raise PipelineError(
+                f'{index} names a file outside of its folder; fetch the model '
+                'again, from where you trust it'
+            )
         if not path.is_file():
-            raise PipelineError(f'{index} names {path.name}, which is not there; fetch the model '
-                                'again')
+            raise PipelineError(
+                f'{index} names {path.name}, which is not there; fetch the model again'
+            )
     return found
 
 
@@ -309,8 +351,10 @@ def check_digest(path: Path) -> None:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != expected:
-        raise PipelineError(f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
-                            f'{expected[:16]}... of {pinned.name}; fetch the file again')
+        raise PipelineError(
+            f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
+            f'{expected[:16]}... of {pinned.name}; fetch the file again'
+        )
 
 
 def weights_digest(source: Path | None) -> str:
@@ -323,7 +367,7 @@ def weights_digest(source: Path | None) -> str:
     return _digest(stamp(files)) if files else ''
 
 
-@functools.lru_cache(maxsize=8)         # texts only; every live change of a parameter asks for it
+@functools.lru_cache(maxsize=8)  # texts only; every live change of a parameter asks for it
 def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
     total = hashlib.sha256()
     for path, _, _, size, *_ in files:
@@ -340,14 +384,19 @@ def _refuse_stand_in(path: Path) -> None:
     with path.open('rb') as file:
         head = file.read(64)
     if head.startswith(b'version https://git-lfs'):
-        raise PipelineError(f'{path} is a pointer of Git LFS, expected the weights themselves; '
-                            "fetch them with 'git lfs pull'")
+        raise PipelineError(
+            f'{path} is a pointer of Git LFS, expected the weights themselves; '
+            "fetch them with 'git lfs pull'"
+        )
     if head.lstrip().lower().startswith((b'<!doctype', b'<html', b'<?xml')):
-        raise PipelineError(f'{path} is a web page, expected weights; the download went wrong, '
-                            'fetch the file again')
+        raise PipelineError(
+            f'{path} is a web page, expected weights; the download went wrong, '
+            'fetch the file again'
+        )
     if not head:
-        raise PipelineError(f'{path} is empty and could not be loaded as weights; fetch the file '
-                            'again')
+        raise PipelineError(
+            f'{path} is empty and could not be loaded as weights; fetch the file again'
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -358,20 +407,26 @@ def _unreadable(path: Path, error: Exception) -> str:
     found = re.search(r'GLOBAL ([\w.]+)', str(error))
     name = found[1] if found else ''
     if pickled and b'numpy' in head:
-        return (f'{path} could not be read as weights: it is a pickle of NumPy arrays, as '
-                'detectron2 publishes them, and pickles can run code. Convert it once, where '
-                "you trust its source: python -c \"import pickle, torch; m = pickle.load(open('"
-                f"{path.name}', 'rb'), encoding='latin1')['model']; torch.save({{k: "
-                "torch.as_tensor(v) for k, v in m.items()}, 'model.pth')\"")
+        return (
+            f'{path} could not be read as weights: it is a pickle of NumPy arrays, as '
+            'detectron2 publishes them, and pickles can run code. Convert it once, where '
+            'you trust its source: python -c "import pickle, torch; m = pickle.load(open(\''
+            f"{path.name}', 'rb'), encoding='latin1')['model']; torch.save({{k: "
+            "torch.as_tensor(v) for k, v in m.items()}, 'model.pth')\""
+        )
     if name or pickled:
-        return (f'{path} could not be read as weights: it holds Python objects'
-                f'{f" ({name})" if name else ""}, which can run code. Expected the state_dict of '
-                'a network: '
-                'save it with torch.save(model.state_dict(), FILE), or as .safetensors')
+        return (
+            f'{path} could not be read as weights: it holds Python objects'
+            f'{f" ({name})" if name else ""}, which can run code. Expected the state_dict of '
+            'a network: '
+            'save it with torch.save(model.state_dict(), FILE), or as .safetensors'
+        )
     # What torch says of other files is advice to read them unsafely.
     why = 'it is no checkpoint of torch' if 'Weights only' in str(error) else reason(error)
-    return (f'{path} could not be read as weights: {why}; it is damaged or of another kind than '
-            'its name says, fetch it again')
+    return (
+        f'{path} could not be read as weights: {why}; it is damaged or of another kind than '
+        'its name says, fetch it again'
+    )
 
 
 def _mismatch(item: Any) -> str:
@@ -395,10 +450,11 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
+
             tree: Any = load_file(path)
         else:
             tree = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:          # safetensors, zip and pickle readers raise their own types
+    except Exception as error:  # safetensors, zip and pickle readers raise their own types
         raise PipelineError(_unreadable(path, error)) from None
     return _tensors(tree, path)
 
@@ -414,42 +470,63 @@ def _tensors(tree: Any, path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def rename_keys(state: Mapping[str, torch.Tensor],
-                rule: Callable[[str], str | None]) -> dict[str, torch.Tensor]:
+def rename_keys(
+    state: Mapping[str, torch.Tensor], rule: Callable[[str], str | None]
+) -> dict[str, torch.Tensor]:
     """Return `state` under new names; keys for which `rule` answers None are left out."""
     named = ((rule(key), value) for key, value in state.items())
     return {key: value for key, value in named if key is not None}
 
 
-def load_state(network: Model, state: Mapping[str, torch.Tensor], source: str | Path, *,
-               ignore: str = '') -> Model:
+def load_state(
+    network: Model, state: Mapping[str, torch.Tensor], source: str | Path, *, ignore: str = ''
+) -> Model:
     """Fill `network` from `state` and return it in eval mode; every key and shape must match.
 
     Keys that match the regular expression `ignore` may be missing or left over. PipelineError
     lists what does not fit.
     """
     own = network.state_dict()
-    mismatched = [_mismatch((key, state[key].shape, own[key].shape))
-                  for key in own if key in state and state[key].shape != own[key].shape]
-    _refuse_unmatched(str(source), missing=own.keys() - state.keys(),
-                      unexpected=state.keys() - own.keys(), mismatched=mismatched, ignore=ignore)
+    mismatched = [
+        _mismatch((key, state[key].shape, own[key].shape))
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    _refuse_unmatched(
+        str(source),
+        missing=own.keys() - state.keys(),
+        unexpected=state.keys() - own.keys(),
+        mismatched=mismatched,
+        ignore=ignore,
+    )
     network.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
     network = network.float().eval()
     refuse_meaningless(network, source)
     return network
 
 
-def _refuse_unmatched(source: str, *, missing: Iterable[str], unexpected: Iterable[str],
-                      mismatched: Sequence[str], ignore: str) -> None:
+def _refuse_unmatched(
+    source: str,
+    *,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    mismatched: Sequence[str],
+    ignore: str,
+) -> None:
     def relevant(key: str) -> bool:
         return not _DERIVED.search(key) and not (ignore and re.search(ignore, key))
-    groups = {'missing': sorted(filter(relevant, missing)),
-              'unexpected': sorted(filter(relevant, unexpected)),
-              'of another shape': sorted(mismatched)}
+
+    groups = {
+        'missing': sorted(filter(relevant, missing)),
+        'unexpected': sorted(filter(relevant, unexpected)),
+        'of another shape': sorted(mismatched),
+    }
     found = [f'{len(keys)} {kind} ({_listed(keys)})' for kind, keys in groups.items() if keys]
     if found:
-        raise PipelineError(f'{source}: the weights do not fit the network: {"; ".join(found)}; '
-                            'use weights made for this configuration')
+        raise PipelineError(
+            f'{source}: the weights do not fit the network: {"; ".join(found)}; '
+            'use weights made for this configuration'
+        )
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -461,4 +538,4 @@ def reason(error: BaseException, limit: int = 200) -> str:
     """Return the first sentence of an error as one line of at most `limit` characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
-    return text if len(text) <= limit else text[:limit - 3] + '...'
+    return text if len(text) <= limit else text[: limit - 3] + '...'

@@ -17,15 +17,16 @@ Size = tuple[int, int]
 class WindowPlan:
     """Where the windows of one image lie after it was resized to `scaled_size`."""
 
-    scaled_size: Size                               # (H, W)
-    offsets: tuple[tuple[int, int], ...]            # (top, left) of each window
-    window: Size                                    # (h, w) of each window
+    scaled_size: Size  # (H, W)
+    offsets: tuple[tuple[int, int], ...]  # (top, left) of each window
+    window: Size  # (h, w) of each window
 
     def cut(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the windows [n*B,...,h,w] of a resized batch [B,...,H,W], window by window."""
         height, width = self.window
-        return torch.cat([batch[..., top:top + height, left:left + width]
-                          for top, left in self.offsets])
+        return torch.cat(
+            [batch[..., top : top + height, left : left + width] for top, left in self.offsets]
+        )
 
 
 def plan_windows(size: Size, network: Size) -> WindowPlan:
@@ -47,8 +48,9 @@ def plan_windows(size: Size, network: Size) -> WindowPlan:
     return WindowPlan((height, width), tuple((0, start) for start in starts), (height, side))
 
 
-def merge_windows(maps: Sequence[torch.Tensor], offsets: Sequence[tuple[int, int]],
-                  scaled_size: Size) -> torch.Tensor:
+def merge_windows(
+    maps: Sequence[torch.Tensor], offsets: Sequence[tuple[int, int]], scaled_size: Size
+) -> torch.Tensor:
     """Return the mean of overlapping window maps [C,h,w] on the resized image, [C,H,W] float32."""
     total = maps[0].new_zeros((maps[0].shape[0], *scaled_size), dtype=torch.float32)
     count = total.new_zeros(scaled_size)

@@ -47,8 +47,10 @@ def refuse_stray(name: str, words: Sequence[str]) -> None:
     value = value or (stray[1] if len(stray) > 1 else 'VALUE')
     named = re.fullmatch(r'--?[A-Za-z][\w.]*', stray[0].partition('=')[0])
     example = f'{option}:={value}' if named else 'NAME:=VALUE'
-    raise ValueError(f'unexpected argument {stray[0]!r}: parameters are given as '
-                     f"'{name} {BEGIN} -p {example}'; see '{name} --help'")
+    raise ValueError(
+        f'unexpected argument {stray[0]!r}: parameters are given as '
+        f"'{name} {BEGIN} -p {example}'; see '{name} --help'"
+    )
 
 
 def explain(error: Exception) -> str:
@@ -61,5 +63,7 @@ def explain(error: Exception) -> str:
         what = f'cannot read the {unread[1]}'
     else:
         return ''
-    return (f"{what}; expected words such as '-p scorer:=rba', '-r image:=/camera/image_raw' or "
-            f"'--params-file FILE' after {BEGIN}")
+    return (
+        f"{what}; expected words such as '-p scorer:=rba', '-r image:=/camera/image_raw' or "
+        f"'--params-file FILE' after {BEGIN}"
+    )

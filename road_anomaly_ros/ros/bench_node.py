@@ -39,8 +39,8 @@ examples:
 SIZES = ((480, 360), (960, 540))
 FULL_HD = (1920, 1080)
 MASK = 'anomaly_node/obstacle/mask'
-START_S = 120.0                     # a model may have to be loaded and compiled
-SETTLE_S = 3.0                      # results of the first seconds are not counted
+START_S = 120.0  # a model may have to be loaded and compiled
+SETTLE_S = 3.0  # results of the first seconds are not counted
 RUNS = 40
 _DISTINCT = 12
 
@@ -48,30 +48,51 @@ _DISTINCT = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
-    parser.add_argument('--seconds', type=positive, default=120,
-                        help='time per size (default: %(default)s)')
-    parser.add_argument('--rate', metavar='HZ', type=positive, default=30,
-                        help='images per second (default: %(default)s)')
-    parser.add_argument('--size', metavar='WxH', type=size, nargs='+', default=SIZES,
-                        help='sizes of the images (default: 480x360 960x540)')
+    parser.add_argument(
+        '--seconds', type=positive, default=120, help='time per size (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--rate',
+        metavar='HZ',
+        type=positive,
+        default=30,
+        help='images per second (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--size',
+        metavar='WxH',
+        type=size,
+        nargs='+',
+        default=SIZES,
+        help='sizes of the images (default: 480x360 960x540)',
+    )
     add_chain_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; prints tables, writes JSON if asked to, returns 0."""
     from road_anomaly_ros.ros.transport import make_room, stay_local
+
     stay_local()
     os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
     from road_anomaly_ros.tools import environment
     from road_anomaly_ros.tools.bench import heading, save
-    make_room()                     # the camera is ours: without, most larger images are lost
+
+    make_room()  # the camera is ours: without, most larger images are lost
     config = chain_config(arguments)
     document: dict[str, Any] = {
-        'environment': {**environment.machine(), **environment.versions(),
-                        'load_at_start': round(os.getloadavg()[0], 2)}, 'node': []}
+        'environment': {
+            **environment.machine(),
+            **environment.versions(),
+            'load_at_start': round(os.getloadavg()[0], 2),
+        },
+        'node': [],
+    }
     print(heading(document['environment']))
-    print(f'\n{arguments.rate} images per second, {arguments.seconds} s per size, '
-          f'age from the stamp of an image to its mask\n\n{NODE_HEAD}')
+    print(
+        f'\n{arguments.rate} images per second, {arguments.seconds} s per size, '
+        f'age from the stamp of an image to its mask\n\n{NODE_HEAD}'
+    )
     for width, height in arguments.size:
         row = node_row(config, width, height, arguments.rate, arguments.seconds)
         document['node'].append(row)
@@ -83,10 +104,12 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def node_row(config: PipelineConfig, width: int, height: int, rate: int,
-             seconds: float) -> dict[str, Any]:
+def node_row(
+    config: PipelineConfig, width: int, height: int, rate: int, seconds: float
+) -> dict[str, Any]:
     """Return the figures of one size; RuntimeError when the node sends no result in time."""
     from road_anomaly_ros.tools.bench import rendered
+
     pictures = rendered(width, height, _DISTINCT)
     with node_process(config) as process, Camera(pictures, rate) as camera:
         camera.wait_for_results(process)
@@ -96,22 +119,32 @@ def node_row(config: PipelineConfig, width: int, height: int, rate: int,
         time.sleep(seconds)
         ages, sent = camera.reset()
         after = usage(process.pid)
-    return {'size': [width, height], 'sent': sent, **age_figures(ages, seconds),
-            'cpu_percent': round(100 * (after['cpu_s'] - before['cpu_s']) / seconds, 1),
-            'resident_mib': [round(before['resident_mib'], 1), round(after['resident_mib'], 1)]}
+    return {
+        'size': [width, height],
+        'sent': sent,
+        **age_figures(ages, seconds),
+        'cpu_percent': round(100 * (after['cpu_s'] - before['cpu_s']) / seconds, 1),
+        'resident_mib': [round(before['resident_mib'], 1), round(after['resident_mib'], 1)],
+    }
 
 
 def age_figures(ages: Sequence[float], seconds: float) -> dict[str, Any]:
     """Return rate and age in ms of results, and the median age of the first and the last third."""
     import numpy as np
+
     if not len(ages):
         raise RuntimeError('expected results of the node, none came')
     p50, p99, top = np.percentile(ages, (50, 99, 100)) * 1e3
     third = max(1, len(ages) // 3)
     first, last = (float(np.median(part)) * 1e3 for part in (ages[:third], ages[-third:]))
-    return {'rate_hz': round(len(ages) / seconds, 2), 'age_p50_ms': round(float(p50), 1),
-            'age_p99_ms': round(float(p99), 1), 'age_max_ms': round(float(top), 1),
-            'age_first_third_ms': round(first, 1), 'age_last_third_ms': round(last, 1)}
+    return {
+        'rate_hz': round(len(ages) / seconds, 2),
+        'age_p50_ms': round(float(p50), 1),
+        'age_p99_ms': round(float(p99), 1),
+        'age_max_ms': round(float(top), 1),
+        'age_first_third_ms': round(first, 1),
+        'age_last_third_ms': round(last, 1),
+    }
 
 
 def namespace() -> str:
@@ -122,8 +155,16 @@ def namespace() -> str:
 @contextlib.contextmanager
 def node_process(config: PipelineConfig) -> Iterator[subprocess.Popen[bytes]]:
     """Run `anomaly_node` with the settings of `config`; it is ended cleanly afterwards."""
-    words = [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args',
-             '--log-level', 'warn', '-r', f'__ns:={namespace()}']
+    words = [
+        sys.executable,
+        '-m',
+        'road_anomaly_ros.ros.process',
+        '--ros-args',
+        '--log-level',
+        'warn',
+        '-r',
+        f'__ns:={namespace()}',
+    ]
     for name, value in config.as_dict().items():
         words += ['-p', f'{name}:={json.dumps(value or ["none"] if value == [] else value)}']
     process = subprocess.Popen(words)
@@ -148,10 +189,12 @@ class Camera:
         from road_anomaly_ros.ros import images
         from road_anomaly_ros.ros.camera import input_qos
         from road_anomaly_ros.ros.outputs import qos
+
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self._node = rclpy.create_node(
-            'bench_camera', namespace=namespace(), context=self._context)
+            'bench_camera', namespace=namespace(), context=self._context
+        )
         self._messages = [images.to_message(picture, 'rgb8', Header()) for picture in pictures]
         self._publisher = self._node.create_publisher(Image, 'image', input_qos())
         self._node.create_subscription(Image, MASK, self._on_mask, qos())
@@ -159,8 +202,9 @@ class Camera:
         self._ages: list[float] = []
         self._sent = 0
         self._ending = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True)
-                         for work in (self._send, self._listen)]
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._send, self._listen)
+        ]
 
     def __enter__(self) -> Camera:
         for thread in self._threads:
@@ -169,6 +213,7 @@ class Camera:
 
     def __exit__(self, *failure: object) -> None:
         import rclpy
+
         self._ending.set()
         for thread in self._threads:
             thread.join()
@@ -203,6 +248,7 @@ class Camera:
 
     def _listen(self) -> None:
         from rclpy.executors import SingleThreadedExecutor
+
         executor = SingleThreadedExecutor(context=self._context)
         executor.add_node(self._node)
         while not self._ending.is_set():
@@ -211,6 +257,7 @@ class Camera:
 
     def _on_mask(self, message: Any) -> None:
         from road_anomaly_ros.ros.images import seconds
+
         self._ages.append(self._now() - seconds(message.header.stamp))
 
 
@@ -218,8 +265,10 @@ def usage(pid: int) -> dict[str, float]:
     """Return processor seconds and resident MiB of a process, as Linux tells them."""
     fields = Path(f'/proc/{pid}/stat').read_text(encoding='ascii').rpartition(') ')[2].split()
     ticks = int(fields[11]) + int(fields[12])
-    return {'cpu_s': ticks / os.sysconf('SC_CLK_TCK'),
-            'resident_mib': int(fields[21]) * os.sysconf('SC_PAGE_SIZE') / 2 ** 20}
+    return {
+        'cpu_s': ticks / os.sysconf('SC_CLK_TCK'),
+        'resident_mib': int(fields[21]) * os.sysconf('SC_PAGE_SIZE') / 2**20,
+    }
 
 
 def transport_rows() -> list[dict[str, Any]]:
@@ -231,6 +280,7 @@ def transport_rows() -> list[dict[str, Any]]:
 
     from road_anomaly_ros.ros import images
     from road_anomaly_ros.ros.outputs import qos
+
     width, height = FULL_HD
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     context = rclpy.Context()
@@ -243,10 +293,17 @@ def transport_rows() -> list[dict[str, Any]]:
         message = images.to_message(shown, 'mono8' if encoding == 'mono8' else 'rgb8', Header())
         message.encoding = encoding
         rows.append(cost(f'{encoding} message to RGB array', lambda m=message: images.to_array(m)))
-    for encoding, shown in (('rgb8', picture), ('mono8', picture[..., 0].copy()),
-                            ('32FC1', picture[..., 0].astype(np.float32))):
-        rows.append(cost(f'{encoding} array to message',
-                         lambda s=shown, e=encoding: images.to_message(s, e, Header())))
+    for encoding, shown in (
+        ('rgb8', picture),
+        ('mono8', picture[..., 0].copy()),
+        ('32FC1', picture[..., 0].astype(np.float32)),
+    ):
+        rows.append(
+            cost(
+                f'{encoding} array to message',
+                lambda s=shown, e=encoding: images.to_message(s, e, Header()),
+            )
+        )
     full = images.to_message(picture, 'rgb8', Header())
     rows.append(cost('publish rgb8', lambda: publisher.publish(full)))
     rows.append(cost('all outputs, nobody listens', unheard(context, picture)))
@@ -263,6 +320,7 @@ def unheard(context: Any, picture: np.ndarray) -> Any:
     from road_anomaly_ros.perception import Pipeline
     from road_anomaly_ros.ros.camera import Camera as Topics
     from road_anomaly_ros.ros.parameters import NodeOptions
+
     node = LifecycleNode('bench_outputs', context=context)
     pipeline = Pipeline.from_config(segmenter='synthetic', device='cpu')
     result, options = pipeline(picture), pipeline.chain.options('drawing')
@@ -274,6 +332,7 @@ def unheard(context: Any, picture: np.ndarray) -> Any:
 def cost(name: str, work: Any) -> dict[str, Any]:
     """Return p50 and p99 of the milliseconds that `work` takes."""
     from road_anomaly_ros.tools.environment import percentiles
+
     times = []
     for _ in range(RUNS):
         begin = time.perf_counter()
@@ -282,17 +341,21 @@ def cost(name: str, work: Any) -> dict[str, Any]:
     return {'what': name, **percentiles(times)}
 
 
-NODE_HEAD = ('| size | results/s | age p50 ms | p99 ms | max ms | first third ms | last third ms '
-             '| CPU % | MiB at start | at end |\n| --- ' + '| ---: ' * 9 + '|')
+NODE_HEAD = (
+    '| size | results/s | age p50 ms | p99 ms | max ms | first third ms | last third ms '
+    '| CPU % | MiB at start | at end |\n| --- ' + '| ---: ' * 9 + '|'
+)
 TRANSPORT_HEAD = '| one full-HD message | p50 ms | p99 ms |\n| --- | ---: | ---: |'
 
 
 def node_line(row: dict[str, Any]) -> str:
     """Return the figures of one size as a line of a Markdown table."""
     start, end = row['resident_mib']
-    return (f'| {row["size"][0]}x{row["size"][1]} | {row["rate_hz"]:g} | {row["age_p50_ms"]:g} '
-            f'| {row["age_p99_ms"]:g} | {row["age_max_ms"]:g} | {row["age_first_third_ms"]:g} '
-            f'| {row["age_last_third_ms"]:g} | {row["cpu_percent"]:g} | {start:g} | {end:g} |')
+    return (
+        f'| {row["size"][0]}x{row["size"][1]} | {row["rate_hz"]:g} | {row["age_p50_ms"]:g} '
+        f'| {row["age_p99_ms"]:g} | {row["age_max_ms"]:g} | {row["age_first_third_ms"]:g} '
+        f'| {row["age_last_third_ms"]:g} | {row["cpu_percent"]:g} | {start:g} | {end:g} |'
+    )
 
 
 def transport_line(row: dict[str, Any]) -> str:

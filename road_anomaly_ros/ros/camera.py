@@ -26,13 +26,13 @@ from road_anomaly_ros.tools.encodings import check_photograph
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
-except ImportError:                     # Humble
+except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks
 
 _KINDS = {'raw': Image, 'compressed': CompressedImage}
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
-_TOLD = 32                          # different lines that are said but once
-_INFO_LIMIT = 1 << 16               # pixels per side beyond which a camera_info is damaged
+_TOLD = 32  # different lines that are said but once
+_INFO_LIMIT = 1 << 16  # pixels per side beyond which a camera_info is damaged
 
 
 def check_names(names: tuple[str, ...]) -> None:
@@ -52,10 +52,19 @@ class Camera:
     `depth` it listens to depth images, too; `transforms` know where it is mounted.
     """
 
-    def __init__(self, node: Any, name: str, transport: str, group: Any,
-                 tolerance: float | None = None, *, debug: bool = False,
-                 reliability: str = AUTO, depth: bool = False,
-                 transforms: Transforms | None = None) -> None:
+    def __init__(
+        self,
+        node: Any,
+        name: str,
+        transport: str,
+        group: Any,
+        tolerance: float | None = None,
+        *,
+        debug: bool = False,
+        reliability: str = AUTO,
+        depth: bool = False,
+        transforms: Transforms | None = None,
+    ) -> None:
         self._node = node
         self._group = group
         self._kind = _KINDS[transport]
@@ -74,19 +83,28 @@ class Camera:
         self._frames: NewestFrames | None = None
         self._loss = loss.Loss()
         self._images = self._input(
-            self._kind, self._base_topic if raw else self._compressed_topic, self.on_image,
-            reliability=reliability, lost=self._loss.add_lost)
+            self._kind,
+            self._base_topic if raw else self._compressed_topic,
+            self.on_image,
+            reliability=reliability,
+            lost=self._loss.add_lost,
+        )
         self._inputs = [self._images, self._input(CameraInfo, self.info_topic, self.on_info)]
         if tolerance is not None:
-            self._inputs.append(self._input(Image, self.anomaly_topic, self.on_anomaly,
-                                            reliability=reliability))
+            self._inputs.append(
+                self._input(Image, self.anomaly_topic, self.on_anomaly, reliability=reliability)
+            )
         self.depth_topic = f'{prefix}depth'
         if depth:
-            self._inputs.append(self._input(Image, self.depth_topic, self.on_depth,
-                                            reliability=reliability))
+            self._inputs.append(
+                self._input(Image, self.depth_topic, self.on_depth, reliability=reliability)
+            )
         self.geometry = Geometry(
-            node.resolve_topic_name(self.info_topic), node.resolve_topic_name(self.depth_topic),
-            transforms or Transforms(node), self.complain)
+            node.resolve_topic_name(self.info_topic),
+            node.resolve_topic_name(self.depth_topic),
+            transforms or Transforms(node),
+            self.complain,
+        )
         self._told: set[str] = set()
         self._listening = False
         self._last_stamp: tuple[int, int] | None = None
@@ -114,8 +132,15 @@ class Camera:
 
     def _input(self, kind: type, topic: str, callback: Any, **options: Any) -> Input:
         name = self._node.resolve_topic_name(topic)
-        return Input(self._node, kind, topic, callback, group=self._group,
-                     mismatch=lambda policy: self._on_input_qos(name, policy), **options)
+        return Input(
+            self._node,
+            kind,
+            topic,
+            callback,
+            group=self._group,
+            mismatch=lambda policy: self._on_input_qos(name, policy),
+            **options,
+        )
 
     def unsubscribe(self) -> None:
         """Stop listening."""
@@ -124,7 +149,7 @@ class Camera:
         for item in self._inputs:
             item.close()
         if self._pairing is not None:
-            self.stats.dropped += self._pairing.close()     # images that waited for their map
+            self.stats.dropped += self._pairing.close()  # images that waited for their map
 
     @property
     def listens(self) -> str:
@@ -145,12 +170,16 @@ class Camera:
     def _why_lost(self) -> str:
         size, asked = self._loss.size, self._images.reliability
         offered = ' and '.join(sorted(self._images.offers())).replace('_', ' ') or 'nothing now'
-        about = (f'{size / 2 ** 20:.2g} MiB each, {asked.replace("_", " ")}, publishers of '
-                 f'{self._images.name} offer {offered}')
+        about = (
+            f'{size / 2**20:.2g} MiB each, {asked.replace("_", " ")}, publishers of '
+            f'{self._images.name} offer {offered}'
+        )
         if asked == BEST_EFFORT and size > loss.LARGE:
             return f'{about}; {loss.REMEDIES}'
-        return (f'their stamps have gaps ({about}): look for what drops them, the camera driver, '
-                f'a relay or the network')
+        return (
+            f'their stamps have gaps ({about}): look for what drops them, the camera driver, '
+            f'a relay or the network'
+        )
 
     def destroy(self) -> None:
         """Take everything back that was created on the node."""
@@ -160,7 +189,7 @@ class Camera:
     def on_image(self, message: Any) -> None:
         """Store a message as the newest; nothing is decoded here."""
         frames = self._frames
-        if frames is None:                  # arrived while the node was being deactivated
+        if frames is None:  # arrived while the node was being deactivated
             return
         self._qos_fault = ''
         self.stats.received += 1
@@ -171,21 +200,29 @@ class Camera:
         if self._pairing is None:
             self._put(frames, Frame(self.name, message, arrived))
         else:
-            self._put_pair(frames, *self._pairing.add_image(
-                images.nanoseconds(message.header.stamp), (message, arrived)))
+            self._put_pair(
+                frames,
+                *self._pairing.add_image(
+                    images.nanoseconds(message.header.stamp), (message, arrived)
+                ),
+            )
 
     def on_anomaly(self, message: Any) -> None:
         """Bring an anomaly map together with the image of its moment."""
         frames, pairing = self._frames, self._pairing
         if frames is not None and pairing is not None:
-            self._put_pair(frames, *pairing.add_map(
-                images.nanoseconds(message.header.stamp), message))
+            self._put_pair(
+                frames, *pairing.add_map(images.nanoseconds(message.header.stamp), message)
+            )
 
     def _put_pair(self, frames: NewestFrames, pair: Any, lost: int) -> None:
         self.stats.dropped += lost
         if lost:
-            self.complain('anomaly', f'no anomaly map for an image: publish one with its stamp on '
-                                     f'{self._node.resolve_topic_name(self.anomaly_topic)}')
+            self.complain(
+                'anomaly',
+                f'no anomaly map for an image: publish one with its stamp on '
+                f'{self._node.resolve_topic_name(self.anomaly_topic)}',
+            )
         if pair is not None:
             (message, arrived), anomaly = pair
             self._put(frames, Frame(self.name, message, arrived, anomaly))
@@ -202,8 +239,11 @@ class Camera:
             self.stats.info_size = (height, width)
             self.geometry.on_info(message)
         else:
-            self.refuse('camera_info', f'expected width, height and K of a calibration, '
-                                       f'got {width}x{height} and K {list(message.k)}')
+            self.refuse(
+                'camera_info',
+                f'expected width, height and K of a calibration, '
+                f'got {width}x{height} and K {list(message.k)}',
+            )
 
     def on_depth(self, message: Any) -> None:
         """Keep a depth image for the image of its moment; nothing is decoded here."""
@@ -213,9 +253,12 @@ class Camera:
         moment = (stamp.sec, stamp.nanosec)
         if self._last_stamp is not None and moment < self._last_stamp:
             self.stats.backwards += 1
-            self.complain('time', f'stamps ran backwards, from {_clock(self._last_stamp)} to '
-                                  f'{_clock(moment)} s: a bag that loops, or two publishers on '
-                                  f'{self.image_topic}')
+            self.complain(
+                'time',
+                f'stamps ran backwards, from {_clock(self._last_stamp)} to '
+                f'{_clock(moment)} s: a bag that loops, or two publishers on '
+                f'{self.image_topic}',
+            )
         self._last_stamp = moment
 
     def to_array(self, message: Any, max_pixels: int) -> Any:
@@ -228,7 +271,7 @@ class Camera:
         self.stats.size = picture.shape[:2]
         try:
             check_photograph(getattr(message, 'encoding', ''))
-        except images.ImageRefused as error:        # some thermal cameras call theirs so
+        except images.ImageRefused as error:  # some thermal cameras call theirs so
             self.complain('no photograph', f'processed, but {error}')
         return picture
 
@@ -286,7 +329,7 @@ class Camera:
             self.geometry.note(survey)
         except Unplaced as error:
             self._tell_once('metres', str(error))
-        except Exception as error:          # costs the metres, never the frame
+        except Exception as error:  # costs the metres, never the frame
             self._tell_once('metres', f'nothing is told in metres: {one_line(error)}')
 
     def _tell_once(self, kind: str, text: str) -> None:
@@ -321,38 +364,53 @@ class Camera:
         found = self._node.get_publishers_info_by_topic(topic)
         for publisher in found:
             if publisher.topic_type != wanted:
-                return (f'{topic} carries {publisher.topic_type}, expected {wanted}: '
-                        f'choose image_transport to match')
+                return (
+                    f'{topic} carries {publisher.topic_type}, expected {wanted}: '
+                    f'choose image_transport to match'
+                )
         if found and self._images.reliability == BEST_EFFORT:
-            return (f'{topic} has a publisher of which nothing arrives: look at the camera '
-                    f'driver; {loss.REMEDIES}')
+            return (
+                f'{topic} has a publisher of which nothing arrives: look at the camera '
+                f'driver; {loss.REMEDIES}'
+            )
         if found:
             return f'{topic} has a publisher that sends nothing: look at the camera driver'
         other = self._other_transport()
         if other:
             return other
-        others = sorted(name for name, kinds in self._node.get_topic_names_and_types()
-                        if wanted in kinds and self._node.count_publishers(name)
-                        and not name.startswith(self._node.get_fully_qualified_name() + '/'))
+        others = sorted(
+            name
+            for name, kinds in self._node.get_topic_names_and_types()
+            if wanted in kinds
+            and self._node.count_publishers(name)
+            and not name.startswith(self._node.get_fully_qualified_name() + '/')
+        )
         hint = f'; images are published on {", ".join(others[:3])}' if others else ''
         return f"nobody publishes {topic}: start the camera or remap '{self._base_topic}'{hint}"
 
     def _other_transport(self) -> str:
         """Say that the camera publishes its images in the other form; empty where it does not."""
         raw = self._kind is Image
-        name, transport = ((self._compressed_topic, 'compressed') if raw else
-                           (self._node.resolve_topic_name(self._base_topic), 'raw'))
+        name, transport = (
+            (self._compressed_topic, 'compressed')
+            if raw
+            else (self._node.resolve_topic_name(self._base_topic), 'raw')
+        )
         name = self._node.resolve_topic_name(name)
         if not self._node.count_publishers(name):
             return ''
-        return (f'nobody publishes {self._images.name}, but the camera publishes {name}: set '
-                f"image_transport to '{transport}'")
+        return (
+            f'nobody publishes {self._images.name}, but the camera publishes {name}: set '
+            f"image_transport to '{transport}'"
+        )
 
     def _on_input_qos(self, topic: str, policy: str) -> None:
         remedy = " or the parameter reliability to 'auto'" if policy == 'reliability' else ''
-        text = (f'a publisher of {topic} offers less than this node asks for ({policy}): no '
-                f'message can come; set qos_overrides.{topic}.subscription.{policy} to what it '
-                f'offers{remedy}, or change the camera')
+        text = (
+            f'a publisher of {topic} offers less than this node asks for ({policy}): no '
+            f'message can come; set qos_overrides.{topic}.subscription.{policy} to what it '
+            f'offers{remedy}, or change the camera'
+        )
         if topic == self._images.name:
             self._qos_fault = text
         self._node.get_logger().error(f'{self.title}: {text}')
@@ -361,8 +419,12 @@ class Camera:
         def tell(event: Any) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
             name = self._node.resolve_topic_name(topic)
-            self.complain(f'qos {topic}', f'a subscriber of {name} asks for more than is offered '
-                                          f'({policy}) and gets nothing: change its {policy}')
+            self.complain(
+                f'qos {topic}',
+                f'a subscriber of {name} asks for more than is offered '
+                f'({policy}) and gets nothing: change its {policy}',
+            )
+
         return PublisherEventCallbacks(incompatible_qos=tell)
 
 

@@ -27,13 +27,18 @@ from road_anomaly_ros.ros.node import NAME as ANOMALY_NODE
 from road_anomaly_ros.tools.sources import Frame, Source
 
 OVERLAY, SCORE, MASK, INSTANCES, LABELS = (
-    'overlay', 'anomaly/score', 'obstacle/mask', 'obstacle/instances', 'semantic/labels')
-RESULT_S = 30.0                         # longest wait for the results of one picture
-READY_S = 300.0                         # for a model that loads on a busy machine
+    'overlay',
+    'anomaly/score',
+    'obstacle/mask',
+    'obstacle/instances',
+    'semantic/labels',
+)
+RESULT_S = 30.0  # longest wait for the results of one picture
+READY_S = 300.0  # for a model that loads on a busy machine
 NO_RESULT = 'no result'
 _PROBE = 'probe'
 _PROBE_S = 0.5
-_REPORT_S = 5.0                         # reports of /diagnostics come every second
+_REPORT_S = 5.0  # reports of /diagnostics come every second
 _DEPTH = 8
 _DTYPES = {'mono8': 'u1', 'rgb8': 'u1', '16UC1': '<u2', '32FC1': '<f4'}
 
@@ -42,7 +47,7 @@ _DTYPES = {'mono8': 'u1', 'rgb8': 'u1', '16UC1': '<u2', '32FC1': '<f4'}
 class LiveResult(FrameResult):
     """A result as it was published, with the overlay that the node drew."""
 
-    overlay: Any = None                 # uint8 RGB [H, W, 3]
+    overlay: Any = None  # uint8 RGB [H, W, 3]
 
 
 class Collector(Node):
@@ -51,23 +56,32 @@ class Collector(Node):
     Messages are gathered by their headers; everything is asked for reliably.
     """
 
-    def __init__(self, wanted: tuple[str, ...], *, camera: str, truth: bool = False,
-                 **node_arguments: Any) -> None:
+    def __init__(
+        self, wanted: tuple[str, ...], *, camera: str, truth: bool = False, **node_arguments: Any
+    ) -> None:
         super().__init__('demo', **node_arguments)
         self._changed = threading.Condition()
         self._wanted = {*wanted, 'truth'} if truth else {*wanted}
         self._found: dict[Any, dict[str, Any]] = {}
         self._pictures: deque[tuple[float, Any]] = deque()
-        self.rows: dict[str, Any] = {}          # newest row of /diagnostics by its last word
+        self.rows: dict[str, Any] = {}  # newest row of /diagnostics by its last word
         self.reports = 0
         qos = camera_qos(reliable=True, depth=_DEPTH)
         self.create_subscription(Image, 'image', self._on_picture, qos)
         for name in wanted:
-            self.create_subscription(Image, f'{ANOMALY_NODE}/{name}',
-                                     lambda message, name=name: self._add(name, message), qos)
+            self.create_subscription(
+                Image,
+                f'{ANOMALY_NODE}/{name}',
+                lambda message, name=name: self._add(name, message),
+                qos,
+            )
         if truth:
-            self.create_subscription(Image, f'{camera}/truth/instances',
-                                     lambda message: self._add('truth', message), qos)
+            self.create_subscription(
+                Image,
+                f'{camera}/truth/instances',
+                lambda message: self._add('truth', message),
+                qos,
+            )
         self.create_subscription(DiagnosticArray, DIAGNOSTICS, self._on_report, 10)
         self._probes = self.create_publisher(Image, 'image', qos)
         self._step = self.create_client(Trigger, f'{camera}/play_next')
@@ -107,7 +121,8 @@ class Collector(Node):
             self._probes.publish(message)
             with self._changed:
                 if self._changed.wait_for(
-                        lambda: ready <= self._found.get(_key(message), {}).keys(), _PROBE_S):
+                    lambda: ready <= self._found.get(_key(message), {}).keys(), _PROBE_S
+                ):
                     self._found.clear()
                     self.destroy_publisher(self._probes)
                     self._changed.wait_for(self._knows_chain, _REPORT_S)
@@ -132,7 +147,7 @@ class Collector(Node):
         end = time.monotonic() + STEP_S
         while not future.done() and not self._pictures and time.monotonic() < end:
             if not going():
-                return None                     # a camera whose input ended has left
+                return None  # a camera whose input ended has left
             with self._changed:
                 self._changed.wait(0.05)
         with self._changed:
@@ -146,9 +161,10 @@ class Collector(Node):
         key = _key(picture)
         with self._changed:
             self._changed.wait_for(
-                lambda: self._wanted <= self._found.get(key, {}).keys(), RESULT_S)
+                lambda: self._wanted <= self._found.get(key, {}).keys(), RESULT_S
+            )
             found = self._found.pop(key, {})
-            self._found.clear()                 # nothing else can still be of use
+            self._found.clear()  # nothing else can still be of use
             return found if self._wanted <= found.keys() else None
 
     def wait_for_reports(self, count: int, seconds: float) -> None:
@@ -165,10 +181,16 @@ class LiveSource(Source):
     without a result are counted in `refused`; `remarks` returns what the camera says of its input.
     """
 
-    def __init__(self, collector: Collector, like: Source, going: Callable[[], bool],
-                 remarks: Callable[[], list[str]] = list) -> None:
-        super().__init__(name=like.name, kind=like.kind, fps=like.fps, count=like.count,
-                         topic=like.topic)
+    def __init__(
+        self,
+        collector: Collector,
+        like: Source,
+        going: Callable[[], bool],
+        remarks: Callable[[], list[str]] = list,
+    ) -> None:
+        super().__init__(
+            name=like.name, kind=like.kind, fps=like.fps, count=like.count, topic=like.topic
+        )
         self._collector, self._going, self._remarks = collector, going, remarks
         self.results: deque[LiveResult] = deque()
         self.published = 0
@@ -185,9 +207,13 @@ class LiveSource(Source):
             picture = images.to_array(message)
             self.results.append(to_result(picture, maps, age))
             stamp = message.header.stamp
-            yield Frame(picture, stamp.sec * 10**9 + stamp.nanosec, str(self.published - 1),
-                        message.header.frame_id,
-                        truth=to_map(maps['truth']) if 'truth' in maps else None)
+            yield Frame(
+                picture,
+                stamp.sec * 10**9 + stamp.nanosec,
+                str(self.published - 1),
+                message.header.frame_id,
+                truth=to_map(maps['truth']) if 'truth' in maps else None,
+            )
         self.problem = '; '.join(self._remarks()) or None
 
 
@@ -200,15 +226,23 @@ def to_map(message: Any) -> np.ndarray:
 def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResult:
     """Return published maps as a result; `age` is its time from picture to result in ms."""
     score, instances = to_map(maps[SCORE]), to_map(maps[INSTANCES])
-    labels = (to_map(maps[LABELS]) if LABELS in maps
-              else np.full(score.shape, UNLABELLED, np.uint8))
+    labels = to_map(maps[LABELS]) if LABELS in maps else np.full(score.shape, UNLABELLED, np.uint8)
     objects = describe(instances, score)
     return LiveResult(
-        image=torch.from_numpy(picture).permute(2, 0, 1), labels=torch.from_numpy(labels.copy()),
-        score=torch.from_numpy(score.copy()), mask=torch.from_numpy(to_map(maps[MASK]) > 0),
-        instances=torch.from_numpy(instances.astype(np.int32)), objects=objects,
-        label_set=LabelSet((), ()), scorer='', threshold=0.0, threshold_source='default',
-        display_range=(0.0, 1.0), timings={'total': age}, overlay=to_map(maps[OVERLAY]))
+        image=torch.from_numpy(picture).permute(2, 0, 1),
+        labels=torch.from_numpy(labels.copy()),
+        score=torch.from_numpy(score.copy()),
+        mask=torch.from_numpy(to_map(maps[MASK]) > 0),
+        instances=torch.from_numpy(instances.astype(np.int32)),
+        objects=objects,
+        label_set=LabelSet((), ()),
+        scorer='',
+        threshold=0.0,
+        threshold_source='default',
+        display_range=(0.0, 1.0),
+        timings={'total': age},
+        overlay=to_map(maps[OVERLAY]),
+    )
 
 
 def describe(instances: np.ndarray, score: np.ndarray) -> tuple[AnomalyObject, ...]:
@@ -218,13 +252,22 @@ def describe(instances: np.ndarray, score: np.ndarray) -> tuple[AnomalyObject, .
         rows, columns = np.nonzero(instances == number)
         scores = score[rows, columns]
         known = scores[~np.isnan(scores)]
-        mean, top, high = ((known.mean(), known.max(), np.quantile(known, 0.95)) if len(known)
-                           else (np.nan,) * 3)
+        mean, top, high = (
+            (known.mean(), known.max(), np.quantile(known, 0.95)) if len(known) else (np.nan,) * 3
+        )
         x, y = int(columns.min()), int(rows.min())
-        found.append(AnomalyObject(
-            id=int(number), box=(x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1),
-            centroid=(float(columns.mean()), float(rows.mean())), area=len(rows),
-            score=float(mean), score_max=float(top), score_p95=float(high), label=UNLABELLED))
+        found.append(
+            AnomalyObject(
+                id=int(number),
+                box=(x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1),
+                centroid=(float(columns.mean()), float(rows.mean())),
+                area=len(rows),
+                score=float(mean),
+                score_max=float(top),
+                score_p95=float(high),
+                label=UNLABELLED,
+            )
+        )
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 from road_anomaly_ros.ros.player import Player
 from road_anomaly_ros.ros.process import one_line
 
-STEP_S = 30.0                       # longest wait for a picture that was asked for
+STEP_S = 30.0  # longest wait for a picture that was asked for
 _POLL_S = 0.05
 _FLUSH_S = 2.0
 
@@ -35,22 +35,34 @@ class Controls:
     `wait_node` is given, the node of that name must be among them.
     """
 
-    def __init__(self, node: Any, player: Player, pictures: Sequence[Any],
-                 wait_for: int = 0, wait_node: str = '') -> None:
+    def __init__(
+        self,
+        node: Any,
+        player: Player,
+        pictures: Sequence[Any],
+        wait_for: int = 0,
+        wait_node: str = '',
+    ) -> None:
         self._node, self._player, self._pictures = node, player, pictures
         self._wait_for, self._wait_node = max(wait_for, bool(wait_node)), wait_node
         self._begin: float | None = None
-        group = MutuallyExclusiveCallbackGroup()        # a step waits; nothing else shall
-        for name, action in (('pause', self._pause), ('resume', self._resume),
-                             ('play_next', self._play_next)):
+        group = MutuallyExclusiveCallbackGroup()  # a step waits; nothing else shall
+        for name, action in (
+            ('pause', self._pause),
+            ('resume', self._resume),
+            ('play_next', self._play_next),
+        ):
             node.create_service(Trigger, f'~/{name}', action, callback_group=group)
         # The steady clock ticks also where simulated time stands still.
         self._timer = node.create_timer(
-            _POLL_S, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            _POLL_S, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         if self._wait_for:
             whom = wait_node or f'{self._wait_for} subscribers'
-            node.get_logger().info(f'waiting for {whom} to listen to '
-                                   f'{" or ".join(item.topic_name for item in pictures)}')
+            node.get_logger().info(
+                f'waiting for {whom} to listen to '
+                f'{" or ".join(item.topic_name for item in pictures)}'
+            )
         else:
             self._start()
 
@@ -65,11 +77,15 @@ class Controls:
         """Tell whether the node waited for listens, and asks for no more than is offered."""
         if not self._wait_node:
             return True
-        return any(self._is_node(found) and not (
-            found.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-            and publisher.qos_profile.reliability != ReliabilityPolicy.RELIABLE)
+        return any(
+            self._is_node(found)
+            and not (
+                found.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+                and publisher.qos_profile.reliability != ReliabilityPolicy.RELIABLE
+            )
             for publisher in self._pictures
-            for found in self._node.get_subscriptions_info_by_topic(publisher.topic_name))
+            for found in self._node.get_subscriptions_info_by_topic(publisher.topic_name)
+        )
 
     def _is_node(self, found: Any) -> bool:
         full = f'{found.node_namespace.rstrip("/")}/{found.node_name}'
@@ -106,6 +122,7 @@ class Controls:
         others = f' and {player.others} other messages' if player.others else ''
         late = f', at most {player.late_ns * 1e-6:.0f} ms late' if player.late_ns else ''
         self._node.get_logger().info(
-            f'sent {player.pictures} pictures{rate}{others} in {spent:.1f} s{late}{extra}')
+            f'sent {player.pictures} pictures{rate}{others} in {spent:.1f} s{late}{extra}'
+        )
         if player.error is not None:
             self._node.get_logger().error(f'ended early: {one_line(player.error)}')

@@ -25,8 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     offline.add_arguments(parser)
     live = parser.add_mutually_exclusive_group()
-    live.add_argument('--keep', action='store_true',
-                      help='leave node and camera running afterwards, to look at with ROS tools')
+    live.add_argument(
+        '--keep',
+        action='store_true',
+        help='leave node and camera running afterwards, to look at with ROS tools',
+    )
     live.add_argument('--offline', action='store_true', help='run the chain without ROS')
 
 
@@ -38,4 +41,5 @@ def main(arguments: argparse.Namespace) -> int:
         print('rclpy is not installed: the chain runs without ROS', file=sys.stderr)
         return offline.main(arguments)
     from road_anomaly_ros.ros.live import run
+
     return run(arguments)

@@ -18,8 +18,10 @@ from road_anomaly_ros.perception.pipeline import reload_names
 from road_anomaly_ros.perception.resources import is_out_of_memory, relieve, untraced
 from road_anomaly_ros.ros.process import one_line
 
-_NO_ROOM = ("the device has no memory for one image; free it, choose a smaller model or input, "
-            "set device to 'cpu' or fallback_to_cpu to true, then configure again")
+_NO_ROOM = (
+    'the device has no memory for one image; free it, choose a smaller model or input, '
+    "set device to 'cpu' or fallback_to_cpu to true, then configure again"
+)
 
 
 class OutOfMemory(PipelineError):
@@ -28,8 +30,9 @@ class OutOfMemory(PipelineError):
     `chain` and `results` are what `run` would have returned, for the images before that one.
     """
 
-    def __init__(self, text: str, chain: PipelineConfig,
-                 results: list[FrameResult | Exception]) -> None:
+    def __init__(
+        self, text: str, chain: PipelineConfig, results: list[FrameResult | Exception]
+    ) -> None:
         super().__init__(text)
         self.chain, self.results = chain, results
 
@@ -43,14 +46,14 @@ class Engine:
 
     def __init__(self, build: Callable[[PipelineConfig], Any] = Pipeline.from_config) -> None:
         self._build = build
-        self._lock = threading.Lock()           # guards the references, never held while computing
+        self._lock = threading.Lock()  # guards the references, never held while computing
         self._pipeline: Any = None
         self._wanted: PipelineConfig | None = None
         self._on_cpu = False
         self.fallback_to_cpu = False
-        self.keep_stages = False                # taken over when a model is loaded
-        self.recoveries = 0                     # times the device ran out of memory
-        self.refused = ''                       # why the settings last wanted are not in force
+        self.keep_stages = False  # taken over when a model is loaded
+        self.recoveries = 0  # times the device ran out of memory
+        self.refused = ''  # why the settings last wanted are not in force
 
     @property
     def pipeline(self) -> Any:
@@ -77,7 +80,7 @@ class Engine:
             pipeline = _apart(self._built, config, warm_up)
         except Exception as error:
             failure = untraced(error)
-        if failure is not None:                 # what was loaded so far is referenced no more
+        if failure is not None:  # what was loaded so far is referenced no more
             relieve(torch.device('cuda'))
             raise failure
         with self._lock:
@@ -125,8 +128,12 @@ class Engine:
         with self._lock:
             self._wanted = config
 
-    def run(self, images: Sequence[np.ndarray], stamps: Sequence[float | None],
-            *maps: Sequence[np.ndarray]) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
+    def run(
+        self,
+        images: Sequence[np.ndarray],
+        stamps: Sequence[float | None],
+        *maps: Sequence[np.ndarray],
+    ) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
         """Process images, all under one configuration, which is returned beside the results.
 
         `maps` are their anomaly maps, where the pipeline needs them, as one sequence. An image
@@ -153,15 +160,16 @@ class Engine:
             self.refused = ''
             try:
                 pipeline.reconfigure(self._adapted(wanted))
-            except Exception as error:          # frames go on as before, and somebody is told
+            except Exception as error:  # frames go on as before, and somebody is told
                 self.refused = f'settings are not in force: {one_line(error)}'
         return pipeline
 
     def _adapted(self, config: PipelineConfig) -> PipelineConfig:
         return config.replace({'device': 'cpu'}) if self._on_cpu else config
 
-    def _one_by_one(self, *inputs: Sequence[Any]
-                    ) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
+    def _one_by_one(
+        self, *inputs: Sequence[Any]
+    ) -> tuple[PipelineConfig, list[FrameResult | Exception]]:
         results: list[FrameResult | Exception] = []
         for frame in zip(*inputs, strict=True):
             alone = [[part] for part in frame]
@@ -186,8 +194,12 @@ class Engine:
         except Exception as error:
             failure = untraced(error)
         if failure is not None:
-            raise OutOfMemory(f'the device has no memory for one image and the CPU could not take '
-                              f'over: {one_line(failure)}', chain, results)
+            raise OutOfMemory(
+                f'the device has no memory for one image and the CPU could not take '
+                f'over: {one_line(failure)}',
+                chain,
+                results,
+            )
 
 
 def _tried(pipeline: Any, *inputs: Sequence[Any]) -> list[FrameResult] | Exception:
@@ -212,5 +224,7 @@ def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
-RELOAD_REMEDY = ("deactivate and clean up ('ros2 lifecycle set NODE deactivate', then 'cleanup'), "
-                 'set it, configure and activate again')
+RELOAD_REMEDY = (
+    "deactivate and clean up ('ros2 lifecycle set NODE deactivate', then 'cleanup'), "
+    'set it, configure and activate again'
+)

@@ -22,8 +22,9 @@ from rclpy.executors import Executor, ShutdownException, TimeoutException
 class ThreadedExecutor(Executor):
     """Runs callbacks in `threads` threads; what one of them raises goes to `failed`."""
 
-    def __init__(self, threads: int, failed: Callable[[Exception], None], *,
-                 context: Any = None) -> None:
+    def __init__(
+        self, threads: int, failed: Callable[[Exception], None], *, context: Any = None
+    ) -> None:
         super().__init__(context=context)
         self._failed = failed
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix='callbacks')
@@ -34,14 +35,15 @@ class ThreadedExecutor(Executor):
             task, _, _ = self.wait_for_ready_callbacks(timeout_sec)
         except (ShutdownException, TimeoutException):
             return
-        except InvalidHandle:           # a subscription went while its events were collected
+        except InvalidHandle:  # a subscription went while its events were collected
             return
         begun = threading.Event()
         self._pool.submit(self._run, task, begun)
         begun.wait()
 
-    def spin_once_until_future_complete(self, future: Any,
-                                        timeout_sec: float | None = None) -> None:
+    def spin_once_until_future_complete(
+        self, future: Any, timeout_sec: float | None = None
+    ) -> None:
         """Do the same; the end of `future` wakes it."""
         future.add_done_callback(lambda _: self.wake())
         self.spin_once(timeout_sec)

@@ -34,7 +34,7 @@ examples:
   fake_camera --ros-args -p seed:=3 -p fps:=15.0 -r image:=/camera/image_raw
   fake_camera --ros-args -p truth:=true
 """
-TRUTH = {'labels': 'mono8', 'instances': '16UC1', 'depth': '32FC1'}     # topics below ~/truth
+TRUTH = {'labels': 'mono8', 'instances': '16UC1', 'depth': '32FC1'}  # topics below ~/truth
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,19 @@ class FakeCameraOptions(DriveOptions):
 
     loop: bool = option(True, 'Start again after the last frame; false ends the node there.')
     truth: bool = option(
-        False, 'Publish ground truth: ~/truth/labels (train ids of Cityscapes), ~/truth/instances '
-        'and ~/truth/depth.')
+        False,
+        'Publish ground truth: ~/truth/labels (train ids of Cityscapes), ~/truth/instances '
+        'and ~/truth/depth.',
+    )
     frame_id: str = option(
-        'camera_optical', 'Coordinate frame of the pictures, an optical one: z looks ahead.')
+        'camera_optical', 'Coordinate frame of the pictures, an optical one: z looks ahead.'
+    )
     jpeg_quality: int = option(90, 'Quality of image/compressed.', low=1, high=100)
-    reliable: bool = option(
-        False, 'Offer reliable delivery; cameras usually offer best effort.')
-    start_paused: bool = option(
-        False, 'Wait for ~/resume, or for ~/play_next before each frame.')
+    reliable: bool = option(False, 'Offer reliable delivery; cameras usually offer best effort.')
+    start_paused: bool = option(False, 'Wait for ~/resume, or for ~/play_next before each frame.')
     wait_for_subscribers: int = option(
-        0, 'Subscribers of the pictures to wait for before the first frame.', low=0, high=100)
+        0, 'Subscribers of the pictures to wait for before the first frame.', low=0, high=100
+    )
 
 
 class FakeCamera(Node):
@@ -72,24 +74,33 @@ class FakeCamera(Node):
         qos = functools.partial(camera_qos, reliable=options.reliable)
         self._image = self.create_publisher(Image, 'image', qos())
         self._jpeg = self.create_publisher(
-            CompressedImage, topics.compressed(self, 'image'), qos())
+            CompressedImage, topics.compressed(self, 'image'), qos()
+        )
         self._info = self.create_publisher(CameraInfo, 'camera_info', qos())
-        self._truth = {name: self.create_publisher(Image, f'~/truth/{name}', qos(reliable=True))
-                       for name in TRUTH if options.truth}
+        self._truth = {
+            name: self.create_publisher(Image, f'~/truth/{name}', qos(reliable=True))
+            for name in TRUTH
+            if options.truth
+        }
         self._transform = self._say_mounting()
-        self._player = Player(self._cues(), paused=options.start_paused, live=True,
-                              ended=stop.set if stop and not options.loop else lambda: None)
+        self._player = Player(
+            self._cues(),
+            paused=options.start_paused,
+            live=True,
+            ended=stop.set if stop and not options.loop else lambda: None,
+        )
         self.controls = Controls(
-            self, self._player, [self._image, self._jpeg], options.wait_for_subscribers)
+            self, self._player, [self._image, self._jpeg], options.wait_for_subscribers
+        )
 
     def _say_mounting(self) -> Any:
         style = self._drive.style
         place = Mounting(style.camera_height, pitch=style.pitch)
         self.get_logger().info(
             f'mounted as geometry.camera_height:={place.height:.2f} '
-            f'geometry.camera_pitch:={math.degrees(place.pitch):.2f} geometry.camera_roll:=0.0')
-        return mounting.announce(self, place, GeometryOptions().base_frame,
-                                 self._options.frame_id)
+            f'geometry.camera_pitch:={math.degrees(place.pitch):.2f} geometry.camera_roll:=0.0'
+        )
+        return mounting.announce(self, place, GeometryOptions().base_frame, self._options.frame_id)
 
     def _cues(self) -> Iterator[Cue]:
         numbers = itertools.count() if self._options.loop else range(self._options.frames)
@@ -106,8 +117,11 @@ class FakeCamera(Node):
 
     def _send(self, index: int, view: RenderedFrame | None) -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._options.frame_id)
-        self._info.publish(camera_info(
-            self._drive.camera(index).matrix, self._options.width, self._options.height, header))
+        self._info.publish(
+            camera_info(
+                self._drive.camera(index).matrix, self._options.width, self._options.height, header
+            )
+        )
         if not self._heard():
             return
         view = view or self._drive[index]
@@ -128,16 +142,30 @@ def camera_info(matrix: np.ndarray, width: int, height: int, header: Header) -> 
     """Return the calibration of a camera without distortion; `matrix` is K, float [3, 3]."""
     projection = np.hstack([matrix, np.zeros((3, 1))])
     return CameraInfo(
-        header=header, width=width, height=height, distortion_model='plumb_bob', d=[0.0] * 5,
-        k=matrix.ravel().tolist(), r=np.eye(3).ravel().tolist(), p=projection.ravel().tolist())
+        header=header,
+        width=width,
+        height=height,
+        distortion_model='plumb_bob',
+        d=[0.0] * 5,
+        k=matrix.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=projection.ravel().tolist(),
+    )
 
 
 def node_main(args: Sequence[str] | None = None) -> int:
     """Run the executable `fake_camera`; returns its exit code."""
     words = sys.argv[1:] if args is None else args
     if usage.asked(words):
-        print(usage.text(NAME, 'A rendered drive as a camera: image, image/compressed and '
-                         'camera_info.', EXAMPLES, options_of(FakeCameraOptions)), end='')
+        print(
+            usage.text(
+                NAME,
+                'A rendered drive as a camera: image, image/compressed and camera_info.',
+                EXAMPLES,
+                options_of(FakeCameraOptions),
+            ),
+            end='',
+        )
         return 0
     try:
         arguments.refuse_stray(NAME, words)

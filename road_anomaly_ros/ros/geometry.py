@@ -22,7 +22,7 @@ from road_anomaly_ros.perception.geometry import (
 from road_anomaly_ros.ros import images, mounting
 
 _LENSES = {'plumb_bob': False, 'rational_polynomial': False, 'equidistant': True}
-_KEPT = 8                           # depth images that wait for their image
+_KEPT = 8  # depth images that wait for their image
 _DEPTHS = {'16UC1', 'mono16', '32FC1'}
 
 
@@ -36,8 +36,13 @@ class Geometry:
     Messages may come from any thread; `survey` belongs to one.
     """
 
-    def __init__(self, info_topic: str, depth_topic: str, transforms: mounting.Transforms,
-                 complain: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        info_topic: str,
+        depth_topic: str,
+        transforms: mounting.Transforms,
+        complain: Callable[[str, str], None],
+    ) -> None:
         self._info_topic, self._depth_topic = info_topic, depth_topic
         self._transforms, self._complain = transforms, complain
         self._lock = threading.Lock()
@@ -71,13 +76,17 @@ class Geometry:
         errors = [one.position.distance - one.position.nearest for one in survey.obstacles]
         mean = f'{np.mean(errors):.2f}' if errors else 'nan'
         self._seen_from = str(survey.mounting)
-        self._figures = {'located': str(len(errors)), 'without_place': str(survey.unknown),
-                         'mean_range_error_m': mean}
+        self._figures = {
+            'located': str(len(errors)),
+            'without_place': str(survey.unknown),
+            'mean_range_error_m': mean,
+        }
 
     def _place(self, frame: str, options: GeometryOptions) -> Mounting:
         try:
             found = Mounting.from_options(options) or self._transforms.mounting(
-                options.base_frame, frame)
+                options.base_frame, frame
+            )
         except (LookupError, ValueError) as error:
             self._fault = str(error)
             raise Unplaced(f'{error}; until then nothing is told in metres') from None
@@ -87,8 +96,10 @@ class Geometry:
     def _model(self, size: tuple[int, int], rectified: bool) -> CameraModel:
         info = self._info
         if info is None:
-            raise Unplaced(f'no camera_info on {self._info_topic}: publish the calibration of the '
-                           f'camera or remap camera_info; until then nothing is told in metres')
+            raise Unplaced(
+                f'no camera_info on {self._info_topic}: publish the calibration of the '
+                f'camera or remap camera_info; until then nothing is told in metres'
+            )
         facts = _facts(info, rectified)
         if self._known is None or self._known[0] != facts:
             try:
@@ -96,14 +107,19 @@ class Geometry:
             except ValueError as error:
                 raise Unplaced(f'camera_info cannot be used: {error}') from None
             if self._known is not None:
-                self._complain('camera_info', f'camera_info has changed, fx from '
-                               f'{self._known[1].matrix[0]:g} to {found.matrix[0]:g}: the new '
-                               f'one is used')
+                self._complain(
+                    'camera_info',
+                    f'camera_info has changed, fx from '
+                    f'{self._known[1].matrix[0]:g} to {found.matrix[0]:g}: the new '
+                    f'one is used',
+                )
             self._known = facts, found
         model = self._known[1]
         if model.size != size:
-            raise Unplaced(f'camera_info is for {model.size[1]}x{model.size[0]}, images are '
-                           f'{size[1]}x{size[0]}: remap camera_info to that of this camera')
+            raise Unplaced(
+                f'camera_info is for {model.size[1]}x{model.size[0]}, images are '
+                f'{size[1]}x{size[0]}: remap camera_info to that of this camera'
+            )
         return model
 
     def _depth(self, stamp: Any, size: tuple[int, int], options: GeometryOptions) -> Any:
@@ -151,16 +167,25 @@ def to_model(info: Any, *, rectified: bool) -> CameraModel:
     model = str(info.distortion_model)
     if not rectified and any(info.d):
         if model not in _LENSES:
-            raise ValueError(f'expected a distortion model of {sorted(_LENSES)}, got {model!r}: '
-                             f'rectify the images and set geometry.rectified')
+            raise ValueError(
+                f'expected a distortion model of {sorted(_LENSES)}, got {model!r}: '
+                f'rectify the images and set geometry.rectified'
+            )
         distortion = tuple(float(value) for value in info.d)
     across, down = max(1, int(info.binning_x)), max(1, int(info.binning_y))
     part = info.roi
     height, width = part.height or info.height, part.width or info.width
     return CameraModel(
-        (float(fx) / across, float(fy) / down, (float(cx) - part.x_offset + 0.5) / across - 0.5,
-         (float(cy) - part.y_offset + 0.5) / down - 0.5),
-        (int(height) // down, int(width) // across), distortion, _LENSES.get(model, False))
+        (
+            float(fx) / across,
+            float(fy) / down,
+            (float(cx) - part.x_offset + 0.5) / across - 0.5,
+            (float(cy) - part.y_offset + 0.5) / down - 0.5,
+        ),
+        (int(height) // down, int(width) // across),
+        distortion,
+        _LENSES.get(model, False),
+    )
 
 
 def to_depth(message: Any, size: tuple[int, int]) -> tuple[np.ndarray | None, str]:
@@ -168,8 +193,10 @@ def to_depth(message: Any, size: tuple[int, int]) -> tuple[np.ndarray | None, st
     if message.encoding not in _DEPTHS:
         return None, f'expected depth as 16UC1 in mm or 32FC1 in m, got {message.encoding!r}'
     if (message.height, message.width) != size:
-        return None, (f'expected depth registered to the image, {size[1]}x{size[0]}, got '
-                      f'{message.width}x{message.height}')
+        return None, (
+            f'expected depth registered to the image, {size[1]}x{size[0]}, got '
+            f'{message.width}x{message.height}'
+        )
     try:
         return images.to_map(message, size[0] * size[1]), ''
     except images.ImageRefused as error:
@@ -183,15 +210,29 @@ def _nearest(waiting: list[Any], stamp: int, tolerance: float) -> tuple[Any, str
     found = min(waiting, key=lambda item: abs(images.nanoseconds(item.header.stamp) - stamp))
     late = (images.nanoseconds(found.header.stamp) - stamp) * 1e-9
     if abs(late) > tolerance:
-        return None, (f'no depth image within {tolerance * 1e3:.0f} ms of the image, the nearest '
-                      f'is {late * 1e3:+.0f} ms away: synchronise the sensors or raise '
-                      f'geometry.depth_tolerance')
+        return None, (
+            f'no depth image within {tolerance * 1e3:.0f} ms of the image, the nearest '
+            f'is {late * 1e3:+.0f} ms away: synchronise the sensors or raise '
+            f'geometry.depth_tolerance'
+        )
     return found, ''
 
 
 def _facts(info: Any, rectified: bool) -> tuple[Any, ...]:
     """Return all of a camera_info that a model depends on."""
     part = info.roi
-    return (rectified, info.height, info.width, str(info.distortion_model), tuple(info.d),
-            tuple(info.k), tuple(info.p), info.binning_x, info.binning_y, part.x_offset,
-            part.y_offset, part.height, part.width)
+    return (
+        rectified,
+        info.height,
+        info.width,
+        str(info.distortion_model),
+        tuple(info.d),
+        tuple(info.k),
+        tuple(info.p),
+        info.binning_x,
+        info.binning_y,
+        part.x_offset,
+        part.y_offset,
+        part.height,
+        part.width,
+    )

@@ -18,8 +18,8 @@ from road_anomaly_ros.perception.drift import Monitor, blindness
 
 TOPIC = '/diagnostics'
 PERIOD_S = 1.0
-RECENT_S = 5.0                      # how long a fault stays visible after it last happened
-_WINDOW = 300                       # frames behind rates and percentiles
+RECENT_S = 5.0  # how long a fault stays visible after it last happened
+_WINDOW = 300  # frames behind rates and percentiles
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -77,17 +77,17 @@ class CameraStats:
 
     received: int = 0
     processed: int = 0
-    dropped: int = 0                    # replaced by a newer frame before their turn
-    lost: int = 0                       # never arrived, as the middleware tells
-    failed: int = 0                     # the chain raised an error
-    backwards: int = 0                  # stamps earlier than the one before
-    sanitized: int = 0                  # non-finite network outputs repaired
+    dropped: int = 0  # replaced by a newer frame before their turn
+    lost: int = 0  # never arrived, as the middleware tells
+    failed: int = 0  # the chain raised an error
+    backwards: int = 0  # stamps earlier than the one before
+    sanitized: int = 0  # non-finite network outputs repaired
     refused: Counter[str] = field(default_factory=Counter)
     arrivals: Window = field(default_factory=Window)
-    latency: Window = field(default_factory=Window)         # ms from arrival to published
-    stamp_age: Window = field(default_factory=Window)       # ms from the stamp to published
-    size: tuple[int, int] | None = None                     # (H, W) of the last picture
-    info_size: tuple[int, int] | None = None                # (H, W) as camera_info says
+    latency: Window = field(default_factory=Window)  # ms from arrival to published
+    stamp_age: Window = field(default_factory=Window)  # ms from the stamp to published
+    size: tuple[int, int] | None = None  # (H, W) of the last picture
+    info_size: tuple[int, int] | None = None  # (H, W) as camera_info says
     complaints: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def complain(self, kind: str, text: str) -> None:
@@ -100,8 +100,9 @@ class CameraStats:
         return [text for moment, text in list(self.complaints.values()) if moment > horizon]
 
 
-def camera_status(stats: CameraStats, *, active: bool, silent: str,
-                  waiting: float) -> tuple[bytes, str]:
+def camera_status(
+    stats: CameraStats, *, active: bool, silent: str, waiting: float
+) -> tuple[bytes, str]:
     """Return level and message of a camera.
 
     `silent` explains a silence longer than allowed, else it is empty; `waiting` is the age of the
@@ -113,14 +114,17 @@ def camera_status(stats: CameraStats, *, active: bool, silent: str,
         return ERROR, silent
     if stats.size and stats.info_size and stats.size != stats.info_size:
         (height, width), (info_height, info_width) = stats.size, stats.info_size
-        return WARN, (f'camera_info is for {info_width}x{info_height}, images are '
-                      f'{width}x{height}: remap camera_info to that of this camera')
+        return WARN, (
+            f'camera_info is for {info_width}x{info_height}, images are '
+            f'{width}x{height}: remap camera_info to that of this camera'
+        )
     recent = stats.recent()
     if recent:
         return WARN, '; '.join(recent)
     if waiting > RECENT_S:
-        return ERROR, (f'no result for {waiting:.0f} s although images arrive: '
-                       f'the device is overloaded')
+        return ERROR, (
+            f'no result for {waiting:.0f} s although images arrive: the device is overloaded'
+        )
     return OK, 'processing' if stats.processed else 'waiting for the first image'
 
 
@@ -176,9 +180,10 @@ class Calibrated:
 
     def follow(self, chain: Any) -> None:
         """Take over the chain in force; another one starts the comparison anew."""
-        if self._chain is None or chain.levels is not self._chain.levels:   # made anew with it
+        if self._chain is None or chain.levels is not self._chain.levels:  # made anew with it
             self._chain = _Known(
-                chain.doubt, chain.levels, chain.calibration, chain.threshold_source)
+                chain.doubt, chain.levels, chain.calibration, chain.threshold_source
+            )
             self._monitors, self._sizes = {}, {}
 
     def add(self, camera: str, result: Any, stamp: float) -> None:
@@ -199,14 +204,19 @@ class Calibrated:
             return []
         if self._chain.doubt:
             return [f'the calibration promises nothing here: {self._chain.doubt}']
-        found = [f'scores of {camera or "the camera"} drift from what was calibrated on '
-                 f'{self._promise.footage}: calibrate on driving like this'
-                 for camera, monitor in list(self._monitors.items()) if monitor.drifted]
+        found = [
+            f'scores of {camera or "the camera"} drift from what was calibrated on '
+            f'{self._promise.footage}: calibrate on driving like this'
+            for camera, monitor in list(self._monitors.items())
+            if monitor.drifted
+        ]
         for camera, (height, width) in list(self._sizes.items()):
             if (height, width) != self._promise.size:
                 known = self._promise.size
-                found.append(f'images of {camera or "the camera"} are {width}x{height}, '
-                             f'calibrated on {known[1]}x{known[0]}')
+                found.append(
+                    f'images of {camera or "the camera"} are {width}x{height}, '
+                    f'calibrated on {known[1]}x{known[0]}'
+                )
         return found
 
     def values(self) -> dict[str, str]:
@@ -214,10 +224,13 @@ class Calibrated:
         if self._chain is None:
             return {}
         chain, promise = self._chain, self._promise
-        found = {'calibration': str(chain.calibration or 'none'),
-                 'threshold': f'{chain.levels.threshold:.6g} ({chain.threshold_source})',
-                 'promise': f'{promise} ({promise.method}, {promise.footage}, {promise.blocks} '
-                            f'blocks)' if promise else 'none'}
+        found = {
+            'calibration': str(chain.calibration or 'none'),
+            'threshold': f'{chain.levels.threshold:.6g} ({chain.threshold_source})',
+            'promise': f'{promise} ({promise.method}, {promise.footage}, {promise.blocks} blocks)'
+            if promise
+            else 'none',
+        }
         off = blindness(promise.drift) if promise else 'nothing is promised'
         if off:
             found['drift'] = f'off: {off}'
@@ -269,11 +282,12 @@ def kind_of(note: str) -> str:
 
 def memory_values(device: Any) -> dict[str, str]:
     """Return resident memory and, for a CUDA `device`, what torch holds there, in MiB."""
-    found = {'resident_mib': f'{resident_bytes() / 2 ** 20:.0f}'}
+    found = {'resident_mib': f'{resident_bytes() / 2**20:.0f}'}
     if device is not None and device.type == 'cuda':
         import torch
-        found['device_allocated_mib'] = f'{torch.cuda.memory_allocated(device) / 2 ** 20:.0f}'
-        found['device_reserved_mib'] = f'{torch.cuda.memory_reserved(device) / 2 ** 20:.0f}'
+
+        found['device_allocated_mib'] = f'{torch.cuda.memory_allocated(device) / 2**20:.0f}'
+        found['device_reserved_mib'] = f'{torch.cuda.memory_reserved(device) / 2**20:.0f}'
     return found
 
 
@@ -286,12 +300,14 @@ def resident_bytes() -> int:
         return 0
 
 
-def status(name: str, level: bytes, message: str, values: Mapping[str, Any],
-           hardware_id: str = '') -> DiagnosticStatus:
+def status(
+    name: str, level: bytes, message: str, values: Mapping[str, Any], hardware_id: str = ''
+) -> DiagnosticStatus:
     """Return one row of /diagnostics."""
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(
-        name=name, level=level, message=message, hardware_id=hardware_id, values=pairs)
+        name=name, level=level, message=message, hardware_id=hardware_id, values=pairs
+    )
 
 
 def report(stamp: Any, rows: Iterable[DiagnosticStatus]) -> DiagnosticArray:

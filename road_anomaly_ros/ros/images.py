@@ -41,8 +41,9 @@ def to_array(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise
     except MemoryError:
         raise ImageRefused(
-            'memory', 'expected a picture that fits in memory; lower max_pixels') from None
-    except Exception as error:      # no message may end the node, whatever a decoder makes of it
+            'memory', 'expected a picture that fits in memory; lower max_pixels'
+        ) from None
+    except Exception as error:  # no message may end the node, whatever a decoder makes of it
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ImageRefused('undecodable', f'cannot read the picture: {reason}') from error
 
@@ -54,20 +55,29 @@ def to_message(picture: np.ndarray, encoding: str, header: Any) -> Image:
     """
     dtype, channels = DTYPES[encoding], _CHANNELS.get(encoding, 1)
     if picture.dtype != dtype or picture.shape[2:] != ((3,) if channels == 3 else ()):
-        raise ValueError(f'expected {np.dtype(dtype)} with {channels} channels for {encoding}, '
-                         f'got {picture.dtype} {list(picture.shape)}')
+        raise ValueError(
+            f'expected {np.dtype(dtype)} with {channels} channels for {encoding}, '
+            f'got {picture.dtype} {list(picture.shape)}'
+        )
     picture = np.ascontiguousarray(picture)
     height, width = picture.shape[:2]
-    message = Image(header=header, height=height, width=width, encoding=encoding,
-                    step=width * channels * picture.itemsize, is_bigendian=0)
+    message = Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=width * channels * picture.itemsize,
+        is_bigendian=0,
+    )
     message.data = to_bytes(picture)
     return message
 
 
 def to_jpeg(picture: np.ndarray, header: Any, quality: int) -> CompressedImage:
     """Return a CompressedImage that holds an RGB picture uint8 [H, W, 3] as JPEG."""
-    done, encoded = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR),
-                                 [cv2.IMWRITE_JPEG_QUALITY, quality])
+    done, encoded = cv2.imencode(
+        '.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     if not done:
         raise ValueError(f'cannot encode a picture of shape {list(picture.shape)} as JPEG')
     # The layout that image_transport's subscribers expect: original encoding, then what is inside.
@@ -105,11 +115,13 @@ def _through_cv_bridge(message: Any, max_pixels: int) -> np.ndarray:
     height, width = message.height, message.width
     if not 1 <= height * width <= max_pixels:
         raise ImageRefused(
-            'dimensions', f'expected 1 to {max_pixels} pixels, got {width}x{height}')
+            'dimensions', f'expected 1 to {max_pixels} pixels, got {width}x{height}'
+        )
     step, size = message.step, len(message.data)
     if step * height > size:
         raise ImageRefused(
-            'size', f'expected {step * height} bytes (step {step} x {height} rows), got {size}')
+            'size', f'expected {step * height} bytes (step {step} x {height} rows), got {size}'
+        )
     picture = _cv_bridge()(message, 'rgb8')
     if picture.dtype != np.uint8 or picture.shape != (height, width, 3):
         raise ImageRefused('encoding', f'cannot turn {message.encoding!r} into RGB')
@@ -120,6 +132,6 @@ def _through_cv_bridge(message: Any, max_pixels: int) -> np.ndarray:
 def _cv_bridge() -> Callable[[Any, str], np.ndarray] | None:
     try:
         from cv_bridge import CvBridge
-    except Exception:               # absent, or built for another NumPy: rosbags-image steps in
+    except Exception:  # absent, or built for another NumPy: rosbags-image steps in
         return None
     return CvBridge().imgmsg_to_cv2

@@ -20,7 +20,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:                     # Humble
+except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 AUTO, RELIABLE, BEST_EFFORT = 'auto', 'reliable', 'best_effort'
@@ -42,10 +42,18 @@ class Input:
     middleware tells, `mismatch(policy)` that a publisher offers too little.
     """
 
-    def __init__(self, node: Any, kind: type, topic: str, callback: Callable[[Any], None], *,
-                 group: Any, reliability: str = BEST_EFFORT,
-                 lost: Callable[[int], None] | None = None,
-                 mismatch: Callable[[str], None] = lambda policy: None) -> None:
+    def __init__(
+        self,
+        node: Any,
+        kind: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        *,
+        group: Any,
+        reliability: str = BEST_EFFORT,
+        lost: Callable[[int], None] | None = None,
+        mismatch: Callable[[str], None] = lambda policy: None,
+    ) -> None:
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
         self._group, self._lost, self._mismatch = group, lost, mismatch
         self.name = node.resolve_topic_name(topic)
@@ -96,20 +104,28 @@ class Input:
     def _create(self, reliability: str) -> None:
         self._asked = reliability
         # What rclpy has declared as an override once would win over every later profile.
-        overriding = QoSOverridingOptions.with_default_policies() if self._overridden else (
-            QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]))
+        overriding = (
+            QoSOverridingOptions.with_default_policies()
+            if self._overridden
+            else (QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]))
+        )
         events: dict[str, Any] = {'incompatible_qos': self._on_mismatch}
         lost = {'message_lost': self._on_lost} if self._lost is not None else {}
         try:
             self._subscription = self._subscribe(reliability, overriding, {**events, **lost})
-        except UnsupportedEventTypeError:       # not every middleware counts what it lost
+        except UnsupportedEventTypeError:  # not every middleware counts what it lost
             self._subscription = self._subscribe(reliability, overriding, events)
 
     def _subscribe(self, reliability: str, overriding: Any, events: dict[str, Any]) -> Any:
         return self._node.create_subscription(
-            self._kind, self._topic, self._callback, input_qos(reliability),
-            callback_group=self._group, event_callbacks=SubscriptionEventCallbacks(**events),
-            qos_overriding_options=overriding)
+            self._kind,
+            self._topic,
+            self._callback,
+            input_qos(reliability),
+            callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(**events),
+            qos_overriding_options=overriding,
+        )
 
     def _destroy(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -130,6 +146,8 @@ class Input:
             timer.cancel()
             self.review()
             self._node.destroy_timer(timer)
+
         # Not from here: the subscription whose event this is would be destroyed below itself.
         timer = self._node.create_timer(
-            0.0, once, callback_group=self._group, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            0.0, once, callback_group=self._group, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )

@@ -30,14 +30,22 @@ NODE, FAKE_CAMERA, REPLAY = 'anomaly_node', 'fake_camera', 'replay'
 _MODULES = {NODE: 'process', FAKE_CAMERA: 'fake_camera', REPLAY: 'replay'}
 _STOP_S = 20.0
 _PR_SET_PDEATHSIG = 1
-_FACTS = ('received', 'processed', 'dropped', 'failed', 'refused', 'latency_p50_ms',
-          'latency_p99_ms')
+_FACTS = (
+    'received',
+    'processed',
+    'dropped',
+    'failed',
+    'refused',
+    'latency_p50_ms',
+    'latency_p99_ms',
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo over DDS; returns 0, or 128 + the signal that stopped it."""
     from road_anomaly_ros.tools.sources import open_source
     from road_anomaly_ros.tools.staging import Staging
+
     config = chain_config(arguments)
     with open_source(arguments.input, arguments.topic) as source:
         staging = Staging(arguments.out, command.planned(arguments))
@@ -73,16 +81,24 @@ class Processes:
     def start_node(self, config: Any) -> None:
         """Start the node with this configuration; its input is made reliable."""
         from road_anomaly_ros.ros.parameters import to_ros
-        values = {name: to_ros(tuple(value) if isinstance(value, list) else value)
-                  for name, value in config.as_dict().items()}
+
+        values = {
+            name: to_ros(tuple(value) if isinstance(value, list) else value)
+            for name, value in config.as_dict().items()
+        }
         lossless = {'/image': {'subscription': {'reliability': 'reliable'}}}
         self._start(NODE, [], {**values, 'qos_overrides': lossless})
 
     def start_camera(self, source: Any, arguments: argparse.Namespace, *, live: bool) -> str:
         """Start the camera that plays `source`, stepped or, with `live`, at its rate for ever."""
         if source.kind == 'rendered':
-            values = {**_drive(source, arguments), 'reliable': True, 'truth': True, 'loop': live,
-                      'start_paused': not live}
+            values = {
+                **_drive(source, arguments),
+                'reliable': True,
+                'truth': True,
+                'loop': live,
+                'start_paused': not live,
+            }
             self._start(FAKE_CAMERA, [], values)
             return FAKE_CAMERA
         words = [arguments.input, '--reliable', *(['--loop'] if live else ['--start-paused'])]
@@ -102,8 +118,12 @@ class Processes:
         with self._log(name).open('wb') as log:
             self._running[name] = subprocess.Popen(
                 [sys.executable, '-m', f'road_anomaly_ros.ros.{_MODULES[name]}', *words, *ros],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=_die_with_parent)
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
 
     def check(self, *names: str) -> None:
         """Raise ChildProcessError, with its last words, when a process (all if none) has ended."""
@@ -111,7 +131,8 @@ class Processes:
             if not self.alive(name):
                 raise ChildProcessError(
                     f'{name} ended with code {self._running[name].returncode}: '
-                    f'{self.lines(name)[-1]}')
+                    f'{self.lines(name)[-1]}'
+                )
 
     def alive(self, name: str) -> bool:
         """Tell whether a process runs."""
@@ -131,8 +152,12 @@ class Processes:
         """Return what a camera that has ended by itself says about its input."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._running[camera].wait(_STOP_S)
-        return [part for line in self.lines(camera) if ': sent ' in line
-                for part in line.split('; ')[1:]]
+        return [
+            part
+            for line in self.lines(camera)
+            if ': sent ' in line
+            for part in line.split('; ')[1:]
+        ]
 
     def end(self, name: str) -> int:
         """End a process as Ctrl-C would; returns its exit code."""
@@ -154,6 +179,7 @@ class LivePipeline:
 
     def __init__(self, source: Any, config: Any, row: Any) -> None:
         import torch
+
         values = {pair.key: pair.value for pair in row.values} if row is not None else {}
         named = {name: values[name] for name in ('scorer', 'refinements') if name in values}
         self.chain = config.replace(named)
@@ -187,30 +213,48 @@ class Account(Sink):
     def figures(self) -> dict[str, Any]:
         """Return the account and the node's own times per stage."""
         camera, chain = (_values(self._collector.rows.get(part)) for part in ('camera', 'chain'))
-        stages = {stage: {'p50': float(chain[f'{stage}_p50_ms']),
-                          'p99': float(chain[f'{stage}_p99_ms'])}
-                  for stage in STAGES if f'{stage}_p50_ms' in chain}
-        return {'stages_ms': stages, 'live': {
-            'published': self._source.published, 'collected': self._done,
-            'without_result': sum(self._source.refused.values()),
-            'node': {name: float(camera[name]) for name in _FACTS if name in camera}}}
+        stages = {
+            stage: {'p50': float(chain[f'{stage}_p50_ms']), 'p99': float(chain[f'{stage}_p99_ms'])}
+            for stage in STAGES
+            if f'{stage}_p50_ms' in chain
+        }
+        return {
+            'stages_ms': stages,
+            'live': {
+                'published': self._source.published,
+                'collected': self._done,
+                'without_result': sum(self._source.refused.values()),
+                'node': {name: float(camera[name]) for name in _FACTS if name in camera},
+            },
+        }
 
 
-def _collect(processes: Processes, source: Any, config: Any, staging: Any,
-             arguments: argparse.Namespace) -> int:
+def _collect(
+    processes: Processes, source: Any, config: Any, staging: Any, arguments: argparse.Namespace
+) -> int:
     from road_anomaly_ros.ros import collector as gathering
+
     wanted = (gathering.OVERLAY, gathering.SCORE, gathering.MASK, gathering.INSTANCES)
     wanted += (gathering.LABELS,) if arguments.bag else ()
     camera = processes.start_camera(source, arguments, live=False)
     with _spinning(wanted, camera, truth=source.kind == 'rendered') as collector:
         print('starting the node', file=sys.stderr)
         collector.wait_until_ready(processes.check)
-        live = gathering.LiveSource(collector, source, lambda: processes.is_going(camera),
-                                    lambda: processes.remarks(camera))
+        live = gathering.LiveSource(
+            collector,
+            source,
+            lambda: processes.is_going(camera),
+            lambda: processes.remarks(camera),
+        )
         pipeline: Any = LivePipeline(live, config, collector.rows.get('chain'))
-        code = command.execute(live, pipeline, staging, arguments,
-                               draw=lambda result: result.overlay,
-                               more=[Account(staging.path('account'), live, collector)])
+        code = command.execute(
+            live,
+            pipeline,
+            staging,
+            arguments,
+            draw=lambda result: result.overlay,
+            more=[Account(staging.path('account'), live, collector)],
+        )
     processes.end(camera)
     return code
 
@@ -223,6 +267,7 @@ def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[
     from rclpy.signals import SignalHandlerOptions
 
     from road_anomaly_ros.ros.collector import Collector
+
     context = rclpy.Context()
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     collector = Collector(wanted, camera=camera, truth=truth, context=context)
@@ -233,6 +278,7 @@ def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[
     def spin() -> None:
         while not ending.is_set():
             executor.spin_once(timeout_sec=0.1)
+
     thread = threading.Thread(target=spin, name='collector', daemon=True)
     thread.start()
     try:
@@ -248,8 +294,10 @@ def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[
 def _keep(processes: Processes, source: Any, arguments: argparse.Namespace) -> None:
     """Go on at the camera's own rate until Ctrl-C."""
     processes.start_camera(source, arguments, live=True)
-    print('node and camera go on: look at /anomaly_node/overlay and /image in RViz or Foxglove; '
-          'Ctrl-C ends them')
+    print(
+        'node and camera go on: look at /anomaly_node/overlay and /image in RViz or Foxglove; '
+        'Ctrl-C ends them'
+    )
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             processes.check()
@@ -264,6 +312,7 @@ def _die_with_parent() -> None:
 
 def _drive(source: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
+
     values = asdict(source.options)
     if arguments.resize:
         values['width'], values['height'] = arguments.resize

@@ -11,14 +11,16 @@ import numpy as np
 
 from road_anomaly_ros.ros.transport import VARIABLES
 
-LARGE = 512 * 1024                  # bytes of shared memory that Fast DDS has as it comes
-NOTICED = 0.1                       # share of missing images that is worth a word
+LARGE = 512 * 1024  # bytes of shared memory that Fast DDS has as it comes
+NOTICED = 0.1  # share of missing images that is worth a word
 _WINDOW_S = 10.0
-_FEWEST = 15                        # stamps from which gaps are judged
-REMEDIES = (f"images above {LARGE // 1024} KiB need room in Fast DDS: set "
-            f"{' and '.join(VARIABLES)} to what 'python -m road_anomaly_ros.ros.transport' prints "
-            f"before the camera driver starts, or let both sides be reliable (the driver's QoS, "
-            f"and here reliability 'auto' or 'reliable')")
+_FEWEST = 15  # stamps from which gaps are judged
+REMEDIES = (
+    f'images above {LARGE // 1024} KiB need room in Fast DDS: set '
+    f"{' and '.join(VARIABLES)} to what 'python -m road_anomaly_ros.ros.transport' prints "
+    f"before the camera driver starts, or let both sides be reliable (the driver's QoS, "
+    f"and here reliability 'auto' or 'reliable')"
+)
 
 
 class Loss:
@@ -26,7 +28,7 @@ class Loss:
 
     def __init__(self) -> None:
         self.total = 0
-        self.size = 0                           # bytes of the newest image
+        self.size = 0  # bytes of the newest image
         self._stamps: deque[tuple[float, int]] = deque(maxlen=300)
         self._lost: deque[tuple[float, int]] = deque(maxlen=300)
 

@@ -12,7 +12,7 @@ from road_anomaly_ros.ros.process import one_line
 
 try:
     import tf2_ros
-except ImportError:                 # no wheel of it; parameters say the same
+except ImportError:  # no wheel of it; parameters say the same
     tf2_ros = None
 
 REMEDY = 'set geometry.camera_height, .camera_pitch and .camera_roll'
@@ -30,9 +30,12 @@ class Transforms:
     def mounting(self, base: str, frame: str) -> Mounting:
         """Return the mounting of a camera's optical frame; LookupError where TF knows none."""
         if tf2_ros is None:
-            raise LookupError(f'the mounting of the camera is unknown (tf2_ros is not installed '
-                              f'to look it up): {REMEDY}')
+            raise LookupError(
+                f'the mounting of the camera is unknown (tf2_ros is not installed '
+                f'to look it up): {REMEDY}'
+            )
         from rclpy.time import Time
+
         with self._lock:
             if self._buffer is None:
                 self._buffer = tf2_ros.Buffer()
@@ -40,11 +43,14 @@ class Transforms:
         try:
             found = self._buffer.lookup_transform(base, frame.lstrip('/'), Time()).transform
         except tf2_ros.TransformException as error:
-            raise LookupError(f'TF knows no mounting of {frame!r} on {base!r} '
-                              f'({one_line(error)}): publish it or {REMEDY}') from None
+            raise LookupError(
+                f'TF knows no mounting of {frame!r} on {base!r} '
+                f'({one_line(error)}): publish it or {REMEDY}'
+            ) from None
         place, turn = found.translation, found.rotation
-        return Mounting.from_transform((place.x, place.y, place.z),
-                                       (turn.x, turn.y, turn.z, turn.w), 'from TF')
+        return Mounting.from_transform(
+            (place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w), 'from TF'
+        )
 
     def close(self) -> None:
         """Stop listening."""
@@ -59,6 +65,7 @@ def announce(node: Any, mounting: Mounting, base: str, frame: str) -> Any:
     if tf2_ros is None:
         return None
     from geometry_msgs.msg import TransformStamped
+
     message = TransformStamped(child_frame_id=frame)
     message.header.stamp, message.header.frame_id = node.get_clock().now().to_msg(), base
     place, turn = message.transform.translation, message.transform.rotation

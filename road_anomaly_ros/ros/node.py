@@ -53,8 +53,9 @@ class AnomalyNode(LifecycleNode):
         self._throttle = health.Throttle()
         self._locked = False
         self._settings = Parameters(
-            self, check=self._engine.check, apply=self._apply, locked=lambda: self._locked)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)      # ticks when /clock does not
+            self, check=self._engine.check, apply=self._apply, locked=lambda: self._locked
+        )
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # ticks when /clock does not
         self._health_publisher = self.create_publisher(DiagnosticArray, health.TOPIC, 10)
         self.create_timer(health.PERIOD_S, self._report, clock=self._steady)
         if self._settings.options.autostart:
@@ -67,9 +68,11 @@ class AnomalyNode(LifecycleNode):
 
     def _soon(self, action: Callable[[], None]) -> None:
         """Run `action` once, in turn with the transitions that others ask for."""
+
         def run() -> None:
             timer.cancel()
             action()
+
         timer = self.create_timer(0.0, run, callback_group=self._transitions, clock=self._steady)
 
     def _autostart(self) -> None:
@@ -97,33 +100,48 @@ class AnomalyNode(LifecycleNode):
     def _configure(self) -> None:
         config, options = self._settings.config, self._settings.options
         check_names(options.cameras)
-        self.get_logger().info(f'loading model {config.model} ({config.segmenter}); the first '
-                               f'start compiles as well')
+        self.get_logger().info(
+            f'loading model {config.model} ({config.segmenter}); the first start compiles as well'
+        )
         self._engine.fallback_to_cpu = options.fallback_to_cpu
         self._engine.keep_stages = options.debug_topics
         self._engine.load(config)
-        if self._settings.config is not config:         # set while the model was loaded
+        if self._settings.config is not config:  # set while the model was loaded
             self._engine.check(self._settings.config)
             self._engine.reconfigure(self._settings.config)
         tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
         self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
         depth = config.options('geometry').use_depth
         self._transforms = Transforms(self)
-        self._cameras = {name: Camera(self, name, options.image_transport, self._images,
-                                      tolerance, debug=options.debug_topics,
-                                      reliability=options.reliability, depth=depth,
-                                      transforms=self._transforms)
-                         for name in options.cameras or ('',)}
+        self._cameras = {
+            name: Camera(
+                self,
+                name,
+                options.image_transport,
+                self._images,
+                tolerance,
+                debug=options.debug_topics,
+                reliability=options.reliability,
+                depth=depth,
+                transforms=self._transforms,
+            )
+            for name in options.cameras or ('',)
+        }
         pipeline = self._engine.pipeline
-        self.get_logger().info(f'model {config.model} on {pipeline.device}, '
-                               f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}')
+        self.get_logger().info(
+            f'model {config.model} on {pipeline.device}, '
+            f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}'
+        )
         missing = [output.topic for output in outputs.SPATIAL if output.kind is None]
         if missing:
-            self.get_logger().info(f'visualization_msgs is not installed: {", ".join(missing)} '
-                                   f'is left out')
+            self.get_logger().info(
+                f'visualization_msgs is not installed: {", ".join(missing)} is left out'
+            )
         if outputs.vision is None:
-            self.get_logger().info(f'vision_msgs is not installed: {outputs.DETECTIONS} and '
-                                   f'{outputs.LABEL_INFO} are left out')
+            self.get_logger().info(
+                f'vision_msgs is not installed: {outputs.DETECTIONS} and '
+                f'{outputs.LABEL_INFO} are left out'
+            )
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self._release()
@@ -141,7 +159,7 @@ class AnomalyNode(LifecycleNode):
         result = super().on_activate(state)
         try:
             self._activate()
-        except Exception as error:      # a QoS override that does not exist, for example
+        except Exception as error:  # a QoS override that does not exist, for example
             return self._break_off('activate', error)
         self._phase = 'active'
         self._say_active()
@@ -149,8 +167,9 @@ class AnomalyNode(LifecycleNode):
 
     def _say_active(self) -> None:
         heard = '; '.join(camera.listens for camera in self._cameras.values())
-        seen = ', '.join(self.resolve_topic_name(outputs.topic_name(name, 'overlay'))
-                         for name in self._cameras)
+        seen = ', '.join(
+            self.resolve_topic_name(outputs.topic_name(name, 'overlay')) for name in self._cameras
+        )
         self.get_logger().info(f'active: listens to {heard}; see {seen} and {health.TOPIC}')
 
     def _activate(self) -> None:
@@ -206,7 +225,7 @@ class AnomalyNode(LifecycleNode):
             camera.destroy()
         if self._transforms is not None:
             self._transforms.close()
-        self._calibrated = health.Calibrated()          # knows parts of the chain
+        self._calibrated = health.Calibrated()  # knows parts of the chain
         self._engine.release()
         self._phase = 'unconfigured'
         self._locked = False
@@ -218,7 +237,7 @@ class AnomalyNode(LifecycleNode):
         try:
             if usable:
                 self._compute(usable)
-        except NotLoaded:               # on the way to 'unconfigured', for a reason that was told
+        except NotLoaded:  # on the way to 'unconfigured', for a reason that was told
             for frame, _ in usable:
                 self._cameras[frame.camera].stats.dropped += 1
         except Exception as error:
@@ -249,7 +268,7 @@ class AnomalyNode(LifecycleNode):
         for (frame, _), result in zip(usable, results, strict=False):
             self._finish(frame, result, drawing, geometry)
         if fault is not None:
-            self._give_up([frame for frame, _ in usable[len(results):]], one_line(fault))
+            self._give_up([frame for frame, _ in usable[len(results) :]], one_line(fault))
 
     def _finish(self, frame: Frame, result: Any, drawing: Any, geometry: Any) -> None:
         camera = self._cameras[frame.camera]
@@ -292,10 +311,17 @@ class AnomalyNode(LifecycleNode):
             silent = camera.silence(allowed) if active else ''
             camera.warn_silence(silent)
             level, message = health.camera_status(
-                camera.stats, active=active, silent=silent, waiting=camera.waiting())
-            rows.append(health.status(f'{name}: {camera.title}', level, message,
-                                      {**health.camera_values(camera.stats),
-                                       **camera.geometry.values(geometry)}, camera.image_topic))
+                camera.stats, active=active, silent=silent, waiting=camera.waiting()
+            )
+            rows.append(
+                health.status(
+                    f'{name}: {camera.title}',
+                    level,
+                    message,
+                    {**health.camera_values(camera.stats), **camera.geometry.values(geometry)},
+                    camera.image_topic,
+                )
+            )
         self._health_publisher.publish(health.report(self.get_clock().now().to_msg(), rows))
 
     def _node_row(self, name: str) -> DiagnosticStatus:
@@ -303,11 +329,16 @@ class AnomalyNode(LifecycleNode):
         values = {'state': self._phase, 'recoveries': self._engine.recoveries}
         if pipeline is not None:
             chain = pipeline.chain
-            values.update(model=chain.model, device=str(pipeline.device), scorer=chain.scorer,
-                          refinements=', '.join(chain.refinements) or 'none')
+            values.update(
+                model=chain.model,
+                device=str(pipeline.device),
+                scorer=chain.scorer,
+                refinements=', '.join(chain.refinements) or 'none',
+            )
         if pipeline is not None and pipeline.resources.faults:
             values['device_faults'] = '; '.join(
-                f'{kernel}: {text}' for kernel, text in pipeline.resources.faults.items())
+                f'{kernel}: {text}' for kernel, text in pipeline.resources.faults.items()
+            )
         values.update(self._calibrated.values())
         values.update(self._stages.values())
         values.update(health.memory_values(pipeline.device if pipeline else None))

@@ -21,7 +21,7 @@ from road_anomaly_ros.ros.topics import COMPRESSED, compressed
 
 try:
     import vision_msgs.msg as vision
-except ImportError:                 # optional: its two rows are left out, the node says so once
+except ImportError:  # optional: its two rows are left out, the node says so once
     vision = None
 
 DETECTIONS = 'obstacle/detections'
@@ -36,9 +36,9 @@ class Output:
     topic: str
     encoding: str
     text: str
-    build: Callable[[FrameResult, Any], np.ndarray]     # drawing options -> [H,W] or [H,W,3]
+    build: Callable[[FrameResult, Any], np.ndarray]  # drawing options -> [H,W] or [H,W,3]
     jpeg: bool = False
-    debug: bool = False                                 # offered with `debug_topics` only
+    debug: bool = False  # offered with `debug_topics` only
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SpatialOutput:
     package: str
     kind: Any
     text: str
-    build: Callable[[Survey, Any], Any]                 # header of the image -> message
+    build: Callable[[Survey, Any], Any]  # header of the image -> message
 
 
 def qos(*, latched: bool = False) -> QoSProfile:
@@ -58,8 +58,12 @@ def qos(*, latched: bool = False) -> QoSProfile:
     A new object each time, because rclpy writes the user's overrides into it.
     """
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST,
-                      reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+    return QoSProfile(
+        depth=1,
+        history=HistoryPolicy.KEEP_LAST,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=durability,
+    )
 
 
 def _labels(result: FrameResult, _: Any) -> np.ndarray:
@@ -105,23 +109,39 @@ OUTPUTS = (
     Output('anomaly/score', '32FC1', 'Anomaly score; higher is stranger.', _score),
     Output('anomaly/heatmap', 'rgb8', 'Anomaly score as colours.', _heatmap, True),
     Output('obstacle/mask', 'mono8', '255 on obstacles, 0 elsewhere.', _mask),
-    Output('obstacle/instances', '16UC1', 'Number of the obstacle at a pixel, 0 is none.',
-           _instances),
+    Output(
+        'obstacle/instances', '16UC1', 'Number of the obstacle at a pixel, 0 is none.', _instances
+    ),
     Output('overlay', 'rgb8', 'Camera image with heat, obstacles and legend.', _overlay, True),
-    *(Output(f'debug/{name}', 'rgb8', text, _stage(name), debug=True)
-      for name, text in stages.TEXTS.items()),
+    *(
+        Output(f'debug/{name}', 'rgb8', text, _stage(name), debug=True)
+        for name, text in stages.TEXTS.items()
+    ),
 )
 
 _MARKERS = spatial.visualization and spatial.visualization.MarkerArray
 SPATIAL = (
-    SpatialOutput('obstacle/points', 'sensor_msgs/PointCloud2', PointCloud2,
-                  'Where each obstacle meets the road, metres before the vehicle; score, id.',
-                  spatial.points),
-    SpatialOutput('obstacle/markers', 'visualization_msgs/MarkerArray', _MARKERS,
-                  'Boxes on the road with number, distance and speed, where installed.',
-                  spatial.markers),
-    SpatialOutput('obstacle/scan', 'sensor_msgs/LaserScan', LaserScan,
-                  'How far the road is free in each direction.', spatial.scan),
+    SpatialOutput(
+        'obstacle/points',
+        'sensor_msgs/PointCloud2',
+        PointCloud2,
+        'Where each obstacle meets the road, metres before the vehicle; score, id.',
+        spatial.points,
+    ),
+    SpatialOutput(
+        'obstacle/markers',
+        'visualization_msgs/MarkerArray',
+        _MARKERS,
+        'Boxes on the road with number, distance and speed, where installed.',
+        spatial.markers,
+    ),
+    SpatialOutput(
+        'obstacle/scan',
+        'sensor_msgs/LaserScan',
+        LaserScan,
+        'How far the road is free in each direction.',
+        spatial.scan,
+    ),
 )
 
 
@@ -149,8 +169,9 @@ def topic_name(camera: str, topic: str) -> str:
 class Publishers:
     """The publishers of one camera."""
 
-    def __init__(self, node: Any, camera: str, events: Callable[[str], Any], *,
-                 debug: bool = False) -> None:
+    def __init__(
+        self, node: Any, camera: str, events: Callable[[str], Any], *, debug: bool = False
+    ) -> None:
         self._node = node
         self._events = events
         self._rows = []
@@ -159,19 +180,28 @@ class Publishers:
             raw = self._create(Image, name)
             jpeg = self._create(CompressedImage, compressed(node, name)) if output.jpeg else None
             self._rows.append((output, raw, jpeg))
-        self._spatial = [(output, self._create(output.kind, topic_name(camera, output.topic)))
-                         for output in SPATIAL if output.kind is not None]
+        self._spatial = [
+            (output, self._create(output.kind, topic_name(camera, output.topic)))
+            for output in SPATIAL
+            if output.kind is not None
+        ]
         self._detections = self._label_info = None
         if vision is not None:
-            self._detections = self._create(vision.Detection2DArray,
-                                            topic_name(camera, DETECTIONS))
-            self._label_info = self._create(vision.LabelInfo, topic_name(camera, LABEL_INFO),
-                                            latched=True)
+            self._detections = self._create(
+                vision.Detection2DArray, topic_name(camera, DETECTIONS)
+            )
+            self._label_info = self._create(
+                vision.LabelInfo, topic_name(camera, LABEL_INFO), latched=True
+            )
 
     def _create(self, kind: type, name: str, *, latched: bool = False) -> Any:
         return self._node.create_lifecycle_publisher(
-            kind, name, qos(latched=latched), event_callbacks=self._events(name),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            kind,
+            name,
+            qos(latched=latched),
+            event_callbacks=self._events(name),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
 
     def publish(self, result: FrameResult, header: Any, options: Any, quality: int) -> list[str]:
         """Publish what is listened to, each message under `header`; returns what failed.
@@ -184,8 +214,11 @@ class Publishers:
             try:
                 picture = output.build(result, options) if wanted else None
                 for publisher in wanted:
-                    publisher.publish(images.to_jpeg(picture, header, quality) if publisher is jpeg
-                                      else images.to_message(picture, output.encoding, header))
+                    publisher.publish(
+                        images.to_jpeg(picture, header, quality)
+                        if publisher is jpeg
+                        else images.to_message(picture, output.encoding, header)
+                    )
             except Exception as error:
                 failed.append(f'{output.topic}: {one_line(error)}')
         if _heard(self._detections):
@@ -231,7 +264,8 @@ def _heard(publisher: Any) -> bool:
 def detections(result: FrameResult, header: Any) -> Any:
     """Return the obstacles as vision_msgs/Detection2DArray, boxes in pixels of the image."""
     return vision.Detection2DArray(
-        header=header, detections=[_detection(found, header) for found in result.objects])
+        header=header, detections=[_detection(found, header) for found in result.objects]
+    )
 
 
 def _detection(found: Any, header: Any) -> Any:
@@ -249,8 +283,11 @@ def _detection(found: Any, header: Any) -> Any:
 
 def label_info(labels: LabelSet, stamp: Any) -> Any:
     """Return the names of the classes as vision_msgs/LabelInfo."""
-    message = vision.LabelInfo(class_map=[
-        vision.VisionClass(class_id=index, class_name=name)
-        for index, name in enumerate(labels.names)])
+    message = vision.LabelInfo(
+        class_map=[
+            vision.VisionClass(class_id=index, class_name=name)
+            for index, name in enumerate(labels.names)
+        ]
+    )
     message.header.stamp = stamp
     return message

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Any
 
-_WAITING = 8                        # messages of each kind that wait for their partner
+_WAITING = 8  # messages of each kind that wait for their partner
 
 
 class Pairing:

@@ -23,9 +23,14 @@ from road_anomaly_ros.ros.engine import RELOAD_REMEDY
 from road_anomaly_ros.ros.inputs import RELIABILITIES
 from road_anomaly_ros.ros.process import one_line
 
-EMPTY, = parameter_file.EMPTY       # ROS cannot pass an empty list, so it is written ['none']
-_NAMES = {'scorer': 'scorer', 'refinements': 'refinement', 'segments': 'segments',
-          'segmenter': 'segmenter', 'tracker': 'tracker'}
+(EMPTY,) = parameter_file.EMPTY  # ROS cannot pass an empty list, so it is written ['none']
+_NAMES = {
+    'scorer': 'scorer',
+    'refinements': 'refinement',
+    'segments': 'segments',
+    'segmenter': 'segmenter',
+    'tracker': 'tracker',
+}
 
 
 @dataclass(frozen=True)
@@ -33,34 +38,62 @@ class NodeOptions:
     """What concerns the node and not the chain."""
 
     autostart: bool = option(
-        True, 'Configure and activate at start; false leaves both to a lifecycle manager.',
-        live=False)
+        True,
+        'Configure and activate at start; false leaves both to a lifecycle manager.',
+        live=False,
+    )
     cameras: tuple[str, ...] = option(
-        (), "Names of the cameras, each with topics under its name; 'none' for one without.",
-        live=False)
+        (),
+        "Names of the cameras, each with topics under its name; 'none' for one without.",
+        live=False,
+    )
     image_transport: str = option(
-        'raw', "Kind of input: 'raw' reads image, 'compressed' reads image/compressed.",
-        choices=('raw', 'compressed'), live=False)
+        'raw',
+        "Kind of input: 'raw' reads image, 'compressed' reads image/compressed.",
+        choices=('raw', 'compressed'),
+        live=False,
+    )
     reliability: str = option(
-        'auto', "How images are asked for: 'auto' is reliable where the camera offers that, which "
-        "loses no large ones, else best effort.", choices=RELIABILITIES, live=False)
+        'auto',
+        "How images are asked for: 'auto' is reliable where the camera offers that, which "
+        'loses no large ones, else best effort.',
+        choices=RELIABILITIES,
+        live=False,
+    )
     max_pixels: int = option(
-        1 << 26, 'Images with more pixels are refused before they are decoded.',
-        low=1, high=1 << 30)
+        1 << 26,
+        'Images with more pixels are refused before they are decoded.',
+        low=1,
+        high=1 << 30,
+    )
     max_batch: int = option(
-        8, 'Most images handed to the model at once when there are several cameras.',
-        low=1, high=64)
+        8,
+        'Most images handed to the model at once when there are several cameras.',
+        low=1,
+        high=64,
+    )
     jpeg_quality: int = option(90, 'Quality of the pictures on .../compressed.', low=1, high=100)
     debug_topics: bool = option(
-        False, 'Offer the stages of the score as pictures on ~/debug/..., each made only while '
-        'somebody listens.', live=False)
+        False,
+        'Offer the stages of the score as pictures on ~/debug/..., each made only while '
+        'somebody listens.',
+        live=False,
+    )
     stale_after: float = option(
-        3.0, 'Silence of a camera that is reported as a fault.', low=0.2, high=60.0, unit='s')
+        3.0, 'Silence of a camera that is reported as a fault.', low=0.2, high=60.0, unit='s'
+    )
     anomaly_tolerance: float = option(
-        0.05, "Largest difference of the stamps of an image and its map on anomaly_in, which the "
-        "segmenter 'external' needs.", low=0.0, high=10.0, unit='s', live=False)
+        0.05,
+        'Largest difference of the stamps of an image and its map on anomaly_in, which the '
+        "segmenter 'external' needs.",
+        low=0.0,
+        high=10.0,
+        unit='s',
+        live=False,
+    )
     fallback_to_cpu: bool = option(
-        False, 'Go on with the CPU when the device runs out of memory, instead of stopping.')
+        False, 'Go on with the CPU when the device runs out of memory, instead of stopping.'
+    )
 
 
 def node_parameters(segmenter: str | None = None) -> list[Option]:
@@ -119,9 +152,14 @@ class Parameters:
     loaded, which shuts what is not live.
     """
 
-    def __init__(self, node: Any, *, check: Callable[[PipelineConfig], None],
-                 apply: Callable[[PipelineConfig, NodeOptions], None],
-                 locked: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        *,
+        check: Callable[[PipelineConfig], None],
+        apply: Callable[[PipelineConfig, NodeOptions], None],
+        locked: Callable[[], bool],
+    ) -> None:
         self._node = node
         self._check = check
         self._apply = apply
@@ -140,7 +178,7 @@ class Parameters:
         self._tell_former(given)
         self._overrides = naming.renamed(given)
         self._node.add_on_set_parameters_callback(self._validate)
-        if hasattr(self._node, 'add_pre_set_parameters_callback'):      # since Iron
+        if hasattr(self._node, 'add_pre_set_parameters_callback'):  # since Iron
             self._node.add_pre_set_parameters_callback(self._normalize)
         self._declare(node_parameters())
         self._declare(node_parameters(self._values['segmenter']))
@@ -160,7 +198,8 @@ class Parameters:
         live, self._live = self._live, False
         for item in missing:
             self._node.declare_parameter(
-                item.name, to_ros(self._values[item.name]), descriptor(item), ignore_override=True)
+                item.name, to_ros(self._values[item.name]), descriptor(item), ignore_override=True
+            )
         self._live = live
 
     def _initial(self, item: Option) -> Any:
@@ -205,21 +244,24 @@ class Parameters:
         return found
 
     def _validate(self, given: Sequence[Parameter]) -> SetParametersResult:
-        if not self._live:                  # checked all at once before they are declared
+        if not self._live:  # checked all at once before they are declared
             return SetParametersResult(successful=True)
         try:
             changes = self._changes(given)
             if changes:
                 self._accept(changes)
-        except Exception as error:          # the reason of a refusal, never the end of the node
+        except Exception as error:  # the reason of a refusal, never the end of the node
             return SetParametersResult(successful=False, reason=one_line(error))
         if not self._has_post_set:
             self._take_over(given)
         return SetParametersResult(successful=True)
 
     def _changes(self, given: Sequence[Parameter]) -> dict[str, Any]:
-        return {parameter.name: from_ros(self._options[parameter.name], parameter.value)
-                for parameter in given if parameter.name in self._options}
+        return {
+            parameter.name: from_ros(self._options[parameter.name], parameter.value)
+            for parameter in given
+            if parameter.name in self._options
+        }
 
     def _accept(self, changes: Mapping[str, Any]) -> None:
         for name, value in changes.items():
@@ -240,15 +282,24 @@ class Parameters:
         self.config, self.options = self._build(self._values)
         self._apply(self.config, self.options)
 
-    def _build(self, values: Mapping[str, Any], touched: Iterable[str] = ()
-               ) -> tuple[PipelineConfig, NodeOptions]:
+    def _build(
+        self, values: Mapping[str, Any], touched: Iterable[str] = ()
+    ) -> tuple[PipelineConfig, NodeOptions]:
         """Return frozen settings; what is left at its default stays open for the calibration."""
         own = {field.name for field in fields(NodeOptions)}
         touched = self._touched | set(touched)
-        chain = {name: value for name, value in values.items() if name not in own and (
-            '.' not in name or name in touched or not _same(value, self._options[name].default))}
-        return (PipelineConfig.from_any(chain),
-                build_options(NodeOptions, {name: values[name] for name in own if name in values}))
+        chain = {
+            name: value
+            for name, value in values.items()
+            if name not in own
+            and (
+                '.' not in name or name in touched or not _same(value, self._options[name].default)
+            )
+        }
+        return (
+            PipelineConfig.from_any(chain),
+            build_options(NodeOptions, {name: values[name] for name in own if name in values}),
+        )
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -27,7 +27,7 @@ from road_anomaly_ros.tools.sources import Frame, Source
 
 IMAGE, INFO, JPEG = 'image', 'camera_info', topics.COMPRESSED
 _PICTURES = {'sensor_msgs/msg/Image': '', 'sensor_msgs/msg/CompressedImage': JPEG}
-FRAME = 'camera_optical'                # where the input knows none; z looks ahead there
+FRAME = 'camera_optical'  # where the input knows none; z looks ahead there
 _INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 # What the recorded system said about itself would be taken for the words of the running one.
 _LEFT_OUT = ('/rosout', '/parameter_events')
@@ -37,16 +37,16 @@ _LEFT_OUT = ('/rosout', '/parameter_events')
 class Settings:
     """How an input is replayed."""
 
-    fps: float | None = None                    # fixed rate of the pictures; None as recorded
+    fps: float | None = None  # fixed rate of the pictures; None as recorded
     loop: bool = False
-    restamp: bool = False                       # stamps become the moments of sending
-    frame_id: str = FRAME                       # where the input does not know one
-    size: tuple[int, int] | None = None         # (W, H) to which pictures are resized
+    restamp: bool = False  # stamps become the moments of sending
+    frame_id: str = FRAME  # where the input does not know one
+    size: tuple[int, int] | None = None  # (W, H) to which pictures are resized
     reliable: bool = False
-    topic: str | None = None                    # the image topic of a bag that has several
-    renamed: Mapping[str, str] = field(default_factory=dict)        # recorded name -> new name
-    decoded: bool = False                       # send a bag's pictures decoded, nothing else
-    only_camera: bool = False                   # leave out what is neither image nor camera_info
+    topic: str | None = None  # the image topic of a bag that has several
+    renamed: Mapping[str, str] = field(default_factory=dict)  # recorded name -> new name
+    decoded: bool = False  # send a bag's pictures decoded, nothing else
+    only_camera: bool = False  # leave out what is neither image nor camera_info
 
 
 class Pictures:
@@ -56,8 +56,7 @@ class Pictures:
         self._node, self._open, self._settings = node, source, settings
         qos = functools.partial(camera_qos, reliable=settings.reliable)
         self._image = node.create_publisher(Image, IMAGE, qos())
-        self._jpeg = node.create_publisher(
-            CompressedImage, topics.compressed(node, IMAGE), qos())
+        self._jpeg = node.create_publisher(CompressedImage, topics.compressed(node, IMAGE), qos())
         self.publishers = [self._image, self._jpeg]
         self.remarks: list[str] = []
         self.incomplete = False
@@ -69,23 +68,31 @@ class Pictures:
             before = line.pictures
             with self._open() as source:
                 for frame in source:
-                    yield Cue(line.at(frame.stamp_ns), frame.stamp_ns,
-                              functools.partial(self._send, frame))
+                    yield Cue(
+                        line.at(frame.stamp_ns),
+                        frame.stamp_ns,
+                        functools.partial(self._send, frame),
+                    )
                 self._note(source)
             if not self._settings.loop or line.pictures == before:
                 return
             line.turn()
 
     def _note(self, source: Source) -> None:
-        self.remarks = [f'{count} left out ({reason}): {some(source.left_out[reason])}'
-                        for reason, count in source.refused.items()]
+        self.remarks = [
+            f'{count} left out ({reason}): {some(source.left_out[reason])}'
+            for reason, count in source.refused.items()
+        ]
         self.remarks += [source.problem] if source.problem else []
         self.incomplete = source.incomplete
 
     def _send(self, frame: Frame) -> None:
         # A stamp of zero means that there is none, but a video begins there.
-        stamp = (self._node.get_clock().now().to_msg() if self._settings.restamp
-                 else to_time(max(1, frame.stamp_ns)))
+        stamp = (
+            self._node.get_clock().now().to_msg()
+            if self._settings.restamp
+            else to_time(max(1, frame.stamp_ns))
+        )
         header = Header(stamp=stamp, frame_id=frame.frame_id or self._settings.frame_id)
         picture, size = frame.image, self._settings.size
         if size is not None and picture.shape[1::-1] != size:
@@ -140,8 +147,12 @@ class Messages:
                 for record in reader.records(list(self._outlets)):
                     outlet = self._outlets[record.topic]
                     time = line.at(record.stamp_ns, picture=outlet.picture)
-                    yield Cue(time, record.stamp_ns, functools.partial(
-                        self._send, outlet, bytes(record.data)), outlet.picture)
+                    yield Cue(
+                        time,
+                        record.stamp_ns,
+                        functools.partial(self._send, outlet, bytes(record.data)),
+                        outlet.picture,
+                    )
                     sent += 1
                 self.incomplete = reader.incomplete
                 if reader.problem and reader.problem not in self.remarks:
@@ -161,7 +172,7 @@ class Messages:
 class _Outlet(NamedTuple):
     publisher: Any
     picture: bool
-    stamped: bool                               # the message begins with a header
+    stamped: bool  # the message begins with a header
 
 
 def topic_kinds(reader: BagReader) -> dict[str, str]:
@@ -211,8 +222,9 @@ def plan(kinds: Mapping[str, str], settings: Settings) -> dict[str, str]:
     camera = _camera(kinds, settings.topic)
     found = {topic: camera.get(topic, topic) for topic in kinds}
     if settings.only_camera:
-        found = {topic: found[topic] for topic in kinds
-                 if topic in camera or topic in settings.renamed}
+        found = {
+            topic: found[topic] for topic in kinds if topic in camera or topic in settings.renamed
+        }
         if not found:
             raise ValueError('the bag holds several cameras; choose one with --topic')
     return {**found, **settings.renamed}
@@ -226,9 +238,12 @@ def _camera(kinds: Mapping[str, str], topic: str | None) -> dict[str, str]:
         raise ValueError(f'{topic}: expected a topic with images, it carries {kinds[topic]}')
     if len(bases) != 1:
         return {}
-    base, = bases
-    found = {name: IMAGE + _PICTURES[kinds[name]] for name in pictures
-             if pictures[name] == base and topic in (None, name)}
+    (base,) = bases
+    found = {
+        name: IMAGE + _PICTURES[kinds[name]]
+        for name in pictures
+        if pictures[name] == base and topic in (None, name)
+    }
     infos = [name for name, kind in kinds.items() if kind == _INFO_TYPE]
     beside = f'{base.rpartition("/")[0]}/{INFO}'
     if beside in infos or len(infos) == 1:

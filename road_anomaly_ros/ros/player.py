@@ -12,8 +12,8 @@ from typing import Any
 
 from road_anomaly_ros.tools.flow import ReadAhead
 
-AHEAD = 4                               # cues prepared before their time
-FALLBACK_GAP_NS = 100_000_000           # between two passes over a single picture
+AHEAD = 4  # cues prepared before their time
+FALLBACK_GAP_NS = 100_000_000  # between two passes over a single picture
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Line:
         self._offset = 0
         self._first: int | None = None
         self._last = 0
-        self._pictures: list[int] = []          # times of the first and the last picture, a count
+        self._pictures: list[int] = []  # times of the first and the last picture, a count
         self.pictures = 0
 
     def at(self, stamp_ns: int, *, picture: bool = True) -> int:
@@ -71,23 +71,30 @@ class Player:
     the thread when the last cue was sent, `error` then says what ended it early.
     """
 
-    def __init__(self, cues: Iterable[Cue], *, rate: float = 1.0, paused: bool = False,
-                 live: bool = False, ended: Callable[[], Any] = lambda: None) -> None:
+    def __init__(
+        self,
+        cues: Iterable[Cue],
+        *,
+        rate: float = 1.0,
+        paused: bool = False,
+        live: bool = False,
+        ended: Callable[[], Any] = lambda: None,
+    ) -> None:
         self._cues = cues
         self._rate = rate
         self._live = live
         self._ended = ended
         self._changed = threading.Condition()
         self._paused = paused
-        self._begin: int | None = None          # moment of the line's zero, monotonic clock
-        self._held = 0                          # place on the line while paused
+        self._begin: int | None = None  # moment of the line's zero, monotonic clock
+        self._held = 0  # place on the line while paused
         self._last: Cue | None = None
         self._steps = 0
         self._stopping = self._finished = False
         self._thread = threading.Thread(target=self._run, name='player', daemon=True)
         self.pictures = 0
         self.others = 0
-        self.late_ns = 0                        # how much the latest cue was behind its time
+        self.late_ns = 0  # how much the latest cue was behind its time
         self.error: Exception | None = None
 
     def start(self) -> None:
@@ -144,7 +151,8 @@ class Player:
             self._steps += 1
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self.pictures > before or self._finished or self._stopping, timeout)
+                lambda: self.pictures > before or self._finished or self._stopping, timeout
+            )
             return self.pictures > before
 
     def clock(self) -> int | None:
@@ -163,7 +171,7 @@ class Player:
         reader: ReadAhead[Cue] = ReadAhead(self._cues, AHEAD)
         try:
             self._play(timed.item for timed in reader)
-        except Exception as error:          # of the source; what was sent before stays sent
+        except Exception as error:  # of the source; what was sent before stays sent
             self.error = error
         finally:
             reader.close()

@@ -23,28 +23,36 @@ from typing import Any, NoReturn
 from road_anomaly_ros.ros import arguments
 from road_anomaly_ros.tools.flow import AS_ONE_S, SIGNALS, leave_terminal, polite_signals
 
-GRACE_S = 10.0                      # for what must reach the disk, such as the end of a bag
-FRAME_GRACE_S = 3.0                 # for a frame or a model load; launch waits for 5 s
+GRACE_S = 10.0  # for what must reach the disk, such as the end of a bag
+FRAME_GRACE_S = 3.0  # for a frame or a model load; launch waits for 5 s
 EXAMPLES = """
 examples:
   anomaly_node
   anomaly_node --ros-args -r image:=/camera/image_raw -p scorer:=rba
   anomaly_node --ros-args --params-file config/zero_shot.yaml
 """
-_ASKED, _ENDED = 0, 255             # in a pipe that else carries the numbers of signals
+_ASKED, _ENDED = 0, 255  # in a pipe that else carries the numbers of signals
 EXIT_BAD_INPUT = 2
-THREADS = 3                         # transitions, images, and parameters with diagnostics
+THREADS = 3  # transitions, images, and parameters with diagnostics
 
 
 def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
     """Run the executable `anomaly_node` and end the process."""
     from road_anomaly_ros.ros import usage
+
     words = sys.argv[1:] if args is None else args
     if usage.asked(words):
         from road_anomaly_ros.ros.parameters import node_parameters
-        print(usage.text(
-            'anomaly_node', 'Labels, anomaly scores and obstacles for the images of a camera.',
-            EXAMPLES, node_parameters()), end='')
+
+        print(
+            usage.text(
+                'anomaly_node',
+                'Labels, anomaly scores and obstacles for the images of a camera.',
+                EXAMPLES,
+                node_parameters(),
+            ),
+            end='',
+        )
         leave(0)
     try:
         arguments.refuse_stray('anomaly_node', words)
@@ -54,7 +62,9 @@ def anomaly_node(args: Sequence[str] | None = None) -> NoReturn:
 
     def make(stop: threading.Event) -> Any:
         from road_anomaly_ros.ros.node import AnomalyNode
+
         return AnomalyNode()
+
     leave(run(make, args=args, grace=FRAME_GRACE_S))
 
 
@@ -70,9 +80,9 @@ class Stop(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)    # asked for by set_wakeup_fd
+        os.set_blocking(self._writer, False)  # asked for by set_wakeup_fd
         self._numbers: tuple[int, ...] = ()
-        self._first: float | None = None        # moment of the first signal
+        self._first: float | None = None  # moment of the first signal
 
     def listen(self) -> None:
         """Take over the signals, in the main thread."""
@@ -90,7 +100,7 @@ class Stop(threading.Event):
     def wait_listening(self) -> None:
         """Return when a thread or a signal asks for the end; for the main thread."""
         while (number := self._read()) != _ASKED and number not in self._numbers:
-            pass                        # of a library that has a signal of its own
+            pass  # of a library that has a signal of its own
         super().set()
 
     def ended(self) -> None:
@@ -103,8 +113,9 @@ class Stop(threading.Event):
         A second signal ends the process at once, with 128 + its number.
         """
         end = time.monotonic() + grace
-        while (rest := end - time.monotonic()) > 0 and select.select(
-                [self._reader], [], [], rest)[0]:
+        while (rest := end - time.monotonic()) > 0 and select.select([self._reader], [], [], rest)[
+            0
+        ]:
             before = self._first
             number = self._read()
             if number == _ENDED:
@@ -123,8 +134,13 @@ class Stop(threading.Event):
         return number
 
 
-def run(make: Callable[[threading.Event], Any], *, args: Sequence[str] | None = None,
-        threads: int = THREADS, grace: float = GRACE_S) -> int:
+def run(
+    make: Callable[[threading.Event], Any],
+    *,
+    args: Sequence[str] | None = None,
+    threads: int = THREADS,
+    grace: float = GRACE_S,
+) -> int:
     """Spin the node that `make(stop)` returns until a signal comes or the node sets `stop`.
 
     A node may offer `close()`, called once after the last callback and before it is destroyed,
@@ -149,8 +165,13 @@ def run(make: Callable[[threading.Event], Any], *, args: Sequence[str] | None = 
 class _Session:
     """One context, one node, one executor in a thread; the main thread waits for the signal."""
 
-    def __init__(self, stop: Stop, make: Callable[[threading.Event], Any],
-                 args: Sequence[str] | None, threads: int) -> None:
+    def __init__(
+        self,
+        stop: Stop,
+        make: Callable[[threading.Event], Any],
+        args: Sequence[str] | None,
+        threads: int,
+    ) -> None:
         self._stop = stop
         self._make = make
         self._args = args
@@ -159,7 +180,7 @@ class _Session:
         self._node: Any = None
         self._code = 0
         self._executor: Any = None
-        self._waking = threading.Lock()         # an executor must not be woken once it is gone
+        self._waking = threading.Lock()  # an executor must not be woken once it is gone
         self._worker = threading.Thread(target=self._work, name='executor', daemon=True)
         self._failure: BaseException | None = None
 
@@ -193,10 +214,12 @@ class _Session:
     def _live(self) -> None:
         from road_anomaly_ros.remarks import speak_as
         from road_anomaly_ros.ros.transport import make_room
+
         speak_as(Path(sys.argv[0]).stem)
         make_room()
         import rclpy
         from rclpy.signals import SignalHandlerOptions
+
         files = arguments.params_files(self._words)
         for path in files:
             _parameter_file().check(path)
@@ -224,7 +247,7 @@ class _Session:
 
         from road_anomaly_ros.ros.executor import ThreadedExecutor
 
-        def failed(error: Exception) -> None:       # one failing callback must not end the others
+        def failed(error: Exception) -> None:  # one failing callback must not end the others
             self._node.get_logger().error(f'callback failed: {one_line(error)}')
 
         executor = ThreadedExecutor(self._threads, failed)
@@ -249,7 +272,7 @@ class _Session:
         try:
             getattr(node, 'close', lambda: None)()
             node.destroy_node()
-        except Exception as error:          # the process ends anyway: say it, keep the exit code
+        except Exception as error:  # the process ends anyway: say it, keep the exit code
             print(f'while closing: {one_line(error)}', file=sys.stderr)
         self._code = int(getattr(node, 'exit_code', 0))
         # A lifecycle node lives on in cycles, and with it the participant in the graph, whose
@@ -262,13 +285,14 @@ class _Session:
 def leave(code: int) -> NoReturn:
     """End the process: all is closed, and torch takes seconds to unload and sometimes crashes."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):      # nobody reads any more
+        with contextlib.suppress(OSError):  # nobody reads any more
             stream.flush()
     os._exit(code)
 
 
 def _parameter_file() -> Any:
     from road_anomaly_ros.perception import parameter_file
+
     return parameter_file
 
 

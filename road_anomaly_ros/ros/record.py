@@ -28,14 +28,24 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('topics', metavar='TOPIC', nargs='+', help='topics to store')
-    parser.add_argument('-o', '--out', metavar='BAG', type=Path, required=True,
-                        help='folder of the new bag')
-    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap',
-                        help='format of the bag (default: %(default)s)')
-    parser.add_argument('--duration', metavar='S', type=positive,
-                        help='stop after S seconds from the first message on')
-    parser.add_argument('--messages', metavar='N', type=positive,
-                        help='stop after N messages on the first topic')
+    parser.add_argument(
+        '-o', '--out', metavar='BAG', type=Path, required=True, help='folder of the new bag'
+    )
+    parser.add_argument(
+        '--storage',
+        choices=('mcap', 'sqlite3'),
+        default='mcap',
+        help='format of the bag (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--duration',
+        metavar='S',
+        type=positive,
+        help='stop after S seconds from the first message on',
+    )
+    parser.add_argument(
+        '--messages', metavar='N', type=positive, help='stop after N messages on the first topic'
+    )
     parser.add_argument('--ros-args', nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
 
 
@@ -43,10 +53,18 @@ def main(arguments: argparse.Namespace) -> int:
     """Record until a signal or a limit; returns 0, 1 where nothing or not all could be stored."""
     from road_anomaly_ros.ros.process import run
     from road_anomaly_ros.ros.record_node import Record, check_target
+
     out = arguments.out.expanduser()
     check_target(out)
 
     def make(stop: Any) -> Any:
-        return Record(arguments.topics, out, storage=arguments.storage, stop=stop,
-                      duration=arguments.duration, messages=arguments.messages)
+        return Record(
+            arguments.topics,
+            out,
+            storage=arguments.storage,
+            stop=stop,
+            duration=arguments.duration,
+            messages=arguments.messages,
+        )
+
     return run(make, args=['--ros-args', *arguments.ros_args])

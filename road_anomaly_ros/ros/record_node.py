@@ -28,11 +28,11 @@ from road_anomaly_ros.tools.bags import BagWriter, roll_back, type_store
 from road_anomaly_ros.tools.flow import WriteBehind
 
 NAME = 'record'
-_LOOK_S = 0.1                       # how often the graph is searched for topics still missing
-_HINT_S = 3.0                       # after which a topic that nobody publishes is pointed out
-_DEPTH = 100                        # messages of a topic that the middleware may hold back
-_PENDING = 64                       # messages that may wait for the disk
-_FLUSH_S = 0.5                      # after which a message outlives the process
+_LOOK_S = 0.1  # how often the graph is searched for topics still missing
+_HINT_S = 3.0  # after which a topic that nobody publishes is pointed out
+_DEPTH = 100  # messages of a topic that the middleware may hold back
+_PENDING = 64  # messages that may wait for the disk
+_FLUSH_S = 0.5  # after which a message outlives the process
 
 
 class _Entry(NamedTuple):
@@ -50,9 +50,17 @@ class Record(Node):
     `messages` on the first topic; or when nothing more can be stored.
     """
 
-    def __init__(self, topics: Sequence[str], out: Path, *, storage: str = 'mcap',
-                 duration: float | None = None, messages: int | None = None,
-                 stop: threading.Event | None = None, **node_arguments: Any) -> None:
+    def __init__(
+        self,
+        topics: Sequence[str],
+        out: Path,
+        *,
+        storage: str = 'mcap',
+        duration: float | None = None,
+        messages: int | None = None,
+        stop: threading.Event | None = None,
+        **node_arguments: Any,
+    ) -> None:
         super().__init__(NAME, **node_arguments)
         self._out = out
         self._partial = Partial(out)
@@ -71,7 +79,8 @@ class Record(Node):
         if self._partial.recovered:
             self.get_logger().warning(self._partial.recovered)
         self._writer: WriteBehind[_Entry] = WriteBehind(
-            self._write, self._finish, _PENDING, flush=self._flush, flush_s=_FLUSH_S)
+            self._write, self._finish, _PENDING, flush=self._flush, flush_s=_FLUSH_S
+        )
         self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._look()
 
@@ -99,9 +108,13 @@ class Record(Node):
         others = sorted(set(published) - {'/rosout', '/parameter_events', *self._topics})
         for topic in self._missing:
             near = difflib.get_close_matches(topic, others, n=1)
-            hint = (f'; did you mean {near[0]}?' if near else
-                    f'; published are {", ".join(others[:8])}' if others else
-                    '; no other topic is published either: look at ROS_DOMAIN_ID')
+            hint = (
+                f'; did you mean {near[0]}?'
+                if near
+                else f'; published are {", ".join(others[:8])}'
+                if others
+                else '; no other topic is published either: look at ROS_DOMAIN_ID'
+            )
             self.get_logger().warning(f'waits for {topic}, which nobody publishes{hint}')
 
     def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
@@ -113,7 +126,8 @@ class Record(Node):
         qos = matching_qos([item.qos_profile for item in publishers])
         latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
         self.create_subscription(
-            cls, topic, functools.partial(self._receive, topic, kind, latched), qos, raw=True)
+            cls, topic, functools.partial(self._receive, topic, kind, latched), qos, raw=True
+        )
         self.get_logger().info(f'stores {topic} ({kind})')
 
     def _receive(self, topic: str, kind: str, latched: bool, data: bytes) -> None:
@@ -136,12 +150,13 @@ class Record(Node):
         self._stop.set()
 
     def _write(self, entry: _Entry) -> None:
-        if self._bag is None:               # here, because SQLite is bound to the thread
+        if self._bag is None:  # here, because SQLite is bound to the thread
             self._bag = BagWriter(self._partial.bag, self._storage)
             self._known: set[str] = set()
         if entry.topic not in self._known:
-            self._bag.add_topic(entry.topic, entry.kind, types=types_for(entry.kind),
-                                latched=entry.latched)
+            self._bag.add_topic(
+                entry.topic, entry.kind, types=types_for(entry.kind), latched=entry.latched
+            )
             self._known.add(entry.topic)
         self._bag.write_raw(entry.topic, entry.kind, entry.data, entry.stamp_ns)
 
@@ -152,7 +167,7 @@ class Record(Node):
     def _finish(self) -> None:
         if self._bag is not None:
             self._bag.close()
-            check_target(self._out)             # something may have come there meanwhile
+            check_target(self._out)  # something may have come there meanwhile
             os.replace(self._partial.bag, self._out)
 
     def close(self) -> None:
@@ -193,8 +208,9 @@ class Partial:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.close()
-            raise ValueError(f'another recording is making {out}; choose another name or wait '
-                             f'for it') from None
+            raise ValueError(
+                f'another recording is making {out}; choose another name or wait for it'
+            ) from None
         self.recovered = self._recover(out)
 
     def _recover(self, out: Path) -> str:
@@ -212,8 +228,10 @@ class Partial:
             aside.mkdir()
             for item in list(self.folder.iterdir()):
                 os.replace(item, aside / item.name)
-        return (f'an earlier recording of {out} was cut off; what it had is kept as {aside}, '
-                f"which 'road-anomaly run' and 'road-anomaly replay' read")
+        return (
+            f'an earlier recording of {out} was cut off; what it had is kept as {aside}, '
+            f"which 'road-anomaly run' and 'road-anomaly replay' read"
+        )
 
     def remove(self) -> None:
         """Remove the folder, which is empty when the bag was moved out of it or never begun."""
@@ -246,9 +264,11 @@ def matching_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
     reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
     latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
     return QoSProfile(
-        depth=_DEPTH, history=HistoryPolicy.KEEP_LAST,
+        depth=_DEPTH,
+        history=HistoryPolicy.KEEP_LAST,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
 
 def types_for(kind: str) -> Any:
@@ -288,6 +308,7 @@ def share_of(package: str) -> Path:
     """Return the folder of a package's definitions, in a ROS distribution or beside pip wheels."""
     try:
         from ament_index_python.packages import get_package_share_directory
+
         return Path(get_package_share_directory(package))
     except (ImportError, LookupError, OSError):
         folder = Path(importlib.import_module(package).__file__).parent

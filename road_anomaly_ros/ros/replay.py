@@ -36,40 +36,89 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('input', metavar='INPUT', help='video, image, folder of images, rosbag2 '
-                        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive")
+    parser.add_argument(
+        'input',
+        metavar='INPUT',
+        help='video, image, folder of images, rosbag2 '
+        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive",
+    )
     pace = parser.add_mutually_exclusive_group()
-    pace.add_argument('--rate', metavar='FACTOR', type=above_zero, default=1.0,
-                      help='factor of the recorded rate (default: %(default)g)')
-    pace.add_argument('--fps', metavar='N', type=above_zero,
-                      help='pictures per second, whatever was recorded')
+    pace.add_argument(
+        '--rate',
+        metavar='FACTOR',
+        type=above_zero,
+        default=1.0,
+        help='factor of the recorded rate (default: %(default)g)',
+    )
+    pace.add_argument(
+        '--fps', metavar='N', type=above_zero, help='pictures per second, whatever was recorded'
+    )
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     stamps = parser.add_mutually_exclusive_group()
-    stamps.add_argument('--restamp', action='store_true',
-                        help='stamp messages with the time of sending, not of recording')
-    stamps.add_argument('--clock', metavar='HZ', nargs='?', type=above_zero, const=CLOCK_HZ,
-                        help=f'also publish the recorded time on /clock ({CLOCK_HZ:g} Hz), for '
-                             f'nodes with use_sim_time')
+    stamps.add_argument(
+        '--restamp',
+        action='store_true',
+        help='stamp messages with the time of sending, not of recording',
+    )
+    stamps.add_argument(
+        '--clock',
+        metavar='HZ',
+        nargs='?',
+        type=above_zero,
+        const=CLOCK_HZ,
+        help=f'also publish the recorded time on /clock ({CLOCK_HZ:g} Hz), for '
+        f'nodes with use_sim_time',
+    )
     parser.add_argument('--start-paused', action='store_true', help='wait for ~/resume')
-    parser.add_argument('--wait-for-subscribers', metavar='N', type=positive, default=0,
-                        help='wait until N subscribers listen to the pictures')
-    parser.add_argument('--wait-for-node', metavar='NAME', default='',
-                        help='wait until the node of this name listens to the pictures, as '
-                             'anomaly_node does once it is active')
-    parser.add_argument('--reliable', action='store_true',
-                        help='offer reliable delivery (cameras usually offer best effort)')
-    parser.add_argument('--frame-id', default='camera_optical', metavar='NAME',
-                        help='coordinate frame where the input knows none (default: %(default)s)')
-    parser.add_argument('--resize', metavar='WxH', type=size,
-                        help='resize the pictures; of a bag only they are sent then')
+    parser.add_argument(
+        '--wait-for-subscribers',
+        metavar='N',
+        type=positive,
+        default=0,
+        help='wait until N subscribers listen to the pictures',
+    )
+    parser.add_argument(
+        '--wait-for-node',
+        metavar='NAME',
+        default='',
+        help='wait until the node of this name listens to the pictures, as '
+        'anomaly_node does once it is active',
+    )
+    parser.add_argument(
+        '--reliable',
+        action='store_true',
+        help='offer reliable delivery (cameras usually offer best effort)',
+    )
+    parser.add_argument(
+        '--frame-id',
+        default='camera_optical',
+        metavar='NAME',
+        help='coordinate frame where the input knows none (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--resize',
+        metavar='WxH',
+        type=size,
+        help='resize the pictures; of a bag only they are sent then',
+    )
     bag = parser.add_argument_group('bags')
     bag.add_argument('--topic', help='image topic to publish as image, of a bag with several')
-    bag.add_argument('--map', metavar='FROM:=TO', type=mapping, action='append', default=[],
-                     help='publish a recorded topic under another name')
-    bag.add_argument('--decoded', action='store_true',
-                     help='send the images decoded, as rgb8, and nothing else')
-    bag.add_argument('--only-camera', action='store_true',
-                     help='leave out what is neither the image nor its camera_info')
+    bag.add_argument(
+        '--map',
+        metavar='FROM:=TO',
+        type=mapping,
+        action='append',
+        default=[],
+        help='publish a recorded topic under another name',
+    )
+    bag.add_argument(
+        '--decoded', action='store_true', help='send the images decoded, as rgb8, and nothing else'
+    )
+    bag.add_argument(
+        '--only-camera',
+        action='store_true',
+        help='leave out what is neither the image nor its camera_info',
+    )
     parser.add_argument('--ros-args', nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
 
 
@@ -96,32 +145,51 @@ def main(arguments: argparse.Namespace) -> int:
     """Replay until the end or a signal; returns 0, 1 where the input broke off."""
     from road_anomaly_ros.ros.process import run
     from road_anomaly_ros.ros.replay_node import Replay, checked
+
     arguments.input = os.path.expanduser(arguments.input)
     checked(arguments.input, to_settings(arguments))
 
     def make(stop: Any) -> Any:
-        return Replay(arguments.input, to_settings(arguments), rate=arguments.rate,
-                      clock_hz=arguments.clock, start_paused=arguments.start_paused,
-                      wait_for=arguments.wait_for_subscribers,
-                      wait_node=arguments.wait_for_node, stop=stop)
+        return Replay(
+            arguments.input,
+            to_settings(arguments),
+            rate=arguments.rate,
+            clock_hz=arguments.clock,
+            start_paused=arguments.start_paused,
+            wait_for=arguments.wait_for_subscribers,
+            wait_node=arguments.wait_for_node,
+            stop=stop,
+        )
+
     return run(make, args=['--ros-args', *arguments.ros_args])
 
 
 def to_settings(arguments: argparse.Namespace) -> Settings:
     """Return how the input is to be replayed."""
     from road_anomaly_ros.ros.playback import Settings
+
     return Settings(
-        fps=arguments.fps, loop=arguments.loop, restamp=arguments.restamp,
-        frame_id=arguments.frame_id, size=arguments.resize, reliable=arguments.reliable,
-        topic=arguments.topic, renamed=dict(arguments.map), decoded=arguments.decoded,
-        only_camera=arguments.only_camera)
+        fps=arguments.fps,
+        loop=arguments.loop,
+        restamp=arguments.restamp,
+        frame_id=arguments.frame_id,
+        size=arguments.resize,
+        reliable=arguments.reliable,
+        topic=arguments.topic,
+        renamed=dict(arguments.map),
+        decoded=arguments.decoded,
+        only_camera=arguments.only_camera,
+    )
 
 
 def node_main(args: Sequence[str] | None = None) -> int:
     """Run the executable `replay`; returns its exit code."""
     parser = argparse.ArgumentParser(
-        NAME, description=__doc__, epilog=EXAMPLES.replace('road-anomaly replay', NAME),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        NAME,
+        description=__doc__,
+        epilog=EXAMPLES.replace('road-anomaly replay', NAME),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_arguments(parser)
     try:
         return main(parser.parse_args(args))

@@ -35,26 +35,40 @@ class Replay(Node):
     can be read.
     """
 
-    def __init__(self, path: str, settings: Settings, *, rate: float = 1.0,
-                 clock_hz: float | None = None, start_paused: bool = False, wait_for: int = 0,
-                 wait_node: str = '', stop: threading.Event | None = None,
-                 **node_arguments: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        settings: Settings,
+        *,
+        rate: float = 1.0,
+        clock_hz: float | None = None,
+        start_paused: bool = False,
+        wait_for: int = 0,
+        wait_node: str = '',
+        stop: threading.Event | None = None,
+        **node_arguments: Any,
+    ) -> None:
         super().__init__(NAME, **node_arguments)
         self._stream: Pictures | Messages
         if as_stored(path, settings):
             self._stream = Messages(self, Path(path), settings)
         else:
             self._stream = Pictures(
-                self, functools.partial(open_source, path, settings.topic), settings)
-        self._player = Player(self._stream.cues(), rate=rate, paused=start_paused,
-                              ended=stop.set if stop else lambda: None)
+                self, functools.partial(open_source, path, settings.topic), settings
+            )
+        self._player = Player(
+            self._stream.cues(),
+            rate=rate,
+            paused=start_paused,
+            ended=stop.set if stop else lambda: None,
+        )
         self._clock_publisher: Any = None
         if clock_hz is not None:
             self._clock_publisher = self.create_publisher(ClockMessage, '/clock', 1)
-            self.create_timer(1.0 / clock_hz, self._tick,
-                              clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.controls = Controls(self, self._player, self._stream.publishers, wait_for,
-                                 wait_node)
+            self.create_timer(
+                1.0 / clock_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            )
+        self.controls = Controls(self, self._player, self._stream.publishers, wait_for, wait_node)
 
     @property
     def exit_code(self) -> int:
@@ -81,8 +95,9 @@ def checked(path: str, settings: Settings) -> None:
     """Raise ValueError, one line, when `path` cannot be replayed like that."""
     if not as_stored(path, settings):
         if settings.renamed or settings.only_camera:
-            raise ValueError(f'--map and --only-camera are for rosbag2, {path} is played as '
-                             f'pictures')
+            raise ValueError(
+                f'--map and --only-camera are for rosbag2, {path} is played as pictures'
+            )
         open_source(path, settings.topic).close()
         return
     reader = BagReader(Path(path))

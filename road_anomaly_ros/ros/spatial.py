@@ -17,12 +17,12 @@ from road_anomaly_ros.ros import images
 
 try:
     import visualization_msgs.msg as visualization
-except ImportError:                 # optional: its row is left out, the node says so once
+except ImportError:  # optional: its row is left out, the node says so once
     visualization = None
 
 CLOUD = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('intensity', '<f4'), ('id', '<u4')])
 _KINDS = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
-_THIN = 0.05                        # metres that a marker measures at least
+_THIN = 0.05  # metres that a marker measures at least
 _LIFETIME_S = 1
 _RED, _WHITE = (0.95, 0.2, 0.15, 0.75), (1.0, 1.0, 1.0, 1.0)
 
@@ -42,11 +42,25 @@ def points(survey: Survey, header: Any) -> PointCloud2:
         rows['x'], rows['y'], rows['z'] = lines.T
         rows['intensity'] = np.repeat([one.found.score for one in found], counts)
         rows['id'] = np.repeat([one.id for one in found], counts)
-    fields = [PointField(name=name, offset=CLOUD.fields[name][1], count=1,
-                         datatype=_KINDS[CLOUD.fields[name][0].str]) for name in CLOUD.names]
+    fields = [
+        PointField(
+            name=name,
+            offset=CLOUD.fields[name][1],
+            count=1,
+            datatype=_KINDS[CLOUD.fields[name][0].str],
+        )
+        for name in CLOUD.names
+    ]
     message = PointCloud2(
-        header=header_of(survey, header), height=1, width=len(rows), fields=fields,
-        is_bigendian=False, point_step=CLOUD.itemsize, row_step=rows.nbytes, is_dense=True)
+        header=header_of(survey, header),
+        height=1,
+        width=len(rows),
+        fields=fields,
+        is_bigendian=False,
+        point_step=CLOUD.itemsize,
+        row_step=rows.nbytes,
+        is_dense=True,
+    )
     message.data = images.to_bytes(rows.view(np.uint8))
     return message
 
@@ -56,15 +70,21 @@ def scan(survey: Survey, header: Any) -> LaserScan:
     road = survey.road
     step = (road.bearings[-1] - road.bearings[0]) / (len(road.bearings) - 1)
     return LaserScan(
-        header=header_of(survey, header), angle_min=float(road.bearings[0]),
-        angle_max=float(road.bearings[-1]), angle_increment=float(step), range_min=0.0,
-        range_max=float(road.longest), ranges=road.distances.astype(np.float32).tolist())
+        header=header_of(survey, header),
+        angle_min=float(road.bearings[0]),
+        angle_max=float(road.bearings[-1]),
+        angle_increment=float(step),
+        range_min=0.0,
+        range_max=float(road.longest),
+        ranges=road.distances.astype(np.float32).tolist(),
+    )
 
 
 def markers(survey: Survey, header: Any) -> Any:
     """Return a box and a text for each obstacle, and that those before are gone."""
     gone = visualization.Marker(
-        header=header_of(survey, header), action=visualization.Marker.DELETEALL)
+        header=header_of(survey, header), action=visualization.Marker.DELETEALL
+    )
     found = [gone]
     for one in survey.obstacles:
         found += [_box(one, survey, header), _label(one, survey, header)]
@@ -78,12 +98,15 @@ def _box(one: Located, survey: Survey, header: Any) -> Any:
     marker = _marker('obstacle', one, survey, header, _RED)
     marker.type = visualization.Marker.CUBE
     # Across the view, its near side where it was measured; how deep it is nobody sees.
-    bearing = math.atan2(place.left - survey.mounting.left,
-                         place.forward - survey.mounting.forward)
+    bearing = math.atan2(
+        place.left - survey.mounting.left, place.forward - survey.mounting.forward
+    )
     depth = min(width, height)
     marker.pose.position = Point(
         x=place.forward + depth / 2 * math.cos(bearing),
-        y=place.left + depth / 2 * math.sin(bearing), z=height / 2)
+        y=place.left + depth / 2 * math.sin(bearing),
+        z=height / 2,
+    )
     marker.pose.orientation.z = math.sin(bearing / 2)
     marker.pose.orientation.w = math.cos(bearing / 2)
     marker.scale.x, marker.scale.y, marker.scale.z = depth, width, height
@@ -113,8 +136,12 @@ def label(one: Located) -> str:
 
 
 def _marker(space: str, one: Located, survey: Survey, header: Any, color: tuple) -> Any:
-    marker = visualization.Marker(header=header_of(survey, header), ns=space,
-                                  id=one.id % 2 ** 31, action=visualization.Marker.ADD)
+    marker = visualization.Marker(
+        header=header_of(survey, header),
+        ns=space,
+        id=one.id % 2**31,
+        action=visualization.Marker.ADD,
+    )
     marker.color.r, marker.color.g, marker.color.b, marker.color.a = color
     marker.lifetime.sec = _LIFETIME_S
     return marker

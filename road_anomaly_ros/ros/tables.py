@@ -31,11 +31,11 @@ from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
 from road_anomaly_ros.tools import methods as measured
 
-NODE_KEY = '/**'                        # under whatever name
+NODE_KEY = '/**'  # under whatever name
 WIDTH = 99
 PIPELINE = 'pipeline.yaml'
 NOT_PRESETS = (PIPELINE, 'nav2_costmap.yaml')
-METHODS = Path('docs', 'methods.md')    # beside the README
+METHODS = Path('docs', 'methods.md')  # beside the README
 
 
 def config() -> str:
@@ -44,7 +44,9 @@ def config() -> str:
     lines = [
         '# Every parameter of anomaly_node with its default; a file of your own needs only what',
         '# differs. Made from the code: python -m road_anomaly_ros.ros.tables config',
-        f'{NODE_KEY}:', '  ros__parameters:']
+        f'{NODE_KEY}:',
+        '  ros__parameters:',
+    ]
     for item in node_parameters(segmenter):
         described = descriptor(item)
         limits = '; '.join(filter(None, (bounds(item), described.additional_constraints)))
@@ -64,42 +66,94 @@ def bounds(item: Option) -> str:
     """Return the range of an option as text; empty where it has none."""
     if item.low is None and item.high is None:
         return ''
-    low, high = ('' if end is None else str(end) if item.kind is int else f'{end:g}'
-                 for end in (item.low, item.high))
+    low, high = (
+        '' if end is None else str(end) if item.kind is int else f'{end:g}'
+        for end in (item.low, item.high)
+    )
     return f'{low} to {high}' if low and high else f'at least {low}' if low else f'up to {high}'
 
 
 def topics() -> str:
     """Return the table of topics in Markdown."""
-    rows = [('`image`, `camera_info`', 'in', 'any encoding', 'Camera, as reliable as '
-             'it offers; `image/compressed` with `image_transport: compressed`.'),
-            ('`anomaly_in`', 'in', '32FC1, 16UC1, mono8', 'Anomaly map of another method for an '
-             'image, under its stamp, with the segmenter `external`.'),
-            ('`depth`', 'in', '16UC1 in mm, 32FC1 in m', 'Depth registered to the image, with '
-             '`geometry.use_depth`.')]
-    rows += [(f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''), 'out',
-              item.encoding, item.text) for item in outputs.offered(debug=False)]
-    rows += [(f'`~/{item.topic}`', 'out', item.package.partition('/')[2], item.text)
-             for item in outputs.SPATIAL]
+    rows = [
+        (
+            '`image`, `camera_info`',
+            'in',
+            'any encoding',
+            'Camera, as reliable as '
+            'it offers; `image/compressed` with `image_transport: compressed`.',
+        ),
+        (
+            '`anomaly_in`',
+            'in',
+            '32FC1, 16UC1, mono8',
+            'Anomaly map of another method for an '
+            'image, under its stamp, with the segmenter `external`.',
+        ),
+        (
+            '`depth`',
+            'in',
+            '16UC1 in mm, 32FC1 in m',
+            'Depth registered to the image, with `geometry.use_depth`.',
+        ),
+    ]
+    rows += [
+        (
+            f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''),
+            'out',
+            item.encoding,
+            item.text,
+        )
+        for item in outputs.offered(debug=False)
+    ]
+    rows += [
+        (f'`~/{item.topic}`', 'out', item.package.partition('/')[2], item.text)
+        for item in outputs.SPATIAL
+    ]
     stages = [item for item in outputs.OUTPUTS if item.debug]
-    rows.append((', '.join(f'`~/{item.topic}`' for item in stages), 'out', stages[0].encoding,
-                 'Stages of the score, as `road-anomaly explain` draws them, with '
-                 '`debug_topics: true`.'))
-    rows += [(f'`{name}`', 'out', package, text) for name, package, text in (
-        (f'~/{outputs.DETECTIONS}`, `~/{outputs.LABEL_INFO}', 'vision_msgs',
-         'Boxes of the obstacles; names of the classes, latched; where installed.'),
-        (DIAGNOSTICS, 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'))]
+    rows.append(
+        (
+            ', '.join(f'`~/{item.topic}`' for item in stages),
+            'out',
+            stages[0].encoding,
+            'Stages of the score, as `road-anomaly explain` draws them, with '
+            '`debug_topics: true`.',
+        )
+    )
+    rows += [
+        (f'`{name}`', 'out', package, text)
+        for name, package, text in (
+            (
+                f'~/{outputs.DETECTIONS}`, `~/{outputs.LABEL_INFO}',
+                'vision_msgs',
+                'Boxes of the obstacles; names of the classes, latched; where installed.',
+            ),
+            (DIAGNOSTICS, 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'),
+        )
+    ]
     truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())
-    rows.append(('of `fake_camera`', 'out', '', f'{truth} (with `truth: true`); '
-                 'labels are train ids of Cityscapes.'))
+    rows.append(
+        (
+            'of `fake_camera`',
+            'out',
+            '',
+            f'{truth} (with `truth: true`); labels are train ids of Cityscapes.',
+        )
+    )
     return table(('topic', '', 'encoding', 'what'), rows)
 
 
 def parameters() -> str:
     """Return the table of the node's and the chain's own parameters in Markdown."""
-    rows = [(f'`{item.name}`', f'`{scalar(to_ros(item.default))}`', 'yes' if item.live else 'no',
-             item.text + (f' [{item.unit}]' if item.unit else ''))
-            for item in options_of(NodeOptions) + options_of(PipelineConfig)]
+    rows = [
+        (
+            f'`{item.name}`',
+            f'`{scalar(to_ros(item.default))}`',
+            'yes' if item.live else 'no',
+            item.text + (f' [{item.unit}]' if item.unit else ''),
+        )
+        for item in options_of(NodeOptions) + options_of(PipelineConfig)
+    ]
     return table(('parameter', 'default', 'live', 'what'), rows)
 
 
@@ -126,8 +180,9 @@ def methods(path: Path) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
     """Return a table in Markdown; the last columns hold `numbers`."""
     lines = [head, ['---'] * (len(head) - numbers) + ['---:'] * numbers, *rows]
-    return '\n'.join('| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |'
-                     for line in lines)
+    return '\n'.join(
+        '| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |' for line in lines
+    )
 
 
 def renewed(text: str, made: dict[str, str]) -> str:
@@ -140,16 +195,22 @@ def renewed(text: str, made: dict[str, str]) -> str:
 
 def tables(folder: Path) -> dict[str, str]:
     """Return all tables of a README that lies in `folder` beside config/."""
-    return {'topics': topics(), 'parameters': parameters(), 'presets': presets(folder / 'config'),
-            'methods': methods(folder / 'docs' / 'methods.json')}
+    return {
+        'topics': topics(),
+        'parameters': parameters(),
+        'presets': presets(folder / 'config'),
+        'methods': methods(folder / 'docs' / 'methods.json'),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what is asked for, or renew a README in place."""
-    parser = argparse.ArgumentParser(prog='tables', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=(
-        'config', 'topics', 'parameters', 'presets', 'methods', 'readme'))
+    parser = argparse.ArgumentParser(
+        prog='tables', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'what', choices=('config', 'topics', 'parameters', 'presets', 'methods', 'readme')
+    )
     parser.add_argument('readme', nargs='?', type=Path, default=Path('README.md'))
     arguments = parser.parse_args(argv)
     folder = arguments.readme.resolve().parent

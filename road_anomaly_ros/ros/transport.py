@@ -19,13 +19,13 @@ from pathlib import Path
 
 PROFILE = Path(__file__).with_name('fastdds.xml')
 SHARED_MEMORY = '/dev/shm'
-_SEGMENT = 32 << 20                     # as in the profile
-_PROCESSES = 8                          # that should find room
+_SEGMENT = 32 << 20  # as in the profile
+_PROCESSES = 8  # that should find room
 VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 _CHOICES = (*VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
-_NEW_NAME_SINCE = 9                     # rclpy of Kilted, the first with Fast DDS 3
+_NEW_NAME_SINCE = 9  # rclpy of Kilted, the first with Fast DDS 3
 _REACH = ('ROS_LOCALHOST_ONLY', 'ROS_AUTOMATIC_DISCOVERY_RANGE')
-_RANGE_SINCE = 4                        # rclpy of Iron, which warns of the older variable
+_RANGE_SINCE = 4  # rclpy of Iron, which warns of the older variable
 
 
 def make_room() -> None:
@@ -34,7 +34,7 @@ def make_room() -> None:
     Does nothing where shared memory is scarce, as in containers with 64 MB of it.
     """
     named = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), '')
-    if named:                               # under the name that this Fast DDS knows as well
+    if named:  # under the name that this Fast DDS knows as well
         os.environ.update({name: named for name in _known() if not os.environ.get(name)})
     chosen = any(os.environ.get(name) for name in _CHOICES)
     if chosen or Path('DEFAULT_FASTDDS_PROFILES.xml').exists():

@@ -16,8 +16,8 @@ class Frame:
 
     camera: str
     message: Any
-    arrived: float                      # seconds, monotonic clock
-    anomaly: Any = None                 # message with the anomaly map of the same moment
+    arrived: float  # seconds, monotonic clock
+    anomaly: Any = None  # message with the anomaly map of the same moment
 
 
 class NewestFrames:

@@ -42,8 +42,17 @@ _ROOT = 'rosbag2_bagfile_information'
 # The newest metadata that Humble reads too.
 _METADATA_VERSION = 8
 _FOREVER = QosTime(9223372036, 854775807)
-_LATCHED = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
-               _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
+_LATCHED = Qos(
+    QosHistory.KEEP_LAST,
+    1,
+    QosReliability.RELIABLE,
+    QosDurability.TRANSIENT_LOCAL,
+    _FOREVER,
+    _FOREVER,
+    QosLiveliness.AUTOMATIC,
+    _FOREVER,
+    False,
+)
 
 
 @functools.cache
@@ -60,8 +69,10 @@ def is_bag(path: Path) -> bool:
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.iterdir() if file.suffix in SUFFIXES),
-                  key=lambda file: natural_key(file.name))
+    return sorted(
+        (file for file in folder.iterdir() if file.suffix in SUFFIXES),
+        key=lambda file: natural_key(file.name),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Listing:
     """What the metadata.yaml of a bag says must be there; empty where there is none."""
 
     files: tuple[str, ...] = ()
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)     # messages by topic
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)  # messages by topic
     tree: Mapping[str, Any] | None = None
     damaged: bool = False
 
@@ -82,9 +93,11 @@ class Listing:
         try:
             tree = yaml.safe_load(file.read_text(encoding='utf-8'))[_ROOT]
             topics = tree['topics_with_message_count']
-            return cls(tuple(PurePath(name).name for name in tree['relative_file_paths']),
-                       {topic['topic_metadata']['name']: int(topic['message_count'])
-                        for topic in topics}, tree)
+            return cls(
+                tuple(PurePath(name).name for name in tree['relative_file_paths']),
+                {topic['topic_metadata']['name']: int(topic['message_count']) for topic in topics},
+                tree,
+            )
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
             return cls(damaged=True)
 
@@ -94,8 +107,9 @@ class Listing:
 
     def messages(self, topics: Collection[str] | None) -> int:
         """Return how many messages there must be, of these topics only if given."""
-        return sum(count for topic, count in self.counts.items()
-                   if topics is None or topic in topics)
+        return sum(
+            count for topic, count in self.counts.items() if topics is None or topic in topics
+        )
 
     def complaints(self, folder: Path, missing: Collection[str], found: int) -> list[str]:
         """Return in single lines what does not agree with the folder, `found` messages in all."""
@@ -106,13 +120,18 @@ class Listing:
         gaps = [*missing, *([] if self.files else _gaps(names))]
         if gaps:
             verb = 'is' if len(gaps) == 1 else 'are'
-            lines.append(f'{", ".join(gaps)} {verb} missing, {len(names) - len(missing)} files of '
-                         f'the bag are there')
+            lines.append(
+                f'{", ".join(gaps)} {verb} missing, {len(names) - len(missing)} files of '
+                f'the bag are there'
+            )
         expected = self.messages(None)
         if found < expected:
             lines.append(f'{found} of {expected} messages can be read')
-        strange = [file.name for file in _files_of(folder)
-                   if not {file.name, f'{file.name}.zstd'} & set(names)]
+        strange = [
+            file.name
+            for file in _files_of(folder)
+            if not {file.name, f'{file.name}.zstd'} & set(names)
+        ]
         if strange:
             lines.append(f'{", ".join(strange)} left out, {METADATA} does not name it')
         return lines
@@ -128,8 +147,12 @@ def _gaps(names: Collection[str]) -> list[str]:
     for name in names:
         if found := re.fullmatch(r'(.*_)(\d+)(\.\w+)', name):
             series.setdefault((found[1], found[3]), set()).add(int(found[2]))
-    return [f'{head}{number}{tail}' for (head, tail), numbers in series.items()
-            for number in range(max(numbers)) if number not in numbers and len(numbers) > 1]
+    return [
+        f'{head}{number}{tail}'
+        for (head, tail), numbers in series.items()
+        for number in range(max(numbers))
+        if number not in numbers and len(numbers) > 1
+    ]
 
 
 class BagReader:
@@ -151,7 +174,7 @@ class BagReader:
         missing = self._listed.missing(path)
         try:
             self._parts = [self._open(self._present(missing) if missing else path)]
-        except Exception as error:      # rosbags lets errors of YAML, SQLite and zstd through
+        except Exception as error:  # rosbags lets errors of YAML, SQLite and zstd through
             self._open_damaged(error)
         complaints = self._listed.complaints(path, missing, self.counts.total())
         self._problems += complaints
@@ -179,7 +202,7 @@ class BagReader:
         reader.open()
         stored = list(_stored(reader))
         if not any(connection.msgcount for connection in stored):
-            stored = reader.connections         # an MCAP file need not count its messages
+            stored = reader.connections  # an MCAP file need not count its messages
         for connection in stored:
             self.counts[connection.topic, connection.msgtype] += connection.msgcount
         return reader
@@ -190,15 +213,16 @@ class BagReader:
         for file in files:
             try:
                 self._parts.append(self._open(file))
-            except Exception:           # as above
+            except Exception:  # as above
                 if file.suffix in SUFFIXES:
                     self._parts.append(file)
                     self.counts.update((record.topic, record.kind) for record in salvage(file))
                 self._problems.append(f'{file.name} is damaged and breaks off early ({why})')
         if not self.counts:
             self.close()
-            raise ValueError(f'{self.path}: expected a bag with messages, nothing can be read: '
-                             f'{why}')
+            raise ValueError(
+                f'{self.path}: expected a bag with messages, nothing can be read: {why}'
+            )
 
     def topics(self, kinds: Collection[str]) -> dict[str, str]:
         """Return name and type of the topics that are of one of these types."""
@@ -206,11 +230,20 @@ class BagReader:
 
     def latched(self) -> set[str]:
         """Return the topics whose publishers kept their last message for late subscribers."""
-        connections = [connection for part in self._parts if isinstance(part, AnyReader)
-                       for connection in part.connections]
-        return {connection.topic for connection in connections
-                if any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in
-                       getattr(connection.ext, 'offered_qos_profiles', ()))}
+        connections = [
+            connection
+            for part in self._parts
+            if isinstance(part, AnyReader)
+            for connection in part.connections
+        ]
+        return {
+            connection.topic
+            for connection in connections
+            if any(
+                qos.durability == QosDurability.TRANSIENT_LOCAL
+                for qos in getattr(connection.ext, 'offered_qos_profiles', ())
+            )
+        }
 
     def records(self, topics: Collection[str] | None = None) -> Iterator[Record]:
         """Yield stored messages, of these topics only if given, in order of recording."""
@@ -220,15 +253,17 @@ class BagReader:
             yield record
         expected = self._listed.messages(topics)
         if count < expected and not self._problems:
-            self._problems.append(f'only {count} of the {expected} messages that {METADATA} '
-                                  'counts can be read')
+            self._problems.append(
+                f'only {count} of the {expected} messages that {METADATA} counts can be read'
+            )
             self.incomplete = True
 
     def _records(self, topics: Collection[str] | None) -> Iterator[Record]:
         for part in self._parts:
             if isinstance(part, Path):
-                yield from (record for record in salvage(part)
-                            if topics is None or record.topic in topics)
+                yield from (
+                    record for record in salvage(part) if topics is None or record.topic in topics
+                )
                 continue
             try:
                 yield from self._whole(part, topics)
@@ -237,8 +272,11 @@ class BagReader:
                 self._problems += [reason] if reason not in self._problems else []
 
     def _whole(self, reader: AnyReader, topics: Collection[str] | None) -> Iterator[Record]:
-        chosen = [connection for connection in reader.connections
-                  if topics is None or connection.topic in topics]
+        chosen = [
+            connection
+            for connection in reader.connections
+            if topics is None or connection.topic in topics
+        ]
         if chosen:
             for connection, stamp, data in reader.messages(chosen):
                 yield Record(connection.topic, connection.msgtype, stamp, data)
@@ -250,9 +288,10 @@ class BagReader:
             if isinstance(first, AnyReader):
                 return first.deserialize(record.data, record.kind)
             return type_store().deserialize_cdr(record.data, record.kind)
-        except Exception as error:      # damaged bytes make every kind of error in the decoder
-            raise ValueError(f'a message on {record.topic} cannot be decoded: '
-                             f'{" ".join(str(error).split())}') from None
+        except Exception as error:  # damaged bytes make every kind of error in the decoder
+            raise ValueError(
+                f'a message on {record.topic} cannot be decoded: {" ".join(str(error).split())}'
+            ) from None
 
     def close(self) -> None:
         """Close the files; safe to call twice."""
@@ -290,15 +329,19 @@ class BagWriter:
         """Append a message of type `kind`, made by `image_message` or from `type_store()`."""
         self.write_raw(topic, kind, type_store().serialize_cdr(message, kind), stamp_ns)
 
-    def add_topic(self, topic: str, kind: str, *, types: Any = None,
-                  latched: bool = False) -> None:
+    def add_topic(
+        self, topic: str, kind: str, *, types: Any = None, latched: bool = False
+    ) -> None:
         """Announce a topic whose type only `types`, a rosbags type store, knows, or a latched one.
 
         Raises KeyError when the store does not know the type.
         """
         self._connections[topic] = self._writer.add_connection(
-            topic, kind, typestore=types or type_store(),
-            offered_qos_profiles=[_LATCHED] if latched else ())
+            topic,
+            kind,
+            typestore=types or type_store(),
+            offered_qos_profiles=[_LATCHED] if latched else (),
+        )
 
     def write_raw(self, topic: str, kind: str, data: bytes | memoryview, stamp_ns: int) -> None:
         """Append an already serialised message; raises OSError when the disk is full."""
@@ -343,8 +386,10 @@ def roll_back(folder: Path) -> None:
     Readers open them without their journals and would see that half.
     """
     for file in folder.glob('*.db3'):
-        with contextlib.suppress(sqlite3.Error), \
-                contextlib.closing(sqlite3.connect(file)) as database:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(file)) as database,
+        ):
             database.execute('SELECT count(*) FROM topics')
 
 
@@ -358,19 +403,26 @@ def header(stamp_ns: int, frame_id: str) -> Any:
     seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
     return types['std_msgs/msg/Header'](
         stamp=types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds),
-        frame_id=frame_id)
+        frame_id=frame_id,
+    )
 
 
 def image_message(array: np.ndarray, encoding: str, *, stamp_ns: int, frame_id: str) -> Any:
     """Return a sensor_msgs/Image that holds `array` [H, W] or [H, W, C], little endian."""
     array = np.ascontiguousarray(array)
     return type_store().types[IMAGE](
-        header=header(stamp_ns, frame_id), height=array.shape[0], width=array.shape[1],
-        encoding=encoding, is_bigendian=0, step=array.strides[0],
-        data=array.reshape(-1).view(np.uint8))
+        header=header(stamp_ns, frame_id),
+        height=array.shape[0],
+        width=array.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=array.strides[0],
+        data=array.reshape(-1).view(np.uint8),
+    )
 
 
 def compressed_message(data: np.ndarray, layout: str, *, stamp_ns: int, frame_id: str) -> Any:
     """Return a sensor_msgs/CompressedImage that holds a JPEG or PNG, `data` uint8 [N]."""
     return type_store().types[COMPRESSED](
-        header=header(stamp_ns, frame_id), format=layout, data=data)
+        header=header(stamp_ns, frame_id), format=layout, data=data
+    )

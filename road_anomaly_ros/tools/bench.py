@@ -39,27 +39,47 @@ DENSE_SIZES = (*SIZES, (1920, 1080))
 DENSE_SCORERS = ('plain', 'eam', 's2')
 QUERIES, CLASSES, STRIDE = 100, 19, 4
 DENSE_RUNS = 5
-_DISTINCT = 12                          # rendered frames per size, shown in turn
+_DISTINCT = 12  # rendered frames per size, shown in turn
 _STAGES = ('upload', 'segment', 'score', 'refine', 'objects', 'total', 'draw')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
-    parser.add_argument('--frames', metavar='N', type=positive, default=50,
-                        help='frames per size and scorer (default: %(default)s)')
-    parser.add_argument('--size', metavar='WxH', type=size, nargs='+',
-                        help='sizes of the pictures (default: 480x360 960x540, the dense pass '
-                             'at 1920x1080 too)')
-    parser.add_argument('--scorers', metavar='A,B', default='',
-                        help='measure these scorers on the same model as well')
-    parser.add_argument('--skip-dense', action='store_true',
-                        help='leave out the comparison with the reference')
-    parser.add_argument('--refinements-too', action='store_true',
-                        help='compare the refinements with their literal loops (half a minute)')
-    parser.add_argument('--methods', action='store_true',
-                        help='measure every scorer, refinement, and what else works without '
-                             'further weights, instead')
+    parser.add_argument(
+        '--frames',
+        metavar='N',
+        type=positive,
+        default=50,
+        help='frames per size and scorer (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--size',
+        metavar='WxH',
+        type=size,
+        nargs='+',
+        help='sizes of the pictures (default: 480x360 960x540, the dense pass at 1920x1080 too)',
+    )
+    parser.add_argument(
+        '--scorers',
+        metavar='A,B',
+        default='',
+        help='measure these scorers on the same model as well',
+    )
+    parser.add_argument(
+        '--skip-dense', action='store_true', help='leave out the comparison with the reference'
+    )
+    parser.add_argument(
+        '--refinements-too',
+        action='store_true',
+        help='compare the refinements with their literal loops (half a minute)',
+    )
+    parser.add_argument(
+        '--methods',
+        action='store_true',
+        help='measure every scorer, refinement, and what else works without '
+        'further weights, instead',
+    )
     add_chain_arguments(parser)
 
 
@@ -68,14 +88,21 @@ def main(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.perception.scorers import SCORERS
     from road_anomaly_ros.tools import environment
+
     also = [name.strip() for name in arguments.scorers.split(',') if name.strip()]
     for name in also:
         SCORERS[name]
     pipeline = Pipeline.from_config(chain_config(arguments))
     document: dict[str, Any] = {
-        'environment': {**environment.machine(pipeline.device), **environment.versions(),
-                        'load_at_start': round(os.getloadavg()[0], 2)},
-        'model': pipeline.chain.model, 'chain': [], 'dense': []}
+        'environment': {
+            **environment.machine(pipeline.device),
+            **environment.versions(),
+            'load_at_start': round(os.getloadavg()[0], 2),
+        },
+        'model': pipeline.chain.model,
+        'chain': [],
+        'dense': [],
+    }
     print(heading(document['environment']))
     if arguments.methods:
         return measure_methods(pipeline, document, arguments)
@@ -88,6 +115,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(dense_table(document['dense']))
     if arguments.refinements_too:
         from road_anomaly_ros.tools.bench_refine import refine_rows, refine_table
+
         document['refinements'] = list(refine_rows(pipeline.device))
         print(refine_table(document['refinements']))
     if arguments.out is not None:
@@ -95,25 +123,34 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure_methods(pipeline: Pipeline, document: dict[str, Any],
-                    arguments: argparse.Namespace) -> int:
+def measure_methods(
+    pipeline: Pipeline, document: dict[str, Any], arguments: argparse.Namespace
+) -> int:
     """Measure each method alone at the first size asked for, 480x360 by default; returns 0."""
     from road_anomaly_ros.tools import methods
+
     size = arguments.size[0] if arguments.size else methods.SIZE
-    figures = {'environment': document['environment'], 'model': document['model'],
-               'size': list(size), 'methods': []}
+    figures = {
+        'environment': document['environment'],
+        'model': document['model'],
+        'size': list(size),
+        'methods': [],
+    }
     print('\n| kind | name | p50 ms | peak MiB |\n| --- | --- | ---: | ---: |')
     for row in methods.method_rows(pipeline, size, arguments.frames):
         figures['methods'].append(row)
-        print(f'| {row["kind"]} | {row["name"]} | {row["p50"]:.1f} | {_number(row["peak_mb"])} |',
-              flush=True)
+        print(
+            f'| {row["kind"]} | {row["name"]} | {row["p50"]:.1f} | {_number(row["peak_mb"])} |',
+            flush=True,
+        )
     if arguments.out is not None:
         save(figures, arguments.out)
     return 0
 
 
-def chain_rows(pipeline: Pipeline, sizes: Sequence[tuple[int, int]], also: Sequence[str],
-               frames: int) -> Iterator[dict[str, Any]]:
+def chain_rows(
+    pipeline: Pipeline, sizes: Sequence[tuple[int, int]], also: Sequence[str], frames: int
+) -> Iterator[dict[str, Any]]:
     """Yield one row of figures per size and scorer, the default chain first."""
     base = pipeline.config
     for width, height in sizes:
@@ -128,6 +165,7 @@ def chain_rows(pipeline: Pipeline, sizes: Sequence[tuple[int, int]], also: Seque
 def rendered(width: int, height: int, count: int) -> list[np.ndarray]:
     """Return pictures of the rendered drive, a second apart."""
     from road_anomaly_ros.tools.rendering import Drive, DriveOptions
+
     drive = Drive(DriveOptions(width=width, height=height, frames=count, fps=1.0))
     return [view.image for view in drive]
 
@@ -135,6 +173,7 @@ def rendered(width: int, height: int, count: int) -> list[np.ndarray]:
 def chain_row(pipeline: Pipeline, pictures: Sequence[np.ndarray], frames: int) -> dict[str, Any]:
     """Return times (p50, p99 in ms) and peaks of memory (MiB) per stage for one configuration."""
     from road_anomaly_ros.tools.environment import by_stage
+
     pipeline.warm_up(pictures[0].shape[:2])
     times = []
     for picture in itertools.islice(itertools.cycle(pictures), frames):
@@ -143,16 +182,23 @@ def chain_row(pipeline: Pipeline, pictures: Sequence[np.ndarray], frames: int) -
     stages, peaks = by_stage(times), stage_memory(pipeline, pictures[0])
     total = stages['total']['p50']
     return {
-        'size': list(pictures[0].shape[1::-1]), 'scorer': pipeline.chain.scorer,
-        'refinements': list(pipeline.chain.refinements), 'frames': frames,
+        'size': list(pictures[0].shape[1::-1]),
+        'scorer': pipeline.chain.scorer,
+        'refinements': list(pipeline.chain.refinements),
+        'frames': frames,
         'fps': round(1e3 / total, 2),
-        'stages': {name: {**stages[name], 'peak_mb': peaks.get(name)}
-                   for name in _STAGES if name in stages}}
+        'stages': {
+            name: {**stages[name], 'peak_mb': peaks.get(name)}
+            for name in _STAGES
+            if name in stages
+        },
+    }
 
 
 def draw(pipeline: Pipeline, result: FrameResult) -> float:
     """Return the milliseconds that the overlay takes."""
     from road_anomaly_ros.perception import drawing
+
     options = pipeline.chain.options('drawing')
     begin = time.perf_counter()
     drawing.overlay(result, options)
@@ -162,6 +208,7 @@ def draw(pipeline: Pipeline, result: FrameResult) -> float:
 def stage_memory(pipeline: Pipeline, picture: np.ndarray) -> dict[str, float]:
     """Return the peak of memory of each stage in MiB, beyond what is held before it."""
     from road_anomaly_ros.tools.memory import memory_watch, peak_of
+
     before = pipeline.stopwatch
     pipeline.stopwatch, peaks = memory_watch()
     try:
@@ -189,10 +236,16 @@ def random_output(width: int, height: int, device: torch.device) -> MaskOutput:
     import torch
 
     from road_anomaly_ros.perception.contract import MaskOutput
+
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, QUERIES, 6, 8, generator=generator)
-    masks = torch.nn.functional.interpolate(
-        coarse, (-(-height // STRIDE), -(-width // STRIDE)), mode='bicubic')[0] * 8 - 6
+    masks = (
+        torch.nn.functional.interpolate(
+            coarse, (-(-height // STRIDE), -(-width // STRIDE)), mode='bicubic'
+        )[0]
+        * 8
+        - 6
+    )
     classes = torch.randn(QUERIES, CLASSES + 1, generator=generator) * 6
     return MaskOutput(classes.to(device), masks.to(device), (height, width))
 
@@ -203,6 +256,7 @@ def dense_row(output: MaskOutput, scorer: str) -> dict[str, Any]:
 
     from road_anomaly_ros.perception.scorers import evaluate
     from road_anomaly_ros.tools.reference import reference_score
+
     device = output.mask_logits.device
 
     def ours() -> torch.Tensor:
@@ -210,25 +264,34 @@ def dense_row(output: MaskOutput, scorer: str) -> dict[str, Any]:
 
     def theirs(dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return reference_score(
-            scorer, output.class_logits, output.mask_logits, output.image_size, dtype)
+            scorer, output.class_logits, output.mask_logits, output.image_size, dtype
+        )
 
     with torch.inference_mode():
         mine, reference = measure(ours, device), measure(theirs, device)
         apart = float((ours() - theirs(torch.float64)).abs().max())
     height, width = output.image_size
     return {
-        'size': [width, height], 'scorer': scorer, 'queries': QUERIES, 'classes': CLASSES,
-        'dense': mine, 'reference': reference, 'max_difference': apart,
-        'speedup': round(reference['p50'] / mine['p50'], 2)}
+        'size': [width, height],
+        'scorer': scorer,
+        'queries': QUERIES,
+        'classes': CLASSES,
+        'dense': mine,
+        'reference': reference,
+        'max_difference': apart,
+        'speedup': round(reference['p50'] / mine['p50'], 2),
+    }
 
 
-def measure(work: Callable[[], Any], device: torch.device,
-            runs: int = DENSE_RUNS) -> dict[str, float | None]:
+def measure(
+    work: Callable[[], Any], device: torch.device, runs: int = DENSE_RUNS
+) -> dict[str, float | None]:
     """Return p50 and p99 of the milliseconds that `work` takes, and its peak of memory in MiB."""
     import torch
 
     from road_anomaly_ros.tools.environment import percentiles
     from road_anomaly_ros.tools.memory import peak_of
+
     _, peak = peak_of(work, device)
     times = []
     for _ in range(runs):
@@ -243,34 +306,46 @@ def measure(work: Callable[[], Any], device: torch.device,
 def heading(environment: dict[str, Any]) -> str:
     """Return what the figures were measured on, in one line."""
     where = environment.get('gpu') or environment['cpu']
-    return (f'{where}, {environment["cores"]} cores, {environment["threads"]} threads, '
-            f'torch {environment["torch"]}, load {environment["load_at_start"]:g}')
+    return (
+        f'{where}, {environment["cores"]} cores, {environment["threads"]} threads, '
+        f'torch {environment["torch"]}, load {environment["load_at_start"]:g}'
+    )
 
 
 def chain_table(row: dict[str, Any]) -> str:
     """Return one configuration's figures as a Markdown table."""
     chain = ' + '.join([row['scorer'], *row['refinements']])
-    lines = [f'\n{row["size"][0]}x{row["size"][1]}, {chain}: {row["fps"]:g} frames/s, '
-             f'{row["frames"]} frames', '',
-             '| stage | p50 ms | p99 ms | peak MiB |', '| --- | ---: | ---: | ---: |']
+    lines = [
+        f'\n{row["size"][0]}x{row["size"][1]}, {chain}: {row["fps"]:g} frames/s, '
+        f'{row["frames"]} frames',
+        '',
+        '| stage | p50 ms | p99 ms | peak MiB |',
+        '| --- | ---: | ---: | ---: |',
+    ]
     for name, stage in row['stages'].items():
-        lines.append(f'| {name} | {stage["p50"]:.1f} | {stage["p99"]:.1f} '
-                     f'| {_number(stage["peak_mb"])} |')
+        lines.append(
+            f'| {name} | {stage["p50"]:.1f} | {stage["p99"]:.1f} | {_number(stage["peak_mb"])} |'
+        )
     return '\n'.join(lines)
 
 
 def dense_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the comparison with the reference as a Markdown table."""
-    lines = [f'\ndense pass (labels and score) against the materialising reference (score alone), '
-             f'{QUERIES} queries, {CLASSES} classes', '',
-             '| size | scorer | dense ms | reference ms | faster | dense MiB | reference MiB '
-             '| largest difference |', '| --- | --- ' + '| ---: ' * 6 + '|']
+    lines = [
+        f'\ndense pass (labels and score) against the materialising reference (score alone), '
+        f'{QUERIES} queries, {CLASSES} classes',
+        '',
+        '| size | scorer | dense ms | reference ms | faster | dense MiB | reference MiB '
+        '| largest difference |',
+        '| --- | --- ' + '| ---: ' * 6 + '|',
+    ]
     for row in rows:
         ours, theirs = row['dense'], row['reference']
         lines.append(
             f'| {row["size"][0]}x{row["size"][1]} | {row["scorer"]} | {ours["p50"]:.1f} '
             f'| {theirs["p50"]:.1f} | {row["speedup"]:.1f}x | {_number(ours["peak_mb"])} '
-            f'| {_number(theirs["peak_mb"])} | {row["max_difference"]:.1e} |')
+            f'| {_number(theirs["peak_mb"])} | {row["max_difference"]:.1e} |'
+        )
     return '\n'.join(lines)
 
 
@@ -281,6 +356,7 @@ def _number(value: float | None) -> str:
 def save(document: dict[str, Any], path: Path) -> None:
     """Write the figures as JSON; the file appears when it is complete."""
     from road_anomaly_ros.tools.staging import plain
+
     partial = path.with_name(f'.{path.name}.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -17,11 +17,20 @@ def add_chain_arguments(parser: argparse.ArgumentParser) -> None:
     chain.add_argument('--model', help="model: 'builtin', a directory, or a hub name")
     chain.add_argument('--scorer', help='anomaly score, such as eam, rba or s2')
     chain.add_argument('--device', help="'auto', 'cpu', 'cuda' or 'cuda:N'")
-    chain.add_argument('--config', metavar='FILE', help='YAML file with options of the chain, '
-                       'plain or as parameters of ROS, such as config/fast.yaml')
-    chain.add_argument('--set', metavar='NAME=VALUE', action='append', default=[],
-                       help='one option by its full name, such as scorers.s2.tau=0.02; may be '
-                            'given several times and wins over the file')
+    chain.add_argument(
+        '--config',
+        metavar='FILE',
+        help='YAML file with options of the chain, '
+        'plain or as parameters of ROS, such as config/fast.yaml',
+    )
+    chain.add_argument(
+        '--set',
+        metavar='NAME=VALUE',
+        action='append',
+        default=[],
+        help='one option by its full name, such as scorers.s2.tau=0.02; may be '
+        'given several times and wins over the file',
+    )
 
 
 def chain_config(arguments: argparse.Namespace) -> PipelineConfig:
@@ -30,8 +39,12 @@ def chain_config(arguments: argparse.Namespace) -> PipelineConfig:
     Raises ValueError or TypeError, one line, for unknown names and values out of range.
     """
     from road_anomaly_ros.perception.config import PipelineConfig, parse_assignments
-    named = {name: getattr(arguments, name) for name in ('model', 'scorer', 'device')
-             if getattr(arguments, name) is not None}
+
+    named = {
+        name: getattr(arguments, name)
+        for name in ('model', 'scorer', 'device')
+        if getattr(arguments, name) is not None
+    }
     config = PipelineConfig.from_any(arguments.config)
     return config.replace({**named, **parse_assignments(arguments.set)})
 
@@ -42,7 +55,8 @@ def size(text: str) -> tuple[int, int]:
         width, height = (int(part) for part in text.lower().split('x'))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f'expected WIDTHxHEIGHT such as 480x360, got {text!r}') from None
+            f'expected WIDTHxHEIGHT such as 480x360, got {text!r}'
+        ) from None
     if min(width, height) < 1:
         raise argparse.ArgumentTypeError(f'expected at least 1x1, got {text!r}')
     return width, height

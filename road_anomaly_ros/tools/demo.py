@@ -25,11 +25,21 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('input', metavar='INPUT', nargs='?', default=DRIVE,
-                        help='your own video, image, folder of images or bag '
-                             '(default: the rendered drive)')
-    parser.add_argument('-o', '--out', metavar='OUT', type=Path, default=OUT,
-                        help='folder for the results (default: %(default)s)')
+    parser.add_argument(
+        'input',
+        metavar='INPUT',
+        nargs='?',
+        default=DRIVE,
+        help='your own video, image, folder of images or bag (default: the rendered drive)',
+    )
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='OUT',
+        type=Path,
+        default=OUT,
+        help='folder for the results (default: %(default)s)',
+    )
     run.add_processing_arguments(parser)
 
 

@@ -19,25 +19,46 @@ import numpy as np
 
 from road_anomaly_ros.tools.pictures import HEIF, container
 
-MAX_PIXELS = 1 << 26                # 8192 x 8192: beyond every camera of a vehicle
+MAX_PIXELS = 1 << 26  # 8192 x 8192: beyond every camera of a vehicle
 JPEG_END = b'\xff\xd9'
 
 # Encoding -> channels and the order in which they make RGB.
 _FAST: dict[str, tuple[int, tuple[int, int, int]]] = {
-    'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), '8UC3': (3, (2, 1, 0)),
-    'rgba8': (4, (0, 1, 2)), 'bgra8': (4, (2, 1, 0)), '8UC4': (4, (2, 1, 0)),
-    'mono8': (1, (0, 0, 0)), '8UC1': (1, (0, 0, 0)),
+    'rgb8': (3, (0, 1, 2)),
+    'bgr8': (3, (2, 1, 0)),
+    '8UC3': (3, (2, 1, 0)),
+    'rgba8': (4, (0, 1, 2)),
+    'bgra8': (4, (2, 1, 0)),
+    '8UC4': (4, (2, 1, 0)),
+    'mono8': (1, (0, 0, 0)),
+    '8UC1': (1, (0, 0, 0)),
 }
 FAST_ENCODINGS = frozenset(_FAST)
 _MAPS = {'32FC1': 'f4', '16UC1': 'u2', 'mono16': 'u2', 'mono8': 'u1', '8UC1': 'u1'}
-_TO_RGB = {(3, (2, 1, 0)): cv2.COLOR_BGR2RGB, (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
-           (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB, (1, (0, 0, 0)): cv2.COLOR_GRAY2RGB}
+_TO_RGB = {
+    (3, (2, 1, 0)): cv2.COLOR_BGR2RGB,
+    (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
+    (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB,
+    (1, (0, 0, 0)): cv2.COLOR_GRAY2RGB,
+}
 # What drivers send as depth, disparity or other measurements, in units of their own.
 _MEASURED = re.compile(r'(16U|16S|32S|32F|64F)C[12]')
-_PLANAR = ('nv12', 'nv21')          # colour follows the grey plane, in half as many rows
+_PLANAR = ('nv12', 'nv21')  # colour follows the grey plane, in half as many rows
 # Those of cameras and of what converts their pictures; others of Pillow run programs.
-_FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF',
-            'WEBP')
+_FORMATS = (
+    'AVIF',
+    'BMP',
+    'DIB',
+    'GIF',
+    'HEIF',
+    'JPEG',
+    'JPEG2000',
+    'MPO',
+    'PNG',
+    'PPM',
+    'TIFF',
+    'WEBP',
+)
 _NUMBERS = re.compile(r'(8|16|32|64)([USF])(?:C([1-4]))?')
 
 
@@ -56,9 +77,12 @@ def check_photograph(layout: str) -> None:
     """
     kind = re.split(r'[;\s]', layout, maxsplit=1)[0]
     if _MEASURED.fullmatch(kind) or 'compressedDepth' in layout:
-        raise ImageRefused('encoding', f'expected a photograph, got {kind or layout!r}: depth or '
-                                       'other measurements; choose the topic of the colour camera '
-                                       '(grey ones of 16 bit call themselves mono16)')
+        raise ImageRefused(
+            'encoding',
+            f'expected a photograph, got {kind or layout!r}: depth or '
+            'other measurements; choose the topic of the colour camera '
+            '(grey ones of 16 bit call themselves mono16)',
+        )
 
 
 def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -100,15 +124,19 @@ def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS)
     Raises ImageRefused for what cannot be read.
     """
     if 'compressedDepth' in layout:
-        raise ImageRefused('encoding', f'expected a picture, got a depth image ({layout!r}); '
-                                       f'choose the topic of the colour camera')
+        raise ImageRefused(
+            'encoding',
+            f'expected a picture, got a depth image ({layout!r}); '
+            f'choose the topic of the colour camera',
+        )
     raw = bytes(data)
     _refuse_video(raw, layout)
     height, width = peek_size(raw)
     _check_dimensions(height, width, max_pixels)
     if raw.startswith(b'\xff\xd8') and raw.rfind(JPEG_END) < len(raw) // 2:
-        raise ImageRefused('undecodable', f'expected a whole JPEG, got one that breaks off '
-                                          f'after {len(raw)} bytes')
+        raise ImageRefused(
+            'undecodable', f'expected a whole JPEG, got one that breaks off after {len(raw)} bytes'
+        )
     return _imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
@@ -116,10 +144,13 @@ def _refuse_video(raw: bytes, layout: str) -> None:
     named = re.search(r'h\.?264|h\.?265|hevc|\bav1\b|\bvp[89]\b', layout, re.IGNORECASE)
     if named or raw.startswith((b'\0\0\0\1', b'\0\0\1')):
         kind = named[0] if named else 'H.264 or H.265'
-        raise ImageRefused('video', f'expected a JPEG or PNG, got a piece of {kind} video '
-                                    f'(format {layout!r}), which no single message can show; turn '
-                                    f'it into images before, as image_transport republish does '
-                                    f'with ffmpeg_image_transport')
+        raise ImageRefused(
+            'video',
+            f'expected a JPEG or PNG, got a piece of {kind} video '
+            f'(format {layout!r}), which no single message can show; turn '
+            f'it into images before, as image_transport republish does '
+            f'with ffmpeg_image_transport',
+        )
 
 
 def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> np.ndarray:
@@ -136,7 +167,7 @@ def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = Tru
             turned = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
             return _imdecode(raw, cv2.IMREAD_COLOR | turned)
         except ImageRefused:
-            pass                        # Pillow knows more formats, and refuses what is damaged
+            pass  # Pillow knows more formats, and refuses what is damaged
     return _with_pillow(raw, upright)
 
 
@@ -150,6 +181,7 @@ def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
 
 def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
     import PIL.ImageOps
+
     try:
         with _opened(raw) as picture:
             turned = PIL.ImageOps.exif_transpose(picture) if upright else picture
@@ -159,47 +191,60 @@ def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
             return np.array(turned.convert('RGB'))
     except ImageRefused:
         raise
-    except Exception as error:          # Pillow's plug-ins raise all kinds on damaged files
-        raise ImageRefused('undecodable', f'cannot decode the picture ({len(raw)} bytes), it is '
-                                          f'damaged: {_line(error)}') from None
+    except Exception as error:  # Pillow's plug-ins raise all kinds on damaged files
+        raise ImageRefused(
+            'undecodable',
+            f'cannot decode the picture ({len(raw)} bytes), it is damaged: {_line(error)}',
+        ) from None
 
 
 def peek_size(raw: bytes) -> tuple[int, int]:
     """Return (H, W) as an image file's header tells, without decoding it; raises ImageRefused."""
     import PIL.Image
+
     try:
         width, height = _opened(raw).size
     except PIL.Image.DecompressionBombError:
         raise ImageRefused(
-            'dimensions', 'expected a picture, its header names an absurd size') from None
+            'dimensions', 'expected a picture, its header names an absurd size'
+        ) from None
     except ImageRefused:
         raise
-    except Exception as error:          # Pillow's plug-ins raise all kinds on damaged headers
+    except Exception as error:  # Pillow's plug-ins raise all kinds on damaged headers
         start = raw[:4].hex(' ') or 'nothing'
-        raise ImageRefused('undecodable', f'expected a JPEG or PNG, got {len(raw)} bytes that '
-                                          f'start with {start}') from error
+        raise ImageRefused(
+            'undecodable', f'expected a JPEG or PNG, got {len(raw)} bytes that start with {start}'
+        ) from error
     return height, width
 
 
 def _opened(raw: bytes) -> Any:
     """Return a picture of Pillow whose pixels are not decoded yet; ImageRefused without reader."""
     import PIL.Image
+
     PIL.Image.init()
     known = container(raw[:64])
     if known and known not in PIL.Image.OPEN and not _heif_reader(known):
-        remedy = ("pip install 'road_anomaly_ros[heif]'" if known == HEIF
-                  else 'install Pillow 11.3 or newer')
-        raise ImageRefused(f'{known} without a reader',
-                           f'expected a reader for {known} pictures, none is installed; {remedy}, '
-                           'or convert it to JPEG')
-    return PIL.Image.open(io.BytesIO(raw),
-                          formats=[name for name in _FORMATS if name in PIL.Image.OPEN])
+        remedy = (
+            "pip install 'road_anomaly_ros[heif]'"
+            if known == HEIF
+            else 'install Pillow 11.3 or newer'
+        )
+        raise ImageRefused(
+            f'{known} without a reader',
+            f'expected a reader for {known} pictures, none is installed; {remedy}, '
+            'or convert it to JPEG',
+        )
+    return PIL.Image.open(
+        io.BytesIO(raw), formats=[name for name in _FORMATS if name in PIL.Image.OPEN]
+    )
 
 
 @functools.cache
 def _heif_reader(kind: str) -> bool:
     """Teach Pillow to read HEIF; returns whether there is a reader for `kind` now."""
     import PIL.Image
+
     try:
         import pillow_heif
     except ImportError:
@@ -211,25 +256,32 @@ def _heif_reader(kind: str) -> bool:
 def _check_dimensions(height: int, width: int, max_pixels: int) -> None:
     if height < 1 or width < 1:
         raise ImageRefused(
-            'dimensions', f'expected at least 1x1 pixel, got width {width}, height {height}')
+            'dimensions', f'expected at least 1x1 pixel, got width {width}, height {height}'
+        )
     if height * width > max_pixels:
         raise ImageRefused(
-            'dimensions', f'expected at most {max_pixels} pixels, got {width}x{height}')
+            'dimensions', f'expected at most {max_pixels} pixels, got {width}x{height}'
+        )
 
 
 def _rows(message: Any, height: int, row_bytes: int) -> np.ndarray:
     """Return the message's bytes as uint8 [height, row_bytes], the padding of rows removed."""
     step = int(message.step)
     if step < row_bytes:
-        raise ImageRefused('step', f'expected a step of at least {row_bytes} bytes for '
-                                   f'{message.width} pixels {message.encoding}, got {step}')
+        raise ImageRefused(
+            'step',
+            f'expected a step of at least {row_bytes} bytes for '
+            f'{message.width} pixels {message.encoding}, got {step}',
+        )
     data = np.frombuffer(message.data, np.uint8)
     # The last row may end without its padding: some drivers leave it out.
     if not step * (height - 1) + row_bytes <= data.size <= step * height:
-        raise ImageRefused('size', f'expected {step * height} bytes (step {step} x {height} '
-                                   f'rows), got {data.size}')
+        raise ImageRefused(
+            'size',
+            f'expected {step * height} bytes (step {step} x {height} rows), got {data.size}',
+        )
     if step == row_bytes:
-        return data[:height * step].reshape(height, step)
+        return data[: height * step].reshape(height, step)
     return np.lib.stride_tricks.as_strided(data, (height, row_bytes), (step, 1), writeable=False)
 
 
@@ -238,12 +290,15 @@ def _decode_rare(message: Any, height: int, width: int, encoding: str) -> np.nda
     try:
         _, _, kind, channels = image.to_cvtype(encoding)
     except image.ImageError:
-        raise ImageRefused('encoding', f'expected a known image encoding such as rgb8, bgr8 or '
-                                       f'mono8, got {encoding!r}') from None
+        raise ImageRefused(
+            'encoding',
+            f'expected a known image encoding such as rgb8, bgr8 or mono8, got {encoding!r}',
+        ) from None
     planes = 3 if encoding in _PLANAR else 2
     if planes == 3 and (height % 2 or width % 2):
-        raise ImageRefused('dimensions', f'expected even width and height for {encoding}, '
-                                         f'got {width}x{height}')
+        raise ImageRefused(
+            'dimensions', f'expected even width and height for {encoding}, got {width}x{height}'
+        )
     dtype = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
     rows = _rows(message, height * planes // 2, width * channels * dtype.itemsize)
     pixels = np.ascontiguousarray(rows).view(dtype).reshape(len(rows), width, channels)
@@ -252,7 +307,8 @@ def _decode_rare(message: Any, height: int, width: int, encoding: str) -> np.nda
         return _to_rgb(image, pixels, encoding)
     except (image.ImageError, cv2.error) as error:
         raise ImageRefused(
-            'encoding', f'cannot turn {encoding} into RGB: {_line(error)}') from None
+            'encoding', f'cannot turn {encoding} into RGB: {_line(error)}'
+        ) from None
 
 
 def _to_rgb(image: Any, pixels: np.ndarray, encoding: str) -> np.ndarray:
@@ -274,8 +330,11 @@ def _library() -> Any:
     try:
         from rosbags.image import image
     except ImportError:
-        raise ImageRefused('encoding', f'expected one of {sorted(_FAST)}; Bayer, YUV, 16 bit and '
-                                       f"float need 'pip install rosbags-image'") from None
+        raise ImageRefused(
+            'encoding',
+            f'expected one of {sorted(_FAST)}; Bayer, YUV, 16 bit and '
+            f"float need 'pip install rosbags-image'",
+        ) from None
     return image
 
 
@@ -286,7 +345,8 @@ def _imdecode(raw: bytes, flags: int) -> np.ndarray:
         raise ImageRefused('undecodable', f'cannot decode the picture: {_line(error)}') from None
     if picture is None:
         raise ImageRefused(
-            'undecodable', f'cannot decode the picture ({len(raw)} bytes), it is damaged')
+            'undecodable', f'cannot decode the picture ({len(raw)} bytes), it is damaged'
+        )
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 

@@ -34,9 +34,13 @@ def versions() -> dict[str, str]:
 def machine(device: Any = None) -> dict[str, Any]:
     """Return processor, usable cores, torch threads and, on CUDA, the name of the GPU."""
     import torch
+
     found: dict[str, Any] = {
-        'cpu': _cpu_name(), 'cores': len(os.sched_getaffinity(0)),
-        'threads': torch.get_num_threads(), 'system': platform.platform()}
+        'cpu': _cpu_name(),
+        'cores': len(os.sched_getaffinity(0)),
+        'threads': torch.get_num_threads(),
+        'system': platform.platform(),
+    }
     if device is not None and device.type == 'cuda':
         found['gpu'] = torch.cuda.get_device_name(device)
     return found

@@ -28,18 +28,41 @@ examples:
   road-anomaly explain rendered:7 -o why --set scorers.s2.temperature=0.1
 """
 PAGE = 'index.html'
-_STAGE_NAMES = ('image', 'overlay', 'classes', 'rejection', 'selection', 'fused', 'score',
-                'refined', 'segments')
+_STAGE_NAMES = (
+    'image',
+    'overlay',
+    'classes',
+    'rejection',
+    'selection',
+    'fused',
+    'score',
+    'refined',
+    'segments',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('input', metavar='IMAGE', help='image; of a video, a folder, a bag or '
-                        "'rendered:SEED' one frame is taken")
-    parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
-                        help='folder for the pictures and the page')
-    parser.add_argument('--frame', metavar='N', type=int, default=0,
-                        help='which frame, from 0 (default: %(default)s)')
+    parser.add_argument(
+        'input',
+        metavar='IMAGE',
+        help="image; of a video, a folder, a bag or 'rendered:SEED' one frame is taken",
+    )
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='OUT',
+        type=Path,
+        required=True,
+        help='folder for the pictures and the page',
+    )
+    parser.add_argument(
+        '--frame',
+        metavar='N',
+        type=int,
+        default=0,
+        help='which frame, from 0 (default: %(default)s)',
+    )
     parser.add_argument('--topic', help='image topic of a bag that has several')
     add_chain_arguments(parser)
 
@@ -49,6 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.explanation import SHOWN, explain
     from road_anomaly_ros.tools.staging import Staging
+
     if arguments.frame < 0:
         raise ValueError(f'--frame: expected a number from 0 on, got {arguments.frame}')
     config = chain_config(arguments)
@@ -60,10 +84,17 @@ def main(arguments: argparse.Namespace) -> int:
         explanation = explain(pipeline, image)
         chain = pipeline.chain.as_dict()
         names = write(explanation, staging.folder, str(arguments.input), chain)
-        staging.publish(names, {'input': str(arguments.input), 'frame': arguments.frame,
-                                'options': chain, 'obstacles': explanation.obstacles,
-                                'rejected': explanation.rejected,
-                                'notes': explanation.notes})
+        staging.publish(
+            names,
+            {
+                'input': str(arguments.input),
+                'frame': arguments.frame,
+                'options': chain,
+                'obstacles': explanation.obstacles,
+                'rejected': explanation.rejected,
+                'notes': explanation.notes,
+            },
+        )
     finally:
         staging.discard()
     for note in explanation.notes:
@@ -76,25 +107,32 @@ def frame(path: str, number: int, topic: str | None = None) -> np.ndarray:
     """Return one frame of a source, uint8 RGB [H, W, 3]; ValueError where there is none."""
     from road_anomaly_ros.tools.pictures import some
     from road_anomaly_ros.tools.sources import open_source
+
     with open_source(path, topic) as source:
         found = 0
         for item in source:
             if found == number:
                 return item.image
             found += 1
-        left = ', '.join(f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
-                         for reason, count in source.refused.items())
-        raise ValueError(f'expected at least {number + 1} frames that can be read in {path}, got '
-                         f'{found}{f" ({left} left out)" if left else ""}; choose a smaller '
-                         '--frame, they are counted from 0')
+        left = ', '.join(
+            f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
+            for reason, count in source.refused.items()
+        )
+        raise ValueError(
+            f'expected at least {number + 1} frames that can be read in {path}, got '
+            f'{found}{f" ({left} left out)" if left else ""}; choose a smaller '
+            '--frame, they are counted from 0'
+        )
 
 
-def write(explanation: Explanation, folder: Path, title: str,
-          chain: dict[str, object]) -> list[str]:
+def write(
+    explanation: Explanation, folder: Path, title: str, chain: dict[str, object]
+) -> list[str]:
     """Write the pictures and the page into a folder; returns their names, the page first."""
     import cv2
 
     from road_anomaly_ros.tools.explain_page import page
+
     names = [PAGE]
     for picture in (*explanation.stages, *explanation.queries):
         names.append(f'{picture.name}.png')

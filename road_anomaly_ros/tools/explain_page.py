@@ -34,31 +34,43 @@ def page(explanation: Explanation, title: str, chain: Mapping[str, Any]) -> str:
     """Return the page: result, obstacles, stages, queries, options; pictures are embedded."""
     result = explanation.result
     count = len(result.objects)
-    facts = (f'{result.size[1]}x{result.size[0]}, score {result.scorer}, {count} '
-             f'obstacle{"" if count == 1 else "s"}, with a highest score above '
-             f'{result.threshold:.3g} (from: {result.threshold_source})')
+    facts = (
+        f'{result.size[1]}x{result.size[0]}, score {result.scorer}, {count} '
+        f'obstacle{"" if count == 1 else "s"}, with a highest score above '
+        f'{result.threshold:.3g} (from: {result.threshold_source})'
+    )
     first, rest = explanation.stages[:2], explanation.stages[2:]
-    parts = [f'<h1>{html.escape(title)}</h1><p>{html.escape(facts)}</p>',
-             *(f'<p>{html.escape(note)}</p>' for note in explanation.notes),
-             '<h2>Result</h2>', _grid(first)]
+    parts = [
+        f'<h1>{html.escape(title)}</h1><p>{html.escape(facts)}</p>',
+        *(f'<p>{html.escape(note)}</p>' for note in explanation.notes),
+        '<h2>Result</h2>',
+        _grid(first),
+    ]
     if explanation.obstacles:
         parts += ['<h2>Obstacles</h2>', _obstacles(explanation.obstacles)]
     if explanation.rejected:
-        parts += ['<h2>Regions that are no obstacles</h2><p>Above the low threshold, brightest '
-                  'first, with the first rule that removes each.</p>',
-                  _rejected(explanation.rejected)]
+        parts += [
+            '<h2>Regions that are no obstacles</h2><p>Above the low threshold, brightest '
+            'first, with the first rule that removes each.</p>',
+            _rejected(explanation.rejected),
+        ]
     parts += ['<h2>Stages</h2>', _grid(picture for picture in rest if picture.used)]
     others = [picture for picture in rest if not picture.used]
     if others:
         parts += ['<h2>For comparison</h2><p>This chain uses none of these.</p>', _grid(others)]
     if explanation.queries:
-        parts += ['<h2>Queries</h2><p>Ranked by entropy times what no sure mask covers; in colour '
-                  'is what the query claims.</p>', _grid(explanation.queries)]
+        parts += [
+            '<h2>Queries</h2><p>Ranked by entropy times what no sure mask covers; in colour '
+            'is what the query claims.</p>',
+            _grid(explanation.queries),
+        ]
     parts += ['<h2>Chain</h2>', _table(['option', 'value'], chain.items())]
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n'
-            f'<body><main>{"".join(parts)}</main></body></html>\n')
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n'
+        f'<body><main>{"".join(parts)}</main></body></html>\n'
+    )
 
 
 def _grid(pictures: Iterable[Picture]) -> str:
@@ -67,8 +79,10 @@ def _grid(pictures: Iterable[Picture]) -> str:
 
 def _figure(picture: Picture) -> str:
     text = html.escape(picture.text)
-    return (f'<figure><img alt="{text}" src="data:image/jpeg;base64,{_jpeg(picture)}">'
-            f'<figcaption>{text}</figcaption></figure>')
+    return (
+        f'<figure><img alt="{text}" src="data:image/jpeg;base64,{_jpeg(picture)}">'
+        f'<figcaption>{text}</figcaption></figure>'
+    )
 
 
 def _jpeg(picture: Picture) -> str:
@@ -84,27 +98,63 @@ def _jpeg(picture: Picture) -> str:
 def _obstacles(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     stages = [name for name in ('rejection', 'selection', 'fused') if name in rows[0]]
-    heads = ['obstacle', 'box x, y, w, h (pixels)', 'area (pixels)', 'highest score',
-             'mean score', *(f'mean {name}' for name in stages), 'ground', 'queries there']
-    return _table(heads, [
-        [f'#{row["id"]}', ', '.join(map(str, row['box'])), row['area'],
-         f'{row["score_max"]:.3f}', f'{row["score"]:.3f}',
-         *(f'{row[name]:.3f}' for name in stages), row['ground'],
-         '; '.join(f'{query["number"]}: {query["class"]} {query["probability"]:.2f}, mask '
-                   f'{query["mask"]:.2f}' for query in row['queries'])]
-        for row in rows])
+    heads = [
+        'obstacle',
+        'box x, y, w, h (pixels)',
+        'area (pixels)',
+        'highest score',
+        'mean score',
+        *(f'mean {name}' for name in stages),
+        'ground',
+        'queries there',
+    ]
+    return _table(
+        heads,
+        [
+            [
+                f'#{row["id"]}',
+                ', '.join(map(str, row['box'])),
+                row['area'],
+                f'{row["score_max"]:.3f}',
+                f'{row["score"]:.3f}',
+                *(f'{row[name]:.3f}' for name in stages),
+                row['ground'],
+                '; '.join(
+                    f'{query["number"]}: {query["class"]} {query["probability"]:.2f}, mask '
+                    f'{query["mask"]:.2f}'
+                    for query in row['queries']
+                ),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _rejected(rows: Iterable[Mapping[str, Any]]) -> str:
     return _table(
-        ['box x, y, w, h (pixels)', 'area (pixels)', 'highest score', 'mean score', 'no obstacle '
-         'because'],
-        [[', '.join(map(str, row['box'])), row['area'], f'{row["score_max"]:.3f}',
-          f'{row["score"]:.3f}', row['rule']] for row in rows])
+        [
+            'box x, y, w, h (pixels)',
+            'area (pixels)',
+            'highest score',
+            'mean score',
+            'no obstacle because',
+        ],
+        [
+            [
+                ', '.join(map(str, row['box'])),
+                row['area'],
+                f'{row["score_max"]:.3f}',
+                f'{row["score"]:.3f}',
+                row['rule'],
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _table(heads: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     def line(cells: Iterable[Any], tag: str) -> str:
         return ''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)
+
     body = ''.join(f'<tr>{line(row, "td")}</tr>' for row in rows)
     return f'<table><tr>{line(heads, "th")}</tr>{body}</table>'

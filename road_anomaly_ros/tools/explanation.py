@@ -26,10 +26,10 @@ from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.scorers.s2 import query_uncertainty
 
-SHOWN = 3                       # queries at either end of the ranking, and obstacles
-_LEAST_SHARE = 0.0005           # queries with smaller masks are ranked only where no other is left
+SHOWN = 3  # queries at either end of the ranking, and obstacles
+_LEAST_SHARE = 0.0005  # queries with smaller masks are ranked only where no other is left
 _BARS = 8
-_CANDIDATES, _REJECTED = 500, 20        # regions that are looked at, and that are listed
+_CANDIDATES, _REJECTED = 500, 20  # regions that are looked at, and that are listed
 _PANEL: lettering.Color = (24, 28, 36)
 
 
@@ -40,7 +40,7 @@ class Picture:
     name: str
     text: str
     pixels: Canvas
-    used: bool = True                               # by the chain, or only for comparison
+    used: bool = True  # by the chain, or only for comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Query:
 
     number: int
     probabilities: list[float]
-    mask: Canvas                                    # [H, W] uint8, 255 is sure
-    share: float                                    # of the image that the mask covers
+    mask: Canvas  # [H, W] uint8, 255 is sure
+    share: float  # of the image that the mask covers
     entropy: float
     overlap: float
-    score: float                                    # entropy (1 - overlap), higher is stranger
+    score: float  # entropy (1 - overlap), higher is stranger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Explanation:
     stages: list[Picture]
     queries: list[Picture]
     obstacles: list[dict[str, Any]]
-    rejected: list[dict[str, Any]]                  # regions that are no obstacles, and why
+    rejected: list[dict[str, Any]]  # regions that are no obstacles, and why
     notes: list[str]
 
 
@@ -76,11 +76,19 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
     """
     result, output = framed(pipeline, image), pipeline.output(image)
     notes = list(result.notes)
-    pictures = [Picture('image', 'The camera image.', image),
-                Picture('overlay', 'Classes, anomaly heat and obstacles.',
-                        drawing.overlay(result, pipeline.chain.options('drawing'))),
-                Picture('classes', 'The most likely known class of every pixel.',
-                        drawing.color_labels(result.labels, result.label_set))]
+    pictures = [
+        Picture('image', 'The camera image.', image),
+        Picture(
+            'overlay',
+            'Classes, anomaly heat and obstacles.',
+            drawing.overlay(result, pipeline.chain.options('drawing')),
+        ),
+        Picture(
+            'classes',
+            'The most likely known class of every pixel.',
+            drawing.color_labels(result.labels, result.label_set),
+        ),
+    ]
     maps: Mapping[str, torch.Tensor] = {}
     queries: list[Query] = []
     if isinstance(output, (MaskOutput, WindowedOutput)):
@@ -92,8 +100,14 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
         notes.append(f'{stages.NO_QUERIES}, no query pictures')
     pictures += _scores(pipeline, image, result, notes)
     pictures += _segments(pipeline, result, notes)
-    return Explanation(result, pictures, list(_query_pictures(queries, image, pipeline.labels)),
-                       _obstacles(result, maps, queries), rejected(pipeline, result), notes)
+    return Explanation(
+        result,
+        pictures,
+        list(_query_pictures(queries, image, pipeline.labels)),
+        _obstacles(result, maps, queries),
+        rejected(pipeline, result),
+        notes,
+    )
 
 
 def framed(pipeline: Pipeline, image: np.ndarray) -> FrameResult:
@@ -109,13 +123,17 @@ def ranked(output: MaskOutput | WindowedOutput, options: Any) -> list[Query]:
     """Return the queries with a mask, strangest first; of all windows where there are several."""
     if isinstance(output, MaskOutput):
         output = WindowedOutput((output,), ((0, 0),), output.image_size, output.image_size)
-    found = [query for window, corner in zip(output.windows, output.offsets, strict=True)
-             for query in _queries(window, corner, output, options)]
+    found = [
+        query
+        for window, corner in zip(output.windows, output.offsets, strict=True)
+        for query in _queries(window, corner, output, options)
+    ]
     return sorted(found, key=lambda query: (-query.score, -query.share, query.number))
 
 
-def _queries(window: MaskOutput, corner: tuple[int, int], whole: WindowedOutput,
-             options: Any) -> Iterator[Query]:
+def _queries(
+    window: MaskOutput, corner: tuple[int, int], whole: WindowedOutput, options: Any
+) -> Iterator[Query]:
     source = MaskSource(window, window.image_size)
     known = query_uncertainty(source, options)
     shares = (window.mask_logits > 0).flatten(1).float().mean(1)
@@ -125,28 +143,37 @@ def _queries(window: MaskOutput, corner: tuple[int, int], whole: WindowedOutput,
     probabilities = source.probabilities()
     for number in able.nonzero().flatten().tolist():
         yield Query(
-            number, probabilities[number].tolist(),
+            number,
+            probabilities[number].tolist(),
             _mask(window.mask_logits[number], window.image_size, corner, whole),
-            float(shares[number]), float(known.s_init[number]), float(known.overlap[number]),
-            float(known.s_adj[number]))
+            float(shares[number]),
+            float(known.s_init[number]),
+            float(known.overlap[number]),
+            float(known.s_adj[number]),
+        )
 
 
-def _mask(logits: torch.Tensor, size: tuple[int, int], corner: tuple[int, int],
-          whole: WindowedOutput) -> Canvas:
+def _mask(
+    logits: torch.Tensor, size: tuple[int, int], corner: tuple[int, int], whole: WindowedOutput
+) -> Canvas:
     """Return one mask over the whole image, 0..255."""
     window = functional.interpolate(logits.float()[None, None], size=size, mode='bilinear')[0, 0]
     scaled = torch.zeros(whole.scaled_size, device=logits.device)
-    scaled[corner[0]:corner[0] + size[0], corner[1]:corner[1] + size[1]] = window.sigmoid()
+    scaled[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]] = window.sigmoid()
     pixels = (255 * scaled).round().to(torch.uint8).cpu().numpy()
     return np.asarray(cv2.resize(pixels, whole.image_size[::-1]), np.uint8)
 
 
-def _scores(pipeline: Pipeline, image: np.ndarray, result: FrameResult,
-            notes: list[str]) -> Iterator[Picture]:
+def _scores(
+    pipeline: Pipeline, image: np.ndarray, result: FrameResult, notes: list[str]
+) -> Iterator[Picture]:
     """Yield the chosen score before and after refinement, `variance_aware` if none is chosen."""
     config, chain = pipeline.config, pipeline.chain
-    yield _stage(result, stages.SCORE, f'The score {chain.scorer}, obstacles lie above '
-                                       f'{result.threshold:.3g}.')
+    yield _stage(
+        result,
+        stages.SCORE,
+        f'The score {chain.scorer}, obstacles lie above {result.threshold:.3g}.',
+    )
     steps, remark = chain.refinements, '.'
     if not steps:
         steps, remark = ('variance_aware',), ' (which this chain does not do).'
@@ -157,9 +184,12 @@ def _scores(pipeline: Pipeline, image: np.ndarray, result: FrameResult,
             pipeline.reconfigure(config)
         notes += [note for note in result.notes if note not in notes]
     low, high = result.display_range
-    yield Picture('refined', f'Refined by {", ".join(steps)}{remark} {_scale(low, high)}',
-                  drawing.heatmap(result.score, result.display_range),
-                  used=bool(chain.refinements))
+    yield Picture(
+        'refined',
+        f'Refined by {", ".join(steps)}{remark} {_scale(low, high)}',
+        drawing.heatmap(result.score, result.display_range),
+        used=bool(chain.refinements),
+    )
 
 
 def _segments(pipeline: Pipeline, result: FrameResult, notes: list[str]) -> list[Picture]:
@@ -170,35 +200,46 @@ def _segments(pipeline: Pipeline, result: FrameResult, notes: list[str]) -> list
         notes.append(f'no segments from {name}: {" ".join(str(error).split())}')
         return []
     count = len(np.unique(index[index >= 0]))
-    return [Picture('segments', f'{count} class-agnostic segments from {name}.', pixels,
-                    used=_uses_segments(pipeline))]
+    return [
+        Picture(
+            'segments',
+            f'{count} class-agnostic segments from {name}.',
+            pixels,
+            used=_uses_segments(pipeline),
+        )
+    ]
 
 
 def _uses_segments(pipeline: Pipeline) -> bool:
     chosen = [REFINEMENTS[name].make for name in pipeline.chain.refinements]
     return any(refinement.needs_segments for refinement in chosen) or (
-        pipeline.chain.options('objects').mode != objects.COMPONENTS)
+        pipeline.chain.options('objects').mode != objects.COMPONENTS
+    )
 
 
 def _stage(result: FrameResult, name: str, text: str, *, used: bool = True) -> Picture:
-    return Picture(name, f'{text} {_scale(*result.stages.range(name))}', result.stages.draw(name),
-                   used)
+    return Picture(
+        name, f'{text} {_scale(*result.stages.range(name))}', result.stages.draw(name), used
+    )
 
 
 def _scale(low: float, high: float) -> str:
     return f'Dark is {low:.3g}, bright is {high:.3g}.'
 
 
-def _query_pictures(queries: Sequence[Query], image: np.ndarray,
-                    labels: LabelSet) -> Iterator[Picture]:
+def _query_pictures(
+    queries: Sequence[Query], image: np.ndarray, labels: LabelSet
+) -> Iterator[Picture]:
     most = queries[:SHOWN]
     least = queries[SHOWN:][::-1][:SHOWN]
     for kind, chosen in (('most', most), ('least', least)):
         for place, query in enumerate(chosen, start=1):
             best = max(range(len(labels) + 1), key=query.probabilities.__getitem__)
-            text = (f'Query {query.number}, {kind} anomalous {place}: score {query.score:.3f}, '
-                    f'entropy {query.entropy:.3f}, overlap with sure masks {query.overlap:.2f}, '
-                    f'{100 * query.share:.1f} % of the image, most likely {_name(labels, best)}.')
+            text = (
+                f'Query {query.number}, {kind} anomalous {place}: score {query.score:.3f}, '
+                f'entropy {query.entropy:.3f}, overlap with sure masks {query.overlap:.2f}, '
+                f'{100 * query.share:.1f} % of the image, most likely {_name(labels, best)}.'
+            )
             yield Picture(f'query_{kind}_{place}', text, query_card(query, image, labels))
 
 
@@ -208,8 +249,9 @@ def query_card(query: Query, image: np.ndarray, labels: LabelSet) -> Canvas:
     weight = query.mask[..., None].astype(np.float32) / 255
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     shown = np.ascontiguousarray(np.rint(image * weight + 0.3 * grey * (1 - weight)), np.uint8)
-    outlines, _ = cv2.findContours((query.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL,
-                                   cv2.CHAIN_APPROX_SIMPLE)
+    outlines, _ = cv2.findContours(
+        (query.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
     cv2.drawContours(shown, outlines, -1, drawing.ACCENT, pen.line, cv2.LINE_AA)
     panel = _class_bars(query, labels, pen)
     height = max(shown.shape[0], panel.shape[0])
@@ -246,24 +288,38 @@ def _name(labels: LabelSet, index: int) -> str:
     return labels.names[index] if index < len(labels) else 'no object'
 
 
-def _obstacles(result: FrameResult, maps: Mapping[str, torch.Tensor],
-               queries: Sequence[Query]) -> list[dict[str, Any]]:
+def _obstacles(
+    result: FrameResult, maps: Mapping[str, torch.Tensor], queries: Sequence[Query]
+) -> list[dict[str, Any]]:
     """Return for the first obstacles the means of the stages and the queries that cover them."""
     rows = []
     for item in result.objects[:SHOWN]:
         inside = result.instances == item.id
         pixels = inside.cpu().numpy()
         covering = sorted(queries, key=lambda query: -float(query.mask[pixels].mean()))[:SHOWN]
-        rows.append({
-            'id': item.id, 'box': item.box, 'area': item.area, 'score': item.score,
-            'score_max': item.score_max,
-            'ground': _name(result.label_set, item.label) if item.label < len(
-                result.label_set) else 'unknown',
-            **{name: float(values[inside].mean()) for name, values in maps.items()},
-            'queries': [{'number': query.number, 'mask': float(query.mask[pixels].mean()) / 255,
-                         'class': _name(result.label_set, int(np.argmax(query.probabilities))),
-                         'probability': max(query.probabilities), 'score': query.score}
-                        for query in covering]})
+        rows.append(
+            {
+                'id': item.id,
+                'box': item.box,
+                'area': item.area,
+                'score': item.score,
+                'score_max': item.score_max,
+                'ground': _name(result.label_set, item.label)
+                if item.label < len(result.label_set)
+                else 'unknown',
+                **{name: float(values[inside].mean()) for name, values in maps.items()},
+                'queries': [
+                    {
+                        'number': query.number,
+                        'mask': float(query.mask[pixels].mean()) / 255,
+                        'class': _name(result.label_set, int(np.argmax(query.probabilities))),
+                        'probability': max(query.probabilities),
+                        'score': query.score,
+                    }
+                    for query in covering
+                ],
+            }
+        )
     return rows
 
 
@@ -275,13 +331,26 @@ def rejected(pipeline: Pipeline, result: FrameResult) -> list[dict[str, Any]]:
     """
     levels = pipeline.prepared.levels
     options = pipeline.chain.options('objects')
-    loose = dataclasses.replace(options, mode=objects.COMPONENTS, min_area=0, opening=0, closing=0,
-                                on_drivable=objects.OFF, max_objects=_CANDIDATES)
+    loose = dataclasses.replace(
+        options,
+        mode=objects.COMPONENTS,
+        min_area=0,
+        opening=0,
+        closing=0,
+        on_drivable=objects.OFF,
+        max_objects=_CANDIDATES,
+    )
 
     def found(chosen: objects.ObjectOptions, threshold: float) -> Any:
-        return objects.find(result.score, threshold=threshold, low_threshold=levels.low_threshold,
-                            options=chosen, labels=result.labels,
-                            drivable=pipeline.labels.drivable)
+        return objects.find(
+            result.score,
+            threshold=threshold,
+            low_threshold=levels.low_threshold,
+            options=chosen,
+            labels=result.labels,
+            drivable=pipeline.labels.drivable,
+        )
+
     _, instances, regions = found(loose, min(levels.low_threshold, levels.threshold))
     rules = _rules(options, loose, result.threshold, result.score.numel())
     kept = [(text, found(chosen, levels.threshold)[0]) for text, chosen in rules]
@@ -290,15 +359,25 @@ def rejected(pipeline: Pipeline, result: FrameResult) -> list[dict[str, Any]]:
         inside = instances == region.id
         if bool((result.mask & inside).any()):
             continue
-        rule = next((text for text, mask in kept if not bool((mask & inside).any())),
-                    'it gives way to a segment or to what the chain does besides')
-        rows.append({'box': region.box, 'area': region.area, 'score': region.score,
-                     'score_max': region.score_max, 'rule': rule})
+        rule = next(
+            (text for text, mask in kept if not bool((mask & inside).any())),
+            'it gives way to a segment or to what the chain does besides',
+        )
+        rows.append(
+            {
+                'box': region.box,
+                'area': region.area,
+                'score': region.score,
+                'score_max': region.score_max,
+                'rule': rule,
+            }
+        )
     return rows[:_REJECTED]
 
 
-def _rules(options: objects.ObjectOptions, loose: objects.ObjectOptions, threshold: float,
-           pixels: int) -> list[tuple[str, objects.ObjectOptions]]:
+def _rules(
+    options: objects.ObjectOptions, loose: objects.ObjectOptions, threshold: float, pixels: int
+) -> list[tuple[str, objects.ObjectOptions]]:
     """Return the rules in their order, each with the options that hold up to it."""
     smooth = dataclasses.replace(loose, opening=options.opening, closing=options.closing)
     large = dataclasses.replace(smooth, min_area=options.min_area)
@@ -307,8 +386,15 @@ def _rules(options: objects.ObjectOptions, loose: objects.ObjectOptions, thresho
     return [
         (f'its highest score is not above the threshold {threshold:.3g}', loose),
         (f'objects.opening={options.opening} removes it as a speck', smooth),
-        (f'objects.min_area={options.min_area}: smaller than the {options.min_area * scale:.0f} '
-         'pixels that are asked for in an image of this size', large),
-        (f'objects.on_drivable={options.on_drivable}: less than '
-         f'{100 * options.contact:.0f} % (objects.contact) of the ground around it is drivable',
-         grounded)]
+        (
+            f'objects.min_area={options.min_area}: smaller than the '
+            f'{options.min_area * scale:.0f} '
+            'pixels that are asked for in an image of this size',
+            large,
+        ),
+        (
+            f'objects.on_drivable={options.on_drivable}: less than '
+            f'{100 * options.contact:.0f} % (objects.contact) of the ground around it is drivable',
+            grounded,
+        ),
+    ]

@@ -18,11 +18,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 T = TypeVar('T')
 
 _END = object()
-_POLL = 0.1                             # seconds between looks whether to stop
+_POLL = 0.1  # seconds between looks whether to stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A launcher passes on what the terminal has sent to its children already.
 AS_ONE_S = 0.5
-_QUIT = 255                             # no signal's number
+_QUIT = 255  # no signal's number
 
 
 class Timed(NamedTuple, Generic[T]):
@@ -81,12 +81,18 @@ class WriteBehind(Generic[T]):
     `flush_s` seconds after an item was written, whether more come or not.
     """
 
-    def __init__(self, write: Callable[[T], None], finish: Callable[[], None],
-                 depth: int = 4, *, flush: Callable[[], None] = lambda: None,
-                 flush_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        write: Callable[[T], None],
+        finish: Callable[[], None],
+        depth: int = 4,
+        *,
+        flush: Callable[[], None] = lambda: None,
+        flush_s: float = 0.5,
+    ) -> None:
         self._write, self._finish = write, finish
         self._flush, self._flush_s = flush, flush_s
-        self._due: float | None = None      # when to flush; None while all is
+        self._due: float | None = None  # when to flush; None while all is
         self._queue: queue.Queue[Any] = queue.Queue(depth)
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name='write', daemon=True)
@@ -133,8 +139,11 @@ class WriteBehind(Generic[T]):
 
 def polite_signals() -> tuple[int, ...]:
     """Return the signals that ask for the end; not a hangup that `nohup` has had ignored."""
-    return tuple(number for number in SIGNALS if number != signal.SIGHUP
-                 or signal.getsignal(number) != signal.SIG_IGN)
+    return tuple(
+        number
+        for number in SIGNALS
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    )
 
 
 def leave_terminal() -> None:
@@ -156,7 +165,7 @@ class StopOnSignal:
     leave it to their parent when to stop.
     """
 
-    _open = 0                           # how many are entered
+    _open = 0  # how many are entered
 
     def __init__(self, *, interrupt: bool = False) -> None:
         self.signal: int | None = None
@@ -169,10 +178,11 @@ class StopOnSignal:
         if threading.current_thread() is not threading.main_thread():
             return self
         reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)            # asked for by set_wakeup_fd
+        os.set_blocking(self._writer, False)  # asked for by set_wakeup_fd
         self._numbers = polite_signals()
-        self._thread = threading.Thread(target=self._listen, args=(reader,), name='signals',
-                                        daemon=True)
+        self._thread = threading.Thread(
+            target=self._listen, args=(reader,), name='signals', daemon=True
+        )
         self._thread.start()
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
@@ -207,13 +217,17 @@ class StopOnSignal:
             self._raised = True
             raise KeyboardInterrupt
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._thread is None:
             return
         StopOnSignal._open -= 1
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._handle:        # else others have taken over
+            if signal.getsignal(number) == self._handle:  # else others have taken over
                 signal.signal(number, handler)
         mine = signal.set_wakeup_fd(self._wakeup)
         if mine != self._writer:

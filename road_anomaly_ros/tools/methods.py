@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIZE = (480, 360)
 RUNS = 30
-NO_WEIGHTS = 'nothing'              # what the rooms say of methods that work as they come
+NO_WEIGHTS = 'nothing'  # what the rooms say of methods that work as they come
 _FREE = 'synthetic'
 _OUTPUTS = {'mask': 'queries', 'pixel': 'pixel logits', 'map': 'a map made elsewhere'}
 
@@ -66,11 +66,13 @@ def _refinement_needs(name: str) -> str:
     return ', '.join(wanted) or NO_WEIGHTS
 
 
-def method_rows(pipeline: Pipeline, size: tuple[int, int] = SIZE,
-                runs: int = RUNS) -> Iterator[dict[str, Any]]:
+def method_rows(
+    pipeline: Pipeline, size: tuple[int, int] = SIZE, runs: int = RUNS
+) -> Iterator[dict[str, Any]]:
     """Yield kind, name, p50 in ms and peak of memory in MiB of all that can run without files."""
     from road_anomaly_ros.tools.bench import rendered
-    picture, = rendered(*size, 1)
+
+    (picture,) = rendered(*size, 1)
     base = pipeline.config
     try:
         for kind, name, work in _works(pipeline, picture):
@@ -83,17 +85,20 @@ def _figures(work: Callable[[], Any], device: torch.device, runs: int) -> dict[s
     import torch
 
     from road_anomaly_ros.tools.bench import measure
+
     with torch.inference_mode():
-        work()                      # compiles, fills caches
+        work()  # compiles, fills caches
         found = measure(work, device, runs)
     return {'p50': found['p50'], 'peak_mb': found['peak_mb']}
 
 
-def _works(pipeline: Pipeline, picture: np.ndarray
-           ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+def _works(
+    pipeline: Pipeline, picture: np.ndarray
+) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Yield kind, name and one run of each method, all on one pass of the built-in network."""
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.perception.scorers import bind, evaluate, load
+
     segmenter = pipeline.segmenter
     chosen = pipeline.chain.segmenter
     yield 'segmenter', chosen, lambda: pipeline.output(picture)
@@ -106,12 +111,15 @@ def _works(pipeline: Pipeline, picture: np.ndarray
             continue
         try:
             options, features = bind(name, _options(entry, pipeline), segmenter)
-        except ValueError:          # a head of another model
+        except ValueError:  # a head of another model
             continue
-        pipeline.reconfigure(pipeline.config.replace(
-            {'scorer': name if features else 'plain', 'refinements': ('none',)}))
+        pipeline.reconfigure(
+            pipeline.config.replace(
+                {'scorer': name if features else 'plain', 'refinements': ('none',)}
+            )
+        )
         output = pipeline.output(picture)
-        options = load(name, options, pipeline.resources)       # else timed with every score
+        options = load(name, options, pipeline.resources)  # else timed with every score
         yield 'scorer', name, lambda o=output, n=name, p=options: evaluate(o, n, p)
     yield from _on_segments(pipeline, picture)
     yield from _trackers(pipeline, picture)
@@ -124,27 +132,33 @@ def _options(entry: Any, pipeline: Pipeline) -> Any:
     return entry.options(refine_class_ids=pipeline.labels.drivable)
 
 
-def _on_segments(pipeline: Pipeline, picture: np.ndarray
-                 ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+def _on_segments(
+    pipeline: Pipeline, picture: np.ndarray
+) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     from road_anomaly_ros.perception.refinements import RefineContext
     from road_anomaly_ros.perception.segments import SEGMENTS
+
     pipeline.reconfigure(pipeline.config.replace({'scorer': 'plain'}))
     result = pipeline(picture)
-    sources = {name: SEGMENTS[name].make(device=pipeline.device, options=SEGMENTS[name].options())
-               for name in SEGMENTS.names() if SEGMENTS.about(name)[1] == NO_WEIGHTS}
+    sources = {
+        name: SEGMENTS[name].make(device=pipeline.device, options=SEGMENTS[name].options())
+        for name in SEGMENTS.names()
+        if SEGMENTS.about(name)[1] == NO_WEIGHTS
+    }
     for name, source in sources.items():
         yield 'segments', name, lambda s=source: s(result.image)
     segments = sources[pipeline.chain.segments](result.image)
     for entry in REFINEMENTS:
-        context = RefineContext(result.image, result.labels, result.label_set,
-                                lambda *_: segments, result.score)
+        context = RefineContext(
+            result.image, result.labels, result.label_set, lambda *_: segments, result.score
+        )
         context.segments()
-        yield 'refinement', entry.name, lambda e=entry, c=context: e.make(
-            c.score, c, e.options())
+        yield 'refinement', entry.name, lambda e=entry, c=context: e.make(c.score, c, e.options())
 
 
-def _trackers(pipeline: Pipeline, picture: np.ndarray
-              ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+def _trackers(
+    pipeline: Pipeline, picture: np.ndarray
+) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     result = pipeline(picture)
     for name in METHODS['tracker'].names():
         chain = pipeline.prepare(pipeline.config.replace({'tracker': name}))
@@ -153,6 +167,7 @@ def _trackers(pipeline: Pipeline, picture: np.ndarray
 
 def _following(result: Any, chain: Any) -> Callable[[], Any]:
     from road_anomaly_ros.perception.tracks import Tracks
+
     tracks, frames = Tracks(), itertools.count()
     return lambda: tracks.follow(dataclasses.replace(result, stamp=0.1 * next(frames)), chain)
 
@@ -163,8 +178,16 @@ def cells(figures: Iterable[Mapping[str, Any]]) -> list[Sequence[str]]:
     found = []
     for method in methods():
         row = known.get((method.kind, method.name), {})
-        found.append((method.kind, f'`{method.name}`', method.source, method.needs,
-                      _number(row.get('p50'), 1), _number(row.get('peak_mb'), 0)))
+        found.append(
+            (
+                method.kind,
+                f'`{method.name}`',
+                method.source,
+                method.needs,
+                _number(row.get('p50'), 1),
+                _number(row.get('peak_mb'), 0),
+            )
+        )
     return found
 
 
@@ -180,5 +203,7 @@ def where(document: Mapping[str, Any]) -> str:
     environment = document['environment']
     name = environment.get('gpu') or environment['cpu']
     width, height = document['size']
-    return (f'Cost beside the others at {width}x{height}, built-in model, {name}, '
-            f'{environment["cores"]} cores; no figure: not measured without its weights or maps.')
+    return (
+        f'Cost beside the others at {width}x{height}, built-in model, {name}, '
+        f'{environment["cores"]} cores; no figure: not measured without its weights or maps.'
+    )

@@ -9,16 +9,36 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # What calls itself so is taken for a picture even where its content is damaged.
-SUFFIXES = ('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg',
-            '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp')
+SUFFIXES = (
+    '.avif',
+    '.bmp',
+    '.gif',
+    '.heic',
+    '.heif',
+    '.jfif',
+    '.jp2',
+    '.jpe',
+    '.jpeg',
+    '.jpg',
+    '.pbm',
+    '.pgm',
+    '.png',
+    '.pnm',
+    '.ppm',
+    '.tif',
+    '.tiff',
+    '.webp',
+)
 # TIFF files whose first picture is a thumbnail.
 RAW_SUFFIXES = ('.arw', '.cr2', '.dng', '.nef', '.orf', '.pef', '.rw2', '.srw')
 HEIF, AVIF = 'HEIF', 'AVIF'
 NO_PICTURE, FOLDER = 'no picture', 'folder'
-_HEAD = 64                              # bytes that tell what a file is
+_HEAD = 64  # bytes that tell what a file is
 _BEGINNINGS = re.compile(
     rb'\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM.{4}\0{4}|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP'
-    rb'|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6]\s', re.DOTALL)
+    rb'|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6]\s',
+    re.DOTALL,
+)
 _VIDEOS = re.compile(rb'.{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |FLV\x01|\0\0\x01[\xba\xb3]', re.DOTALL)
 _HEIF_BRANDS = frozenset((b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs'))
 
@@ -28,7 +48,7 @@ def container(head: bytes) -> str:
     if head[4:8] != b'ftyp':
         return ''
     end = min(int.from_bytes(head[:4], 'big'), len(head))
-    brands = {head[8:12], *(head[at:at + 4] for at in range(16, end, 4))}
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end, 4))}
     if brands & {b'avif', b'avis'}:
         return AVIF
     return HEIF if brands & _HEIF_BRANDS or head[8:12] in (b'mif1', b'msf1') else ''
@@ -58,8 +78,9 @@ def _head(path: Path) -> bytes:
 def natural_key(text: str) -> tuple[object, ...]:
     """Return a sort key under which `frame_2` comes before `frame_10`."""
     parts = re.findall(r'\d+|\D+', text)
-    numbers_first = [(0, int(part), '') if part.isdecimal() else (1, 0, part.lower())
-                     for part in parts]
+    numbers_first = [
+        (0, int(part), '') if part.isdecimal() else (1, 0, part.lower()) for part in parts
+    ]
     return tuple(numbers_first), text
 
 

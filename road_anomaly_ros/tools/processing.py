@@ -32,37 +32,48 @@ class Outcome:
     """What came of processing a source."""
 
     frames: int = 0
-    seconds: float = 0.0                # from the first frame to the last one written
+    seconds: float = 0.0  # from the first frame to the last one written
     objects: int = 0
     frames_with_objects: int = 0
-    times: list[dict[str, float]] = field(default_factory=list)     # milliseconds per stage
-    signal: int | None = None           # the signal that ended it, if one did
-    error: Exception | None = None      # what ended it early; what was done before is kept
-    outputs: list[str] = field(default_factory=list)        # names of what came out whole
+    times: list[dict[str, float]] = field(default_factory=list)  # milliseconds per stage
+    signal: int | None = None  # the signal that ended it, if one did
+    error: Exception | None = None  # what ended it early; what was done before is kept
+    outputs: list[str] = field(default_factory=list)  # names of what came out whole
 
     def figures(self) -> dict[str, Any]:
         """Return the outcome as it stands in summary.json."""
         stages = by_stage(self.times)
         return {
-            'frames': self.frames, 'seconds': round(self.seconds, 3),
+            'frames': self.frames,
+            'seconds': round(self.seconds, 3),
             'fps': round(self.frames / self.seconds, 2) if self.seconds > 0 else None,
-            'objects': self.objects, 'frames_with_objects': self.frames_with_objects,
+            'objects': self.objects,
+            'frames_with_objects': self.frames_with_objects,
             'stages_ms': {name: stages[name] for name in STAGES if name in stages},
-            'interrupted': self.signal is not None}
+            'interrupted': self.signal is not None,
+        }
 
 
-def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
-            draw: Callable[[FrameResult], np.ndarray], limit: int | None = None,
-            size: tuple[int, int] | None = None, stop: StopOnSignal | None = None,
-            advance: Callable[[], Any] = lambda: None) -> Outcome:
+def process(
+    source: Source,
+    pipeline: Pipeline,
+    sinks: Sequence[Sink],
+    *,
+    draw: Callable[[FrameResult], np.ndarray],
+    limit: int | None = None,
+    size: tuple[int, int] | None = None,
+    stop: StopOnSignal | None = None,
+    advance: Callable[[], Any] = lambda: None,
+) -> Outcome:
     """Run every frame (the first `limit`, resized to `size` (W, H) if given) through all sinks.
 
     Never raises for what happens on the way: the error, or the signal that stopped it, stands in
     the outcome, and everything before it is in the outputs. Sinks are used from one thread.
     """
     outcome = Outcome()
-    writer = WriteBehind(lambda done: _write(done, sinks, outcome),
-                         lambda: _finish(sinks, outcome))
+    writer = WriteBehind(
+        lambda done: _write(done, sinks, outcome), lambda: _finish(sinks, outcome)
+    )
     reader = ReadAhead(_prepared(source, limit, size))
     begin = time.perf_counter()
     try:
@@ -77,7 +88,7 @@ def process(source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *,
             if stop is not None and stop.signal is not None:
                 outcome.signal = stop.signal
                 break
-    except Exception as error:          # kept for the caller, who first saves what is done
+    except Exception as error:  # kept for the caller, who first saves what is done
         outcome.error = error
     finally:
         reader.close()
@@ -114,8 +125,11 @@ def _write(done: Done, sinks: Sequence[Sink], outcome: Outcome) -> None:
     outcome.frames_with_objects += bool(done.result.objects)
     outcome.times.append(done.times)
     if sinks and shutil.disk_usage(sinks[0].path.parent).free < RESERVE_BYTES:
-        raise OSError(errno.ENOSPC, f'the disk is full, stopped after {outcome.frames} frames',
-                      str(sinks[0].path.parent.parent))
+        raise OSError(
+            errno.ENOSPC,
+            f'the disk is full, stopped after {outcome.frames} frames',
+            str(sinks[0].path.parent.parent),
+        )
 
 
 def _finish(sinks: Sequence[Sink], outcome: Outcome) -> None:

@@ -44,27 +44,45 @@ EXIT_INCOMPLETE = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('input', metavar='INPUT', help='video, image, folder of images, rosbag2 '
-                        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive")
-    parser.add_argument('-o', '--out', metavar='OUT', type=Path, required=True,
-                        help='folder for the results')
+    parser.add_argument(
+        'input',
+        metavar='INPUT',
+        help='video, image, folder of images, rosbag2 '
+        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive",
+    )
+    parser.add_argument(
+        '-o', '--out', metavar='OUT', type=Path, required=True, help='folder for the results'
+    )
     add_processing_arguments(parser)
 
 
 def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` and `demo` have in common."""
-    parser.add_argument('--anomaly-maps', metavar='DIR', type=Path,
-                        help='refine the anomaly maps of another method (npy, npz or grey PNG, '
-                        'one per picture, of its name or in its order) instead of computing any')
+    parser.add_argument(
+        '--anomaly-maps',
+        metavar='DIR',
+        type=Path,
+        help='refine the anomaly maps of another method (npy, npz or grey PNG, '
+        'one per picture, of its name or in its order) instead of computing any',
+    )
     parser.add_argument('--topic', help='image topic of a bag that has several')
     parser.add_argument('--max-frames', metavar='N', type=positive, help='stop after N frames')
-    parser.add_argument('--resize', metavar='WxH', type=size,
-                        help='resize every frame before anything else')
+    parser.add_argument(
+        '--resize', metavar='WxH', type=size, help='resize every frame before anything else'
+    )
     parser.add_argument('--no-video', action='store_true', help='write no overlay.mp4')
-    parser.add_argument('--save-scores', choices=('png', 'npz'),
-                        help='also write the score maps, as 16-bit PNG or exact float32')
-    parser.add_argument('--bag', choices=('mcap', 'sqlite3'), nargs='?', const='mcap',
-                        help='also write a rosbag2 with the results as image topics')
+    parser.add_argument(
+        '--save-scores',
+        choices=('png', 'npz'),
+        help='also write the score maps, as 16-bit PNG or exact float32',
+    )
+    parser.add_argument(
+        '--bag',
+        choices=('mcap', 'sqlite3'),
+        nargs='?',
+        const='mcap',
+        help='also write a rosbag2 with the results as image topics',
+    )
     add_chain_arguments(parser)
 
 
@@ -74,27 +92,42 @@ def main(arguments: argparse.Namespace) -> int:
     from road_anomaly_ros.tools.sources import open_source
     from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
     from road_anomaly_ros.tools.staging import Staging
+
     config = chain_config(arguments)
     maps = arguments.anomaly_maps
     if maps is not None:
         config = config.replace({'segmenter': 'external'})
     elif config.segmenter == 'external':
-        raise ValueError("the segmenter 'external' needs anomaly maps; name their folder with "
-                         '--anomaly-maps DIR')
+        raise ValueError(
+            "the segmenter 'external' needs anomaly maps; name their folder with "
+            '--anomaly-maps DIR'
+        )
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(arguments.input, arguments.topic))
         if maps is not None:
             source = WithAnomalyMaps(source, maps)
         staging = Staging(arguments.out, planned(arguments))
         try:
-            return execute(source, Pipeline.from_config(config), staging, arguments,
-                           more=track_sinks(config, staging))
+            return execute(
+                source,
+                Pipeline.from_config(config),
+                staging,
+                arguments,
+                more=track_sinks(config, staging),
+            )
         finally:
             staging.discard()
 
 
-def execute(source: Source, pipeline: Pipeline, staging: Staging, arguments: argparse.Namespace,
-            *, draw: Any = None, more: Sequence[Sink] = ()) -> int:
+def execute(
+    source: Source,
+    pipeline: Pipeline,
+    staging: Staging,
+    arguments: argparse.Namespace,
+    *,
+    draw: Any = None,
+    more: Sequence[Sink] = (),
+) -> int:
     """Process the source, publish the results, say what was found; returns the exit code.
 
     `draw` makes the overlay of a result, by default that of the pipeline; `more` outputs are
@@ -103,12 +136,21 @@ def execute(source: Source, pipeline: Pipeline, staging: Staging, arguments: arg
     from road_anomaly_ros.tools.flow import StopOnSignal
     from road_anomaly_ros.tools.processing import process
     from road_anomaly_ros.tools.staging import plain
+
     draw = draw or painter(pipeline)
     sinks = [*make_sinks(source, staging, arguments), *more]
     with StopOnSignal() as stop:
         with progress_bar(source, arguments.max_frames) as advance:
-            outcome = process(source, pipeline, sinks, draw=draw, advance=advance,
-                              limit=arguments.max_frames, size=arguments.resize, stop=stop)
+            outcome = process(
+                source,
+                pipeline,
+                sinks,
+                draw=draw,
+                advance=advance,
+                limit=arguments.max_frames,
+                size=arguments.resize,
+                stop=stop,
+            )
         if outcome.frames == 0:
             return _nothing_done(source, outcome)
         summary = summarize(source, pipeline, outcome, arguments)
@@ -138,6 +180,7 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
     """
     from road_anomaly_ros.tools import sinks
     from road_anomaly_ros.tools.sources.images import FOLDER_FPS
+
     found: list[Sink] = []
     if not arguments.no_video and source.kind != 'image':
         found.append(sinks.VideoSink(staging.path('overlay.mp4'), source.fps or FOLDER_FPS))
@@ -149,20 +192,25 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
         found.append(sinks.BagSink(staging.path(BAG), arguments.bag))
     if source.kind == 'rendered':
         found.append(sinks.TruthSink(staging.path('truth')))
-    return [*found, sinks.SnapshotSink(staging.path('snapshots')),
-            sinks.ObjectTable(staging.path('objects.csv')),
-            sinks.FrameTable(staging.path('frames.csv'))]
+    return [
+        *found,
+        sinks.SnapshotSink(staging.path('snapshots')),
+        sinks.ObjectTable(staging.path('objects.csv')),
+        sinks.FrameTable(staging.path('frames.csv')),
+    ]
 
 
 def track_sinks(config: Any, staging: Staging) -> list[Sink]:
     """Return the table of tracks where there is a tracker."""
     from road_anomaly_ros.tools.sinks import TrackTable
+
     return [] if config.tracker == 'none' else [TrackTable(staging.path(TRACKS))]
 
 
 def painter(pipeline: Pipeline) -> Any:
     """Return the function that draws the overlay of a result with the pipeline's options."""
     from road_anomaly_ros.perception import drawing
+
     return functools.partial(drawing.overlay, options=pipeline.chain.options('drawing'))
 
 
@@ -170,6 +218,7 @@ def painter(pipeline: Pipeline) -> Any:
 def progress_bar(source: Source, limit: int | None) -> Iterator[Any]:
     """Show the progress on a terminal; yields the function to call after each frame."""
     import tqdm
+
     total = min(filter(None, (source.count, limit)), default=None)
     with tqdm.tqdm(total=total, unit='frame', disable=None, dynamic_ncols=True) as bar:
         yield bar.update
@@ -181,55 +230,88 @@ def _nothing_done(source: Source, outcome: Outcome) -> int:
     if outcome.signal is not None:
         print('interrupted before the first frame was done, nothing was written', file=sys.stderr)
         return 128 + outcome.signal
-    reasons = ', '.join(f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
-                        for reason, count in source.refused.items())
-    raise ValueError(f'{source.name}: no frame could be read '
-                     f'({reasons or source.problem or "it is empty"})')
+    reasons = ', '.join(
+        f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
+        for reason, count in source.refused.items()
+    )
+    raise ValueError(
+        f'{source.name}: no frame could be read ({reasons or source.problem or "it is empty"})'
+    )
 
 
-def summarize(source: Source, pipeline: Pipeline, outcome: Outcome,
-              arguments: argparse.Namespace) -> dict[str, Any]:
+def summarize(
+    source: Source, pipeline: Pipeline, outcome: Outcome, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Return what stands in summary.json."""
     from road_anomaly_ros.tools import environment
     from road_anomaly_ros.tools.staging import plain
+
     chain = pipeline.chain
     error = ' '.join(str(outcome.error).split()) if outcome.error is not None else None
-    return plain({
-        'input': {'path': source.name, 'kind': source.kind, 'topic': source.topic,
-                  'fps': source.fps, 'count': source.count, 'resize': arguments.resize},
-        **outcome.figures(),
-        'problem': error or source.problem, 'refused': source.refused,
-        'left_out': source.left_out,
-        'segmenter': chain.segmenter, 'model': chain.model, 'scorer': chain.scorer,
-        'refinements': chain.refinements, 'tracker': chain.tracker, 'device': str(pipeline.device),
-        'options': chain.as_dict(), 'machine': environment.machine(pipeline.device),
-        'peak_memory_mb': round(environment.peak_memory_mb(), 1),
-        'versions': environment.versions()})
+    return plain(
+        {
+            'input': {
+                'path': source.name,
+                'kind': source.kind,
+                'topic': source.topic,
+                'fps': source.fps,
+                'count': source.count,
+                'resize': arguments.resize,
+            },
+            **outcome.figures(),
+            'problem': error or source.problem,
+            'refused': source.refused,
+            'left_out': source.left_out,
+            'segmenter': chain.segmenter,
+            'model': chain.model,
+            'scorer': chain.scorer,
+            'refinements': chain.refinements,
+            'tracker': chain.tracker,
+            'device': str(pipeline.device),
+            'options': chain.as_dict(),
+            'machine': environment.machine(pipeline.device),
+            'peak_memory_mb': round(environment.peak_memory_mb(), 1),
+            'versions': environment.versions(),
+        }
+    )
 
 
 def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
     """Print what was found and where to look; what went wrong goes to stderr."""
     fps = f' ({summary["fps"]:g} frames/s)' if summary['fps'] else ''
-    print(f'{summary["frames"]} frames in {summary["seconds"]:.1f} s{fps}, scorer '
-          f'{summary["scorer"]}: {summary["objects"]} obstacles in '
-          f'{summary["frames_with_objects"]} frames')
+    print(
+        f'{summary["frames"]} frames in {summary["seconds"]:.1f} s{fps}, scorer '
+        f'{summary["scorer"]}: {summary["objects"]} obstacles in '
+        f'{summary["frames_with_objects"]} frames'
+    )
     if 'tracks' in summary:
         print(f'{summary["tracks"]} tracks, {summary["tracks_confirmed"]} of them confirmed')
     if truth := summary.get('truth'):
-        recall = 'no obstacle was large enough' if truth['recall'] is None else (
-            f'{truth["recall"]:.0%} of {truth["appearances"]} appearances of '
-            f'{truth["obstacles"]} obstacles found')
-        print(f'against the ground truth: {recall}, '
-              f'{truth["false_alarms_per_frame"]:.2f} false alarms per frame')
+        recall = (
+            'no obstacle was large enough'
+            if truth['recall'] is None
+            else (
+                f'{truth["recall"]:.0%} of {truth["appearances"]} appearances of '
+                f'{truth["obstacles"]} obstacles found'
+            )
+        )
+        print(
+            f'against the ground truth: {recall}, '
+            f'{truth["false_alarms_per_frame"]:.2f} false alarms per frame'
+        )
     print(f'results in {out}: {", ".join([*names, "summary.json"])}')
     for reason, count in summary['refused'].items():
-        print(f'warning: {count} {_noun(reason)} left out ({reason}): '
-              f'{some(summary["left_out"][reason])}', file=sys.stderr)
+        print(
+            f'warning: {count} {_noun(reason)} left out ({reason}): '
+            f'{some(summary["left_out"][reason])}',
+            file=sys.stderr,
+        )
     if summary['problem']:
         print(f'warning: {summary["problem"]}', file=sys.stderr)
     if summary['interrupted']:
-        print(f'interrupted: the first {summary["frames"]} frames are done and kept',
-              file=sys.stderr)
+        print(
+            f'interrupted: the first {summary["frames"]} frames are done and kept', file=sys.stderr
+        )
 
 
 def _noun(reason: str) -> str:

@@ -16,9 +16,9 @@ class Record(NamedTuple):
     """One stored message, not yet decoded."""
 
     topic: str
-    kind: str                           # message type, such as 'sensor_msgs/msg/Image'
-    stamp_ns: int                       # time of recording
-    data: bytes                         # serialised message
+    kind: str  # message type, such as 'sensor_msgs/msg/Image'
+    stamp_ns: int  # time of recording
+    data: bytes  # serialised message
 
 
 def salvage(path: Path) -> Iterator[Record]:
@@ -28,13 +28,14 @@ def salvage(path: Path) -> Iterator[Record]:
         yield from reader(path)
     except OSError:
         raise
-    except Exception:       # whatever the decoders make of the damage, this is where the file ends
+    except Exception:  # whatever the decoders make of the damage, this is where the file ends
         return
 
 
 def _salvage_mcap(path: Path) -> Iterator[Record]:
     from mcap.records import Channel, Message, Schema
     from mcap.stream_reader import StreamReader
+
     schemas: dict[int, str] = {}
     channels: dict[int, tuple[str, str]] = {}
     with path.open('rb') as stream:
@@ -49,16 +50,20 @@ def _salvage_mcap(path: Path) -> Iterator[Record]:
 
 def _salvage_sqlite(path: Path) -> Iterator[Record]:
     # immutable: a damaged file must not be "repaired" by writing to it, and no journal is awaited
-    source = sqlite3.connect(f'{path.resolve().as_uri()}?immutable=1', uri=True,
-                             check_same_thread=False)
+    source = sqlite3.connect(
+        f'{path.resolve().as_uri()}?immutable=1', uri=True, check_same_thread=False
+    )
     try:
         # Else SQLite refuses a file that is shorter than its header says.
         source.execute('PRAGMA writable_schema = ON')
-        topics = {key: (name, kind) for key, name, kind in
-                  source.execute('SELECT id, name, type FROM topics')}
+        topics = {
+            key: (name, kind)
+            for key, name, kind in source.execute('SELECT id, name, type FROM topics')
+        }
         # By id, not by time: the index of times lies scattered over the file.
         for topic, stamp, data in source.execute(
-                'SELECT topic_id, timestamp, data FROM messages ORDER BY id'):
+            'SELECT topic_id, timestamp, data FROM messages ORDER BY id'
+        ):
             if topic in topics:
                 yield Record(*topics[topic], stamp, data)
     finally:

@@ -31,13 +31,49 @@ if TYPE_CHECKING:
     from road_anomaly_ros.perception.contract import FrameResult
 
 FRAME_COLUMNS = ('frame', 'name', 'stamp', 'width', 'height', 'objects', 'max_score')
-STAGES = ('decode', 'upload', 'segment', 'score', 'refine', 'objects', 'track', 'total', 'draw',
-          'write')
-OBJECT_COLUMNS = ('frame', 'id', 'x', 'y', 'w', 'h', 'area', 'score', 'score_max', 'score_p95',
-                  'center_x', 'center_y', 'label')
-TRACK_COLUMNS = ('frame', 'stamp', 'track_id', 'confirmed', 'age_s', 'id', 'x', 'y', 'w', 'h',
-                 'velocity_x', 'velocity_y', 'score')
-NODE = '/anomaly_node'                  # the bag's topics are those that the live node publishes
+STAGES = (
+    'decode',
+    'upload',
+    'segment',
+    'score',
+    'refine',
+    'objects',
+    'track',
+    'total',
+    'draw',
+    'write',
+)
+OBJECT_COLUMNS = (
+    'frame',
+    'id',
+    'x',
+    'y',
+    'w',
+    'h',
+    'area',
+    'score',
+    'score_max',
+    'score_p95',
+    'center_x',
+    'center_y',
+    'label',
+)
+TRACK_COLUMNS = (
+    'frame',
+    'stamp',
+    'track_id',
+    'confirmed',
+    'age_s',
+    'id',
+    'x',
+    'y',
+    'w',
+    'h',
+    'velocity_x',
+    'velocity_y',
+    'score',
+)
+NODE = '/anomaly_node'  # the bag's topics are those that the live node publishes
 
 
 @dataclass
@@ -48,7 +84,7 @@ class Done:
     frame: Frame
     result: FrameResult
     draw: Callable[[FrameResult], np.ndarray]
-    times: dict[str, float] = field(default_factory=dict)     # milliseconds per stage
+    times: dict[str, float] = field(default_factory=dict)  # milliseconds per stage
 
     @cached_property
     def overlay(self) -> np.ndarray:
@@ -135,8 +171,11 @@ class VideoSink(Sink):
         stored = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
         reader.release()
         if stored != self._frames:
-            raise OSError(errno.ENOSPC, f'only {stored} of {self._frames} frames could be stored, '
-                                        f'is the disk full?', self.name)
+            raise OSError(
+                errno.ENOSPC,
+                f'only {stored} of {self._frames} frames could be stored, is the disk full?',
+                self.name,
+            )
 
 
 def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -151,7 +190,7 @@ def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         picture = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
     canvas = np.zeros((height, width, 3), np.uint8)
     top, left = (height - rows) // 2, (width - columns) // 2
-    canvas[top:top + rows, left:left + columns] = picture
+    canvas[top : top + rows, left : left + columns] = picture
     return canvas
 
 
@@ -179,8 +218,9 @@ class SnapshotSink(Sink):
         if len(self._best) - len(near) >= self._keep and self._best[-1][0] >= done.strength:
             return
         far = [item for item in self._best if abs(item[1] - done.index) >= self._apart]
-        self._best = sorted([*far, (done.strength, done.index, done.overlay)],
-                            key=lambda item: -item[0])[:self._keep]
+        self._best = sorted(
+            [*far, (done.strength, done.index, done.overlay)], key=lambda item: -item[0]
+        )[: self._keep]
 
     def finish(self) -> None:
         """Write the pictures."""
@@ -201,7 +241,7 @@ class PictureSink(Sink):
     def write(self, done: Done) -> None:
         """Write one overlay."""
         name = f'{Path(done.frame.name).stem}.jpg'
-        if name in self._names:                 # a.png beside a.tif
+        if name in self._names:  # a.png beside a.tif
             name = f'{done.frame.name}.jpg'
         self._names.add(name)
         (self.path / name).write_bytes(to_jpeg(done.overlay).tobytes())
@@ -237,13 +277,23 @@ class FrameTable(_Table):
     def write(self, done: Done) -> None:
         """Append the row."""
         height, width = done.frame.image.shape[:2]
-        times = {f'{stage}_ms': round(done.times[stage], 3) for stage in STAGES
-                 if stage in done.times}
-        self._rows.writerow({
-            'frame': done.index, 'name': done.frame.name, 'width': width, 'height': height,
-            'stamp': seconds(done.frame.stamp_ns), 'objects': len(done.result.objects),
-            'max_score': f'{done.max_score:.6g}', 'sanitized': done.result.sanitized,
-            'notes': '; '.join(done.result.notes), **times})
+        times = {
+            f'{stage}_ms': round(done.times[stage], 3) for stage in STAGES if stage in done.times
+        }
+        self._rows.writerow(
+            {
+                'frame': done.index,
+                'name': done.frame.name,
+                'width': width,
+                'height': height,
+                'stamp': seconds(done.frame.stamp_ns),
+                'objects': len(done.result.objects),
+                'max_score': f'{done.max_score:.6g}',
+                'sanitized': done.result.sanitized,
+                'notes': '; '.join(done.result.notes),
+                **times,
+            }
+        )
 
 
 def seconds(stamp_ns: int) -> str:
@@ -261,12 +311,23 @@ class ObjectTable(_Table):
         names = done.result.label_set.names
         for item in done.result.objects:
             x, y, w, h = item.box
-            self._rows.writerow({
-                'frame': done.index, 'id': item.id, 'x': x, 'y': y, 'w': w, 'h': h,
-                'area': item.area, 'score': f'{item.score:.6g}',
-                'score_max': f'{item.score_max:.6g}', 'score_p95': f'{item.score_p95:.6g}',
-                'center_x': f'{item.centroid[0]:.2f}', 'center_y': f'{item.centroid[1]:.2f}',
-                'label': names[item.label] if item.label < len(names) else ''})
+            self._rows.writerow(
+                {
+                    'frame': done.index,
+                    'id': item.id,
+                    'x': x,
+                    'y': y,
+                    'w': w,
+                    'h': h,
+                    'area': item.area,
+                    'score': f'{item.score:.6g}',
+                    'score_max': f'{item.score_max:.6g}',
+                    'score_p95': f'{item.score_p95:.6g}',
+                    'center_x': f'{item.centroid[0]:.2f}',
+                    'center_y': f'{item.centroid[1]:.2f}',
+                    'label': names[item.label] if item.label < len(names) else '',
+                }
+            )
 
 
 class TrackTable(_Table):
@@ -290,13 +351,26 @@ class TrackTable(_Table):
             self._tracks.add(item.track_id)
             self._confirmed.update([item.track_id] if item.confirmed else [])
             x, y, w, h = item.box
-            across, down = ('', '') if item.velocity is None else (
-                f'{speed:.2f}' for speed in item.velocity)
-            self._rows.writerow({
-                'frame': done.index, 'stamp': seconds(done.frame.stamp_ns),
-                'track_id': item.track_id, 'confirmed': int(item.confirmed),
-                'age_s': f'{item.age_s:.3f}', 'id': item.id, 'x': x, 'y': y, 'w': w, 'h': h,
-                'velocity_x': across, 'velocity_y': down, 'score': f'{item.score:.6g}'})
+            across, down = (
+                ('', '') if item.velocity is None else (f'{speed:.2f}' for speed in item.velocity)
+            )
+            self._rows.writerow(
+                {
+                    'frame': done.index,
+                    'stamp': seconds(done.frame.stamp_ns),
+                    'track_id': item.track_id,
+                    'confirmed': int(item.confirmed),
+                    'age_s': f'{item.age_s:.3f}',
+                    'id': item.id,
+                    'x': x,
+                    'y': y,
+                    'w': w,
+                    'h': h,
+                    'velocity_x': across,
+                    'velocity_y': down,
+                    'score': f'{item.score:.6g}',
+                }
+            )
 
     def figures(self) -> dict[str, Any]:
         """Return how many tracks there were, and how many of them were confirmed."""
@@ -325,9 +399,14 @@ class ScoreSink(Sink):
     def finish(self) -> None:
         """Write the scale beside the PNGs."""
         if self._layout == 'png':
-            text = json.dumps({
-                'formula': 'score = low + (pixel - 1) / 65534 * (high - low); pixel 0: no score',
-                'maps': self._ranges}, indent=1)
+            text = json.dumps(
+                {
+                    'formula': 'score = low + (pixel - 1) / 65534 * (high - low); '
+                    'pixel 0: no score',
+                    'maps': self._ranges,
+                },
+                indent=1,
+            )
             (self.path / 'scale.json').write_text(text + '\n', encoding='utf-8')
 
 
@@ -338,8 +417,11 @@ def quantize(score: np.ndarray) -> tuple[np.ndarray, float, float]:
         return np.zeros(score.shape, np.uint16), 0.0, 0.0
     low, high = float(score[finite].min()), float(score[finite].max())
     unit = (score - low) / ((high - low) or 1.0)
-    return np.where(finite, 1 + np.rint(np.where(finite, unit, 0) * 65534), 0).astype(np.uint16), \
-        low, high
+    return (
+        np.where(finite, 1 + np.rint(np.where(finite, unit, 0) * 65534), 0).astype(np.uint16),
+        low,
+        high,
+    )
 
 
 class BagSink(Sink):
@@ -352,19 +434,21 @@ class BagSink(Sink):
 
     def write(self, done: Done) -> None:
         """Append the frame's messages."""
-        if self._bag is None:           # only now: SQLite is bound to the thread that opens it
+        if self._bag is None:  # only now: SQLite is bound to the thread that opens it
             self._bag = BagWriter(self.path, self._storage)
         stamp, frame_id, result = done.frame.stamp_ns, done.frame.frame_id, done.result
         maps = {
             'semantic/labels': (result.labels.cpu().numpy(), 'mono8'),
             'anomaly/score': (done.score, '32FC1'),
             'obstacle/mask': (result.mask.cpu().numpy().astype(np.uint8) * 255, 'mono8'),
-            'obstacle/instances': (result.instances.cpu().numpy().astype(np.uint16), '16UC1')}
+            'obstacle/instances': (result.instances.cpu().numpy().astype(np.uint16), '16UC1'),
+        }
         for topic, (array, encoding) in maps.items():
             message = image_message(array, encoding, stamp_ns=stamp, frame_id=frame_id)
             self._bag.write(f'{NODE}/{topic}', IMAGE, message, stamp)
-        message = compressed_message(to_jpeg(done.overlay), 'rgb8; jpeg compressed bgr8',
-                                     stamp_ns=stamp, frame_id=frame_id)
+        message = compressed_message(
+            to_jpeg(done.overlay), 'rgb8; jpeg compressed bgr8', stamp_ns=stamp, frame_id=frame_id
+        )
         self._bag.write(f'{NODE}/overlay/compressed', COMPRESSED, message, stamp)
 
     def finish(self) -> None:
@@ -390,8 +474,9 @@ class TruthSink(Sink):
         """Compare one frame."""
         truth = done.frame.truth
         if truth is not None:
-            self._tally.add(compare(done.result.mask.cpu().numpy(),
-                                    done.result.instances.cpu().numpy(), truth))
+            self._tally.add(
+                compare(done.result.mask.cpu().numpy(), done.result.instances.cpu().numpy(), truth)
+            )
 
     def figures(self) -> dict[str, Any]:
         """Return recall and false alarms under `truth`."""

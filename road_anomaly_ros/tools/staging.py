@@ -45,8 +45,11 @@ class Staging:
     def _clear(self) -> None:
         """Remove what a killed run left: the lock says that nobody works on it any more."""
         if self.folder.exists():
-            print(f'warning: {self.folder} of a run that was killed is removed; nothing in it was '
-                  'complete', file=sys.stderr)
+            print(
+                f'warning: {self.folder} of a run that was killed is removed; nothing in it was '
+                'complete',
+                file=sys.stderr,
+            )
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _take(self) -> int:
@@ -55,15 +58,18 @@ class Staging:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise ValueError(f'{self.out}: another run is writing there; choose another '
-                             f'folder or wait for it') from None
+            raise ValueError(
+                f'{self.out}: another run is writing there; choose another folder or wait for it'
+            ) from None
         return lock
 
     def _refuse_foreign(self, names: Iterable[str]) -> None:
         for name in names:
             if name not in self._earlier and os.path.lexists(self.out / name):
-                raise ValueError(f'{self.out / name} is not from an earlier run and would be '
-                                 f'replaced; choose another folder or move it away')
+                raise ValueError(
+                    f'{self.out / name} is not from an earlier run and would be '
+                    f'replaced; choose another folder or move it away'
+                )
 
     def path(self, name: str) -> Path:
         """Return where the output `name` is to be made."""
@@ -73,8 +79,9 @@ class Staging:
         """Write the summary, then move all to its place; what an earlier run left is removed."""
         made = [*names, SUMMARY]
         document = {'tool': TOOL, 'outputs': made, **summary}
-        self.path(SUMMARY).write_text(json.dumps(document, indent=2, allow_nan=False) + '\n',
-                                      encoding='utf-8')
+        self.path(SUMMARY).write_text(
+            json.dumps(document, indent=2, allow_nan=False) + '\n', encoding='utf-8'
+        )
         old = self.folder / 'earlier'
         old.mkdir()
         for name in self._earlier:
@@ -106,8 +113,11 @@ def _outputs(out: Path) -> list[str]:
     if not isinstance(summary, dict) or summary.get('tool') != TOOL:
         return []
     names = summary.get('outputs', [])
-    return [name for name in names if isinstance(name, str) and name and '/' not in name
-            and not name.startswith('.')]
+    return [
+        name
+        for name in names
+        if isinstance(name, str) and name and '/' not in name and not name.startswith('.')
+    ]
 
 
 def plain(value: Any) -> Any:

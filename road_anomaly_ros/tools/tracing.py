@@ -29,11 +29,11 @@ from road_anomaly_ros.perception.segmenters import mask2former
 from road_anomaly_ros.perception.segmenters._mask2former import Network
 from road_anomaly_ros.perception.weights import reason, weights_digest
 
-TOLERANCE = 1e-3                    # of the largest value, or of 1 where all are smaller
+TOLERANCE = 1e-3  # of the largest value, or of 1 where all are smaller
 _TRACED = (192, 256)
 _CHECKED = ((128, 160), (224, 384))
 _OPSET = 17
-_SMALLEST = 256                     # values of a tensor that is worth storing in half precision
+_SMALLEST = 256  # values of a tensor that is worth storing in half precision
 _LEVELS = 3
 
 
@@ -42,8 +42,15 @@ class _Graph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: torch.Tensor, first: torch.Tensor, second: torch.Tensor,
-                third: torch.Tensor, scale: torch.Tensor, reference: torch.Tensor) -> Any:
+    def forward(
+        self,
+        pixels: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        third: torch.Tensor,
+        scale: torch.Tensor,
+        reference: torch.Tensor,
+    ) -> Any:
         raw = self.network(pixels, Constants((first, second, third), scale, reference))
         return raw.class_logits, raw.mask_logits, raw.mask_features
 
@@ -57,8 +64,10 @@ def export(folder: Path, out: Path) -> tuple[Path, float]:
     """
     missing = [name for name in ('onnx', 'onnxruntime') if importlib.util.find_spec(name) is None]
     if missing:
-        raise PipelineError(f"export needs the package {missing[0]}; install it with pip install "
-                            "'road_anomaly_ros[export]'")
+        raise PipelineError(
+            f'export needs the package {missing[0]}; install it with pip install '
+            "'road_anomaly_ros[export]'"
+        )
     model = mask2former.read_model(folder)
     network = Network(model, folded=False)
     examples = [_noise(size) for size in _CHECKED]
@@ -67,17 +76,27 @@ def export(folder: Path, out: Path) -> tuple[Path, float]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, GRAPH)
         try:
-            _trace(network, path, tuple(model.config.feature_strides)[-_LEVELS:],
-                   weights_digest(folder))
+            _trace(
+                network,
+                path,
+                tuple(model.config.feature_strides)[-_LEVELS:],
+                weights_digest(folder),
+            )
             graph = GraphNetwork(folder, 'onnxruntime', path)
-            difference = max(_difference(graph(pixels), raw)
-                             for pixels, raw in zip(examples, wanted, strict=True))
-        except Exception as error:          # tracer, checker and runtime raise types of their own
-            raise PipelineError(f'{folder} cannot be computed as a graph ({reason(error)}); use '
-                                'it with engine torch') from None
+            difference = max(
+                _difference(graph(pixels), raw)
+                for pixels, raw in zip(examples, wanted, strict=True)
+            )
+        except Exception as error:  # tracer, checker and runtime raise types of their own
+            raise PipelineError(
+                f'{folder} cannot be computed as a graph ({reason(error)}); use '
+                'it with engine torch'
+            ) from None
         if not difference <= TOLERANCE:
-            raise PipelineError(f'the graph of {folder} differs from torch by {difference:.1e}, '
-                                f'expected at most {TOLERANCE:g}; use it with engine torch')
+            raise PipelineError(
+                f'the graph of {folder} differs from torch by {difference:.1e}, '
+                f'expected at most {TOLERANCE:g}; use it with engine torch'
+            )
         out.mkdir(parents=True, exist_ok=True)
         partial = out / f'.{GRAPH}.partial'
         shutil.copyfile(path, partial)
@@ -93,8 +112,9 @@ def _noise(size: tuple[int, int]) -> torch.Tensor:
 
 def _difference(found: RawOutput, wanted: RawOutput) -> float:
     pairs = ((getattr(found, name), getattr(wanted, name)) for name in OUTPUTS)
-    return max(float((mine - own).abs().max() / own.abs().max().clamp_min(1))
-               for mine, own in pairs)
+    return max(
+        float((mine - own).abs().max() / own.abs().max().clamp_min(1)) for mine, own in pairs
+    )
 
 
 def _trace(network: Network, path: Path, strides: Sequence[int], digest: str) -> None:
@@ -105,22 +125,38 @@ def _trace(network: Network, path: Path, strides: Sequence[int], digest: str) ->
     folds them when it loads the graph.
     """
     import onnx
+
     for name, part in list(network.named_modules()):
         if type(part).__name__ == 'Conv2dSame':
             _set(network, name, _Padded(part))
     sizes = [(-(-_TRACED[0] // stride), -(-_TRACED[1] // stride)) for stride in strides[::-1]]
     constants = Constants.of(sizes, network.channels, torch.device('cpu'))
-    example = (torch.zeros(1, 3, *_TRACED), *constants.places, constants.scale,
-               constants.reference)
+    example = (
+        torch.zeros(1, 3, *_TRACED),
+        *constants.places,
+        constants.scale,
+        constants.reference,
+    )
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        torch.onnx.export(_Graph(network).eval(), example, str(path), opset_version=_OPSET,
-                          dynamo=False, input_names=list(INPUTS), output_names=list(OUTPUTS),
-                          dynamic_axes=_axes(), training=torch.onnx.TrainingMode.PRESERVE)
+        torch.onnx.export(
+            _Graph(network).eval(),
+            example,
+            str(path),
+            opset_version=_OPSET,
+            dynamo=False,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_axes=_axes(),
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
     model = onnx.load(str(path))
     _halve(model.graph)
-    for key, value in {'weights': digest, 'channels': network.channels,
-                       'strides': ','.join(map(str, strides))}.items():
+    for key, value in {
+        'weights': digest,
+        'channels': network.channels,
+        'strides': ','.join(map(str, strides)),
+    }.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = f'{METADATA}{key}', str(value)
     onnx.checker.check_model(model)
@@ -143,8 +179,12 @@ class _Padded(nn.Module):
         before = (size - stride) // 2
         self.pad = nn.ZeroPad2d((before, size - stride - before) * 2)
         self.convolution = nn.Conv2d(
-            convolution.in_channels, convolution.out_channels, size, stride,
-            groups=convolution.groups)
+            convolution.in_channels,
+            convolution.out_channels,
+            size,
+            stride,
+            groups=convolution.groups,
+        )
         self.convolution.weight, self.convolution.bias = convolution.weight, convolution.bias
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -164,6 +204,7 @@ def _halve(graph: Any) -> None:
     Each gets a cast to float32, which runtimes fold away.
     """
     from onnx import TensorProto, helper, numpy_helper
+
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST:

@@ -18,9 +18,26 @@ from road_anomaly_ros.training import label_sets, surroundings
 from road_anomaly_ros.training.outliers import Canvas, Paster
 from road_anomaly_ros.training.roads import IGNORE, Frame, Source
 
-_RARE = tuple(label_sets.CODES[name] for name in (
-    'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'signal', 'person', 'rider',
-    'cyclist', 'truck', 'bus', 'motorcycle', 'bicycle', 'terrain', 'barrier'))
+_RARE = tuple(
+    label_sets.CODES[name]
+    for name in (
+        'wall',
+        'fence',
+        'pole',
+        'traffic light',
+        'traffic sign',
+        'signal',
+        'person',
+        'rider',
+        'cyclist',
+        'truck',
+        'bus',
+        'motorcycle',
+        'bicycle',
+        'terrain',
+        'barrier',
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +77,15 @@ class CropSampler:
         source = self._sources[rng.choice(len(self._shares), p=self._shares)]
         frame = source.frames[rng.integers(len(source.frames))]
         canvas = self._cut(rng, source, frame)
-        if rng.random() < .5:
+        if rng.random() < 0.5:
             surroundings.mark_ground(rng, canvas)
         if rng.random() < self._spec.known:
             self._paster.knowns(rng, canvas)
         if rng.random() < self._spec.outliers:
             self._paster.outliers(rng, canvas)
-        if rng.random() < .4:
+        if rng.random() < 0.4:
             canvas.image = surroundings.shade(rng, canvas.image)
-        if rng.random() < .07:
+        if rng.random() < 0.07:
             surroundings.bonnet(rng, canvas)
         canvas.image = surroundings.weather(rng, canvas.image)
         return canvas
@@ -77,13 +94,24 @@ class CropSampler:
         height, width = self._spec.size
         matrix = self._placement(rng, frame, source.scale(rng, frame))
         linear = cv2.INTER_AREA if matrix[0, 0] ** 2 > 2 else cv2.INTER_LINEAR
-        image = cv2.warpAffine(frame.image, matrix, (width, height), borderValue=(124, 116, 104),
-                               flags=linear | cv2.WARP_INVERSE_MAP)
+        image = cv2.warpAffine(
+            frame.image,
+            matrix,
+            (width, height),
+            borderValue=(124, 116, 104),
+            flags=linear | cv2.WARP_INVERSE_MAP,
+        )
         half = matrix @ np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
 
         def nearest(plane: np.ndarray, border: int) -> np.ndarray:
-            return cv2.warpAffine(plane, half, (width // 2, height // 2), borderValue=border,
-                                  flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+            return cv2.warpAffine(
+                plane,
+                half,
+                (width // 2, height // 2),
+                borderValue=border,
+                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            )
+
         codes = nearest(frame.codes, IGNORE)
         anomaly = np.where(self._vouched[codes], 0, IGNORE).astype(np.uint8)
         if frame.unknown is not None:
@@ -100,16 +128,18 @@ class CropSampler:
         whole = np.array(frame.codes.shape[::-1], np.float64)
         centre = self._centre(rng, frame, window, whole)
         slack = np.abs(whole - window) / 2
-        middle = np.where(window < whole,
-                          np.clip(centre, np.minimum(window, whole) / 2,
-                                  whole - np.minimum(window, whole) / 2),
-                          whole / 2 + slack * rng.uniform(-1, 1, 2))
+        middle = np.where(
+            window < whole,
+            np.clip(centre, np.minimum(window, whole) / 2, whole - np.minimum(window, whole) / 2),
+            whole / 2 + slack * rng.uniform(-1, 1, 2),
+        )
         turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         linear = turned @ np.diag(window / size) @ np.diag([flip, 1.0])
         return np.column_stack([linear, middle - linear @ size / 2])
 
-    def _centre(self, rng: np.random.Generator, frame: Frame, window: np.ndarray,
-                whole: np.ndarray) -> np.ndarray:
+    def _centre(
+        self, rng: np.random.Generator, frame: Frame, window: np.ndarray, whole: np.ndarray
+    ) -> np.ndarray:
         if rng.random() < self._spec.rare:
             kinds = np.flatnonzero(np.bincount(frame.codes.ravel(), minlength=256)[list(_RARE)])
             if len(kinds):
@@ -130,8 +160,14 @@ class StepBatches(Dataset):
         rng = np.random.default_rng([self._seed, step, self._rank])
         crops = [self._sampler.draw(rng) for _ in range(self._size)]
         images = np.stack([crop.image for crop in crops]).transpose(0, 3, 1, 2)
-        planes = (np.stack([getattr(crop, name) for crop in crops])
-                  for name in ('codes', 'anomaly', 'weight'))
+        planes = (
+            np.stack([getattr(crop, name) for crop in crops])
+            for name in ('codes', 'anomaly', 'weight')
+        )
         codes, anomaly, weight = planes
-        return Batch(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(codes),
-                     torch.from_numpy(anomaly), torch.from_numpy(weight.astype(np.float16)))
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(images)),
+            torch.from_numpy(codes),
+            torch.from_numpy(anomaly),
+            torch.from_numpy(weight.astype(np.float16)),
+        )

@@ -39,26 +39,43 @@ class Depthwise(torch.autograd.Function):
         rows, columns = (side - size + 1 for side in padded.shape[2:])
         spread = gradient
         if ctx.stride > 1:
-            spread = torch.empty((*gradient.shape[:2], rows, columns), dtype=gradient.dtype,
-                                 device=gradient.device, memory_format=_LAST).zero_()
-            spread[:, :, ::ctx.stride, ::ctx.stride] = gradient
+            spread = torch.empty(
+                (*gradient.shape[:2], rows, columns),
+                dtype=gradient.dtype,
+                device=gradient.device,
+                memory_format=_LAST,
+            ).zero_()
+            spread[:, :, :: ctx.stride, :: ctx.stride] = gradient
         own = F.conv2d(spread, weight.flip(2, 3), None, 1, size - 1, 1, channels)
         return own, _weight_gradient(gradient, padded, weight, ctx.stride), None
 
 
 def _weight_gradient(gradient: Tensor, padded: Tensor, weight: Tensor, stride: int) -> Tensor:
     def window(part: Tensor, kernel: Tensor) -> Tensor:
-        return _gradients(gradient, part, kernel, None, (stride, stride), (0, 0), (1, 1), False,
-                          (0, 0), len(kernel), (False, True, False))[1]
+        return _gradients(
+            gradient,
+            part,
+            kernel,
+            None,
+            (stride, stride),
+            (0, 0),
+            (1, 1),
+            False,
+            (0, 0),
+            len(kernel),
+            (False, True, False),
+        )[1]
+
     if weight.shape[-1] == 3:
         return window(padded, weight)
     found = torch.empty_like(weight)
     height, width = (side - 2 for side in padded.shape[2:])
     for row in (0, 2):
         for column in (0, 2):
-            part = padded[:, :, row:row + height, column:column + width]
-            found[:, :, row:row + 3, column:column + 3] = window(
-                part.contiguous(memory_format=_LAST), weight[:, :, :3, :3])
+            part = padded[:, :, row : row + height, column : column + width]
+            found[:, :, row : row + 3, column : column + 3] = window(
+                part.contiguous(memory_format=_LAST), weight[:, :, :3, :3]
+            )
     return found
 
 
@@ -67,7 +84,7 @@ def _padding(module: nn.Conv2d, side: int) -> tuple[int, int]:
     size, stride = module.kernel_size[0], module.stride[0]
     if type(module) is nn.Conv2d:
         return int(module.padding[0]), int(module.padding[0])
-    total = max((math.ceil(side / stride) - 1) * stride + size - side, 0)   # TensorFlow's 'same'
+    total = max((math.ceil(side / stride) - 1) * stride + size - side, 0)  # TensorFlow's 'same'
     return total // 2, total - total // 2
 
 

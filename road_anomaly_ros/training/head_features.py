@@ -58,11 +58,13 @@ class Cache(Sequence[Example]):
         if not path.is_file():
             return
         before = json.loads(path.read_text(encoding='utf-8'))
-        if not self.features:           # statistics need no features and do not mind any
+        if not self.features:  # statistics need no features and do not mind any
             self._key['features'] = self.features = before.get('features', '')
         if before != self._key:
-            raise ValueError(f'{self.folder} holds features of another segmenter, other features '
-                             'or other images; remove it or choose another folder')
+            raise ValueError(
+                f'{self.folder} holds features of another segmenter, other features '
+                'or other images; remove it or choose another folder'
+            )
 
     def fill(self, segmenter: Any, device: torch.device) -> None:
         """Ask the segmenter for every image that is not there yet; files appear complete."""
@@ -73,14 +75,24 @@ class Cache(Sequence[Example]):
         for index in tqdm(missing, 'features', disable=None):
             image, mask = read_sample(self.data, self._records[index])
             if mask.shape != image.shape[:2]:
-                raise ValueError(f'image {index} of {self.data}: expected a mask of shape '
-                                 f'{image.shape[:2]}, got {mask.shape}')
+                raise ValueError(
+                    f'image {index} of {self.data}: expected a mask of shape '
+                    f'{image.shape[:2]}, got {mask.shape}'
+                )
             pixels = torch.from_numpy(image).permute(2, 0, 1).to(device)
             asked = {'features': self.features} if self.features else {}
             output = segmenter([pixels], **asked)[0]
             found = [_packed(*pair) for pair in examples_of(output, mask)]
-            _write(paths[index], save({f'{number}.{name}': value for number, part in
-                                       enumerate(found) for name, value in part.items()}))
+            _write(
+                paths[index],
+                save(
+                    {
+                        f'{number}.{name}': value
+                        for number, part in enumerate(found)
+                        for name, value in part.items()
+                    }
+                ),
+            )
         self._files = [paths[index] for index in sorted(paths)]
 
     def __len__(self) -> int:
@@ -95,14 +107,25 @@ class Cache(Sequence[Example]):
         try:
             stored = load_file(self._files[number])
         except (OSError, SafetensorError):
-            raise ValueError(f'{self._files[number]}: damaged; remove it and start again'
-                             ) from None
+            raise ValueError(
+                f'{self._files[number]}: damaged; remove it and start again'
+            ) from None
         for window in sorted({int(name.partition('.')[0]) for name in stored}):
-            part = {name.partition('.')[2]: value for name, value in stored.items()
-                    if name.startswith(f'{window}.')}
+            part = {
+                name.partition('.')[2]: value
+                for name, value in stored.items()
+                if name.startswith(f'{window}.')
+            }
             mask = part['mask']
-            yield Example(MaskOutput(part['class_logits'], part['mask_logits'],
-                                     (mask.shape[0], mask.shape[1]), part.get('features')), mask)
+            yield Example(
+                MaskOutput(
+                    part['class_logits'],
+                    part['mask_logits'],
+                    (mask.shape[0], mask.shape[1]),
+                    part.get('features'),
+                ),
+                mask,
+            )
 
 
 class Joined(Sequence[Example]):
@@ -136,8 +159,9 @@ def _mark(data: Path) -> str:
     return hashlib.sha256(config.read_bytes() if config.is_file() else b'').hexdigest()
 
 
-def examples_of(output: MaskOutput | WindowedOutput,
-                mask: np.ndarray) -> Iterator[tuple[MaskOutput, np.ndarray]]:
+def examples_of(
+    output: MaskOutput | WindowedOutput, mask: np.ndarray
+) -> Iterator[tuple[MaskOutput, np.ndarray]]:
     """Yield the output with its mask, or every window with its part of the resized mask."""
     if isinstance(output, MaskOutput):
         yield output, mask
@@ -146,12 +170,15 @@ def examples_of(output: MaskOutput | WindowedOutput,
     scaled = cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     for window, (top, left) in zip(output.windows, output.offsets, strict=True):
         height, width = window.image_size
-        yield window, np.ascontiguousarray(scaled[top:top + height, left:left + width])
+        yield window, np.ascontiguousarray(scaled[top : top + height, left : left + width])
 
 
 def _packed(output: MaskOutput, mask: np.ndarray) -> dict[str, Tensor]:
-    packed = {'class_logits': output.class_logits.float(), 'mask': torch.from_numpy(mask),
-              'mask_logits': output.mask_logits.half()}
+    packed = {
+        'class_logits': output.class_logits.float(),
+        'mask': torch.from_numpy(mask),
+        'mask_logits': output.mask_logits.half(),
+    }
     if output.features is not None:
         packed['features'] = stacked(output.features).half()
     return {name: value.cpu().contiguous().clone() for name, value in packed.items()}
@@ -180,9 +207,11 @@ def fingerprint(segmenter: Any) -> str:
 
 def at_points(planes: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
     """Return [C,N]: what planes [C,h,w] resized bilinearly to `size` have at some pixels."""
-    y, x = (((place + 0.5) / length) * 2 - 1
-            for place, length in ((rows, size[0]), (columns, size[1])))
+    y, x = (
+        ((place + 0.5) / length) * 2 - 1 for place, length in ((rows, size[0]), (columns, size[1]))
+    )
     grid = torch.stack([x, y], -1).to(planes.dtype)[None, None]
-    found = functional.grid_sample(planes[None], grid, mode='bilinear', padding_mode='border',
-                                   align_corners=False)
+    found = functional.grid_sample(
+        planes[None], grid, mode='bilinear', padding_mode='border', align_corners=False
+    )
     return found[0, :, 0]

@@ -35,10 +35,15 @@ from road_anomaly_ros.training.head_features import (
 )
 
 CHECKPOINT = 'checkpoint.pt'
-_RISE = 0.1                         # share of a cosine run in which the rate rises
-_FIGURES = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95', 'F1': 'best_f1',
-            'threshold': 'best_threshold'}
-_MEASURED = 64                      # images from which mean and deviation are taken
+_RISE = 0.1  # share of a cosine run in which the rate rises
+_FIGURES = {
+    'AP': 'ap',
+    'AUROC': 'auroc',
+    'FPR95': 'fpr95',
+    'F1': 'best_f1',
+    'threshold': 'best_threshold',
+}
+_MEASURED = 64  # images from which mean and deviation are taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +57,18 @@ class Points:
     columns: Tensor
 
 
-def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
-          val: Path | None = None, segmenter: str = 'mask2former', model: str = 'builtin',
-          device: str = 'auto', resume: bool = False,
-          cache: Path | None = None) -> dict[str, float]:
+def train(
+    options: HeadTrainOptions,
+    *,
+    data: Sequence[Path],
+    out: Path,
+    val: Path | None = None,
+    segmenter: str = 'mask2former',
+    model: str = 'builtin',
+    device: str = 'auto',
+    resume: bool = False,
+    cache: Path | None = None,
+) -> dict[str, float]:
     """Train a head on the images of all `data`, write it to `out`, return its figures on `val`.
 
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
@@ -65,16 +78,19 @@ def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
     entry = SEGMENTERS[segmenter]
     # An exported graph hands on fewer features than the network itself.
     engine = {'engine': 'torch'} if segmenter == 'mask2former' else {}
-    frozen = entry.make(model, device=place, precision=torch.float32,
-                        options=entry.options(**engine))
+    frozen = entry.make(
+        model, device=place, precision=torch.float32, options=entry.options(**engine)
+    )
     features = _features_for(options, frozen)
     before, digest = fingerprint(frozen), heads.weights_digest(heads.weights_of(frozen))
     base = cache or out / 'features'
-    parts = [Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
-             for folder in (*data, *(() if val is None else (val,)))]
+    parts = [
+        Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
+        for folder in (*data, *(() if val is None else (val,)))
+    ]
     for part in parts:
         part.fill(frozen, place)
-    shown = Joined(parts[:len(data)])
+    shown = Joined(parts[: len(data)])
     trainer = Trainer(options, shown, out, digest=digest, features=features, device=place)
     if resume:
         trainer.load()
@@ -94,8 +110,9 @@ def train(options: HeadTrainOptions, *, data: Sequence[Path], out: Path,
 def _check_run(out: Path, resume: bool) -> None:
     path = out / CHECKPOINT
     if path.is_file() and not resume:
-        raise ValueError(f'{out} holds a run already; continue it with --resume or choose '
-                         'another folder')
+        raise ValueError(
+            f'{out} holds a run already; continue it with --resume or choose another folder'
+        )
 
 
 def _features_for(options: HeadTrainOptions, segmenter: Any) -> str:
@@ -103,35 +120,54 @@ def _features_for(options: HeadTrainOptions, segmenter: Any) -> str:
         return ''
     offered = tuple(getattr(segmenter, 'feature_maps', ()))
     if options.features not in offered:
-        raise ValueError(f'--features: this segmenter offers {list(offered) or "none"}, got '
-                         f'{options.features!r}')
+        raise ValueError(
+            f'--features: this segmenter offers {list(offered) or "none"}, got '
+            f'{options.features!r}'
+        )
     return options.features
 
 
 class Trainer:
     """Head, optimiser and the epoch reached; saved and continued as a whole."""
 
-    def __init__(self, options: HeadTrainOptions, cache: Joined, out: Path, *,
-                 digest: str, features: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        options: HeadTrainOptions,
+        cache: Joined,
+        out: Path,
+        *,
+        digest: str,
+        features: str,
+        device: torch.device,
+    ) -> None:
         self.options, self.cache, self.out, self.device = options, cache, out, device
         self.epoch, self.losses = 0, list[float]()
         sample = cache[0].output.features
         channels = int(sample.shape[0]) if features and sample is not None else 0
-        self.info = HeadInfo(options.kind, digest, features, channels, options.projection,
-                             (options.hidden[0], options.hidden[1]))
+        self.info = HeadInfo(
+            options.kind,
+            digest,
+            features,
+            channels,
+            options.projection,
+            (options.hidden[0], options.hidden[1]),
+        )
         torch.manual_seed(options.seed)
         self.head = self.info.module(options.dropout).to(device).train()
         self.mean, self.deviation = self._spread(channels)
-        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=options.rate,
-                                           weight_decay=options.decay)
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=options.rate, weight_decay=options.decay
+        )
 
     def _spread(self, channels: int) -> tuple[Tensor, Tensor]:
         """Return mean and deviation [C] of the features, 0 and 1 where they are left alone."""
         if not channels or not self.options.standardise:
             return torch.zeros(channels), torch.ones(channels)
         step = max(1, len(self.cache) // _MEASURED)
-        parts = [self.cache[number].output.features.float().flatten(1)
-                 for number in range(0, len(self.cache), step)]
+        parts = [
+            self.cache[number].output.features.float().flatten(1)
+            for number in range(0, len(self.cache), step)
+        ]
         mean = torch.stack([part.mean(1) for part in parts]).mean(0)
         power = torch.stack([(part - mean[:, None]).square().mean(1) for part in parts]).mean(0)
         return mean, power.sqrt().clamp_min(1e-3)
@@ -144,13 +180,17 @@ class Trainer:
     def run(self) -> None:
         """Train to the last epoch; every epoch ends with a checkpoint and a line in curve.csv."""
         total = self.options.epochs
-        with tqdm(total=total * self.steps, initial=self.epoch * self.steps, desc='train',
-                  disable=None) as bar:
+        with tqdm(
+            total=total * self.steps, initial=self.epoch * self.steps, desc='train', disable=None
+        ) as bar:
             while self.epoch < total:
                 order = np.random.default_rng([self.options.seed, self.epoch]).permutation(
-                    len(self.cache))
-                batches = [order[start:start + self.options.batch]
-                           for start in range(0, len(order), self.options.batch)]
+                    len(self.cache)
+                )
+                batches = [
+                    order[start : start + self.options.batch]
+                    for start in range(0, len(order), self.options.batch)
+                ]
                 losses = []
                 for number, batch in enumerate(batches):
                     losses.append(self._step(self.epoch * self.steps + number, batch))
@@ -163,7 +203,7 @@ class Trainer:
         options = self.options
         for group in self.optimizer.param_groups:
             group['lr'] = rate_at(number, options.epochs * self.steps, options)
-        torch.manual_seed(options.seed + 1_000_003 * (number + 1))      # of the dropout
+        torch.manual_seed(options.seed + 1_000_003 * (number + 1))  # of the dropout
         logits, targets, valid = [], [], []
         for index in batch:
             rng = np.random.default_rng([options.seed, number, int(index)])
@@ -173,9 +213,12 @@ class Trainer:
                 targets.append(points.target)
                 valid.append(points.valid)
         loss = heads.training_loss(
-            torch.cat(logits), torch.cat(targets).to(self.device),
-            torch.cat(valid).to(self.device), positive_weight=options.positive_weight,
-            ignore_void=options.ignore_void)
+            torch.cat(logits),
+            torch.cat(targets).to(self.device),
+            torch.cat(valid).to(self.device),
+            positive_weight=options.positive_weight,
+            ignore_void=options.ignore_void,
+        )
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ValueError(f'the loss became {value} in step {number}; lower --rate')
@@ -189,8 +232,10 @@ class Trainer:
         if self.info.channels:
             projected = at_points(
                 self._project(example.output.features.to(self.device).float()),
-                points.rows.to(self.device), points.columns.to(self.device),
-                example.output.image_size).T
+                points.rows.to(self.device),
+                points.columns.to(self.device),
+                example.output.image_size,
+            ).T
         return self.head(points.statistics.to(self.device), projected)
 
     def _project(self, features: Tensor) -> Tensor:
@@ -198,15 +243,22 @@ class Trainer:
         layer = self.head.feature_proj[0]
         weight = layer.weight[:, :, 0, 0] / self.deviation.to(self.device)
         bias = layer.bias - weight @ self.mean.to(self.device)
-        return (weight @ features.flatten(1) + bias[:, None]).relu().unflatten(
-            1, features.shape[1:])
+        return (
+            (weight @ features.flatten(1) + bias[:, None]).relu().unflatten(1, features.shape[1:])
+        )
 
     def save(self) -> None:
         """Write curve.csv and checkpoint.pt; what was there stays until the new is complete."""
         self.out.mkdir(parents=True, exist_ok=True)
-        state = {'head': self.head.state_dict(), 'optimizer': self.optimizer.state_dict(),
-                 'epoch': self.epoch, 'losses': self.losses, 'options': _plain(self.options),
-                 'segmenter': self.info.segmenter, 'data': self._marks()}
+        state = {
+            'head': self.head.state_dict(),
+            'optimizer': self.optimizer.state_dict(),
+            'epoch': self.epoch,
+            'losses': self.losses,
+            'options': _plain(self.options),
+            'segmenter': self.info.segmenter,
+            'data': self._marks(),
+        }
         partial = self.out / f'.{CHECKPOINT}.partial'
         torch.save(state, partial)
         os.replace(partial, self.out / CHECKPOINT)
@@ -227,8 +279,10 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         for name, value in _plain(self.options).items():
             if state['options'].get(name) != value:
-                raise ValueError(f'{path} was trained with {name} {state["options"].get(name)!r}, '
-                                 f'now {value!r}; choose another folder')
+                raise ValueError(
+                    f'{path} was trained with {name} {state["options"].get(name)!r}, '
+                    f'now {value!r}; choose another folder'
+                )
         if state['segmenter'] != self.info.segmenter:
             raise ValueError(f'{path} was trained on another segmenter; choose another folder')
         if state.get('data', self._marks()) != self._marks():
@@ -239,10 +293,12 @@ class Trainer:
 
     def save_head(self, *, frames: int) -> None:
         """Write the head for raw features, with what it was trained on, to OUT."""
-        found = AnomalyHead(self.info.channels, projection=self.info.projection,
-                            hidden=self.info.hidden)
-        found.load_state_dict({name: value.cpu() for name, value in
-                               self.head.state_dict().items()})
+        found = AnomalyHead(
+            self.info.channels, projection=self.info.projection, hidden=self.info.hidden
+        )
+        found.load_state_dict(
+            {name: value.cpu() for name, value in self.head.state_dict().items()}
+        )
         if self.info.channels:
             layer = found.feature_proj[0]
             with torch.no_grad():
@@ -277,21 +333,23 @@ def draw(example: Example, count: int, rng: np.random.Generator) -> Points:
 def measure(folder: Path, kind: str, cache: Cache, stride: int = 2) -> dict[str, float]:
     """Return AP, AUROC, FPR95 and best F1 of a head, through the scorer that the node runs."""
     metric, options = PixelMetrics(), {'checkpoint': str(folder)}
-    resources = Resources(torch.device('cpu'))      # where the cached outputs lie
+    resources = Resources(torch.device('cpu'))  # where the cached outputs lie
     for number in tqdm(range(len(cache)), 'measure', disable=None):
         for example in cache.examples(number):
             with torch.inference_mode():
-                score = scorers.evaluate(example.output, kind, options,
-                                         resources=resources).score
-            metric.update(score[::stride, ::stride].numpy(),
-                          example.mask[::stride, ::stride].numpy())
+                score = scorers.evaluate(example.output, kind, options, resources=resources).score
+            metric.update(
+                score[::stride, ::stride].numpy(), example.mask[::stride, ::stride].numpy()
+            )
     found = metric.compute()
     return {name: found[key] for name, key in _FIGURES.items()}
 
 
 def _plain(options: HeadTrainOptions) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(options).items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(options).items()
+    }
 
 
 def _write(path: Path, data: bytes) -> None:

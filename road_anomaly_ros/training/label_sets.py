@@ -34,8 +34,11 @@ SETS: Mapping[str, tuple[tuple[int, ...], bool]] = {
     'traffic': ((13, 14, 15, 16, 17, 18), False),
     'two-wheeler rider': ((12, 17, 18), True),
 }
-CODES = {**{name: index for index, name in enumerate(CLASSES)},
-         **{name: _FIRST_SET + index for index, name in enumerate(SETS)}, 'ignore': IGNORE}
+CODES = {
+    **{name: index for index, name in enumerate(CLASSES)},
+    **{name: _FIRST_SET + index for index, name in enumerate(SETS)},
+    'ignore': IGNORE,
+}
 
 
 def allowed() -> np.ndarray:
@@ -50,7 +53,7 @@ def allowed() -> np.ndarray:
 def vouched() -> np.ndarray:
     """Return bool [256]: the code says that nothing strange is there."""
     table = np.zeros(256, bool)
-    table[:len(CLASSES)] = True
+    table[: len(CLASSES)] = True
     for index, (_, sure) in enumerate(SETS.values()):
         table[_FIRST_SET + index] = sure
     return table
@@ -69,28 +72,81 @@ def _ids(*names: str) -> np.ndarray:
 
 def _vistas() -> np.ndarray:
     """Label ids of Mapillary Vistas 1.2 (66 classes); animals, boats and the like are ignored."""
-    groups = {'road': (7, 8, 10, 13, 14, 23, 24, 41), 'sidewalk': (2, 9, 11, 15), 'fence': (3,),
-              'barrier': (4, 5), 'wall': (6,), 'building': (17,), 'structure': (16, 18),
-              'person': (19,), 'rider': (20, 21, 22), 'sky': (27,), 'terrain': (26, 29),
-              'vegetation': (25, 30), 'pole': (44, 45, 46, 47), 'traffic light': (48,),
-              'traffic sign': (49, 50), 'bicycle': (52,), 'bus': (54,), 'car': (55,),
-              'motorcycle': (57,), 'train': (58,), 'truck': (61,), 'vehicle': (56, 60)}
+    groups = {
+        'road': (7, 8, 10, 13, 14, 23, 24, 41),
+        'sidewalk': (2, 9, 11, 15),
+        'fence': (3,),
+        'barrier': (4, 5),
+        'wall': (6,),
+        'building': (17,),
+        'structure': (16, 18),
+        'person': (19,),
+        'rider': (20, 21, 22),
+        'sky': (27,),
+        'terrain': (26, 29),
+        'vegetation': (25, 30),
+        'pole': (44, 45, 46, 47),
+        'traffic light': (48,),
+        'traffic sign': (49, 50),
+        'bicycle': (52,),
+        'bus': (54,),
+        'car': (55,),
+        'motorcycle': (57,),
+        'train': (58,),
+        'truck': (61,),
+        'vehicle': (56, 60),
+    }
     return _table({index: name for name, ids in groups.items() for index in ids})
 
 
 # From the value in a label file to a code, by layout.
 TABLES: Mapping[str, np.ndarray] = {
     'trainids': _ids(*CLASSES),
-    'camvid': _ids('sky', 'structure', 'pole', 'road', 'sidewalk', 'plants', 'signal', 'barrier',
-                   'vehicle', 'person', 'cyclist'),
+    'camvid': _ids(
+        'sky',
+        'structure',
+        'pole',
+        'road',
+        'sidewalk',
+        'plants',
+        'signal',
+        'barrier',
+        'vehicle',
+        'person',
+        'cyclist',
+    ),
     'idd_lite': _ids('road', 'ground beside', 'living', 'traffic', 'roadside', 'far', 'sky'),
     'cityscapes': _table(dict(zip(CITYSCAPES_IDS, CLASSES, strict=True))),
     'bdd100k': _ids(*CLASSES),
     'vistas': _vistas(),
-    'idd': _ids('road', 'road', 'sidewalk', 'ground beside', 'living', 'rider', 'motorcycle',
-                'bicycle', 'traffic', 'car', 'truck', 'bus', 'traffic', 'sidewalk', 'wall',
-                'fence', 'barrier', 'ignore', 'traffic sign', 'traffic light', 'pole', 'ignore',
-                'building', 'structure', 'vegetation', 'ignore'),
+    'idd': _ids(
+        'road',
+        'road',
+        'sidewalk',
+        'ground beside',
+        'living',
+        'rider',
+        'motorcycle',
+        'bicycle',
+        'traffic',
+        'car',
+        'truck',
+        'bus',
+        'traffic',
+        'sidewalk',
+        'wall',
+        'fence',
+        'barrier',
+        'ignore',
+        'traffic sign',
+        'traffic light',
+        'pole',
+        'ignore',
+        'building',
+        'structure',
+        'vegetation',
+        'ignore',
+    ),
     'unlabelled': np.full(256, IGNORE, np.uint8),
 }
 

@@ -70,7 +70,8 @@ def build_segmenter(kind: str = 'lite0') -> Mask2FormerForUniversalSegmentation:
     config = Mask2FormerConfig(
         backbone_config=TimmBackboneConfig(
             backbone=f'road_efficientnet_{kind}',
-            out_indices=tuple(range(1, len(_backbones.STRIDES) + 1))),
+            out_indices=tuple(range(1, len(_backbones.STRIDES) + 1)),
+        ),
         feature_size=HIDDEN,
         mask_feature_size=HIDDEN,
         hidden_dim=HIDDEN,
@@ -131,6 +132,7 @@ def _halved(part: nn.Module, after: Callable[[Any], Any]) -> None:
         with torch.autocast(kind, torch.bfloat16):
             output = plain(*args, **kwargs)
         return after(output)
+
     part.forward = forward
 
 
@@ -154,8 +156,9 @@ def _only_shrink(path: Path) -> None:
     path.write_text(json.dumps(stored, indent=2) + '\n', encoding='utf-8')
 
 
-def save_folder(model: RoadNetwork, processor: Mask2FormerImageProcessor, folder: Path,
-                training: dict) -> None:
+def save_folder(
+    model: RoadNetwork, processor: Mask2FormerImageProcessor, folder: Path, training: dict
+) -> None:
     """Write a Hugging Face directory with the head in it; each file appears only when complete.
 
     Weights are stored in half precision, "nothing" is made rarer by PRESENCE, and the head knows
@@ -173,6 +176,13 @@ def save_folder(model: RoadNetwork, processor: Mask2FormerImageProcessor, folder
         for path in sorted(Path(partial).iterdir()):
             path.chmod(0o644)
             os.replace(path, folder / path.name)
-    info = heads.HeadInfo(HEAD, heads.weights_digest(folder), 'two_scales', HIDDEN, 0,
-                          heads.GridHead.HIDDEN, training)
+    info = heads.HeadInfo(
+        HEAD,
+        heads.weights_digest(folder),
+        'two_scales',
+        HIDDEN,
+        0,
+        heads.GridHead.HIDDEN,
+        training,
+    )
     heads.save_head(folder / heads.FOLDER / HEAD, info, model.head)

@@ -51,8 +51,9 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).to(matrix.dtype)
 
 
-def make_optimizers(model: nn.Module, *, rate: float, decay: float,
-                    backbone: float = 0.2) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: nn.Module, *, rate: float, decay: float, backbone: float = 0.2
+) -> list[torch.optim.Optimizer]:
     """Return the optimisers of `model`; norms, biases and query embeddings are not decayed.
 
     The pretrained backbone moves at `backbone` times the rate of the rest.
@@ -67,10 +68,12 @@ def make_optimizers(model: nn.Module, *, rate: float, decay: float,
             matrices.append(weight)
         else:
             rest.append(weight)
-    groups = [{'params': matrices, 'weight_decay': decay, 'share': 1.0},
-              {'params': slow, 'weight_decay': decay, 'share': backbone},
-              {'params': slow_rest, 'weight_decay': 0.0, 'share': backbone},
-              {'params': rest, 'weight_decay': 0.0, 'share': 1.0}]
+    groups = [
+        {'params': matrices, 'weight_decay': decay, 'share': 1.0},
+        {'params': slow, 'weight_decay': decay, 'share': backbone},
+        {'params': slow_rest, 'weight_decay': 0.0, 'share': backbone},
+        {'params': rest, 'weight_decay': 0.0, 'share': 1.0},
+    ]
     muon = Muon(kernels, lr=2 * rate, weight_decay=decay)
     muon.param_groups[0]['share'] = 2.0
     return [muon, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99))]

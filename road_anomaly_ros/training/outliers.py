@@ -20,11 +20,15 @@ from road_anomaly_ros.training.generator.compose import Cutouts
 from road_anomaly_ros.training.roads import IGNORE, Source
 
 _CODES = label_sets.CODES
-_GROUPS = (('person',), ('car', 'truck', 'bus', 'train', 'vehicle'), ('pole',),
-           ('rider', 'motorcycle', 'bicycle', 'cyclist', 'two-wheeler rider'),
-           ('traffic light', 'traffic sign', 'signal'))
+_GROUPS = (
+    ('person',),
+    ('car', 'truck', 'bus', 'train', 'vehicle'),
+    ('pole',),
+    ('rider', 'motorcycle', 'bicycle', 'cyclist', 'two-wheeler rider'),
+    ('traffic light', 'traffic sign', 'signal'),
+)
 _GROUND = tuple(_CODES[name] for name in ('road', 'sidewalk', 'terrain', 'ground beside'))
-_WEIGHED_AREA, _MOST_WEIGHT = 400.0, 6.0        # half-resolution pixels; small things count more
+_WEIGHED_AREA, _MOST_WEIGHT = 400.0, 6.0  # half-resolution pixels; small things count more
 
 
 @dataclasses.dataclass
@@ -70,8 +74,8 @@ def _pieces(image: np.ndarray, codes: np.ndarray, group: list[int]) -> list[Know
     _, parts, boxes, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
     found = []
     for number, (x, y, width, height, area) in enumerate(boxes[1:], 1):
-        if height >= 18 and area >= 160 and area < .2 * codes.size:
-            box = np.s_[y:y + height, x:x + width]
+        if height >= 18 and area >= 160 and area < 0.2 * codes.size:
+            box = np.s_[y : y + height, x : x + width]
             alpha = (parts[box] == number).astype(np.float32)
             found.append(Known(image[box].copy(), alpha, codes[box].copy()))
     return found
@@ -101,17 +105,18 @@ class Paster:
         places, sharpness = self._places(canvas), blend.sharpness_of(canvas.image)
         for _ in range(rng.integers(1, 3)):
             thing = self._known[rng.integers(len(self._known))]
-            tall = np.clip(len(thing.alpha) * np.exp(rng.normal(0, .5)), 10,
-                           .6 * len(canvas.image))
+            tall = np.clip(
+                len(thing.alpha) * np.exp(rng.normal(0, 0.5)), 10, 0.6 * len(canvas.image)
+            )
             self._lay(rng, canvas, places, sharpness, thing.image, thing.alpha, tall, thing.codes)
 
     def _strange(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         folder = self._cutouts[rng.choice(len(self._cutouts), p=self._shares / self._shares.sum())]
         first, second = rng.integers(len(folder), size=2)
         way = rng.random()
-        if way < .08:
+        if way < 0.08:
             return variation.drawn(rng, folder[second])
-        if way < .2:
+        if way < 0.2:
             return variation.varied(rng, folder[first], folder[second])
         return folder[first]
 
@@ -120,30 +125,40 @@ class Paster:
 
     def _height(self, rng: np.random.Generator, canvas: Canvas) -> float:
         height = len(canvas.image)
-        if rng.random() < .08:
-            return rng.uniform(.35, .8) * height
-        return float(np.exp(rng.uniform(np.log(9), np.log(.6 * height))))
+        if rng.random() < 0.08:
+            return rng.uniform(0.35, 0.8) * height
+        return float(np.exp(rng.uniform(np.log(9), np.log(0.6 * height))))
 
-    def _lay(self, rng: np.random.Generator, canvas: Canvas, places: np.ndarray,
-             sharpness: float, colours: np.ndarray, alpha: np.ndarray, tall: float,
-             codes: np.ndarray | None) -> None:
+    def _lay(
+        self,
+        rng: np.random.Generator,
+        canvas: Canvas,
+        places: np.ndarray,
+        sharpness: float,
+        colours: np.ndarray,
+        alpha: np.ndarray,
+        tall: float,
+        codes: np.ndarray | None,
+    ) -> None:
         height, width = canvas.image.shape[:2]
-        if len(places) > 50 and rng.random() < .88:
+        if len(places) > 50 and rng.random() < 0.88:
             row, column = divmod(int(places[rng.integers(len(places))]), width // 2)
             foot, middle = 2 * row + 1, 2 * column
         else:
             foot, middle = int(rng.integers(height // 4, height)), int(rng.integers(width))
-        tall = float(np.clip(tall * (.4 + .6 * foot / height), 8, .9 * height))
+        tall = float(np.clip(tall * (0.4 + 0.6 * foot / height), 8, 0.9 * height))
         wide = max(4, round(tall * alpha.shape[1] / alpha.shape[0]))
-        if wide > .9 * width:
+        if wide > 0.9 * width:
             return
         size = (wide, max(4, round(tall)))
         way = cv2.INTER_AREA if size[1] < len(alpha) else cv2.INTER_LINEAR
-        patch, mask = cv2.resize(colours, size, interpolation=way), cv2.resize(
-            alpha, size, interpolation=way)
+        patch, mask = (
+            cv2.resize(colours, size, interpolation=way),
+            cv2.resize(alpha, size, interpolation=way),
+        )
         if codes is not None:
             codes = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST)
-        if rng.random() < .5:
+        if rng.random() < 0.5:
             patch, mask = patch[:, ::-1], mask[:, ::-1]
             codes = codes if codes is None else codes[:, ::-1]
         box = _Box(foot - size[1] + 1, middle - wide // 2, mask.shape, canvas.image.shape)
@@ -153,9 +168,14 @@ class Paster:
         if mask.sum() < 16:
             return
         patch, mask = _fitted(rng, canvas.image, patch, mask, sharpness)
-        if rng.random() < .4:
-            blend.cast_shadow(canvas.image, mask, (box.left, box.top), rng.uniform(.2, .7),
-                              np.ones(canvas.image.shape[:2], bool))
+        if rng.random() < 0.4:
+            blend.cast_shadow(
+                canvas.image,
+                mask,
+                (box.left, box.top),
+                rng.uniform(0.2, 0.7),
+                np.ones(canvas.image.shape[:2], bool),
+            )
         blend.composite(canvas.image, patch, mask, (box.left, box.top))
         _mark(canvas, box, mask, None if codes is None else codes[box.source])
 
@@ -167,23 +187,28 @@ class _Box:
         self.top, self.left = max(0, top), max(0, left)
         bottom, right = min(image[0], top + patch[0]), min(image[1], left + patch[1])
         self.height, self.width = bottom - self.top, right - self.left
-        self.source = np.s_[self.top - top:bottom - top, self.left - left:right - left]
+        self.source = np.s_[self.top - top : bottom - top, self.left - left : right - left]
 
 
-def _fitted(rng: np.random.Generator, image: np.ndarray, patch: np.ndarray, mask: np.ndarray,
-            sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+def _fitted(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    patch: np.ndarray,
+    mask: np.ndarray,
+    sharpness: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return colours and soft alpha in the light and sharpness of the image."""
-    inside = mask > .5
-    if rng.random() < .85:
+    inside = mask > 0.5
+    if rng.random() < 0.85:
         patch = blend.match_blur(np.ascontiguousarray(patch), inside, sharpness)
     own = float(patch[inside].mean()) if inside.any() else 100.0
-    gain = np.clip((float(image[::4, ::4].mean()) + rng.uniform(-35, 40)) / max(own, 20), .3, 1.5)
+    gain = np.clip((float(image[::4, ::4].mean()) + rng.uniform(-35, 40)) / max(own, 20), 0.3, 1.5)
     patch = cv2.convertScaleAbs(np.ascontiguousarray(patch), alpha=float(gain))
-    if rng.random() < .2:
+    if rng.random() < 0.2:
         grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
-        patch = cv2.addWeighted(patch, .3, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), .7, 0)
-    soft = cv2.GaussianBlur(np.ascontiguousarray(mask), (0, 0), rng.uniform(.4, 1.2))
-    return patch, soft * (rng.uniform(.5, .9) if rng.random() < .04 else 1.0)
+        patch = cv2.addWeighted(patch, 0.3, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 0.7, 0)
+    soft = cv2.GaussianBlur(np.ascontiguousarray(mask), (0, 0), rng.uniform(0.4, 1.2))
+    return patch, soft * (rng.uniform(0.5, 0.9) if rng.random() < 0.04 else 1.0)
 
 
 def _mark(canvas: Canvas, box: _Box, mask: np.ndarray, codes: np.ndarray | None) -> None:
@@ -193,12 +218,14 @@ def _mark(canvas: Canvas, box: _Box, mask: np.ndarray, codes: np.ndarray | None)
     rows = min(rows, canvas.codes.shape[0] - top // 2)
     columns = min(columns, canvas.codes.shape[1] - left // 2)
     wide = np.zeros((2 * rows, 2 * columns), np.float32)
-    part = mask[:2 * rows - (box.top - top), :2 * columns - (box.left - left)]
-    wide[box.top - top:box.top - top + part.shape[0],
-         box.left - left:box.left - left + part.shape[1]] = part
+    part = mask[: 2 * rows - (box.top - top), : 2 * columns - (box.left - left)]
+    wide[
+        box.top - top : box.top - top + part.shape[0],
+        box.left - left : box.left - left + part.shape[1],
+    ] = part
     share = wide.reshape(rows, 2, columns, 2).mean((1, 3))
-    there = np.s_[top // 2:top // 2 + rows, left // 2:left // 2 + columns]
-    covered, edge = share > .5, (share > .1) & (share <= .5)
+    there = np.s_[top // 2 : top // 2 + rows, left // 2 : left // 2 + columns]
+    covered, edge = share > 0.5, (share > 0.1) & (share <= 0.5)
     if codes is None:
         canvas.codes[there][covered | edge] = IGNORE
         canvas.anomaly[there][covered] = 1
@@ -207,8 +234,9 @@ def _mark(canvas: Canvas, box: _Box, mask: np.ndarray, codes: np.ndarray | None)
         canvas.weight[there][covered] = weight
         return
     full = np.full((2 * rows, 2 * columns), IGNORE, np.uint8)
-    full[box.top - top:, box.left - left:][:part.shape[0], :part.shape[1]] = (
-        codes[:part.shape[0], :part.shape[1]])
+    full[box.top - top :, box.left - left :][: part.shape[0], : part.shape[1]] = codes[
+        : part.shape[0], : part.shape[1]
+    ]
     canvas.codes[there][edge] = IGNORE
     canvas.codes[there][covered] = full[::2, ::2][covered]
     canvas.anomaly[there][covered | edge] = 0

@@ -36,15 +36,18 @@ def launch(work: Callable[[int], None], processes: int) -> None:
                 nprocs=processes,
                 start_method='fork',
             )
-        except (torch.multiprocessing.ProcessRaisedException,
-                torch.multiprocessing.ProcessExitedException):
+        except (
+            torch.multiprocessing.ProcessRaisedException,
+            torch.multiprocessing.ProcessExitedException,
+        ):
             if said.is_file():
                 raise ValueError(said.read_text(encoding='utf-8')) from None
             raise
 
 
-def _member(rank: int, work: Callable[[int], None], processes: int, address: str,
-            said: Path) -> None:
+def _member(
+    rank: int, work: Callable[[int], None], processes: int, address: str, said: Path
+) -> None:
     os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     dist.init_process_group('gloo', init_method=address, rank=rank, world_size=processes)

@@ -18,9 +18,9 @@ from road_anomaly_ros.training.generator.rendered import render
 from road_anomaly_ros.training.held_out import held_out
 
 IGNORE = label_sets.IGNORE
-USE, SKIP, ONLY = HELD_OUT = ('use', 'skip', 'only')    # the frames of training.held_out
+USE, SKIP, ONLY = HELD_OUT = ('use', 'skip', 'only')  # the frames of training.held_out
 IMAGES = ('.jpg', '.jpeg', '.png', '.webp')
-_REFERENCE = 448.0                  # width in pixels at which a scale of 1 shows a whole frame
+_REFERENCE = 448.0  # width in pixels at which a scale of 1 shows a whole frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +76,17 @@ def parse_source(text: str) -> Source:
     head, *rest = text.split(',')
     layout, colon, folder = head.partition(':')
     if not colon or layout not in label_sets.TABLES:
-        raise ValueError(f'--data: expected LAYOUT:FOLDER with a layout of '
-                         f'{sorted(label_sets.TABLES)}, got {text!r}')
+        raise ValueError(
+            f'--data: expected LAYOUT:FOLDER with a layout of '
+            f'{sorted(label_sets.TABLES)}, got {text!r}'
+        )
     settings = dict(part.partition('=')[::2] for part in rest)
     strange = sorted(set(settings) - {'teacher', 'weight', 'zoom', 'held_out'})
     if strange:
-        raise ValueError('--data: expected teacher=, weight=, zoom= or held_out= after the '
-                         f'folder, got {strange[0]!r}')
+        raise ValueError(
+            '--data: expected teacher=, weight=, zoom= or held_out= after the '
+            f'folder, got {strange[0]!r}'
+        )
     teacher = Path(settings['teacher']).expanduser() if 'teacher' in settings else None
     if layout == 'unlabelled' and teacher is None:
         raise ValueError(f'--data: {text!r} needs teacher=FOLDER, it has no labels of its own')
@@ -101,8 +105,9 @@ def parse_source(text: str) -> Source:
     return Source(f'{layout} {Path(folder).name}', frames, weight, zoom)
 
 
-def read_frames(layout: str, folder: Path, teacher: Path | None = None, *,
-                kept: str = USE) -> LazyFrames:
+def read_frames(
+    layout: str, folder: Path, teacher: Path | None = None, *, kept: str = USE
+) -> LazyFrames:
     """Find images and labels of a layout below `folder`; ValueError where there are none.
 
     Only the first frame is read here: a large data set is read while training goes on.
@@ -111,18 +116,27 @@ def read_frames(layout: str, folder: Path, teacher: Path | None = None, *,
     if kept != USE:
         pairs = [pair for pair in pairs if held_out(layout, pair[0]) == (kept == ONLY)]
     if not pairs:
-        raise ValueError(f'{folder}: expected images in the layout {layout!r} '
-                         f'({_LAYOUTS[layout]}), found none')
+        raise ValueError(
+            f'{folder}: expected images in the layout {layout!r} ({_LAYOUTS[layout]}), found none'
+        )
     if teacher is not None:
         taught = {path.stem for path in teacher.glob('*.png')}
         if not any(image.stem in taught for image, _ in pairs):
-            raise ValueError(f'{teacher}: expected PNG files named as the images in {folder}, '
-                             'found none; they are what teacher= names')
-        pairs = [(image, labels) for image, labels in pairs
-                 if labels is not None or image.stem in taught]
-    readers = [functools.partial(_read, layout, image, labels,
-                                 teacher / f'{image.stem}.png' if teacher else None)
-               for image, labels in pairs]
+            raise ValueError(
+                f'{teacher}: expected PNG files named as the images in {folder}, '
+                'found none; they are what teacher= names'
+            )
+        pairs = [
+            (image, labels)
+            for image, labels in pairs
+            if labels is not None or image.stem in taught
+        ]
+    readers = [
+        functools.partial(
+            _read, layout, image, labels, teacher / f'{image.stem}.png' if teacher else None
+        )
+        for image, labels in pairs
+    ]
     frames = LazyFrames(readers)
     frames[0]
     return frames
@@ -131,11 +145,13 @@ def read_frames(layout: str, folder: Path, teacher: Path | None = None, *,
 _LAYOUTS = {
     'trainids': 'images/ and labels/ with Cityscapes train ids',
     'camvid': 'images/ and labels/',
-    'idd_lite': 'images/ and labels/', 'unlabelled': 'images directly in it',
+    'idd_lite': 'images/ and labels/',
+    'unlabelled': 'images directly in it',
     'cityscapes': 'leftImg8bit/train and gtFine/train',
     'idd': 'leftImg8bit/train and gtFine/train with _labellevel3Ids',
     'bdd100k': 'images/10k/train and labels/sem_seg/masks/train',
-    'vistas': 'training/images and training/v1.2/labels'}
+    'vistas': 'training/images and training/v1.2/labels',
+}
 
 
 def _pairs(layout: str, folder: Path) -> list[tuple[Path, Path | None]]:
@@ -145,8 +161,17 @@ def _pairs(layout: str, folder: Path) -> list[tuple[Path, Path | None]]:
     if layout in ('cityscapes', 'idd'):
         ending = 'labelIds' if layout == 'cityscapes' else 'labellevel3Ids'
         images = _pictures(folder / 'leftImg8bit' / 'train', deep=True)
-        found = [(path, folder / 'gtFine' / 'train' / path.parent.name / (
-            f'{path.stem.removesuffix("_leftImg8bit")}_gtFine_{ending}.png')) for path in images]
+        found = [
+            (
+                path,
+                folder
+                / 'gtFine'
+                / 'train'
+                / path.parent.name
+                / (f'{path.stem.removesuffix("_leftImg8bit")}_gtFine_{ending}.png'),
+            )
+            for path in images
+        ]
     elif layout == 'bdd100k':
         labels = folder / 'labels' / 'sem_seg' / 'masks' / 'train'
         images = _pictures(folder / 'images' / '10k' / 'train')
@@ -156,24 +181,31 @@ def _pairs(layout: str, folder: Path) -> list[tuple[Path, Path | None]]:
         images = _pictures(folder / 'training' / 'images')
         found = [(path, labels / f'{path.stem}.png') for path in images]
     else:
-        found = [(path, folder / 'labels' / f'{path.stem}.png')
-                 for path in _pictures(folder / 'images')]
+        found = [
+            (path, folder / 'labels' / f'{path.stem}.png') for path in _pictures(folder / 'images')
+        ]
     missing = [labels for _, labels in found if not labels.is_file()]
     if missing:
-        raise ValueError(f'{missing[0]}: expected a label PNG for every image, found none here '
-                         f'({len(missing)} of {len(found)} are missing)')
+        raise ValueError(
+            f'{missing[0]}: expected a label PNG for every image, found none here '
+            f'({len(missing)} of {len(found)} are missing)'
+        )
     return list(found)
 
 
 def _pictures(folder: Path, *, deep: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f'{folder}: expected a folder with images; see --data in --help')
-    return sorted(path for path in (folder.rglob('*') if deep else folder.iterdir())
-                  if path.suffix.lower() in IMAGES)
+    return sorted(
+        path
+        for path in (folder.rglob('*') if deep else folder.iterdir())
+        if path.suffix.lower() in IMAGES
+    )
 
 
-def _read(layout: str, image_path: Path, label_path: Path | None,
-          teacher_path: Path | None) -> Frame:
+def _read(
+    layout: str, image_path: Path, label_path: Path | None, teacher_path: Path | None
+) -> Frame:
     image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f'{image_path}: expected a readable image')
@@ -182,8 +214,9 @@ def _read(layout: str, image_path: Path, label_path: Path | None,
     known = label_sets.TABLES[layout] != IGNORE
     strange = np.setdiff1d(np.unique(labels), [*np.flatnonzero(known), IGNORE])
     if strange.size and layout in ('trainids', 'camvid', 'idd_lite', 'bdd100k'):
-        raise ValueError(f'{label_path}: expected label ids 0..{known.sum() - 1} or 255, got '
-                         f'{strange.tolist()}')
+        raise ValueError(
+            f'{label_path}: expected label ids 0..{known.sum() - 1} or 255, got {strange.tolist()}'
+        )
     teacher = None
     if teacher_path is not None and teacher_path.is_file():
         teacher = _ids(teacher_path, size)
@@ -196,16 +229,24 @@ def _ids(path: Path, size: tuple[int, ...]) -> np.ndarray:
     if labels is None:
         raise ValueError(f'{path}: expected a readable label PNG')
     if labels.shape != size or labels.dtype != np.uint8:
-        raise ValueError(f'{path}: expected uint8 labels of shape {size}, got {labels.dtype} '
-                         f'{labels.shape}')
+        raise ValueError(
+            f'{path}: expected uint8 labels of shape {size}, got {labels.dtype} {labels.shape}'
+        )
     return labels
 
 
-def rendered_source(count: int, *, first_seed: int, weight: float,
-                    obstacles: bool = True, size: tuple[int, int] = (360, 640)) -> Source:
+def rendered_source(
+    count: int,
+    *,
+    first_seed: int,
+    weight: float,
+    obstacles: bool = True,
+    size: tuple[int, int] = (360, 640),
+) -> Source:
     """Return `count` rendered scenes, one seed each from `first_seed` on, with their obstacles."""
-    readers = [functools.partial(_rendered, first_seed + index, size, obstacles)
-               for index in range(count)]
+    readers = [
+        functools.partial(_rendered, first_seed + index, size, obstacles) for index in range(count)
+    ]
     return Source('rendered', LazyFrames(readers), weight, (0.7, 2.0))
 
 

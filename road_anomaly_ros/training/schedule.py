@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-WARM = 200                          # steps
+WARM = 200  # steps
 
 
 def rate_at(step: int, steps: int, *, peak: float, fall: int, floor: float = 0.01) -> float:

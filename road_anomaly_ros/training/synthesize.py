@@ -41,21 +41,39 @@ one folder per kind, or the images of a COCO annotation file.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--backgrounds', required=True, metavar='FOLDER',
-                        help="folder of labelled road scenes, 'idd_lite:FOLDER', "
-                             "'trainids:FOLDER' or 'rendered:SEED?scenes=N'")
-    parser.add_argument('--objects', type=Path, metavar='FOLDER',
-                        help='RGBA cut-outs, or the images of --annotations (default: nothing is '
-                             'pasted)')
+    parser.add_argument(
+        '--backgrounds',
+        required=True,
+        metavar='FOLDER',
+        help="folder of labelled road scenes, 'idd_lite:FOLDER', "
+        "'trainids:FOLDER' or 'rendered:SEED?scenes=N'",
+    )
+    parser.add_argument(
+        '--objects',
+        type=Path,
+        metavar='FOLDER',
+        help='RGBA cut-outs, or the images of --annotations (default: nothing is pasted)',
+    )
     parser.add_argument('--annotations', type=Path, metavar='JSON', help='COCO instances')
-    parser.add_argument('--categories', default='', metavar='A,B',
-                        help='COCO categories to take (default: things strange on a road)')
-    parser.add_argument('--count', type=int, default=1000, metavar='N',
-                        help='number of images (default 1000)')
-    parser.add_argument('-o', '--out', required=True, type=Path, metavar='OUT',
-                        help='output folder')
-    parser.add_argument('--processes', type=int, default=os.cpu_count() or 1, metavar='N',
-                        help='processes (default: one per core)')
+    parser.add_argument(
+        '--categories',
+        default='',
+        metavar='A,B',
+        help='COCO categories to take (default: things strange on a road)',
+    )
+    parser.add_argument(
+        '--count', type=int, default=1000, metavar='N', help='number of images (default 1000)'
+    )
+    parser.add_argument(
+        '-o', '--out', required=True, type=Path, metavar='OUT', help='output folder'
+    )
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar='N',
+        help='processes (default: one per core)',
+    )
     add_options(parser, GeneratorOptions)
 
 
@@ -63,15 +81,19 @@ def add_options(parser: argparse.ArgumentParser, owner: type) -> None:
     """Declare one argument per option of the dataclass `owner`."""
     for item in options_of(owner):
         default = ','.join(map(str, item.default)) if item.kind is tuple else item.default
-        parser.add_argument(f'--{item.name.replace("_", "-")}', default=default,
-                            metavar=item.kind.__name__.upper(),
-                            help=f'{item.text} (default {default})'.replace('%', '%%'))
+        parser.add_argument(
+            f'--{item.name.replace("_", "-")}',
+            default=default,
+            metavar=item.kind.__name__.upper(),
+            help=f'{item.text} (default {default})'.replace('%', '%%'),
+        )
 
 
 def chosen_options(owner: type, arguments: argparse.Namespace) -> object:
     """Return `owner` filled from the arguments that `add_options` declared."""
-    return build_options(owner, {field.name: getattr(arguments, field.name)
-                                 for field in dataclasses.fields(owner)})
+    return build_options(
+        owner, {field.name: getattr(arguments, field.name) for field in dataclasses.fields(owner)}
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -80,6 +102,7 @@ def main(arguments: argparse.Namespace) -> int:
     import tqdm
 
     from road_anomaly_ros.training.generator.writer import Sources, synthesize
+
     if arguments.count < 1:
         raise ValueError(f'--count: expected at least 1, got {arguments.count}')
     if arguments.annotations is not None and arguments.objects is None:
@@ -90,12 +113,20 @@ def main(arguments: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     with tqdm.tqdm(total=arguments.count, unit='image', disable=None) as bar:
         try:
-            done = synthesize(sources, options, arguments.count, arguments.out,
-                              processes=arguments.processes, advance=bar.update)
+            done = synthesize(
+                sources,
+                options,
+                arguments.count,
+                arguments.out,
+                processes=arguments.processes,
+                advance=bar.update,
+            )
         except KeyboardInterrupt:
             bar.close()
-            print(f'interrupted: what is complete is in {arguments.out}; the same command '
-                  'continues', file=sys.stderr)
+            print(
+                f'interrupted: what is complete is in {arguments.out}; the same command continues',
+                file=sys.stderr,
+            )
             return 130
     print(f'{done} images in {arguments.out}')
     return 0

@@ -20,9 +20,9 @@ from road_anomaly_ros.training import label_sets
 from road_anomaly_ros.training.label_sets import IGNORE
 
 TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': 0.3, 'auxiliary': 0.3}
-ANOMALY = 2.0                       # weight of the anomaly's loss beside those of the classes
-POSITIVE = 3.0                      # weight of a strange pixel beside a normal one
-HARDEST, HARD = 0.01, 0.3           # share of the normal pixels that count once more, and how much
+ANOMALY = 2.0  # weight of the anomaly's loss beside those of the classes
+POSITIVE = 3.0  # weight of a strange pixel beside a normal one
+HARDEST, HARD = 0.01, 0.3  # share of the normal pixels that count once more, and how much
 COUNT = len(label_sets.CLASSES)
 
 
@@ -52,8 +52,14 @@ class SegmentationLoss(nn.Module):
         self.register_buffer('judged', judged.T.float().contiguous())
         self.register_buffer('allowed', allowed)
 
-    def forward(self, class_logits: Tensor, mask_logits: Tensor, codes: Tensor, unknown: Tensor,
-                auxiliary: Sequence[Mapping[str, Tensor]] = ()) -> Tensor:
+    def forward(
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        codes: Tensor,
+        unknown: Tensor,
+        auxiliary: Sequence[Mapping[str, Tensor]] = (),
+    ) -> Tensor:
         """Return the scalar loss of one batch.
 
         class_logits [B,19,20], mask_logits [B,19,h,w], codes int64 [B,H,W], `unknown` bool [B,H,W]
@@ -61,8 +67,9 @@ class SegmentationLoss(nn.Module):
         them, judged at half their resolution.
         """
         present = self._present(codes)
-        full = F.interpolate(mask_logits.float(), size=codes.shape[-2:], mode='bilinear',
-                             align_corners=False)
+        full = F.interpolate(
+            mask_logits.float(), size=codes.shape[-2:], mode='bilinear', align_corners=False
+        )
         parts = self._mask_losses(full, codes, unknown, dice=True)
         parts['presence'] = _presence_loss(class_logits.float(), present)
         if auxiliary:
@@ -83,8 +90,9 @@ class SegmentationLoss(nn.Module):
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
         return counts[:, :COUNT] >= least
 
-    def _mask_losses(self, logits: Tensor, codes: Tensor, unknown: Tensor, *,
-                     dice: bool) -> dict[str, Tensor]:
+    def _mask_losses(
+        self, logits: Tensor, codes: Tensor, unknown: Tensor, *, dice: bool
+    ) -> dict[str, Tensor]:
         """Return the pixel-wise terms of logits [B,K,h,w].
 
         `pixel`: class-weighted cross-entropy of the K-way softmax, -log of the sum over the
@@ -134,8 +142,9 @@ def anomaly_loss(logit: Tensor, anomaly: Tensor, weight: Tensor) -> Tensor:
     Logistic; strange pixels count POSITIVE times their `weight` [B,H,W], and the worst share
     HARDEST of the normal ones once more, since it is those that a ranking stumbles over.
     """
-    logit = F.interpolate(logit[:, None].float(), size=anomaly.shape[-2:], mode='bilinear',
-                          align_corners=False)[:, 0]
+    logit = F.interpolate(
+        logit[:, None].float(), size=anomaly.shape[-2:], mode='bilinear', align_corners=False
+    )[:, 0]
     valid, strange = anomaly != IGNORE, anomaly == 1
     loss = F.binary_cross_entropy_with_logits(logit, strange.float(), reduction='none')
     scale = torch.where(strange, POSITIVE * weight.float(), 1.0) * valid

@@ -41,9 +41,18 @@ _LOSS_MEMORY = 50
 _FREQUENCY_FRAMES = 400
 
 
-def train(options: TrainOptions, *, out: Path, resume: bool = False,
-          device: str = 'auto', half: bool = True, processes: int = 1, workers: int = 0,
-          minutes: float = float('inf'), evaluate_every: float = 6.0) -> None:
+def train(
+    options: TrainOptions,
+    *,
+    out: Path,
+    resume: bool = False,
+    device: str = 'auto',
+    half: bool = True,
+    processes: int = 1,
+    workers: int = 0,
+    minutes: float = float('inf'),
+    evaluate_every: float = 6.0,
+) -> None:
     """Train on the options' data, leave model, curve and checkpoint in `out`.
 
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
@@ -52,9 +61,14 @@ def train(options: TrainOptions, *, out: Path, resume: bool = False,
     _check_run(options, out, resume, place, processes)
     sources = [roads.parse_source(text) for text in options.data]
     if options.rendered:
-        sources.append(roads.rendered_source(options.rendered, first_seed=1000 + options.seed,
-                                             weight=options.rendered_weight,
-                                             obstacles=bool(options.outliers)))
+        sources.append(
+            roads.rendered_source(
+                options.rendered,
+                first_seed=1000 + options.seed,
+                weight=options.rendered_weight,
+                obstacles=bool(options.outliers),
+            )
+        )
     if not any(source.weight for source in sources):
         raise ValueError('--data: expected frames with a weight above 0, got none')
     cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]
@@ -68,8 +82,11 @@ def train(options: TrainOptions, *, out: Path, resume: bool = False,
             trainer.load()
         trainer.run(minutes=minutes, evaluate_every=evaluate_every, workers=workers)
         if rank == 0:
-            print(f'mIoU {trainer.miou:.4f} on the validation frames after {trainer.step} of '
-                  f'{options.steps} steps: {out}')
+            print(
+                f'mIoU {trainer.miou:.4f} on the validation frames after {trainer.step} of '
+                f'{options.steps} steps: {out}'
+            )
+
     parallel.launch(work, processes)
 
 
@@ -78,12 +95,14 @@ def _labelled(sources: Sequence[roads.Source]) -> list[roads.Source]:
     return [source for source in sources if not source.name.startswith(('unlabelled', 'rendered'))]
 
 
-def _check_run(options: TrainOptions, out: Path, resume: bool, device: torch.device,
-               processes: int) -> None:
+def _check_run(
+    options: TrainOptions, out: Path, resume: bool, device: torch.device, processes: int
+) -> None:
     path = out / CHECKPOINT
     if path.exists() and not resume:
-        raise ValueError(f'{out} holds a run already; continue it with --resume or choose '
-                         'another folder')
+        raise ValueError(
+            f'{out} holds a run already; continue it with --resume or choose another folder'
+        )
     if resume and not path.is_file():
         raise ValueError(f'expected {path} to resume from; leave out --resume to start anew')
     most = options.batch if device.type == 'cpu' else 1
@@ -94,9 +113,17 @@ def _check_run(options: TrainOptions, out: Path, resume: bool, device: torch.dev
 class Trainer:
     """Model, averaged model, optimisers and the step reached; saved and continued as a whole."""
 
-    def __init__(self, options: TrainOptions, sources: Sequence[roads.Source],
-                 paster: outliers.Paster, val: Sequence[roads.Source], out: Path, *,
-                 device: torch.device, half: bool = False) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        sources: Sequence[roads.Source],
+        paster: outliers.Paster,
+        val: Sequence[roads.Source],
+        out: Path,
+        *,
+        device: torch.device,
+        half: bool = False,
+    ) -> None:
         self.options, self.val, self.out, self.device = options, val, out, device
         self.step, self.miou, self.minutes = 0, 0.0, 0.0
         self.losses = {'classes': 0.0, 'anomaly': 0.0}
@@ -106,19 +133,26 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         if half:
             network.half_precision(self.model, device)
-        self.optimizers = optimizer.make_optimizers(self.model, rate=options.rate,
-                                                    decay=options.decay)
+        self.optimizers = optimizer.make_optimizers(
+            self.model, rate=options.rate, decay=options.decay
+        )
         weights = targets.class_weights(class_frequency(sources))
         self.criterion = targets.SegmentationLoss(weights).to(device)
         self._stop = False
         rank, members = parallel.world()
-        spec = CropSpec((options.height, options.width),
-                        options.outlier_share if options.outliers else 0.0)
-        self.batches = StepBatches(CropSampler(sources, paster, spec),
-                                   max(1, options.batch // members), seed=options.seed, rank=rank)
+        spec = CropSpec(
+            (options.height, options.width), options.outlier_share if options.outliers else 0.0
+        )
+        self.batches = StepBatches(
+            CropSampler(sources, paster, spec),
+            max(1, options.batch // members),
+            seed=options.seed,
+            rank=rank,
+        )
 
-    def run(self, *, minutes: float = float('inf'), evaluate_every: float = 6.0,
-            workers: int = 0) -> None:
+    def run(
+        self, *, minutes: float = float('inf'), evaluate_every: float = 6.0, workers: int = 0
+    ) -> None:
         """Train to the last step, for `minutes`, or until a signal; evaluate, save, and end."""
         before = {number: signal.signal(number, self._ask_to_stop) for number in polite_signals()}
         try:
@@ -128,21 +162,31 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _run(self, seconds: float, evaluate_every: float, workers: int) -> None:
-        loader = DataLoader(self.batches, batch_size=None, num_workers=workers,
-                            sampler=range(self.step, self.options.steps))
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            num_workers=workers,
+            sampler=range(self.step, self.options.steps),
+        )
         began = told = time.monotonic()
         before = self.minutes
-        with tqdm(total=self.options.steps, initial=self.step, desc='train', unit='step',
-                  mininterval=2, disable=parallel.world()[0] > 0) as bar:
+        with tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            desc='train',
+            unit='step',
+            mininterval=2,
+            disable=parallel.world()[0] > 0,
+        ) as bar:
             for batch in loader:
                 self.advance(batch)
                 bar.update()
-                bar.set_postfix(**{name: f'{value:.3f}' for name, value in self.losses.items()},
-                                refresh=False)
+                bar.set_postfix(
+                    **{name: f'{value:.3f}' for name, value in self.losses.items()}, refresh=False
+                )
                 now = time.monotonic()
                 self.minutes = before + (now - began) / 60
-                over = (self._stop or self.step == self.options.steps
-                        or now - began >= seconds)
+                over = self._stop or self.step == self.options.steps or now - began >= seconds
                 if parallel.agree(over or now - told >= evaluate_every):
                     self.report()
                     told = time.monotonic()
@@ -154,18 +198,25 @@ class Trainer:
 
     def advance(self, batch: Batch) -> None:
         """Make one step."""
-        rate = schedule.rate_at(self.step, self.options.steps, peak=self.options.rate,
-                                fall=self.options.fall)
+        rate = schedule.rate_at(
+            self.step, self.options.steps, peak=self.options.rate, fall=self.options.fall
+        )
         optimizer.set_rate(self.optimizers, rate)
         output, logit = self.model(network.normalise(batch.image, self.device))
         codes, anomaly = (plane.to(self.device) for plane in (batch.codes, batch.anomaly))
-        classes = self.criterion(output.class_queries_logits, output.masks_queries_logits,
-                                 codes.long(), anomaly == 1, output.auxiliary_logits or ())
+        classes = self.criterion(
+            output.class_queries_logits,
+            output.masks_queries_logits,
+            codes.long(),
+            anomaly == 1,
+            output.auxiliary_logits or (),
+        )
         strange = targets.anomaly_loss(logit, anomaly, batch.weight.to(self.device))
         loss = classes + targets.ANOMALY * strange if self.options.outliers else classes
         if not torch.isfinite(loss.detach()):
-            raise ValueError(f'the loss became {float(loss.detach())} in step {self.step}; lower '
-                             '--rate')
+            raise ValueError(
+                f'the loss became {float(loss.detach())} in step {self.step}; lower --rate'
+            )
         self.model.zero_grad()
         loss.backward()
         parallel.share_step(self.model)
@@ -175,7 +226,8 @@ class Trainer:
         schedule.average_into(self.average, self.model, self.step, decay=self.options.average)
         for name, value in (('classes', classes), ('anomaly', strange)):
             self.losses[name] += (float(value.detach()) - self.losses[name]) / min(
-                self.step + 1, _LOSS_MEMORY)
+                self.step + 1, _LOSS_MEMORY
+            )
         self.step += 1
 
     def report(self) -> None:
@@ -185,32 +237,56 @@ class Trainer:
             return
         self.miou = float(np.mean([np.nanmean(ious) for ious in found])) if found else 0.0
         self._add_to_curve([float(np.nanmean(ious)) for ious in found])
-        network.save_folder(self.average, network.image_processor(
-            len(label_sets.CLASSES), (self.options.short_side, self.options.short_side * 2)),
-            self.out, {**_told(self.options), 'steps_done': self.step})
+        network.save_folder(
+            self.average,
+            network.image_processor(
+                len(label_sets.CLASSES), (self.options.short_side, self.options.short_side * 2)
+            ),
+            self.out,
+            {**_told(self.options), 'steps_done': self.step},
+        )
         self.save()
 
     def _add_to_curve(self, mious: Sequence[float]) -> None:
         path = self.out / 'curve.csv'
         fresh = not path.exists()
-        rate = schedule.rate_at(self.step - 1, self.options.steps, peak=self.options.rate,
-                                fall=self.options.fall)
+        rate = schedule.rate_at(
+            self.step - 1, self.options.steps, peak=self.options.rate, fall=self.options.fall
+        )
         with path.open('a', newline='') as file:
             writer = csv.writer(file)
             if fresh:
-                writer.writerow(['step', 'minutes', 'rate', *self.losses,
-                                 *(f'mIoU {source.name}' for source in self.val)])
-            writer.writerow([self.step, f'{self.minutes:.1f}', f'{rate:.2e}',
-                             *(f'{value:.4f}' for value in self.losses.values()),
-                             *(f'{value:.4f}' for value in mious)])
+                writer.writerow(
+                    [
+                        'step',
+                        'minutes',
+                        'rate',
+                        *self.losses,
+                        *(f'mIoU {source.name}' for source in self.val),
+                    ]
+                )
+            writer.writerow(
+                [
+                    self.step,
+                    f'{self.minutes:.1f}',
+                    f'{rate:.2e}',
+                    *(f'{value:.4f}' for value in self.losses.values()),
+                    *(f'{value:.4f}' for value in mious),
+                ]
+            )
 
     def save(self) -> None:
         """Write OUT/checkpoint.pt; the one before stays until the new one is complete."""
-        state = {'model': self.model.state_dict(), 'average': self.average.state_dict(),
-                 'optimizers': [part.state_dict() for part in self.optimizers],
-                 'step': self.step, 'minutes': self.minutes, 'losses': self.losses,
-                 'miou': self.miou,
-                 'options': dataclasses.asdict(self.options)}
+        state = {
+            'model': self.model.state_dict(),
+            'average': self.average.state_dict(),
+            'optimizers': [part.state_dict() for part in self.optimizers],
+            'step': self.step,
+            'minutes': self.minutes,
+            'losses': self.losses,
+            'miou': self.miou,
+            'options': dataclasses.asdict(self.options),
+        }
         partial = self.out / f'.{CHECKPOINT}.partial'
         torch.save(state, partial)
         os.replace(partial, self.out / CHECKPOINT)
@@ -223,15 +299,22 @@ class Trainer:
         path = self.out / CHECKPOINT
         state = torch.load(path, map_location=self.device, weights_only=True)
         mine = dataclasses.asdict(self.options)
-        other = sorted(name for name, value in mine.items()
-                       if name != 'steps' and state['options'].get(name) != value)
+        other = sorted(
+            name
+            for name, value in mine.items()
+            if name != 'steps' and state['options'].get(name) != value
+        )
         if other:
-            raise ValueError(f'{path} was trained with another --{other[0].replace("_", "-")} '
-                             f'({state["options"].get(other[0])}); give the same, or begin anew')
+            raise ValueError(
+                f'{path} was trained with another --{other[0].replace("_", "-")} '
+                f'({state["options"].get(other[0])}); give the same, or begin anew'
+            )
         falling = state['step'] > min(mine['steps'], state['options']['steps']) - mine['fall']
         if mine['steps'] != state['options']['steps'] and falling:
-            raise ValueError(f'{path}: the rate has begun to fall towards step '
-                             f'{state["options"]["steps"]}; give --steps as before')
+            raise ValueError(
+                f'{path}: the rate has begun to fall towards step '
+                f'{state["options"]["steps"]}; give --steps as before'
+            )
         self.model.load_state_dict(state['model'])
         self.average.load_state_dict(state['average'])
         for part, saved in zip(self.optimizers, state['optimizers'], strict=True):
@@ -262,7 +345,7 @@ def class_frequency(sources: Sequence[roads.Source]) -> np.ndarray:
     counts = np.zeros(len(label_sets.CLASSES))
     for source in _labelled(sources) or sources:
         for index in range(0, len(source.frames), 1 + len(source.frames) // _FREQUENCY_FRAMES):
-            counts += np.bincount(source.frames[index].codes.ravel(), minlength=256)[:len(counts)]
+            counts += np.bincount(source.frames[index].codes.ravel(), minlength=256)[: len(counts)]
     return counts / max(counts.sum(), 1)
 
 
@@ -294,8 +377,12 @@ def _home(allowed: np.ndarray, source: roads.Source) -> np.ndarray:
     """Return, for every class, the first code of the source's layout that allows it."""
     codes = np.unique(label_sets.TABLES[source.name.split()[0]])
     codes = codes[codes != label_sets.IGNORE]
-    return np.array([next((code for code in codes if allowed[code, kind]), 254)
-                     for kind in range(allowed.shape[1])])
+    return np.array(
+        [
+            next((code for code in codes if allowed[code, kind]), 254)
+            for kind in range(allowed.shape[1])
+        ]
+    )
 
 
 def predict(model: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
@@ -303,9 +390,11 @@ def predict(model: nn.Module, image: np.ndarray, device: torch.device) -> np.nda
     height, width = image.shape[:2]
     sides = tuple(-(-side // 32) * 32 for side in (height, width))
     tensor: Tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-    pixels = nn.functional.interpolate(network.normalise(tensor, device), size=sides,
-                                       mode='bilinear', align_corners=False)
+    pixels = nn.functional.interpolate(
+        network.normalise(tensor, device), size=sides, mode='bilinear', align_corners=False
+    )
     output, _ = model(pixels)
-    scores = network.semantic_scores(output.class_queries_logits, output.masks_queries_logits,
-                                     (height, width))
+    scores = network.semantic_scores(
+        output.class_queries_logits, output.masks_queries_logits, (height, width)
+    )
     return scores[0].argmax(0).cpu().numpy()

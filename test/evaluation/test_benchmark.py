@@ -58,21 +58,46 @@ def data(tmp_path, rng):
 
 
 def test_all_of_it_on_tiny_folders(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, 'write', lambda *_, **__: 'nowhere')    # has tests of its own
+    monkeypatch.setattr(report, 'write', lambda *_, **__: 'nowhere')  # has tests of its own
     readme, out = tmp_path / 'README.md', tmp_path / 'out'
     readme.write_text(f'before\n{benchmark.BEGIN}\n{benchmark.END}\nafter\n')
-    assert command('benchmark', '--data', data, '-o', out, '--readme', readme, '--frames', 2,
-                   '--sweep-frames', 1, '--scorers', 'rba') == 0
+    assert (
+        command(
+            'benchmark',
+            '--data',
+            data,
+            '-o',
+            out,
+            '--readme',
+            readme,
+            '--frames',
+            2,
+            '--sweep-frames',
+            1,
+            '--scorers',
+            'rba',
+        )
+        == 0
+    )
     assert 'is not there' not in capsys.readouterr().out
-    found = {name: json.loads((out / name / 'results.json').read_text())
-             for name in ('real', 'web', 'classes')}
+    found = {
+        name: json.loads((out / name / 'results.json').read_text())
+        for name in ('real', 'web', 'classes')
+    }
     assert {(row['dataset'], row['method']) for row in found['real']['results']} == {
-        (name, method) for name in ('RoadAnomaly', 'Fishyscapes Static')
-        for method in ('auto', 'rba', 'rba+variance_aware+road_prior')}
+        (name, method)
+        for name in ('RoadAnomaly', 'Fishyscapes Static')
+        for method in ('auto', 'rba', 'rba+variance_aware+road_prior')
+    }
     assert {row['dataset'] for row in found['web']['results']} == {
-        'on CamVid val', 'on IDD-Lite (roads of the training)'}
+        'on CamVid val',
+        'on IDD-Lite (roads of the training)',
+    }
     assert [row['dataset'] for row in found['classes']['results']] == [
-        'CamVid val', 'IDD-Lite (roads of the training)', 'Cityscapes samples']
+        'CamVid val',
+        'IDD-Lite (roads of the training)',
+        'Cityscapes samples',
+    ]
     text = readme.read_text()
     assert text.startswith('before\n') and text.endswith('after\n')
     assert '| score | Fishyscapes Static: AP |' in text and '(default) |' in text
@@ -95,38 +120,67 @@ def test_what_is_not_there_is_left_out_and_told(data, tmp_path, capsys):
 
 
 def test_whole_drives_are_held_out(data, tmp_path):
-    assert [name for name in ('9_1', '19_204', '99_1', '90_9', '1_9')
-            if held_out('idd_lite', Path(f'{name}.jpg'))] == ['9_1', '19_204', '99_1']
+    assert [
+        name
+        for name in ('9_1', '19_204', '99_1', '90_9', '1_9')
+        if held_out('idd_lite', Path(f'{name}.jpg'))
+    ] == ['9_1', '19_204', '99_1']
     assert not held_out('camvid', Path('9_1.jpg'))
     for _ in range(2):
         folder = bench_sets.idd_lite(data, tmp_path / 'out')
         assert sorted(path.name for path in (folder / 'labels').iterdir()) == [
-            '19_1.png', '9_1.png']
+            '19_1.png',
+            '9_1.png',
+        ]
 
 
 def figures(dataset, method, score, union=None):
-    return {'dataset': dataset, 'method': method, 'AP': score, 'FPR95': 2.0, 'F1': None,
-            'mIoU': union, 'frames': 3, 'seconds': 1.0}
+    return {
+        'dataset': dataset,
+        'method': method,
+        'AP': score,
+        'FPR95': 2.0,
+        'F1': None,
+        'mIoU': union,
+        'frames': 3,
+        'seconds': 1.0,
+    }
 
 
 def results_of(*rows, layouts=('road_anomaly', 'fishyscapes_static')):
     options = {'options': {'scorer': 'head_v2', 'refinements': ['road_prior']}}
     names = dict.fromkeys(row['dataset'] for row in rows)
-    runs = {name: {'layout': layout, 'frames': 3, 'methods': {
-        'auto': options, 'plain': {'classes': ['a', 'b']}}}
-        for name, layout in zip(names, layouts, strict=False)}
+    runs = {
+        name: {
+            'layout': layout,
+            'frames': 3,
+            'methods': {'auto': options, 'plain': {'classes': ['a', 'b']}},
+        }
+        for name, layout in zip(names, layouts, strict=False)
+    }
     return {'environment': {'runs': runs}, 'results': list(rows)}
 
 
 def test_the_table_over_data_sets():
     found = results_of(
-        figures('A', 'auto', 5.0), figures('B', 'auto', 9.0), figures('A', 'rba', 30.0),
-        figures('B', 'rba', 10.0), figures('A', 'rba+mbp', 10.0), figures('B', 'rba+mbp', 40.0),
-        figures('A', 'eam', 10.0), figures('B', 'eam', 40.0), figures('A', 's2', 1.0),
-        figures('B', 's2', 2.0), figures('A', 'msp', None), figures('B', 'msp', 60.0))
-    cells = [Cell('p', 2, '', 'EoMT MaxEntropy', None, data, metric, value)
-             for data in ('road_anomaly', 'fishyscapes_static')
-             for metric, value in (('AP', 70.0), ('FPR95', 10.0))]
+        figures('A', 'auto', 5.0),
+        figures('B', 'auto', 9.0),
+        figures('A', 'rba', 30.0),
+        figures('B', 'rba', 10.0),
+        figures('A', 'rba+mbp', 10.0),
+        figures('B', 'rba+mbp', 40.0),
+        figures('A', 'eam', 10.0),
+        figures('B', 'eam', 40.0),
+        figures('A', 's2', 1.0),
+        figures('B', 's2', 2.0),
+        figures('A', 'msp', None),
+        figures('B', 'msp', 60.0),
+    )
+    cells = [
+        Cell('p', 2, '', 'EoMT MaxEntropy', None, data, metric, value)
+        for data in ('road_anomaly', 'fishyscapes_static')
+        for metric, value in (('AP', 70.0), ('FPR95', 10.0))
+    ]
     lines = bench_tables.across(found, cells, most=3).splitlines()
     assert lines == [
         '| score | A: AP | FPR95 | F1 | B: AP | FPR95 | F1 | mean: AP | FPR95 | F1 |',
@@ -135,7 +189,8 @@ def test_the_table_over_data_sets():
         '| `msp` |  |  |  | 60.0 | 2.0 |  |  |  |  |',
         '| `rba+mbp`, `eam` | 10.0 | 2.0 |  | 40.0 | 2.0 |  | 25.0 | 2.0 |  |',
         '| `s2` | 1.0 | 2.0 |  | 2.0 | 2.0 |  | 1.5 | 2.0 |  |',
-        '| EoMT, MaxEntropy | 70.0 | 10.0 |  | 70.0 | 10.0 |  | 70.0 | 10.0 |  |']
+        '| EoMT, MaxEntropy | 70.0 | 10.0 |  | 70.0 | 10.0 |  | 70.0 | 10.0 |  |',
+    ]
     assert len(bench_tables.across(found, most=1).splitlines()) == 4
     one = bench_tables.across(results_of(figures('A', 'rba', 30.0)), cells)
     assert 'mean' not in one and '| EoMT, MaxEntropy | 70.0 | 10.0 |  |' in one
@@ -151,9 +206,9 @@ def test_publications_stand_only_beside_data_sets_that_they_know():
 def test_the_sentence_on_other_roads():
     found = results_of(figures('A', 'plain', None, 50.0), figures('B', 'plain', None, 44.44))
     assert bench_tables.elsewhere(found, without='A') == (
-        'On other roads its mIoU is 44.4 on 3 frames of B (2 classes).\n')
-    assert bench_tables.elsewhere(results_of(figures('A', 'plain', None, 50.0)),
-                                  without='A') == ''
+        'On other roads its mIoU is 44.4 on 3 frames of B (2 classes).\n'
+    )
+    assert bench_tables.elsewhere(results_of(figures('A', 'plain', None, 50.0)), without='A') == ''
 
 
 def test_heads_that_the_model_lacks_are_not_asked_for(tmp_path):

@@ -22,8 +22,10 @@ from road_anomaly_ros.tools import bags
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain', '--set', 'objects.min_area=0']
 
 
-@pytest.mark.parametrize(('rate', 'confidence', 'blocks'), [
-    (0.1, 0.95, 29), (0.5, 0.95, 5), (0.01, 0.95, 299), (0.1, 0.9, 22)])
+@pytest.mark.parametrize(
+    ('rate', 'confidence', 'blocks'),
+    [(0.1, 0.95, 29), (0.5, 0.95, 5), (0.01, 0.95, 299), (0.1, 0.9, 22)],
+)
 def test_quiet_blocks_needed(rate, confidence, blocks):
     bound = Bound('frame', confidence)
     assert bound.needed(rate) == blocks
@@ -55,7 +57,7 @@ def test_correlation_time_of_a_known_process(rng):
     series = np.zeros(20000)
     for index in range(1, len(series)):
         series[index] = 0.8 * series[index - 1] + noise[index]
-    assert promises.correlation_time(series) == pytest.approx(1.8 / 0.4, rel=0.2)   # (1+a)/2(1-a)
+    assert promises.correlation_time(series) == pytest.approx(1.8 / 0.4, rel=0.2)  # (1+a)/2(1-a)
     assert math.isnan(promises.correlation_time(np.zeros(9)))
 
 
@@ -93,6 +95,7 @@ def test_the_promise_breaks_no_more_often_than_stated(correlated):
 
 def test_steps_are_what_the_live_code_shows(rng):
     import torch
+
     score = cv2.GaussianBlur(rng.uniform(size=(60, 80)).astype(np.float32), (0, 0), 3)
     labels = torch.from_numpy((np.arange(80) > 40).astype(np.uint8)).expand(60, 80).contiguous()
     scored = Scored(labels, torch.from_numpy(score), (), 0.0, {})
@@ -101,19 +104,34 @@ def test_steps_are_what_the_live_code_shows(rng):
     steps = footage.false_steps(scored, options, low, (1,))
     assert len(steps) > 3
     for threshold in np.linspace(low, score.max(), 40).tolist():
-        shown = objects.find(scored.score, threshold=threshold, low_threshold=low,
-                             options=options, labels=labels, drivable=(1,))[2]
+        shown = objects.find(
+            scored.score,
+            threshold=threshold,
+            low_threshold=low,
+            options=options,
+            labels=labels,
+            drivable=(1,),
+        )[2]
         assert len(shown) <= (steps > threshold).sum()
     assert (steps > low).sum() == steps.size
 
 
-@pytest.mark.parametrize('settings', [
-    {}, {'min_evidence': 0.5}, {'min_evidence': 4.0, 'evidence': 'log_odds'},
-    {'min_evidence': 0.5, 'far_area': 0.1}], ids=str)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        {'min_evidence': 0.5},
+        {'min_evidence': 4.0, 'evidence': 'log_odds'},
+        {'min_evidence': 0.5, 'far_area': 0.1},
+    ],
+    ids=str,
+)
 def test_steps_know_evidence_and_rows(rng, settings):
     import torch
+
     score = torch.from_numpy(
-        cv2.GaussianBlur(rng.uniform(size=(60, 80)).astype(np.float32), (0, 0), 2))
+        cv2.GaussianBlur(rng.uniform(size=(60, 80)).astype(np.float32), (0, 0), 2)
+    )
     score = (score - score.min()) / (score.max() - score.min())
     scored = Scored(torch.zeros(60, 80, dtype=torch.uint8), score, (), 0.0, {})
     options = objects.ObjectOptions(min_area=5, reference_area=0, **settings)
@@ -122,10 +140,21 @@ def test_steps_know_evidence_and_rows(rng, settings):
     assert len(steps) > 3
 
     def shown(threshold):
-        return len(objects.find(score, threshold=threshold, low_threshold=low,
-                                options=options, labels=scored.labels)[2])
-    away = [value for value in np.linspace(low, float(score.max()), 60).tolist()
-            if np.abs(steps - value).min() > 1e-4]
+        return len(
+            objects.find(
+                score,
+                threshold=threshold,
+                low_threshold=low,
+                options=options,
+                labels=scored.labels,
+            )[2]
+        )
+
+    away = [
+        value
+        for value in np.linspace(low, float(score.max()), 60).tolist()
+        if np.abs(steps - value).min() > 1e-4
+    ]
     assert len(away) > 30
     assert [shown(value) for value in away] == [int((steps > value).sum()) for value in away]
     # At its own step an obstacle is gone: the promise holds for the threshold itself.
@@ -163,10 +192,17 @@ def test_the_file_is_taken_by_the_pipeline(pictures, tmp_path, capsys):
 
 def test_evidence_and_rows_are_part_of_the_promise(pictures, tmp_path):
     out = tmp_path / 'mine.yaml'
-    own = ['--set', 'objects.min_evidence=0.2', '--set', 'objects.far_area=0.1',
-           '--set', 'objects.reference_area=0']
-    assert main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, *own,
-                 '--rate', '0.5']) == 0
+    own = [
+        '--set',
+        'objects.min_evidence=0.2',
+        '--set',
+        'objects.far_area=0.1',
+        '--set',
+        'objects.reference_area=0',
+    ]
+    assert (
+        main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, *own, '--rate', '0.5']) == 0
+    )
     chosen = {'segmenter': 'synthetic', 'calibration': str(out)}
     pipeline = Pipeline.from_config(chosen)
     options = pipeline.prepared.object_options
@@ -187,13 +223,16 @@ def test_a_calibration_of_another_model_is_refused(pictures, tmp_path):
 def bag(pictures, tmp_path):
     """The pictures as a rosbag2, one per second, and a second camera that sees nothing."""
     writer = bags.BagWriter(tmp_path / 'bag')
-    for second, path in enumerate(sorted(
-            pictures.iterdir(), key=lambda path: int(path.stem))):
+    for second, path in enumerate(sorted(pictures.iterdir(), key=lambda path: int(path.stem))):
         picture = cv2.imread(str(path))
         stamp = (100 + second) * 10**9
         for topic, seen in (('/front', picture), ('/rear', np.zeros_like(picture))):
-            writer.write(topic, bags.IMAGE, bags.image_message(
-                seen, 'bgr8', stamp_ns=stamp, frame_id='camera'), stamp)
+            writer.write(
+                topic,
+                bags.IMAGE,
+                bags.image_message(seen, 'bgr8', stamp_ns=stamp, frame_id='camera'),
+                stamp,
+            )
     writer.close()
     return tmp_path / 'bag'
 
@@ -223,16 +262,34 @@ def test_footage_from_a_bag(bag, pictures, tmp_path, capsys):
 
 def test_too_few_blocks_to_see_drift_are_pointed_out(bag, tmp_path, capsys):
     out = tmp_path / 'mine.yaml'
-    assert main(['calibrate', str(bag), '--topic', '/front', '-o', str(out), *SYNTHETIC,
-                 '--rate', '0.5', '--block', '8']) == 0
+    assert (
+        main(
+            [
+                'calibrate',
+                str(bag),
+                '--topic',
+                '/front',
+                '-o',
+                str(out),
+                *SYNTHETIC,
+                '--rate',
+                '0.5',
+                '--block',
+                '8',
+            ]
+        )
+        == 0
+    )
     assert Calibration.read(out).scorers['plain'].promise.blocks == 5
     assert 'will not be noticed: it takes 10 blocks of footage, the calibration has 5' in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
 
 
 @pytest.fixture
 def stops(monkeypatch):
     """A function that lets Ctrl-C come with image `at`; returns the growing list of calls."""
+
     def arrange(at):
         calls, real = [], Pipeline.scores
 
@@ -241,8 +298,10 @@ def stops(monkeypatch):
             if len(calls) == at:
                 raise KeyboardInterrupt
             return real(self, image, chains)
+
         monkeypatch.setattr(Pipeline, 'scores', scores)
         return calls
+
     return arrange
 
 
@@ -257,10 +316,16 @@ def test_a_stopped_run_goes_on(pictures, tmp_path, stops):
     assert (tmp_path / 'a.yaml').read_text() == (tmp_path / 'b.yaml').read_text()
 
 
-@pytest.mark.parametrize(('words', 'says'), [
-    (['--rate', '0.01'], 'takes 299 blocks'), (['--per', 'minute'], 'needs a clock'),
-    (['--set', 'objects.threshold=1'], 'leave it away'), (['--rate', '0'], 'above 0'),
-    (['--block', '2'], 'no clock')])
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        (['--rate', '0.01'], 'takes 299 blocks'),
+        (['--per', 'minute'], 'needs a clock'),
+        (['--set', 'objects.threshold=1'], 'leave it away'),
+        (['--rate', '0'], 'above 0'),
+        (['--block', '2'], 'no clock'),
+    ],
+)
 def test_bad_requests_are_one_line(pictures, tmp_path, capsys, words, says):
     out = tmp_path / 'mine.yaml'
     assert main(['calibrate', str(pictures), '-o', str(out), *SYNTHETIC, *words]) == 2
@@ -293,8 +358,9 @@ def labelled(tmp_path, rng):
 
 def test_labels_give_the_best_f1(labelled, tmp_path):
     out = tmp_path / 'mine.yaml'
-    assert main(['calibrate', str(labelled), '-o', str(out), '--labels', 'folder',
-                 *SYNTHETIC]) == 0
+    assert (
+        main(['calibrate', str(labelled), '-o', str(out), '--labels', 'folder', *SYNTHETIC]) == 0
+    )
     levels = Calibration.read(out).scorers['plain']
     assert levels.promise is None and levels.source.startswith('best F1, 6 images')
     picture = cv2.cvtColor(cv2.imread(str(labelled / 'images' / '0.png')), cv2.COLOR_BGR2RGB)
@@ -320,17 +386,35 @@ def test_a_stopped_run_with_labels_goes_on(labelled, tmp_path, stops):
 def false_share(path, source, skip=0, every=1):
     """The share of frames, every n-th from `skip` on, in which the chain shows anything."""
     from road_anomaly_ros.tools.sources import open_source
+
     pipeline = Pipeline.from_config({'calibration': str(path)})
     with open_source(source) as frames:
-        shown = [bool(pipeline(frame.image).objects)
-                 for index, frame in enumerate(frames) if index >= skip and index % every == 0]
+        shown = [
+            bool(pipeline(frame.image).objects)
+            for index, frame in enumerate(frames)
+            if index >= skip and index % every == 0
+        ]
     return float(np.mean(shown))
 
 
 def test_the_promise_holds_on_the_second_half_of_the_highway(shared, tmp_path):
     clip, out = shared / 'data' / 'dashcam' / 'highway_960x540_25fps.mp4', tmp_path / 'mine.yaml'
-    assert main(['calibrate', str(clip), '-o', str(out), '--max-frames', '22', '--every', '5',
-                 '--best-effort']) == 0
+    assert (
+        main(
+            [
+                'calibrate',
+                str(clip),
+                '-o',
+                str(out),
+                '--max-frames',
+                '22',
+                '--every',
+                '5',
+                '--best-effort',
+            ]
+        )
+        == 0
+    )
     promise = Calibration.read(out).scorers['head_v3'].promise
     assert promise.rate < 0.6 and promise.confidence == 0.95
     assert false_share(out, clip, skip=110, every=10) <= promise.rate
@@ -340,8 +424,22 @@ def test_the_promise_holds_on_another_rendered_drive(tmp_path):
     scene = 'rendered:{}?frames={}&width=240&height=136&obstacles=false&fps=1'
     out = tmp_path / 'mine.yaml'
     # A small input of the network: three times as fast, and nothing here depends on it.
-    assert main(['calibrate', scene.format(3, 30), '-o', str(out), '--rate', '0.3',
-                 '--best-effort', '--set', 'segmenters.mask2former.short_side=144']) == 0
+    assert (
+        main(
+            [
+                'calibrate',
+                scene.format(3, 30),
+                '-o',
+                str(out),
+                '--rate',
+                '0.3',
+                '--best-effort',
+                '--set',
+                'segmenters.mask2former.short_side=144',
+            ]
+        )
+        == 0
+    )
     promise = Calibration.read(out).scorers['head_v3'].promise
     assert false_share(out, scene.format(11, 20)) <= promise.rate
 
@@ -351,8 +449,11 @@ def test_drift_is_seen_and_its_absence_too():
     reference = rng.normal(size=(60, 3))
     test = Exchangeability(reference, rate=1e-3)
     assert not any((test.update(row), test.drifted)[1] for row in rng.normal(size=(300, 3)))
-    needed = next(index for index, row in enumerate(rng.normal(8, 1, size=(60, 3)))
-                  if (test.update(row), test.drifted)[1])
+    needed = next(
+        index
+        for index, row in enumerate(rng.normal(8, 1, size=(60, 3)))
+        if (test.update(row), test.drifted)[1]
+    )
     assert needed < 15
     for row in rng.normal(size=(60, 3)):
         test.update(row)

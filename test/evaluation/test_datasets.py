@@ -60,8 +60,10 @@ def build(root, layout):
         write(root / '0000_04_Weg_000000_000030_labels.png', label(0, 1, 255))
     elif layout == 'lost_and_found':
         write(root / lost, picture())
-        write(root / 'gtCoarse/test/04_Weg/04_Weg_000000_000030_gtCoarse_labelIds.png',
-              label(1, 7, 0))
+        write(
+            root / 'gtCoarse/test/04_Weg/04_Weg_000000_000030_gtCoarse_labelIds.png',
+            label(1, 7, 0),
+        )
     elif layout == 'cityscapes':
         write(root / 'leftImg8bit/val/ulm/ulm_0_leftImg8bit.png', picture())
         write(root / 'gtFine/val/ulm/ulm_0_gtFine_labelIds.png', label(7, 33, 4))
@@ -93,10 +95,14 @@ def test_every_layout_is_found_and_read(tmp_path, layout):
         assert known is None
 
 
-@pytest.mark.parametrize(('layout', 'known'), [
-    ('trainids', {0: 'road', 1: 'sidewalk', 6: 'traffic light', 10: 'sky', 18: 'bicycle'}),
-    ('camvid', {0: 'sky', 2: 'pole', 4: 'pavement', 8: 'car', 10: 'bicyclist'}),
-    ('idd_lite', {0: 'drivable', 2: 'living things', 3: 'vehicles', 6: 'sky'})])
+@pytest.mark.parametrize(
+    ('layout', 'known'),
+    [
+        ('trainids', {0: 'road', 1: 'sidewalk', 6: 'traffic light', 10: 'sky', 18: 'bicycle'}),
+        ('camvid', {0: 'sky', 2: 'pole', 4: 'pavement', 8: 'car', 10: 'bicyclist'}),
+        ('idd_lite', {0: 'drivable', 2: 'living things', 3: 'vehicles', 6: 'sky'}),
+    ],
+)
 def test_class_ids_of_a_layout_are_those_of_its_publishers(layout, known):
     names = LAYOUTS[layout].class_names
     assert {index: names[index] for index in known} == known
@@ -130,9 +136,15 @@ def test_class_ids_of_cityscapes_are_the_published_ones():
     assert {names[values[raw]] for raw in (7, 23, 26, 33)} == {'road', 'sky', 'car', 'bicycle'}
 
 
-@pytest.mark.parametrize(('layout', 'case'), [
-    ('road_anomaly', 'm2a_RoadAnomaly'), ('lost_and_found', 'smiyc_lost_and_found'),
-    ('road_anomaly21', 'smiyc_tracks'), ('road_obstacle21', 'smiyc_tracks')])
+@pytest.mark.parametrize(
+    ('layout', 'case'),
+    [
+        ('road_anomaly', 'm2a_RoadAnomaly'),
+        ('lost_and_found', 'smiyc_lost_and_found'),
+        ('road_anomaly21', 'smiyc_tracks'),
+        ('road_obstacle21', 'smiyc_tracks'),
+    ],
+)
 def test_golden_labels(golden, layout, case):
     arrays = golden('labels')['']
     wanted = arrays[case]
@@ -148,16 +160,33 @@ def test_golden_fishyscapes_ignores_255_and_never_calls_it_an_anomaly(golden):
     assert (found[known] != arrays['only_255_is_ood'][known]).any()
 
 
-@pytest.mark.parametrize(('break_it', 'expected'), [
-    (lambda root: (root / 'labels_masks/a.png').unlink(), r'a\.png: expected a label for a\.png'),
-    (lambda root: write(root / 'labels_masks/a.png', label(0, 1)[:8]),
-     'expected the size of its image, 32x24, got 32x8'),
-    (lambda root: write(root / 'labels_masks/a.png', label(0, 2, 200)),
-     r'a\.png: expected the values 0, 1, 255, got \[2, 200\]; is this the right --layout'),
-    (lambda root: write(root / 'labels_masks/a.png', np.dstack([label(0, 1)] * 2 + [label(1, 0)])),
-     'expected label ids in one channel'),
-    (lambda root: (root / 'images/a.png').write_bytes(b'no picture'), 'expected a readable image'),
-])
+@pytest.mark.parametrize(
+    ('break_it', 'expected'),
+    [
+        (
+            lambda root: (root / 'labels_masks/a.png').unlink(),
+            r'a\.png: expected a label for a\.png',
+        ),
+        (
+            lambda root: write(root / 'labels_masks/a.png', label(0, 1)[:8]),
+            'expected the size of its image, 32x24, got 32x8',
+        ),
+        (
+            lambda root: write(root / 'labels_masks/a.png', label(0, 2, 200)),
+            r'a\.png: expected the values 0, 1, 255, got \[2, 200\]; is this the right --layout',
+        ),
+        (
+            lambda root: write(
+                root / 'labels_masks/a.png', np.dstack([label(0, 1)] * 2 + [label(1, 0)])
+            ),
+            'expected label ids in one channel',
+        ),
+        (
+            lambda root: (root / 'images/a.png').write_bytes(b'no picture'),
+            'expected a readable image',
+        ),
+    ],
+)
 def test_labels_that_cannot_be_right_are_one_line(tmp_path, break_it, expected):
     data_root = build(tmp_path, 'folder')
     break_it(data_root)
@@ -191,14 +220,17 @@ def test_labels_may_be_palettes_one_bit_or_equal_channels(tmp_path):
         np.testing.assert_array_equal(read_label(tmp_path / f'{name}.png'), wanted)
 
 
-@pytest.mark.parametrize(('folder', 'layout', 'image', 'truth', 'strange'), [
-    ('RoadAnomaly', 'road_anomaly', '0.jpg', '0.png', 2),
-    ('RoadAnomaly21', 'road_anomaly21', '0.png', '0.png', 1),
-    ('RoadObsticle21', 'road_obstacle21', '0.webp', '0.png', 1),
-    ('FS_LostFound_full', 'fishyscapes_lost_and_found', '0.png', '0.png', 1),
-    ('fs_static', 'fishyscapes_static', '0.jpg', '0.bmp', 1),
-    ('FS-Static_val', 'fishyscapes_static', '0.jpg', '0_labels.webp', 1),
-])
+@pytest.mark.parametrize(
+    ('folder', 'layout', 'image', 'truth', 'strange'),
+    [
+        ('RoadAnomaly', 'road_anomaly', '0.jpg', '0.png', 2),
+        ('RoadAnomaly21', 'road_anomaly21', '0.png', '0.png', 1),
+        ('RoadObsticle21', 'road_obstacle21', '0.webp', '0.png', 1),
+        ('FS_LostFound_full', 'fishyscapes_lost_and_found', '0.png', '0.png', 1),
+        ('fs_static', 'fishyscapes_static', '0.jpg', '0.bmp', 1),
+        ('FS-Static_val', 'fishyscapes_static', '0.jpg', '0_labels.webp', 1),
+    ],
+)
 def test_folders_as_mirrors_keep_them(tmp_path, folder, layout, image, truth, strange):
     assert layout_named(folder) == layout
     root = tmp_path / folder
@@ -206,7 +238,8 @@ def test_folders_as_mirrors_keep_them(tmp_path, folder, layout, image, truth, st
     (root / 'labels_masks').mkdir()
     last = 0 if layout == 'road_anomaly' else 255
     Image.fromarray(label(0, strange, last)).save(
-        root / 'labels_masks' / truth, **({'lossless': True} if truth.endswith('webp') else {}))
+        root / 'labels_masks' / truth, **({'lossless': True} if truth.endswith('webp') else {})
+    )
     data = open_dataset(root, layout)
     (only,) = data.check()
     assert only.anomaly == SIZE[0] // 3 * SIZE[1]

@@ -34,23 +34,38 @@ def test_figures_are_those_of_the_pipeline_and_the_metrics(data, tmp_path, monke
     samples = open_dataset(data, 'folder')
     labels = [samples.anomaly(index) for index in range(4)]
     for name, refinements in (('plain', 'none'), ('max_entropy', 'road_prior')):
-        pipeline = Pipeline.from_config(segmenter='synthetic', scorer=name,
-                                        refinements=[refinements])
+        pipeline = Pipeline.from_config(
+            segmenter='synthetic', scorer=name, refinements=[refinements]
+        )
         scores = [pipeline(sample.read_image()).score.numpy() for sample in samples.samples]
         wanted = pixel_metrics(scores, labels)
         parts = component_metrics(scores, labels, wanted['best_threshold'], 50, 10)
         row = found[name if refinements == 'none' else f'{name}+{refinements}']
         assert row['frames'] == 4 and row['seconds'] > 0 and 'mIoU' not in row
-        for column, value in zip(METRICS, (wanted['ap'], wanted['auroc'], wanted['fpr95'],
-                                           parts['sIoU'], parts['PPV'], parts['F1']), strict=True):
+        for column, value in zip(
+            METRICS,
+            (
+                wanted['ap'],
+                wanted['auroc'],
+                wanted['fpr95'],
+                parts['sIoU'],
+                parts['PPV'],
+                parts['F1'],
+            ),
+            strict=True,
+        ):
             assert row[column] == pytest.approx(100 * value, abs=1e-9), column
     assert 50 < found['plain']['AP'] < 100
 
 
 def test_chains_that_share_a_pass_score_as_they_do_alone(image):
     pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain', refinements=['none'])
-    changes = ({}, {'scorer': 'rba'}, {'tta_hflip': True},
-               {'scorer': 's2', 'refinements': ('variance_aware',)})
+    changes = (
+        {},
+        {'scorer': 'rba'},
+        {'tta_hflip': True},
+        {'scorer': 's2', 'refinements': ('variance_aware',)},
+    )
     configs = [pipeline.config.replace(change) for change in changes]
     found = pipeline.scores(image, [pipeline.prepare(config) for config in configs])
     assert pipeline.chain.scorer == 'plain'
@@ -78,16 +93,26 @@ def test_results_say_what_they_were_made_with(data, tmp_path):
     with (out / 'table.csv').open() as file:
         table = list(csv.DictReader(file))
     assert float(table[0]['AP']) == document['results'][0]['AP']
-    assert f'| folder | plain | {document["results"][0]["AP"]:.2f} |' in (
-        out / 'table.md').read_text()
+    assert (
+        f'| folder | plain | {document["results"][0]["AP"]:.2f} |'
+        in (out / 'table.md').read_text()
+    )
 
 
-@pytest.mark.parametrize(('error', 'code', 'line'), [
-    (KeyboardInterrupt, 130, 'the same command continues'),
-    (OSError(errno.ENOSPC, 'No space left on device', 'x.npz'), 2,
-     'x.npz: No space left on device; what is done is kept and the same command continues')])
-def test_a_run_that_ends_early_is_continued(data, tmp_path, monkeypatch, capsys, error, code,
-                                            line):
+@pytest.mark.parametrize(
+    ('error', 'code', 'line'),
+    [
+        (KeyboardInterrupt, 130, 'the same command continues'),
+        (
+            OSError(errno.ENOSPC, 'No space left on device', 'x.npz'),
+            2,
+            'x.npz: No space left on device; what is done is kept and the same command continues',
+        ),
+    ],
+)
+def test_a_run_that_ends_early_is_continued(
+    data, tmp_path, monkeypatch, capsys, error, code, line
+):
     out = tmp_path / 'out'
     with monkeypatch.context() as patch:
         passes(patch, stop_at=3, error=error)
@@ -123,6 +148,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, 'No space left on device')
+
     monkeypatch.setattr(np, 'savez', full)
     with pytest.raises(OSError, match=r'No space left.*000001\.npz'):
         store.write('a', 1, {'score': np.zeros(3)})
@@ -136,8 +162,9 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
     Store(tmp_path).close()
 
 
-@pytest.mark.parametrize('case', ['smooth', 'fp16', 'ties', 'perfect', 'constant', 'rare',
-                                  'negative'])
+@pytest.mark.parametrize(
+    'case', ['smooth', 'fp16', 'ties', 'perfect', 'constant', 'rare', 'negative']
+)
 def test_streamed_figures_equal_the_golden_ones(golden, tmp_path, case):
     arrays = golden('pixel_metrics')[case]
     scores, labels = arrays['scores'].astype(np.float32), arrays['labels']
@@ -234,16 +261,20 @@ def test_a_refinement_that_fails_ends_the_run(data, tmp_path, monkeypatch, capsy
     assert 'plain+oasc' in error and '0.png: oasc skipped: it broke' in error
 
 
-@pytest.mark.parametrize(('options', 'methods', 'expected'), [
-    ([], ['plain', 'plain'], "'plain' is there twice"),
-    ([], ['nonsense'], "unknown scorer 'nonsense'"),
-    ([], ['plain+nonsense'], "unknown refinement 'nonsense'"),
-    (['--layout', 'camvid'], ['plain'], 'choose --layout folder'),
-    (['--set', 'segmenter=external'], ['external'], 'has no network to be measured'),
-    (['--set', 'segmenter=synthetic'], ['head_v2'], 'head_v2'),
-])
-def test_refusals_are_one_line_before_any_pass(data, tmp_path, capsys, monkeypatch, options,
-                                               methods, expected):
+@pytest.mark.parametrize(
+    ('options', 'methods', 'expected'),
+    [
+        ([], ['plain', 'plain'], "'plain' is there twice"),
+        ([], ['nonsense'], "unknown scorer 'nonsense'"),
+        ([], ['plain+nonsense'], "unknown refinement 'nonsense'"),
+        (['--layout', 'camvid'], ['plain'], 'choose --layout folder'),
+        (['--set', 'segmenter=external'], ['external'], 'has no network to be measured'),
+        (['--set', 'segmenter=synthetic'], ['head_v2'], 'head_v2'),
+    ],
+)
+def test_refusals_are_one_line_before_any_pass(
+    data, tmp_path, capsys, monkeypatch, options, methods, expected
+):
     seen = passes(monkeypatch)
     assert evaluate(data, tmp_path / 'out', *options, methods=methods) == 2
     error = capsys.readouterr().err
@@ -253,8 +284,7 @@ def test_refusals_are_one_line_before_any_pass(data, tmp_path, capsys, monkeypat
 def test_a_set_without_anomalies_is_undefined_and_says_so(data, tmp_path, capsys):
     for index in range(3):
         truth = cv2.imread(str(data / 'labels_masks' / f'{index}.png'), cv2.IMREAD_UNCHANGED)
-        cv2.imwrite(str(data / 'labels_masks' / f'{index}.png'),
-                    np.where(truth == 1, 255, truth))
+        cv2.imwrite(str(data / 'labels_masks' / f'{index}.png'), np.where(truth == 1, 255, truth))
     assert evaluate(data, tmp_path / 'out', methods=['plain']) == 0
     assert 'no pixel' in capsys.readouterr().err
     assert [rows_of(tmp_path / 'out')['plain'][name] for name in METRICS] == [None] * 6
@@ -265,15 +295,22 @@ def test_a_set_without_anomalies_is_undefined_and_says_so(data, tmp_path, capsys
 def test_compare(tmp_path, capsys):
     def row(method, score, rate):
         return {'dataset': 'd', 'method': method, 'AP': score, 'FPR95': rate, 'frames': 1}
-    for name, rows in (('a', [row('rba', 50.0, 20.0), row('eam', 1.0, 2.0)]),
-                       ('b', [row('rba', 52.5, None), row('s2', 1.0, 2.0)])):
+
+    for name, rows in (
+        ('a', [row('rba', 50.0, 20.0), row('eam', 1.0, 2.0)]),
+        ('b', [row('rba', 52.5, None), row('s2', 1.0, 2.0)]),
+    ):
         (tmp_path / name).mkdir()
         results.write(tmp_path / name, {'environment': {}, 'results': rows})
     sides = [str(tmp_path / 'a'), str(tmp_path / 'b' / 'results.json')]
     assert cli.main(['evaluate', '--compare', *sides]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        '| dataset | method | AP | FPR95 |', '| --- | --- | --- | --- |',
-        '| d | rba | 52.50 (+2.50) | 20.00 to - |', 'only in A: d, eam', 'only in B: d, s2']
+        '| dataset | method | AP | FPR95 |',
+        '| --- | --- | --- | --- |',
+        '| d | rba | 52.50 (+2.50) | 20.00 to - |',
+        'only in A: d, eam',
+        'only in B: d, s2',
+    ]
     assert cli.main(['evaluate', '--compare', sides[0], str(tmp_path / 'none')]) == 2
     assert 'expected results of road-anomaly evaluate' in capsys.readouterr().err
     (tmp_path / 'c.json').write_text('[]')
@@ -284,8 +321,10 @@ def test_compare(tmp_path, capsys):
 
 
 def test_details_hold_exact_counts_and_the_foot_of_every_object(tmp_path):
-    score = np.array([[.9, .8, .7, .1], [.6, .5, .2, .1], [.1, .1, .1, .1], [.4, .1, .1, .1]],
-                     np.float32)
+    score = np.array(
+        [[0.9, 0.8, 0.7, 0.1], [0.6, 0.5, 0.2, 0.1], [0.1, 0.1, 0.1, 0.1], [0.4, 0.1, 0.1, 0.1]],
+        np.float32,
+    )
     truth = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 255]], np.uint8)
     for name in ('images', 'labels_masks'):
         (tmp_path / name).mkdir()
@@ -293,32 +332,41 @@ def test_details_hold_exact_counts_and_the_foot_of_every_object(tmp_path):
     store = Store(tmp_path / 'out')
     store.write('x', 0, {'score': score, 'seconds': 1.0, 'stages': [5.0, 2.0, np.nan, np.nan]})
     findings = details.Findings()
-    measuring.measure(open_dataset(tmp_path, 'folder'), store, 'x', sizes=(1, 1),
-                      findings=findings)
+    measuring.measure(
+        open_dataset(tmp_path, 'folder'), store, 'x', sizes=(1, 1), findings=findings
+    )
     store.close()
     found = findings.as_dict()
     assert (found['anomaly'], found['known']) == (4, 11)
-    assert found['curve'] == {'threshold': [0.9, 0.7, 0.6, 0.4], 'true': [1, 2, 3, 4],
-                              'false': [0, 1, 1, 2]}
+    assert found['curve'] == {
+        'threshold': [0.9, 0.7, 0.6, 0.4],
+        'true': [1, 2, 3, 4],
+        'false': [0, 1, 1, 2],
+    }
     frame = found['frames'][0]
     assert frame['ap'] == pytest.approx(100 * (1 + 2 / 3 + 3 / 4 + 4 / 6) / 4)
     assert (frame['anomaly'], frame['missed'], frame['false'], frame['objects']) == (4, 0, 2, 3)
-    assert [(cell['least_size'], cell['band'], cell['count'])
-            for cell in found['objects']['cells']] == [(1, 0, 1), (1, 7, 1), (2, 2, 1)]
-    assert found['stages'] == {'segment': {'p50': 5.0, 'p99': 5.0},
-                               'score': {'p50': 2.0, 'p99': 2.0}}
+    assert [
+        (cell['least_size'], cell['band'], cell['count']) for cell in found['objects']['cells']
+    ] == [(1, 0, 1), (1, 7, 1), (2, 2, 1)]
+    assert found['stages'] == {
+        'segment': {'p50': 5.0, 'p99': 5.0},
+        'score': {'p50': 2.0, 'p99': 2.0},
+    }
 
 
 def test_only_extreme_frames_of_a_large_set_are_kept():
-    frames = [details.Frame(index, str(index), 1, float(index), 0, 0, 1, 1, 0)
-              for index in range(1000)]
+    frames = [
+        details.Frame(index, str(index), 1, float(index), 0, 0, 1, 1, 0) for index in range(1000)
+    ]
     kept = [frame.index for frame in details.extremes(frames)]
     assert kept == [*range(40), *range(960, 1000)]
 
 
 @pytest.mark.parametrize('damage', ['{"environment": {', '[]', ''])
-def test_damaged_results_are_made_again_from_the_details(data, tmp_path, monkeypatch, capsys,
-                                                         damage):
+def test_damaged_results_are_made_again_from_the_details(
+    data, tmp_path, monkeypatch, capsys, damage
+):
     out = tmp_path / 'out'
     assert evaluate(data, out) == 0
     before = json.loads((out / 'results.json').read_text())
@@ -335,26 +383,37 @@ def test_damaged_results_are_made_again_from_the_details(data, tmp_path, monkeyp
 
 def test_segments_and_equal_scores_are_made_once_per_image(image, monkeypatch):
     from road_anomaly_ros.perception.segments.watershed import Watershed
+
     pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain', refinements=['none'])
     made, scored = [], []
     segment, score = Watershed.__call__, Pipeline._score
     monkeypatch.setattr(Watershed, '__call__', lambda *a: made.append(1) or segment(*a))
     monkeypatch.setattr(Pipeline, '_score', lambda *a: scored.append(1) or score(*a))
-    chains = [pipeline.prepare(pipeline.config.replace({'scorer': name, 'refinements': chain}))
-              for name in ('plain', 'rba') for chain in (('none',), ('variance_aware',))]
+    chains = [
+        pipeline.prepare(pipeline.config.replace({'scorer': name, 'refinements': chain}))
+        for name in ('plain', 'rba')
+        for chain in (('none',), ('variance_aware',))
+    ]
     found = pipeline.scores(image, chains)
     assert len(made) == 1 and len(scored) == 2
     assert [set(item.stages) for item in found[:2]] == [
-        {'segment', 'score'}, {'segment', 'score', 'segments', 'refine'}]
+        {'segment', 'score'},
+        {'segment', 'score', 'segments', 'refine'},
+    ]
     assert found[1].stages['segments'] == found[3].stages['segments'] > 0
 
 
-@pytest.mark.parametrize(('name', 'damage', 'expected'), [
-    ('labels_masks/1.png', None, 'expected a label for 1.png'),
-    ('labels_masks/1.png', np.zeros((4, 4), np.uint8), 'labels are never resized'),
-    ('images', None, 'found no image of that kind')])
-def test_a_data_set_that_cannot_be_measured_is_one_line(data, tmp_path, capsys, name, damage,
-                                                        expected):
+@pytest.mark.parametrize(
+    ('name', 'damage', 'expected'),
+    [
+        ('labels_masks/1.png', None, 'expected a label for 1.png'),
+        ('labels_masks/1.png', np.zeros((4, 4), np.uint8), 'labels are never resized'),
+        ('images', None, 'found no image of that kind'),
+    ],
+)
+def test_a_data_set_that_cannot_be_measured_is_one_line(
+    data, tmp_path, capsys, name, damage, expected
+):
     path = data / name
     if damage is not None:
         cv2.imwrite(str(path), damage)
@@ -373,6 +432,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_scores(data, tmp_path, monkeyp
 
     def full(*_):
         raise OSError(errno.ENOSPC, 'No space left on device', 'details.json')
+
     with monkeypatch.context() as patch:
         patch.setattr(details, 'write_text', full)
         assert evaluate(data, out) == 2
@@ -386,8 +446,9 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_scores(data, tmp_path, monkeyp
 def test_bench_metrics_writes_rates_and_leaves_no_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     out = tmp_path / 'metrics.json'
-    assert cli.main(['bench', '--metrics', '--size', '64x48', '--frames', '3',
-                     '-o', str(out)]) == 0
+    assert (
+        cli.main(['bench', '--metrics', '--size', '64x48', '--frames', '3', '-o', str(out)]) == 0
+    )
     document = json.loads(out.read_text())
     assert (document['size'], document['frames']) == ([64, 48], 3)
     assert len(document['metrics']) == 3

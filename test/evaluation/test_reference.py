@@ -12,9 +12,11 @@ from road_anomaly_ros.evaluation.reference import FOLDER, find_folder, load, pub
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.scorers import SCORERS
 
-PAPERS = {'eomt_heads.yaml': 's1_eomt_anomaly_heads.txt',
-          'query_uncertainty.yaml': 's2_query_level_uncertainty.txt',
-          'objectomaly.yaml': 's3_objectomaly.txt'}
+PAPERS = {
+    'eomt_heads.yaml': 's1_eomt_anomaly_heads.txt',
+    'query_uncertainty.yaml': 's2_query_level_uncertainty.txt',
+    'objectomaly.yaml': 's3_objectomaly.txt',
+}
 
 
 def test_cells_name_known_data_sets_metrics_and_methods():
@@ -31,19 +33,23 @@ def test_printed_cells_are_found_beside_a_measured_one():
     cells = load()
     found = published(cells, 'fishyscapes_static', 'head_v2', 'AP')
     assert [(cell.table, cell.row, cell.value) for cell in found] == [
-        (4, 'Feature-Enriched Head (V2)', 96.66)]
+        (4, 'Feature-Enriched Head (V2)', 96.66)
+    ]
     found = published(cells, 'road_obstacle21', 's2+variance_aware', 'FPR95')
     assert [(cell.table, cell.value) for cell in found] == [(3, 0.09), (4, 0.09)]
-    dashes = [cell for cell in published(cells, 'fishyscapes_static', 'rba', 'AP')
-              if cell.value is None]
+    dashes = [
+        cell for cell in published(cells, 'fishyscapes_static', 'rba', 'AP') if cell.value is None
+    ]
     assert [cell.row for cell in dashes] == ['RbA (paper)']
 
 
 @pytest.mark.parametrize('name', PAPERS)
 def test_every_row_stands_in_the_paper(shared, name):
     """The figures of a row follow each other in one line of the paper's text."""
-    lines = [' '.join(re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w])', line))
-             for line in (shared / 'papers' / PAPERS[name]).read_text('utf-8').splitlines()]
+    lines = [
+        ' '.join(re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w])', line))
+        for line in (shared / 'papers' / PAPERS[name]).read_text('utf-8').splitlines()
+    ]
     tree = yaml.safe_load((ROOT / FOLDER / name).read_text('utf-8'))
     for table in tree['tables']:
         for row in table['rows']:
@@ -53,7 +59,7 @@ def test_every_row_stands_in_the_paper(shared, name):
 
 def _follow(wanted, line):
     found = [float(number) for number in line.split()]
-    return any(found[start:start + len(wanted)] == wanted for start in range(len(found)))
+    return any(found[start : start + len(wanted)] == wanted for start in range(len(found)))
 
 
 def test_a_broken_table_is_one_line(tmp_path):

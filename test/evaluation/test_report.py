@@ -17,11 +17,30 @@ from road_anomaly_ros.evaluation import charts, frames, sections
 from road_anomaly_ros.evaluation.material import gather
 
 BROWSER = shutil.which('chromium')
-FLAGS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-         '--disable-background-networking', '--disable-component-update', '--disable-sync',
-         '--enable-logging=stderr', '--window-size=1300,2400')
-SECTIONS = ['summary', 'results', 'papers', 'curves', 'sweeps', 'frames', 'failures', 'time',
-            'calibration', 'environment']
+FLAGS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--enable-logging=stderr',
+    '--window-size=1300,2400',
+)
+SECTIONS = [
+    'summary',
+    'results',
+    'papers',
+    'curves',
+    'sweeps',
+    'frames',
+    'failures',
+    'time',
+    'calibration',
+    'environment',
+]
 CALIBRATION = """
 scorers: {plain: {threshold: 0.5, low_threshold: 0.4, display: [0, 1], source: by hand}}
 promise: {false_per_minute: 2.5, confidence: 0.95}
@@ -34,13 +53,46 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp('report')
     data = write_scenes(folder / 'data', np.random.default_rng(0))
     common = (data, '--layout', 'road_anomaly21', *CHAIN, '--min-gt-size', 20)
-    assert command('evaluate', *common, '-o', folder / 'results', '--methods', 'plain', 'rba',
-                   's2+variance_aware') == 0
-    assert command('sweep', *common, '-o', folder / 'sweep', '--method', 's2',
-                   '--vary', 'scorers.s2.lam=0.2,0.6,1') == 0
+    assert (
+        command(
+            'evaluate',
+            *common,
+            '-o',
+            folder / 'results',
+            '--methods',
+            'plain',
+            'rba',
+            's2+variance_aware',
+        )
+        == 0
+    )
+    assert (
+        command(
+            'sweep',
+            *common,
+            '-o',
+            folder / 'sweep',
+            '--method',
+            's2',
+            '--vary',
+            'scorers.s2.lam=0.2,0.6,1',
+        )
+        == 0
+    )
     (folder / 'calibration.yaml').write_text(CALIBRATION)
-    (folder / 'bench.json').write_text(json.dumps({'chain': [{
-        'size': [64, 48], 'scorer': 'plain', 'stages': {'total': {'p50': 68.25, 'p99': 90.0}}}]}))
+    (folder / 'bench.json').write_text(
+        json.dumps(
+            {
+                'chain': [
+                    {
+                        'size': [64, 48],
+                        'scorer': 'plain',
+                        'stages': {'total': {'p50': 68.25, 'p99': 90.0}},
+                    }
+                ]
+            }
+        )
+    )
     return folder
 
 
@@ -48,9 +100,22 @@ def measured(tmp_path_factory):
 def page(measured):
     """The whole page as a file."""
     out = measured / 'out.html'
-    assert command('report', measured / 'results', measured / 'sweep', '-o', out, '--frames', 1,
-                   '--calibration', measured / 'calibration.yaml',
-                   '--bench', measured / 'bench.json') == 0
+    assert (
+        command(
+            'report',
+            measured / 'results',
+            measured / 'sweep',
+            '-o',
+            out,
+            '--frames',
+            1,
+            '--calibration',
+            measured / 'calibration.yaml',
+            '--bench',
+            measured / 'bench.json',
+        )
+        == 0
+    )
     return out
 
 
@@ -84,8 +149,10 @@ def test_the_page_is_whole_and_loads_nothing(page):
 
 
 def test_measured_figures_stand_beside_the_printed_ones(page, measured):
-    rows = {row['method']: row for row in
-            json.loads((measured / 'results' / 'results.json').read_text())['results']}
+    rows = {
+        row['method']: row
+        for row in json.loads((measured / 'results' / 'results.json').read_text())['results']
+    }
     text = page.read_text(encoding='utf-8')
     ap = rows['rba']['AP']
     assert f'>{ap:.2f}</td>' in text
@@ -106,16 +173,31 @@ def test_the_curves_of_the_readme_stand_alone(measured):
 @pytest.mark.skipif(BROWSER is None, reason='chromium is not installed')
 def test_a_real_browser_shows_it_without_complaint(page, tmp_path):
     shot = tmp_path / 'page.png'
-    done = subprocess.run([BROWSER, *FLAGS, f'--user-data-dir={tmp_path / "profile"}',
-                           f'--screenshot={shot}', page.as_uri()], capture_output=True,
-                          text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [
+            BROWSER,
+            *FLAGS,
+            f'--user-data-dir={tmp_path / "profile"}',
+            f'--screenshot={shot}',
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert 'CONSOLE' not in done.stderr
     picture = cv2.imread(str(shot), cv2.IMREAD_GRAYSCALE)
     assert picture.shape == (2400, 1300)
     shown = (picture < 128) if picture.mean() > 128 else (picture > 128)
-    assert (shown.reshape(24, 100, 1300).any(axis=(1, 2))).sum() >= 20     # text down the page
-    tree = subprocess.run([BROWSER, *FLAGS, f'--user-data-dir={tmp_path / "other"}', '--dump-dom',
-                           page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert (shown.reshape(24, 100, 1300).any(axis=(1, 2))).sum() >= 20  # text down the page
+    tree = subprocess.run(
+        [BROWSER, *FLAGS, f'--user-data-dir={tmp_path / "other"}', '--dump-dom', page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert tree.stdout.count('<table') == page.read_text(encoding='utf-8').count('<table') >= 8
 
 
@@ -126,10 +208,14 @@ def test_frames_are_left_out_in_one_line_when_the_data_set_is_gone(measured, tmp
     assert 'No pictures: ' in text and 'found nothing' in text and 'image/jpeg' not in text
 
 
-@pytest.mark.parametrize(('name', 'content', 'expected'), [
-    ('results.json', '[]', 'was it written by road-anomaly evaluate?'),
-    ('sweep.json', '{}', 'was it written by road-anomaly sweep?'),
-    ('', '', 'found nothing')])
+@pytest.mark.parametrize(
+    ('name', 'content', 'expected'),
+    [
+        ('results.json', '[]', 'was it written by road-anomaly evaluate?'),
+        ('sweep.json', '{}', 'was it written by road-anomaly sweep?'),
+        ('', '', 'found nothing'),
+    ],
+)
 def test_bad_input_is_one_line(tmp_path, capsys, name, content, expected):
     folder = tmp_path / 'results'
     if name:
@@ -156,14 +242,23 @@ def test_curve_points_by_hand():
     precision, roc = sections.curve_points(found)
     assert precision == [(0.0, 100.0), (25.0, 100.0), (75.0, 75.0), (100.0, 40.0)]
     assert roc == [(0.0, 25.0), (0.1, 75.0), (0.6, 100.0), (1.0, 100.0)]
-    chart = charts.line_chart([charts.Line('a', [(0, 0), (100, 50)], 0)],
-                              x=charts.linear(0, 100), y=charts.percent(), title='t',
-                              size=(264, 170))
-    assert 'points="50.0,128.0 250.0,78.0"' in chart     # 200 x 100 px from (50, 28)
+    chart = charts.line_chart(
+        [charts.Line('a', [(0, 0), (100, 50)], 0)],
+        x=charts.linear(0, 100),
+        y=charts.percent(),
+        title='t',
+        size=(264, 170),
+    )
+    assert 'points="50.0,128.0 250.0,78.0"' in chart  # 200 x 100 px from (50, 28)
 
 
 def test_frames_of_each_kind_are_different_ones():
-    figures = [{'index': index, 'ap': ap, 'false': false} for index, (ap, false) in enumerate(
-        [(10.0, 5), (90.0, 1), (None, 9), (50.0, 0)])]
+    figures = [
+        {'index': index, 'ap': ap, 'false': false}
+        for index, (ap, false) in enumerate([(10.0, 5), (90.0, 1), (None, 9), (50.0, 0)])
+    ]
     assert [(kind, frame['index']) for kind, frame in frames.choose(figures, 1)] == [
-        ('worst', 0), ('best', 1), ('false', 2)]
+        ('worst', 0),
+        ('best', 1),
+        ('false', 2),
+    ]

@@ -12,8 +12,14 @@ from road_anomaly_ros.evaluation import benchmark, variants
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.perception.config import PipelineConfig
 
-VARY = ('--method', 's2', '--vary', 'scorers.s2.lam=0.2,0.6,1', '--vary',
-        'refinements=none,variance_aware,variance_aware+road_prior')
+VARY = (
+    '--method',
+    's2',
+    '--vary',
+    'scorers.s2.lam=0.2,0.6,1',
+    '--vary',
+    'refinements=none,variance_aware,variance_aware+road_prior',
+)
 
 
 @pytest.fixture
@@ -33,12 +39,30 @@ def test_a_sweep_measures_what_evaluate_measures(data, tmp_path):
     assert [axis['name'] for axis in found['axes']] == ['scorers.s2.lam', 'refinements']
     lam, chains = (axis['points'] for axis in found['axes'])
     assert [(point['value'], point['base']) for point in lam] == [
-        (0.2, False), (0.6, True), (1.0, False)]
+        (0.2, False),
+        (0.6, True),
+        (1.0, False),
+    ]
     assert [point['base'] for point in chains] == [True, False, False]
-    assert command('evaluate', data, '-o', tmp_path / 'alone', *CHAIN, '--methods', 's2',
-                   's2+variance_aware+road_prior', '--set', 'scorers.s2.lam=0.2') == 0
-    rows = {row['method']: row for row in
-            json.loads((tmp_path / 'alone' / 'results.json').read_text())['results']}
+    assert (
+        command(
+            'evaluate',
+            data,
+            '-o',
+            tmp_path / 'alone',
+            *CHAIN,
+            '--methods',
+            's2',
+            's2+variance_aware+road_prior',
+            '--set',
+            'scorers.s2.lam=0.2',
+        )
+        == 0
+    )
+    rows = {
+        row['method']: row
+        for row in json.loads((tmp_path / 'alone' / 'results.json').read_text())['results']
+    }
     assert lam[0]['AP'] == pytest.approx(rows['s2']['AP'], abs=1e-9)
     assert lam[1]['AP'] == chains[0]['AP'] and lam[0]['AP'] != lam[2]['AP']
     table = list(csv.DictReader((out / 'sweep.csv').open()))
@@ -57,6 +81,7 @@ def test_a_sweep_is_continued_and_added_to(data, tmp_path, monkeypatch):
         if len(seen) == 3:
             raise KeyboardInterrupt
         return segment(self, *arguments)
+
     monkeypatch.setattr(Pipeline, '_segment', counted)
     assert sweep(data, out) == 130 and not (out / 'sweep.json').exists()
     assert sweep(data, out) == 0 and len(seen) == 5
@@ -65,7 +90,10 @@ def test_a_sweep_is_continued_and_added_to(data, tmp_path, monkeypatch):
     assert len(seen) == 9
     found = json.loads((out / 'sweep.json').read_text())
     assert [axis['name'] for axis in found['axes']] == [
-        'scorers.s2.lam', 'refinements', 'scorers.s2.tau']
+        'scorers.s2.lam',
+        'refinements',
+        'scorers.s2.tau',
+    ]
 
 
 @pytest.mark.parametrize('name', sorted(variants.PRESETS))
@@ -79,16 +107,19 @@ def test_presets_hold_their_base_and_only_known_values(name):
     assert [len(row) for row in names] == [len(axis.variants) for axis in preset.axes]
 
 
-@pytest.mark.parametrize(('options', 'expected'), [
-    (('--method', 's2'), 'expected something to vary'),
-    (('--vary', 'scorers.s2.tau=0.1'), 'at least two values'),
-    (('--vary', 'scorers.s2.tau=0.1,7'), 'scorers.s2.tau'),
-    (('--vary', 'scorers.s2.tua=0.1,0.2'), "unknown option 'scorers.s2.tua'"),
-    (('--vary', 'refinements=none,nonsense'), "unknown refinement 'nonsense'"),
-    (('--preset', 'nonsense'), 'choose one of'),
-    (('--preset', 's2', '--vary', 'scorers.s2.tau=0,1'), 'is there twice'),
-    (('--layout', 'camvid', *VARY), 'choose --layout folder'),
-])
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (('--method', 's2'), 'expected something to vary'),
+        (('--vary', 'scorers.s2.tau=0.1'), 'at least two values'),
+        (('--vary', 'scorers.s2.tau=0.1,7'), 'scorers.s2.tau'),
+        (('--vary', 'scorers.s2.tua=0.1,0.2'), "unknown option 'scorers.s2.tua'"),
+        (('--vary', 'refinements=none,nonsense'), "unknown refinement 'nonsense'"),
+        (('--preset', 'nonsense'), 'choose one of'),
+        (('--preset', 's2', '--vary', 'scorers.s2.tau=0,1'), 'is there twice'),
+        (('--layout', 'camvid', *VARY), 'choose --layout folder'),
+    ],
+)
 def test_refusals_are_one_line(data, tmp_path, capsys, options, expected):
     assert sweep(data, tmp_path / 'out', *options) == 2
     error = capsys.readouterr().err
@@ -97,12 +128,28 @@ def test_refusals_are_one_line(data, tmp_path, capsys, options, expected):
 
 def test_the_accuracy_table_goes_between_its_markers(tmp_path):
     def row(method, score):
-        return {'method': method, 'dataset': 'd', 'AP': score, 'FPR95': 3.0, 'F1': 4.0,
-                'mIoU': 66.94, 'frames': 2}
-    drawn = {'environment': {'runs': {'d': {'frames': 2, 'pixels': {
-        'inlier': 96, 'anomaly': 4, 'ignored': 0}}}},
-        'results': [row('plain', 10.0), row('plain+road_prior', 20.04), row('head_v2', 80.0),
-                    row('s2', 10.04), row('s2+road_prior', 20.0)]}
+        return {
+            'method': method,
+            'dataset': 'd',
+            'AP': score,
+            'FPR95': 3.0,
+            'F1': 4.0,
+            'mIoU': 66.94,
+            'frames': 2,
+        }
+
+    drawn = {
+        'environment': {
+            'runs': {'d': {'frames': 2, 'pixels': {'inlier': 96, 'anomaly': 4, 'ignored': 0}}}
+        },
+        'results': [
+            row('plain', 10.0),
+            row('plain+road_prior', 20.04),
+            row('head_v2', 80.0),
+            row('s2', 10.04),
+            row('s2+road_prior', 20.0),
+        ],
+    }
     readme = tmp_path / 'README.md'
     readme.write_text(f'before\n{benchmark.BEGIN}\nold\n{benchmark.END}\nafter\n')
     benchmark.renew(readme, benchmark.accuracy(drawn, {'results': [row('plain', None)]}))

@@ -12,7 +12,7 @@ import pytest
 from road_anomaly_ros import cli
 from road_anomaly_ros.evaluation import tracks
 
-LEFT, RIGHT = (slice(0, 30), slice(0, 30)), (slice(0, 30), slice(60, 90))     # 900 px each
+LEFT, RIGHT = (slice(0, 30), slice(0, 30)), (slice(0, 30), slice(60, 90))  # 900 px each
 
 
 def plane(*areas):
@@ -48,8 +48,9 @@ def test_a_switch_is_counted_and_halves_the_identity():
 
 def test_what_was_never_there_is_false_and_what_was_missed_is_counted():
     pytest.importorskip('motmetrics')
-    found = drive(([], [(LEFT, 1)]), ([(RIGHT, 3)], [(LEFT, 1)]),
-                  ([(LEFT, 4), (RIGHT, 3)], [(LEFT, 1)])).figures()
+    found = drive(
+        ([], [(LEFT, 1)]), ([(RIGHT, 3)], [(LEFT, 1)]), ([(LEFT, 4), (RIGHT, 3)], [(LEFT, 1)])
+    ).figures()
     assert (found['misses'], found['false_positives']) == (2, 2)
     assert found['MOTA'] == pytest.approx(1 - 4 / 3)
     assert (found['tracks'], found['false_tracks'], found['frames_to_confirm']) == (2, 1, 3)
@@ -58,14 +59,14 @@ def test_what_was_never_there_is_false_and_what_was_missed_is_counted():
 def test_small_obstacles_are_neither_asked_for_nor_a_fault():
     small = (slice(0, 20), slice(0, 20))
     account = drive(([(small, 5)], [(small, 1)]))
-    (due, ids, distance), = account.rows
+    ((due, ids, distance),) = account.rows
     assert due == [] and ids == [] and distance.shape == (0, 0)
 
 
 def test_a_track_beside_its_obstacle_is_not_on_it():
     account = drive(([((slice(0, 30), slice(20, 50)), 5)], [(LEFT, 1)]))
-    (_, _, distance), = account.rows
-    assert np.isnan(distance).all()                             # 300 of 1500 pixels
+    ((_, _, distance),) = account.rows
+    assert np.isnan(distance).all()  # 300 of 1500 pixels
 
 
 def test_maps_of_two_sizes_are_refused():
@@ -93,7 +94,21 @@ def test_without_a_drive_the_command_says_what_it_takes(capsys):
 
 def test_a_drive_is_measured_from_end_to_end(tmp_path, capsys):
     pytest.importorskip('motmetrics')
-    assert cli.main(['evaluate', 'rendered:1?frames=3&width=64&height=48', '--tracks', '-o',
-                     str(tmp_path), '--set', 'segmenter=synthetic', '--scorer', 'plain']) == 0
+    assert (
+        cli.main(
+            [
+                'evaluate',
+                'rendered:1?frames=3&width=64&height=48',
+                '--tracks',
+                '-o',
+                str(tmp_path),
+                '--set',
+                'segmenter=synthetic',
+                '--scorer',
+                'plain',
+            ]
+        )
+        == 0
+    )
     assert '| rendered:1?frames=3&width=64&height=48 |' in capsys.readouterr().out
     assert (tmp_path / tracks.NAME).is_file()

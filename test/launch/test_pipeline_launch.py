@@ -20,10 +20,21 @@ from conftest import ROOT
 
 FILE = ROOT / 'launch' / 'pipeline.launch.py'
 CONFIG = ROOT / 'config'
-DEFAULTS = {'image': 'image', 'params_file': str(CONFIG / 'pipeline.yaml'), 'model': '',
-            'scorer': '', 'device': '', 'input': '', 'loop': 'false', 'fake_camera': 'false',
-            'rviz': 'false', 'autostart': '', 'use_sim_time': 'false', 'namespace': '',
-            'log_level': 'info'}
+DEFAULTS = {
+    'image': 'image',
+    'params_file': str(CONFIG / 'pipeline.yaml'),
+    'model': '',
+    'scorer': '',
+    'device': '',
+    'input': '',
+    'loop': 'false',
+    'fake_camera': 'false',
+    'rviz': 'false',
+    'autostart': '',
+    'use_sim_time': 'false',
+    'namespace': '',
+    'log_level': 'info',
+}
 
 
 class Call:
@@ -39,11 +50,13 @@ class Call:
 @pytest.fixture
 def file(monkeypatch):
     """The names of the launch file, run against stand-ins of launch."""
-    for name, members in (('launch', ['LaunchDescription']),
-                          ('launch.actions', ['DeclareLaunchArgument', 'OpaqueFunction',
-                                              'Shutdown']),
-                          ('launch.substitutions', ['LaunchConfiguration']),
-                          ('launch_ros', []), ('launch_ros.actions', ['Node'])):
+    for name, members in (
+        ('launch', ['LaunchDescription']),
+        ('launch.actions', ['DeclareLaunchArgument', 'OpaqueFunction', 'Shutdown']),
+        ('launch.substitutions', ['LaunchConfiguration']),
+        ('launch_ros', []),
+        ('launch_ros.actions', ['Node']),
+    ):
         module = types.ModuleType(name)
         for member in members:
             setattr(module, member, type(member, (Call,), {}))
@@ -65,8 +78,9 @@ def test_every_argument_is_declared_at_the_top_and_described(file):
     closed = {action.positional[0] for action in declared if action.named['choices']}
     assert closed == {'fake_camera', 'rviz', 'autostart', 'use_sim_time', 'loop', 'log_level'}
     for action in declared:
-        assert action.named['default_value'] in (action.named['choices'] or
-                                                 [action.named['default_value']])
+        assert action.named['default_value'] in (
+            action.named['choices'] or [action.named['default_value']]
+        )
 
 
 def test_without_words_the_node_alone_starts_with_the_defaults(file):
@@ -81,25 +95,37 @@ def test_without_words_the_node_alone_starts_with_the_defaults(file):
 def test_what_is_given_wins_over_the_file_and_what_is_empty_does_not(file):
     node = start(file, scorer='rba', device='cpu', autostart='false')['anomaly_node']
     assert node['parameters'][1] == {
-        'scorer': 'rba', 'device': 'cpu', 'autostart': False, 'use_sim_time': False}
+        'scorer': 'rba',
+        'device': 'cpu',
+        'autostart': False,
+        'use_sim_time': False,
+    }
 
 
-@pytest.mark.parametrize(('image', 'info'), [
-    ('/front/image_raw', '/front/camera_info'), ('picture', 'camera_info')])
+@pytest.mark.parametrize(
+    ('image', 'info'), [('/front/image_raw', '/front/camera_info'), ('picture', 'camera_info')]
+)
 def test_all_nodes_share_the_topics_of_the_camera(file, image, info):
     nodes = start(file, image=image, input='rendered:1', rviz='true')
     for node in nodes.values():
-        assert node['remappings'] == [('image', image),
-                                      ('image/compressed', f'{image}/compressed'),
-                                      ('camera_info', info)]
+        assert node['remappings'] == [
+            ('image', image),
+            ('image/compressed', f'{image}/compressed'),
+            ('camera_info', info),
+        ]
 
 
 def test_cameras_and_rviz_start_when_asked(file):
     assert set(start(file, fake_camera='true')) == {'anomaly_node', 'fake_camera'}
     nodes = start(file, input='rendered:1', rviz='true', use_sim_time='true', loop='true')
     assert set(nodes) == {'anomaly_node', 'replay', 'rviz2'}
-    assert nodes['replay']['arguments'] == ['rendered:1', '--wait-for-node', 'anomaly_node',
-                                            '--loop', '--clock']
+    assert nodes['replay']['arguments'] == [
+        'rendered:1',
+        '--wait-for-node',
+        'anomaly_node',
+        '--loop',
+        '--clock',
+    ]
     assert nodes['rviz2']['arguments'] == ['-d', str(ROOT / 'rviz' / 'pipeline.rviz')]
     with pytest.raises(RuntimeError, match='one camera'):
         start(file, input='a.mp4', fake_camera='true')
@@ -109,12 +135,17 @@ def test_the_words_of_the_launch_file_are_those_of_replay(file):
     import argparse
 
     from road_anomaly_ros.ros import replay
+
     parser = argparse.ArgumentParser(exit_on_error=False)
     replay.add_arguments(parser)
     node = start(file, input='rendered:1', use_sim_time='true', loop='true')
     found = parser.parse_args(node['replay']['arguments'])
     assert (found.input, found.wait_for_node, found.clock, found.loop) == (
-        'rendered:1', node['anomaly_node']['name'], 40.0, True)
+        'rendered:1',
+        node['anomaly_node']['name'],
+        40.0,
+        True,
+    )
 
 
 def test_a_namespace_and_a_log_level_are_those_of_every_node(file):
@@ -151,8 +182,11 @@ def test_presets_are_found_by_name_and_what_is_missing_is_named(file):
 
 
 def test_executables_are_those_that_are_installed(file):
-    installed = set(re.findall(r"'(\w+) = road_anomaly_ros\.ros",
-                               (ROOT / 'setup.py').read_text(encoding='utf-8')))
+    installed = set(
+        re.findall(
+            r"'(\w+) = road_anomaly_ros\.ros", (ROOT / 'setup.py').read_text(encoding='utf-8')
+        )
+    )
     nodes = {**start(file, fake_camera='true'), **start(file, input='rendered:1')}
     assert set(nodes) == installed
 
@@ -166,6 +200,7 @@ def test_the_file_stays_thin_and_evaluates_nothing():
 def test_rviz_shows_what_is_published_with_the_qos_of_its_publishers():
     pytest.importorskip('rclpy', reason='needs the extra ros')
     from road_anomaly_ros.ros.outputs import qos, topics
+
     view = yaml.safe_load((ROOT / 'rviz' / 'pipeline.rviz').read_text(encoding='utf-8'))
     displays = view['Visualization Manager']['Displays']
     found = {item['Name']: item['Topic'] for item in displays}
@@ -184,16 +219,23 @@ def test_rviz_shows_what_is_published_with_the_qos_of_its_publishers():
 def test_foxglove_shows_the_same_as_rviz():
     pytest.importorskip('rclpy', reason='needs the extra ros')
     from road_anomaly_ros.ros.health import TOPIC
+
     layout = json.loads((ROOT / 'rviz' / 'foxglove.json').read_text(encoding='utf-8'))
     panels = layout['configById'].values()
-    shown = {panel['foxglovePanelTitle']: panel['imageMode']['imageTopic']
-             for panel in panels if 'imageMode' in panel}
+    shown = {
+        panel['foxglovePanelTitle']: panel['imageMode']['imageTopic']
+        for panel in panels
+        if 'imageMode' in panel
+    }
     view = yaml.safe_load((ROOT / 'rviz' / 'pipeline.rviz').read_text(encoding='utf-8'))
     displays = view['Visualization Manager']['Displays']
     assert shown == {item['Name']: item['Topic']['Value'] for item in displays}
     assert {panel['topicToRender'] for panel in panels if 'topicToRender' in panel} == {TOPIC}
-    selected = [(panel['selectedHardwareId'], panel['selectedName'])
-                for panel in panels if 'selectedName' in panel]
+    selected = [
+        (panel['selectedHardwareId'], panel['selectedName'])
+        for panel in panels
+        if 'selectedName' in panel
+    ]
     assert selected == [('image', '/anomaly_node: camera')]
     for name in layout['configById']:
         assert json.dumps(layout['layout']).count(f'"{name}"') == 1
@@ -205,25 +247,33 @@ def test_it_runs_with_the_launch_system(tmp_path):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f'{name} is not installed; it comes with a ROS distribution')
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
     try:
         get_package_prefix('road_anomaly_ros')
     except (PackageNotFoundError, OSError):
         pytest.skip('road_anomaly_ros is in no sourced workspace')
     params = tmp_path / 'params.yaml'
     params.write_text('/**:\n  ros__parameters:\n    segmenter: synthetic\n')
-    code = ('import sys\n'
-            'from launch import LaunchDescription, LaunchService\n'
-            'from launch.actions import IncludeLaunchDescription\n'
-            'from launch.launch_description_sources import PythonLaunchDescriptionSource\n'
-            'service = LaunchService()\n'
-            'service.include_launch_description(LaunchDescription([IncludeLaunchDescription(\n'
-            f'    PythonLaunchDescriptionSource({str(FILE)!r}),\n'
-            f'    launch_arguments=[("params_file", {str(params)!r}),\n'
-            '                      ("fake_camera", "true")])]))\n'
-            'sys.exit(service.run())\n')
-    process = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, text=True,
-                               env={**os.environ, 'ROS_LOG_DIR': str(tmp_path)},
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    code = (
+        'import sys\n'
+        'from launch import LaunchDescription, LaunchService\n'
+        'from launch.actions import IncludeLaunchDescription\n'
+        'from launch.launch_description_sources import PythonLaunchDescriptionSource\n'
+        'service = LaunchService()\n'
+        'service.include_launch_description(LaunchDescription([IncludeLaunchDescription(\n'
+        f'    PythonLaunchDescriptionSource({str(FILE)!r}),\n'
+        f'    launch_arguments=[("params_file", {str(params)!r}),\n'
+        '                      ("fake_camera", "true")])]))\n'
+        'sys.exit(service.run())\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        text=True,
+        env={**os.environ, 'ROS_LOG_DIR': str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     seen = []
     try:
         for line in process.stdout:

@@ -18,7 +18,9 @@ def test_what_is_compiled_at_every_start_is_told_with_the_remedy(monkeypatch):
             if cache:
                 raise RuntimeError('cannot cache function: no locator available for file')
             return function
+
         return decorate
+
     monkeypatch.setattr(arithmetic.numba, 'njit', njit)
     with pytest.warns(Remark, match='NUMBA_CACHE_DIR'):
         assert arithmetic.jit()(abs) is abs

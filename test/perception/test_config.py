@@ -42,8 +42,9 @@ def test_yaml_dict_assignments_and_keywords_give_the_same_config(tmp_path):
     built = [
         PipelineConfig.from_any(file),
         PipelineConfig.from_any(WANTED),
-        PipelineConfig.from_any(None, scorer='s2', **{'scorers.s2.tau': '0.02'},
-                                objects={'min_area': 80}),
+        PipelineConfig.from_any(
+            None, scorer='s2', **{'scorers.s2.tau': '0.02'}, objects={'min_area': 80}
+        ),
         PipelineConfig().replace(parse_assignments(texts)),
     ]
     assert all(config == built[0] for config in built)
@@ -59,19 +60,22 @@ def test_what_is_given_last_wins_and_the_rest_has_its_default():
     assert PipelineConfig.from_any(config.as_dict()) == config
 
 
-@pytest.mark.parametrize(('changes', 'error', 'words'), [
-    ({'scorer': 'enrgy'}, ValueError, ('enrgy', 'energy', 'rba')),
-    ({'refinements': ['oasc', 'nothing']}, ValueError, ('nothing', 'variance_aware')),
-    ({'refinements': ['auto', 'oasc']}, ValueError, ('auto', 'alone')),
-    ({'segmenter': 'yolo'}, ValueError, ('yolo', 'mask2former')),
-    ({'scorers.s2.tao': 1.0}, ValueError, ('scorers.s2.tao', 'scorers.s2.tau')),
-    ({'scorers.s2.tau': 7.0}, ValueError, ('scorers.s2.tau', '7')),
-    ({'scorers.s2.tau': 'much'}, TypeError, ('scorers.s2.tau', 'float', 'much')),
-    ({'scorers.s2.tau': True}, TypeError, ('float', 'True')),
-    ({'precision': 'int4'}, ValueError, ('precision', 'float16')),
-    ({'nonsense': 1}, ValueError, ('nonsense', 'scorer')),
-    ({'nonsense.min_area': 1}, ValueError, ('nonsense.min_area',)),
-])
+@pytest.mark.parametrize(
+    ('changes', 'error', 'words'),
+    [
+        ({'scorer': 'enrgy'}, ValueError, ('enrgy', 'energy', 'rba')),
+        ({'refinements': ['oasc', 'nothing']}, ValueError, ('nothing', 'variance_aware')),
+        ({'refinements': ['auto', 'oasc']}, ValueError, ('auto', 'alone')),
+        ({'segmenter': 'yolo'}, ValueError, ('yolo', 'mask2former')),
+        ({'scorers.s2.tao': 1.0}, ValueError, ('scorers.s2.tao', 'scorers.s2.tau')),
+        ({'scorers.s2.tau': 7.0}, ValueError, ('scorers.s2.tau', '7')),
+        ({'scorers.s2.tau': 'much'}, TypeError, ('scorers.s2.tau', 'float', 'much')),
+        ({'scorers.s2.tau': True}, TypeError, ('float', 'True')),
+        ({'precision': 'int4'}, ValueError, ('precision', 'float16')),
+        ({'nonsense': 1}, ValueError, ('nonsense', 'scorer')),
+        ({'nonsense.min_area': 1}, ValueError, ('nonsense.min_area',)),
+    ],
+)
 def test_refusals_name_what_was_expected(changes, error, words):
     with pytest.raises(error) as caught:
         PipelineConfig.from_any(changes)
@@ -90,9 +94,18 @@ def test_missing_and_broken_files_are_one_line(tmp_path):
         assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize(('given', 'expected'), [
-    ('none', ()), (['none'], ()), ([], ()), ('oasc,mbp', ('oasc', 'mbp')), (None, ()),
-    (['oasc', 'mbp'], ('oasc', 'mbp')), ('auto', ('auto',))])
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ('none', ()),
+        (['none'], ()),
+        ([], ()),
+        ('oasc,mbp', ('oasc', 'mbp')),
+        (None, ()),
+        (['oasc', 'mbp'], ('oasc', 'mbp')),
+        ('auto', ('auto',)),
+    ],
+)
 def test_a_chain_of_refinements_can_be_written_in_many_ways(given, expected):
     assert PipelineConfig.from_any({'refinements': given}).refinements == expected
 
@@ -127,19 +140,38 @@ def test_an_assignment_needs_a_name_and_a_sign(text):
         parse_assignments([text])
 
 
-@pytest.mark.parametrize(('name', 'given', 'expected'), [
-    ('speed', 1, 1.0), ('speed', '1e0', 1.0), ('count', 4.0, 4), ('count', ' 5 ', 5),
-    ('loud', 'true', True), ('loud', 'No', False), ('mode', ' b ', 'b'),
-    ('names', 'x, y', ('x', 'y')), ('names', ['x'], ('x',))])
+@pytest.mark.parametrize(
+    ('name', 'given', 'expected'),
+    [
+        ('speed', 1, 1.0),
+        ('speed', '1e0', 1.0),
+        ('count', 4.0, 4),
+        ('count', ' 5 ', 5),
+        ('loud', 'true', True),
+        ('loud', 'No', False),
+        ('mode', ' b ', 'b'),
+        ('names', 'x, y', ('x', 'y')),
+        ('names', ['x'], ('x',)),
+    ],
+)
 def test_values_are_brought_into_the_type_of_their_option(name, given, expected):
     value = getattr(build_options(Knobs, {name: given}), name)
     assert value == expected and type(value) is type(expected)
 
 
-@pytest.mark.parametrize(('name', 'given', 'error'), [
-    ('speed', 3.0, ValueError), ('speed', math.nan, ValueError), ('count', -1, ValueError),
-    ('count', 1.5, TypeError), ('count', True, TypeError), ('loud', 'perhaps', TypeError),
-    ('mode', 'c', ValueError), ('weight', 1, ValueError)])
+@pytest.mark.parametrize(
+    ('name', 'given', 'error'),
+    [
+        ('speed', 3.0, ValueError),
+        ('speed', math.nan, ValueError),
+        ('count', -1, ValueError),
+        ('count', 1.5, TypeError),
+        ('count', True, TypeError),
+        ('loud', 'perhaps', TypeError),
+        ('mode', 'c', ValueError),
+        ('weight', 1, ValueError),
+    ],
+)
 def test_values_that_do_not_fit_are_refused(name, given, error):
     with pytest.raises(error, match=name):
         build_options(Knobs, {name: given})
@@ -164,7 +196,7 @@ def test_a_registry_refuses_a_second_entry_and_lists_the_known_ones():
 def test_no_name_is_the_beginning_of_another():
     names = [item.name for kind in METHODS['segmenter'].names() for item in parameters(kind)]
     tree = {}
-    for name in names:                  # as `ros2 param dump` does it
+    for name in names:  # as `ros2 param dump` does it
         *folders, last = name.split('.')
         node = tree
         for folder in folders:
@@ -174,24 +206,32 @@ def test_no_name_is_the_beginning_of_another():
         node[last] = 0
 
 
-FORMER = {'scorer.s2.tau': 'scorers.s2.tau', 'segmenter.synthetic.stride':
-          'segmenters.synthetic.stride', 'segments.watershed.scale':
-          'segment_sources.watershed.scale'}
+FORMER = {
+    'scorer.s2.tau': 'scorers.s2.tau',
+    'segmenter.synthetic.stride': 'segmenters.synthetic.stride',
+    'segments.watershed.scale': 'segment_sources.watershed.scale',
+}
 VALUES = dict(zip(FORMER, (0.02, 8, 50.0), strict=True))
 
 
-@pytest.mark.parametrize('given', [VALUES, {
-    'scorer': {'name': 'auto', 's2': {'tau': 0.02}}, 'segmenter.synthetic.stride': 8,
-    'segments': {'name': 'watershed', 'watershed': {'scale': 50.0}}}])
+@pytest.mark.parametrize(
+    'given',
+    [
+        VALUES,
+        {
+            'scorer': {'name': 'auto', 's2': {'tau': 0.02}},
+            'segmenter.synthetic.stride': 8,
+            'segments': {'name': 'watershed', 'watershed': {'scale': 50.0}},
+        },
+    ],
+)
 def test_former_names_are_taken_with_one_warning(given):
     with pytest.warns(naming.FormerName) as told:
         config = PipelineConfig.from_any(given)
     assert len(told) == 1
-    assert all(f'{old} is called {new} now' in str(told[0].message)
-               for old, new in FORMER.items())
+    assert all(f'{old} is called {new} now' in str(told[0].message) for old, new in FORMER.items())
     assert dict(config.values) == {FORMER[name]: value for name, value in VALUES.items()}
-    assert all(config.get(name) == value and config.is_set(name)
-               for name, value in VALUES.items())
+    assert all(config.get(name) == value and config.is_set(name) for name, value in VALUES.items())
     assert all(parameter(old) == parameter(new) for old, new in FORMER.items())
 
 
@@ -215,7 +255,8 @@ def test_calibrations_made_under_former_names_hold(tmp_path):
         'scorers: {s2: {threshold: 0.9, low_threshold: 0.8, display: [0, 1], promise: {\n'
         '  rate: 0.1, unit: frame, confidence: 0.95, method: m, frames: 9, blocks: 9,\n'
         '  block_seconds: 1.0, measured: 0.0, footage: f, weights: w, size: [2, 3],\n'
-        '  chain: {scorer: s2, scorer.s2.tau: 0.05}}}}\n')
+        '  chain: {scorer: s2, scorer.s2.tau: 0.05}}}}\n'
+    )
     found = Calibration.read(file)
     assert found.default == {'scorer': 's2', 'scorers.s2.tau': 0.05}
     assert found.doubt('s2', 'w', {'scorer': 's2', 'scorers.s2.tau': 0.05}) == ''

@@ -241,9 +241,7 @@ def test_evenly_spaced_rows_equal_the_reference_whatever_the_logits(factor, scal
     output = make_output(23, 19, (9, 20), (9 * factor, 20 * factor), scale)
     output.mask_logits[::3] *= 0.05  # moderate ones among extreme ones
     score = evaluate(output, 'plain').score
-    expected = reference_score(
-        'plain', output.class_logits, output.mask_logits, output.image_size
-    )
+    expected = reference_score('plain', output.class_logits, output.mask_logits, output.image_size)
     torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-5)
 
 

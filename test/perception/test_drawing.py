@@ -16,27 +16,38 @@ from road_anomaly_ros.perception.contract import FrameResult, LabelSet
 from road_anomaly_ros.perception.drawing import DrawingOptions
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
-PLAIN = DrawingOptions(class_opacity=0.0, heat_opacity=0.0, dim=0.0, contours=False, boxes=False,
-                       legend=False)
+PLAIN = DrawingOptions(
+    class_opacity=0.0, heat_opacity=0.0, dim=0.0, contours=False, boxes=False, legend=False
+)
 
 
 def frame(height, width, score=None, threshold=0.5, **more):
     score = torch.zeros(height, width) if score is None else torch.as_tensor(score).float()
     mask, instances, found = objects.find(
-        score, threshold=threshold, options=objects.ObjectOptions(min_area=0))
+        score, threshold=threshold, options=objects.ObjectOptions(min_area=0)
+    )
     labels = torch.zeros(height, width, dtype=torch.uint8)
-    labels[:height // 2] = 1
+    labels[: height // 2] = 1
     given = {
-        'image': torch.full((3, height, width), 100, dtype=torch.uint8), 'labels': labels,
-        'score': score, 'mask': mask, 'instances': instances, 'objects': found,
-        'label_set': LABELS, 'scorer': 'plain', 'threshold': threshold,
-        'threshold_source': 'option', 'display_range': (0.0, 1.0), 'timings': {'total': 12.3}}
+        'image': torch.full((3, height, width), 100, dtype=torch.uint8),
+        'labels': labels,
+        'score': score,
+        'mask': mask,
+        'instances': instances,
+        'objects': found,
+        'label_set': LABELS,
+        'scorer': 'plain',
+        'threshold': threshold,
+        'threshold_source': 'option',
+        'display_range': (0.0, 1.0),
+        'timings': {'total': 12.3},
+    }
     return FrameResult(**{**given, **more})
 
 
 def scene(height=360, width=480):
     score = np.zeros((height, width), np.float32)
-    score[height // 2:height // 2 + 40, width // 3:width // 3 + 60] = 0.9
+    score[height // 2 : height // 2 + 40, width // 3 : width // 3 + 60] = 0.9
     return frame(height, width, score)
 
 
@@ -138,12 +149,20 @@ def test_any_size_and_any_score(size, value):
     assert picture.shape == (*size, 3) and picture.dtype == np.uint8
 
 
-@pytest.mark.parametrize('change', [
-    {'threshold': math.inf}, {'display_range': (0.5, 0.5)}, {'display_range': (-9.0, -1.0)},
-    {'stamp': 1.7e9}, {'stamp': 12.0}, {'timings': {}}, {'scorer': 'a' * 200},
-    {'labels': torch.full((360, 480), 255, dtype=torch.uint8)},
-    {'label_set': LabelSet(tuple(f'class number {k}' for k in range(60)), ((9, 9, 9),) * 60)},
-])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'threshold': math.inf},
+        {'display_range': (0.5, 0.5)},
+        {'display_range': (-9.0, -1.0)},
+        {'stamp': 1.7e9},
+        {'stamp': 12.0},
+        {'timings': {}},
+        {'scorer': 'a' * 200},
+        {'labels': torch.full((360, 480), 255, dtype=torch.uint8)},
+        {'label_set': LabelSet(tuple(f'class number {k}' for k in range(60)), ((9, 9, 9),) * 60)},
+    ],
+)
 def test_frames_that_say_little_or_much(change):
     assert drawing.overlay(dataclasses.replace(scene(), **change)).shape == (360, 480, 3)
 

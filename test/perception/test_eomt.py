@@ -13,8 +13,9 @@ CPU = torch.device('cpu')
 
 
 def load(folder, **values):
-    return eomt.load(str(folder), device=CPU, precision=torch.float32,
-                     options=eomt.Options(**values))
+    return eomt.load(
+        str(folder), device=CPU, precision=torch.float32, options=eomt.Options(**values)
+    )
 
 
 def picture(height, width, seed=0):
@@ -45,12 +46,14 @@ def test_windows_and_semantic_map_equal_those_of_transformers(checkpoint, size):
     output = load(folder)([image])[0]
     starts = [int(offset[1]) for offset in inputs['patch_offsets']]
     assert [max(offset) for offset in output.offsets] == starts
-    for window, classes, masks in zip(output.windows, raw.class_queries_logits,
-                                      raw.masks_queries_logits, strict=True):
+    for window, classes, masks in zip(
+        output.windows, raw.class_queries_logits, raw.masks_queries_logits, strict=True
+    ):
         torch.testing.assert_close(window.class_logits, classes, atol=1e-4, rtol=0)
         torch.testing.assert_close(window.mask_logits, masks, atol=1e-4, rtol=0)
     labels, *scores = tiny_models.semantic_map(
-        processor, raw, size, size={'shortest_edge': 32, 'longest_edge': None})
+        processor, raw, size, size={'shortest_edge': 32, 'longest_edge': None}
+    )
     found = scorers.evaluate(output, 'plain', {}, extras=('max_s',))
     assert (found.labels == labels).float().mean() > 0.999
     if scores:
@@ -70,8 +73,13 @@ def test_a_batch_says_what_its_images_say_alone(tiny):
 def test_lower_precision_stays_close(tiny):
     image = picture(32, 48)
     exact = load(tiny[0])([image])[0].windows[0].class_logits
-    mixed = eomt.load(str(tiny[0]), device=CPU, precision=torch.bfloat16,
-                      options=eomt.Options())([image])[0].windows[0].class_logits
+    mixed = (
+        eomt.load(str(tiny[0]), device=CPU, precision=torch.bfloat16, options=eomt.Options())(
+            [image]
+        )[0]
+        .windows[0]
+        .class_logits
+    )
     assert (mixed.softmax(-1) - exact.softmax(-1)).abs().max() < 0.1
 
 
@@ -97,24 +105,34 @@ def test_features_are_the_patch_tokens(tiny):
 
 def original(model):
     """The state dict of the same weights as the authors' repository names them."""
-    block = {'attention.out_proj': 'attn.proj', 'layer_scale1.lambda1': 'ls1.gamma',
-             'layer_scale2.lambda1': 'ls2.gamma'}
-    fixed = {'embeddings.cls_token': 'encoder.backbone.cls_token',
-             'embeddings.register_tokens': 'encoder.backbone.reg_token',
-             'embeddings.position_embeddings.weight': 'encoder.backbone.pos_embed',
-             'embeddings.patch_embeddings.projection': 'encoder.backbone.patch_embed.proj',
-             'layernorm.': 'encoder.backbone.norm.', 'query.': 'q.',
-             'class_predictor': 'class_head',
-             'mask_head.fc1': 'mask_head.0', 'mask_head.fc2': 'mask_head.2',
-             'mask_head.fc3': 'mask_head.4', 'upscale_block.block': 'upscale',
-             'layernorm2d': 'norm', 'layers.': 'encoder.backbone.blocks.'}
+    block = {
+        'attention.out_proj': 'attn.proj',
+        'layer_scale1.lambda1': 'ls1.gamma',
+        'layer_scale2.lambda1': 'ls2.gamma',
+    }
+    fixed = {
+        'embeddings.cls_token': 'encoder.backbone.cls_token',
+        'embeddings.register_tokens': 'encoder.backbone.reg_token',
+        'embeddings.position_embeddings.weight': 'encoder.backbone.pos_embed',
+        'embeddings.patch_embeddings.projection': 'encoder.backbone.patch_embed.proj',
+        'layernorm.': 'encoder.backbone.norm.',
+        'query.': 'q.',
+        'class_predictor': 'class_head',
+        'mask_head.fc1': 'mask_head.0',
+        'mask_head.fc2': 'mask_head.2',
+        'mask_head.fc3': 'mask_head.4',
+        'upscale_block.block': 'upscale',
+        'layernorm2d': 'norm',
+        'layers.': 'encoder.backbone.blocks.',
+    }
     state, found = model.state_dict(), {}
     for key, value in state.items():
         if '.k_proj.' in key or '.v_proj.' in key or key.startswith('criterion'):
             continue
         if '.q_proj.' in key:
-            value = torch.cat([state[key.replace('q_proj', name)]
-                               for name in ('q_proj', 'k_proj', 'v_proj')])
+            value = torch.cat(
+                [state[key.replace('q_proj', name)] for name in ('q_proj', 'k_proj', 'v_proj')]
+            )
             key = key.replace('attention.q_proj', 'attn.qkv')
         for old, new in {**block, **fixed}.items():
             key = key.replace(old, new) if old != 'layernorm.' or key.startswith(old) else key
@@ -140,7 +158,8 @@ def test_the_original_layout_is_converted(tiny, tmp_path, narrow_heads, place):
     output = segmenter([image])[0]
     (tiny[0] / 'preprocessor_config.json').write_text(
         '{"size": {"shortest_edge": 32}, "image_mean": [0.4, 0.5, 0.6],'
-        ' "image_std": [0.25, 0.25, 0.25]}')
+        ' "image_std": [0.25, 0.25, 0.25]}'
+    )
     expected = load(tiny[0])([image])[0]
     for window, other in zip(output.windows, expected.windows, strict=True):
         torch.testing.assert_close(window.class_logits, other.class_logits, atol=1e-5, rtol=0)

@@ -36,21 +36,36 @@ EXACT = GeometryOptions(pixel_error=0.0, pitch_error=0.0)
 
 def thing(number, box, **extra):
     """An obstacle of which only number and box count."""
-    return AnomalyObject(id=number, box=box, centroid=(0.0, 0.0), area=1, score=0.5,
-                         score_max=0.5, score_p95=0.5, label=0, **extra)
+    return AnomalyObject(
+        id=number,
+        box=box,
+        centroid=(0.0, 0.0),
+        area=1,
+        score=0.5,
+        score_max=0.5,
+        score_p95=0.5,
+        label=0,
+        **extra,
+    )
 
 
 def scene(*boxes):
     """A map of instances with boxes x, y, width, height, numbered from 1, and their objects."""
     instances = np.zeros(MODEL.size, np.int32)
     for number, (x, y, width, height) in enumerate(boxes, start=1):
-        instances[y:y + height, x:x + width] = number
+        instances[y : y + height, x : x + width] = number
     return instances, [thing(number, box) for number, box in enumerate(boxes, start=1)]
 
 
-@pytest.mark.parametrize(('row', 'ahead'), [
-    (290, 15.0),            # 1.5 m * 500 / 50
-    (265, 30.0), (340, 7.5), (740, 1.5)])
+@pytest.mark.parametrize(
+    ('row', 'ahead'),
+    [
+        (290, 15.0),  # 1.5 m * 500 / 50
+        (265, 30.0),
+        (340, 7.5),
+        (740, 1.5),
+    ],
+)
 def test_a_level_camera_sees_the_road_at_height_times_focal_over_rows(row, ahead):
     found = meet(MODEL, LEVEL, [[320, row]])
     np.testing.assert_allclose(found, [[ahead, 0.0]], atol=1e-9)
@@ -69,18 +84,21 @@ def test_above_the_horizon_nothing_is_known(row):
     assert np.isnan(found.distance).all() and np.isnan(found.nearest).all()
 
 
-@pytest.mark.parametrize(('mounting', 'pixel', 'place'), [
-    # 45 degrees down: the middle of the picture is as far ahead as the camera is high.
-    (Mounting(1.5, pitch=math.pi / 4), (320, 240), (1.5, 0.0)),
-    # 45 degrees up: the horizon lies 500 rows below the middle.
-    (Mounting(1.5, pitch=-math.pi / 4), (320, 240), (math.nan, math.nan)),
-    # Left by 90 degrees: what was ahead is left, what was left is behind.
-    (Mounting(1.5, yaw=math.pi / 2), (270, 290), (-1.5, 15.0)),
-    # Two metres before the origin and half a metre left of it.
-    (Mounting(1.5, forward=2.0, left=0.5), (320, 290), (17.0, 0.5)),
-    # Leaning right by 90 degrees less 45: the view to the right sees what lies below.
-    (Mounting(1.5, roll=math.pi / 4), (320 + 50, 240), (1.5 * 500 * math.sqrt(2) / 50, -1.5)),
-])
+@pytest.mark.parametrize(
+    ('mounting', 'pixel', 'place'),
+    [
+        # 45 degrees down: the middle of the picture is as far ahead as the camera is high.
+        (Mounting(1.5, pitch=math.pi / 4), (320, 240), (1.5, 0.0)),
+        # 45 degrees up: the horizon lies 500 rows below the middle.
+        (Mounting(1.5, pitch=-math.pi / 4), (320, 240), (math.nan, math.nan)),
+        # Left by 90 degrees: what was ahead is left, what was left is behind.
+        (Mounting(1.5, yaw=math.pi / 2), (270, 290), (-1.5, 15.0)),
+        # Two metres before the origin and half a metre left of it.
+        (Mounting(1.5, forward=2.0, left=0.5), (320, 290), (17.0, 0.5)),
+        # Leaning right by 90 degrees less 45: the view to the right sees what lies below.
+        (Mounting(1.5, roll=math.pi / 4), (320 + 50, 240), (1.5 * 500 * math.sqrt(2) / 50, -1.5)),
+    ],
+)
 def test_every_part_of_the_mounting_counts(mounting, pixel, place):
     np.testing.assert_allclose(meet(MODEL, mounting, [pixel]), [place], atol=1e-9)
 
@@ -96,10 +114,16 @@ def test_a_transform_says_the_same_as_angles():
     np.testing.assert_allclose((back.pitch, back.roll, back.yaw), (0.3, -0.2, 2.5), atol=1e-9)
 
 
-@pytest.mark.parametrize(('mounting', 'word'), [
-    ({'height': 0.0}, 'above the road'), ({'height': -1.5}, 'above the road'),
-    ({'height': math.inf}, 'above the road'), ({'height': math.nan}, 'above the road'),
-    ({'height': 1.5, 'roll': math.pi}, 'upright')])
+@pytest.mark.parametrize(
+    ('mounting', 'word'),
+    [
+        ({'height': 0.0}, 'above the road'),
+        ({'height': -1.5}, 'above the road'),
+        ({'height': math.inf}, 'above the road'),
+        ({'height': math.nan}, 'above the road'),
+        ({'height': 1.5, 'roll': math.pi}, 'upright'),
+    ],
+)
 def test_a_mounting_that_cannot_be_is_refused(mounting, word):
     with pytest.raises(ValueError, match=word):
         Mounting(**mounting)
@@ -107,8 +131,9 @@ def test_a_mounting_that_cannot_be_is_refused(mounting, word):
 
 def test_options_give_a_mounting_a_guess_or_none():
     assert Mounting.from_options(OPTIONS) is None
-    given = Mounting.from_options(GeometryOptions(
-        camera_height=1.4, camera_pitch=3.0, camera_roll=0.0, camera_forward=2.0))
+    given = Mounting.from_options(
+        GeometryOptions(camera_height=1.4, camera_pitch=3.0, camera_roll=0.0, camera_forward=2.0)
+    )
     assert given == Mounting(1.4, pitch=math.radians(3.0), forward=2.0, source='given')
     guess = Mounting.from_options(GeometryOptions(camera_height=1.4, camera_pitch=3.0))
     assert guess.source == 'guessed' and guess.roll == 0.0
@@ -116,22 +141,32 @@ def test_options_give_a_mounting_a_guess_or_none():
     assert given.pitch_error(OPTIONS) == pytest.approx(math.radians(0.3))
 
 
-@pytest.mark.parametrize(('given', 'word'), [
-    ({'matrix': (0.0, 0.0, 0.0, 0.0)}, 'calibrate'),
-    ({'matrix': (500.0, -500.0, 0.0, 0.0)}, 'calibrate'),
-    ({'matrix': (500.0, math.nan, 0.0, 0.0)}, 'finite'),
-    ({'distortion': (0.1,) * 3}, 'distortion'),
-    ({'distortion': (0.1,) * 5, 'fisheye': True}, 'distortion'),
-    ({'distortion': (math.inf,) * 4}, 'finite')])
+@pytest.mark.parametrize(
+    ('given', 'word'),
+    [
+        ({'matrix': (0.0, 0.0, 0.0, 0.0)}, 'calibrate'),
+        ({'matrix': (500.0, -500.0, 0.0, 0.0)}, 'calibrate'),
+        ({'matrix': (500.0, math.nan, 0.0, 0.0)}, 'finite'),
+        ({'distortion': (0.1,) * 3}, 'distortion'),
+        ({'distortion': (0.1,) * 5, 'fisheye': True}, 'distortion'),
+        ({'distortion': (math.inf,) * 4}, 'finite'),
+    ],
+)
 def test_what_is_no_calibration_is_refused_in_one_line(given, word):
     with pytest.raises(ValueError, match=word) as caught:
         CameraModel(**{'matrix': MODEL.matrix, 'size': (480, 640), **given})
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize(('distortion', 'fisheye'), [
-    ((), False), ((-0.3, 0.1, 0.001, -0.002, 0.0), False),
-    ((0.5, 0.1, 0.0, 0.0, 0.01, 0.8, 0.2, 0.02), False), ((0.05, -0.01, 0.002, 0.0), True)])
+@pytest.mark.parametrize(
+    ('distortion', 'fisheye'),
+    [
+        ((), False),
+        ((-0.3, 0.1, 0.001, -0.002, 0.0), False),
+        ((0.5, 0.1, 0.0, 0.0, 0.01, 0.8, 0.2, 0.02), False),
+        ((0.05, -0.01, 0.002, 0.0), True),
+    ],
+)
 def test_pixels_of_rays_are_the_pixels_again(distortion, fisheye):
     model = CameraModel(MODEL.matrix, MODEL.size, distortion, fisheye)
     pixels = np.array([[320.0, 240.0], [10.0, 400.0], [600.0, 100.0], [333.0, 470.0]])
@@ -143,7 +178,7 @@ def test_a_lens_bends_the_view_of_the_road():
     """Barrel distortion by k1 alone: r' = r (1 + k1 r^2), upside down by hand."""
     bent = CameraModel(MODEL.matrix, MODEL.size, (-0.2, 0.0, 0.0, 0.0, 0.0))
     slope = 0.4
-    row = 240 + 500 * slope * (1 - 0.2 * slope ** 2)
+    row = 240 + 500 * slope * (1 - 0.2 * slope**2)
     np.testing.assert_allclose(meet(bent, LEVEL, [[320, row]]), [[1.5 / slope, 0.0]], atol=1e-5)
 
 
@@ -181,13 +216,12 @@ def test_near_the_horizon_it_may_be_anywhere_beyond():
 
 
 def test_the_contact_line_is_the_lowest_pixel_of_each_column():
-    instances = np.array([[1, 1, 0, 2],
-                          [1, 0, 0, 2],
-                          [0, 1, 0, 2]], np.int32)
+    instances = np.array([[1, 1, 0, 2], [1, 0, 0, 2], [0, 1, 0, 2]], np.int32)
     line = contact_line(instances)
     assert line.ids.tolist() == [1, 2] and line.begin.tolist() == [0, 2]
-    assert list(zip(line.owner.tolist(), line.column.tolist(), line.row.tolist(),
-                    strict=True)) == [(0, 0, 1), (0, 1, 2), (1, 3, 2)]
+    assert list(
+        zip(line.owner.tolist(), line.column.tolist(), line.row.tolist(), strict=True)
+    ) == [(0, 0, 1), (0, 1, 2), (1, 3, 2)]
     assert len(contact_line(np.zeros((3, 4), np.int32))) == 0
 
 
@@ -205,7 +239,7 @@ def test_a_hair_below_an_outline_is_not_its_foot():
 def test_an_obstacle_has_place_width_and_height():
     # The lower edge of row 289 is 289.5 - 240 = 49.5 rows below the horizon: 750 / 49.5 metres.
     instances, objects = scene((300, 240, 41, 50))
-    found, = locate(objects, instances, MODEL, LEVEL, EXACT)
+    (found,) = locate(objects, instances, MODEL, LEVEL, EXACT)
     ahead = 750 / 49.5
     assert found.forward == pytest.approx(ahead) and found.left == pytest.approx(0.0, abs=1e-9)
     assert found.width == pytest.approx(41 * ahead / 500)
@@ -221,7 +255,7 @@ def test_an_obstacle_has_place_width_and_height():
 
 def test_an_obstacle_aside_is_where_its_middle_is():
     instances, objects = scene((420, 260, 41, 30))
-    found, = locate(objects, instances, MODEL, LEVEL, OPTIONS)
+    (found,) = locate(objects, instances, MODEL, LEVEL, OPTIONS)
     ahead = 750 / 49.5
     # It stands across the view, not across the road: the middle of its width is not quite that of
     # its columns.
@@ -242,7 +276,7 @@ def test_obstacles_at_the_borders_are_cut():
     instances, objects = scene((0, 300, 30, 20), (610, 300, 30, 20), (300, 400, 50, 80))
     left, right, bottom = locate(objects, instances, MODEL, LEVEL, OPTIONS)
     assert left.cut and right.cut and bottom.cut
-    assert left.nearest > 0 and bottom.nearest == 0.0   # its foot is out of view: at most so far
+    assert left.nearest > 0 and bottom.nearest == 0.0  # its foot is out of view: at most so far
 
 
 def test_what_hangs_over_the_road_does_not_reach_back_to_the_horizon():
@@ -250,7 +284,7 @@ def test_what_hangs_over_the_road_does_not_reach_back_to_the_horizon():
     instances = np.zeros(MODEL.size, np.int32)
     instances[200:230, 300:340] = 1
     instances[200:290, [300, 301, 302, 337, 338, 339]] = 1
-    found, = locate([thing(1, (300, 200, 40, 90))], instances, MODEL, LEVEL, EXACT)
+    (found,) = locate([thing(1, (300, 200, 40, 90))], instances, MODEL, LEVEL, EXACT)
     assert np.isfinite(found.line).all()
     assert found.line[:, 0].max() <= found.distance + max(found.width, 0.5) + 1e-9
 
@@ -262,7 +296,8 @@ def test_depth_wins_where_it_is_known():
     first, second = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
     assert (first.source, second.source) == ('depth', 'road')
     assert first.forward == pytest.approx(12.0) and second.forward == pytest.approx(
-        750 / 49.5, rel=1e-3)
+        750 / 49.5, rel=1e-3
+    )
     assert first.distance - first.nearest == pytest.approx(0.04 * 12)
     # 12 m along the axis, 49.5 rows down: 1.188 m below the camera.
     np.testing.assert_allclose(first.line[:, 2], 1.5 - 49.5 * 12 / 500)
@@ -273,7 +308,7 @@ def test_depth_wins_where_it_is_known():
 def test_depth_of_an_obstacle_above_the_horizon_gives_it_a_place():
     instances, objects = scene((300, 100, 41, 50))
     depth = np.where(instances == 1, np.float32(20), np.float32(np.nan))
-    found, = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
+    (found,) = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
     assert found.forward == pytest.approx(20.0)
     assert found.line[:, 2].min() > 1.5
 
@@ -284,13 +319,13 @@ def test_holes_and_stray_depths_do_not_count():
     depth[instances == 1] = 10.0
     depth[240:260, 300:340] = 0.0
     depth[270, 300:340] = np.inf
-    depth[289, 300:310] = 45.0                          # an edge that shows what is behind
-    found, = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
+    depth[289, 300:310] = 45.0  # an edge that shows what is behind
+    (found,) = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
     assert found.forward == pytest.approx(10.0)
     np.testing.assert_allclose(found.line[:, 0], 10.0)
     depth[instances == 1] = np.nan
-    depth[280, 300:304] = 3.0                           # four pixels are none
-    found, = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
+    depth[280, 300:304] = 3.0  # four pixels are none
+    (found,) = locate(objects, instances, MODEL, LEVEL, OPTIONS, depth)
     assert found.source == 'road'
 
 
@@ -329,13 +364,13 @@ def test_a_free_plane_is_free_as_far_as_it_is_seen():
     assert at(road, 0.0) == math.inf
     # The lowest row looks down by 239 / 500.
     assert road.shortest == pytest.approx(750 / 239, rel=1e-6)
-    assert np.isfinite(road.distances).sum() < 3        # at the very rim the view ends sideways
+    assert np.isfinite(road.distances).sum() < 3  # at the very rim the view ends sideways
 
 
 def test_the_profile_ends_where_the_road_does():
     free = np.ones(MODEL.size, bool)
-    free[:291] = False                                  # from 15 m on
-    free[:, :200] = False                               # and left of 120 / 500 of the distance
+    free[:291] = False  # from 15 m on
+    free[:, :200] = False  # and left of 120 / 500 of the distance
     road = profile(free)
     assert at(road, 0.0) == pytest.approx(750 / 50, rel=0.02)
     assert at(road, -5.0) == pytest.approx(15.0 / math.cos(math.radians(5)), rel=0.02)
@@ -362,7 +397,7 @@ def test_time_to_contact_of_a_steady_approach():
     # Weights 1 / 0.25, spread 0.1: 1 / sqrt(0.4).
     assert found.speed_error == pytest.approx(1 / math.sqrt(0.4))
     tall = closing(times, [24.0, 22.8, 21.6, 20.4, 19.2], [0.5] * 5)
-    assert tall.seconds == pytest.approx(1.6)           # a height wrong by a fifth cancels out
+    assert tall.seconds == pytest.approx(1.6)  # a height wrong by a fifth cancels out
 
 
 def test_what_does_not_surely_come_nearer_has_no_time_to_contact():
@@ -377,7 +412,7 @@ def test_histories_start_anew_when_time_runs_backwards():
     kept = Histories()
     for step in range(4):
         kept.begin(step / 10)
-        kept.begin(step / 10)                           # a stamp that repeats counts once
+        kept.begin(step / 10)  # a stamp that repeats counts once
         kept.add(7, 20.0 - step, 0.1)
         found = kept.add(7, 3.0, 0.1)
     assert found.speed == pytest.approx(10.0)
@@ -388,18 +423,24 @@ def test_histories_start_anew_when_time_runs_backwards():
 def frame(instances, objects, *, stamp=None, drivable=(0,)):
     """A result of which only what geometry reads is there: road everywhere."""
     return SimpleNamespace(
-        instances=torch.from_numpy(instances), mask=torch.from_numpy(instances > 0),
-        labels=torch.zeros(MODEL.size, dtype=torch.uint8), objects=tuple(objects), stamp=stamp,
-        label_set=LabelSet(('road',), ((0, 0, 0),), drivable))
+        instances=torch.from_numpy(instances),
+        mask=torch.from_numpy(instances > 0),
+        labels=torch.zeros(MODEL.size, dtype=torch.uint8),
+        objects=tuple(objects),
+        stamp=stamp,
+        label_set=LabelSet(('road',), ((0, 0, 0),), drivable),
+    )
 
 
 def test_a_survey_tells_confirmed_obstacles_and_a_road_that_ends_at_all():
     instances, _ = scene((300, 250, 41, 40), (100, 250, 41, 40), (500, 100, 20, 20))
-    objects = [thing(1, (300, 250, 41, 40), track_id=9, confirmed=True),
-               thing(2, (100, 250, 41, 40), track_id=8, confirmed=False),
-               thing(3, (500, 100, 20, 20), track_id=7, confirmed=True)]
+    objects = [
+        thing(1, (300, 250, 41, 40), track_id=9, confirmed=True),
+        thing(2, (100, 250, 41, 40), track_id=8, confirmed=False),
+        thing(3, (500, 100, 20, 20), track_id=7, confirmed=True),
+    ]
     survey = Surveyor().survey(frame(instances, objects), MODEL, LEVEL, OPTIONS)
-    found, = survey.obstacles
+    (found,) = survey.obstacles
     assert found.id == 9 and found.closing is None and survey.unknown == 1
     ends = survey.road
     for column in (320, 120):
@@ -412,7 +453,7 @@ def test_objects_without_tracks_have_their_own_numbers_and_no_speed():
     for step in range(5):
         instances, objects = scene((300, 250, 41, 40 + 5 * step))
         survey = surveyor.survey(frame(instances, objects, stamp=step / 10), MODEL, LEVEL, OPTIONS)
-        found, = survey.obstacles
+        (found,) = survey.obstacles
     assert found.id == 1 and found.closing is None
 
 
@@ -420,11 +461,11 @@ def test_tracks_have_speed_and_time_to_contact():
     surveyor = Surveyor()
     options = GeometryOptions(pixel_error=0.1, pitch_error=0.05)
     for step in range(6):
-        foot = round(240 + 750 / (20.0 - step))         # 10 m/s
+        foot = round(240 + 750 / (20.0 - step))  # 10 m/s
         instances, _ = scene((300, foot - 30, 41, 30))
         objects = [thing(1, (300, foot - 30, 41, 30), track_id=4, confirmed=True)]
         survey = surveyor.survey(frame(instances, objects, stamp=step / 10), MODEL, LEVEL, options)
-        found, = survey.obstacles
+        (found,) = survey.obstacles
     assert found.closing.speed == pytest.approx(10.0, rel=0.1)
     assert found.closing.seconds == pytest.approx(1.5, rel=0.15)
 

@@ -23,10 +23,11 @@ def rendered():
         for index in range(5, 100, 12):
             view, camera = drive[index], drive.camera(index)
             instances = view.instances.astype(np.int32)
-            objects = [AnomalyObject(
-                number, box_of(instances == number), (0.0, 0.0), 1, 0.5, 0.5, 0.5, 0)
-                       for number in np.unique(instances[instances > 0]).tolist()
-                       if (instances == number).sum() >= 30]
+            objects = [
+                AnomalyObject(number, box_of(instances == number), (0.0, 0.0), 1, 0.5, 0.5, 0.5, 0)
+                for number in np.unique(instances[instances > 0]).tolist()
+                if (instances == number).sum() >= 30
+            ]
             truth = {one.id: true_distance(view, camera, instances == one.id) for one in objects}
             found.append((view, camera, objects, truth))
     return found
@@ -54,8 +55,14 @@ def compared(rendered, options, *, wrong=0.0, depth=False):
         focal, (u, v) = camera.focal, camera.center
         model = CameraModel((focal, focal, u, v), view.depth.shape)
         mounting = Mounting(camera.elevation, pitch=camera.pitch + math.radians(wrong))
-        places = locate(objects, view.instances.astype(np.int32), model, mounting, options,
-                        view.depth if depth else None)
+        places = locate(
+            objects,
+            view.instances.astype(np.int32),
+            model,
+            mounting,
+            options,
+            view.depth if depth else None,
+        )
         rows += [(truth[place.id], place) for place in places if not place.cut]
     return rows
 
@@ -63,8 +70,7 @@ def compared(rendered, options, *, wrong=0.0, depth=False):
 def test_distances_of_the_rendered_drive_are_right(rendered):
     rows = compared(rendered, GeometryOptions(max_range=200.0))
     for low, high, allowed, least in ((0, 30, 0.05, 20), (30, 60, 0.10, 10)):
-        errors = [abs(place.distance - true) / true
-                  for true, place in rows if low <= true < high]
+        errors = [abs(place.distance - true) / true for true, place in rows if low <= true < high]
         assert len(errors) >= least and np.median(errors) <= allowed
 
 

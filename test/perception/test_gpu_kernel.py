@@ -67,8 +67,10 @@ def test_a_kernel_that_fails_takes_no_other_with_it(everywhere):
 
 
 def test_out_of_memory_passes_and_turns_no_kernel_off(everywhere):
-    faults = [torch.cuda.OutOfMemoryError('CUDA out of memory'),
-              RuntimeError('Triton Error [CUDA]: out of memory')]
+    faults = [
+        torch.cuda.OutOfMemoryError('CUDA out of memory'),
+        RuntimeError('Triton Error [CUDA]: out of memory'),
+    ]
 
     def tight(given):
         if faults:

@@ -68,11 +68,13 @@ def test_a_cell_that_is_not_finite_is_strange(tmp_path, broken):
 def test_score_is_the_sigmoid_of_the_resized_logit(tmp_path):
     head, features = new_head(), planes()
     store(tmp_path, head)
-    found = scorers.evaluate(output(features), 'head_v3', {'checkpoint': str(tmp_path)},
-                             extras=['logit'])
+    found = scorers.evaluate(
+        output(features), 'head_v3', {'checkpoint': str(tmp_path)}, extras=['logit']
+    )
     with torch.no_grad():
         logit = torch.nn.functional.interpolate(
-            head(features[None]), size=(30, 47), mode='bilinear', align_corners=False)[0, 0]
+            head(features[None]), size=(30, 47), mode='bilinear', align_corners=False
+        )[0, 0]
     torch.testing.assert_close(found.extras['logit'], logit, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.score, logit.sigmoid(), rtol=1e-4, atol=1e-5)
     plain = scorers.evaluate(output(features), 'plain')
@@ -85,8 +87,9 @@ def test_of_two_scales_it_lies_between_mean_and_maximum(tmp_path):
     coarse = fine[:, ::2, ::2] * 2 - 0.1
     with torch.no_grad():
         first = head(fine[None])[0]
-        second = torch.nn.functional.interpolate(head(coarse[None]), size=(8, 12),
-                                                 mode='bilinear', align_corners=False)[0]
+        second = torch.nn.functional.interpolate(
+            head(coarse[None]), size=(8, 12), mode='bilinear', align_corners=False
+        )[0]
     high, low = torch.maximum(first, second), torch.minimum(first, second)
     found = running.visual(Pyramid((fine, coarse), (8, 12)))
     torch.testing.assert_close(found, 0.75 * high + 0.25 * low, rtol=1e-4, atol=1e-4)
@@ -99,15 +102,19 @@ def test_a_block_without_features_is_refused(tmp_path):
         running.logits(torch.zeros(1, 30, 47))
 
 
-@pytest.mark.parametrize(('features', 'message'), [
-    (None, "reads the features 'pixel_decoder', but the segmenter gave none"),
-    (planes(5), 'expected features of 6 channels, got 5'),
-    (Pyramid((planes(), planes(4)), (8, 12)), 'expected features of 6 channels, got 4'),
-])
+@pytest.mark.parametrize(
+    ('features', 'message'),
+    [
+        (None, "reads the features 'pixel_decoder', but the segmenter gave none"),
+        (planes(5), 'expected features of 6 channels, got 5'),
+        (Pyramid((planes(), planes(4)), (8, 12)), 'expected features of 6 channels, got 4'),
+    ],
+)
 def test_other_features_are_refused(tmp_path, features, message):
     with pytest.raises(ValueError, match=message) as caught:
-        scorers.evaluate(output(features), 'head_v3',
-                         {'checkpoint': str(store(tmp_path, new_head()))})
+        scorers.evaluate(
+            output(features), 'head_v3', {'checkpoint': str(store(tmp_path, new_head()))}
+        )
     assert '\n' not in str(caught.value)
 
 

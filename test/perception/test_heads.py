@@ -33,6 +33,7 @@ def golden_head(case: dict) -> AnomalyHead:
     def key(name: str) -> str:
         parts = name.removeprefix('w_').split('_')
         return f'{"_".join(parts[:-2])}.{parts[-2]}.{parts[-1]}'
+
     state = {key(name): tensor(case, name) for name in case if name.startswith('w_')}
     channels = state.get('feature_proj.0.weight', torch.zeros(0, 0)).shape[1]
     head = AnomalyHead(channels)
@@ -47,9 +48,12 @@ def store(folder: Path, head: AnomalyHead, kind: str = 'head_v2', **changes) -> 
 
 
 def output_of(case: dict, *, size: tuple[int, int] | None = None) -> MaskOutput:
-    return MaskOutput(tensor(case, 'class_logits'), tensor(case, 'mask_logits'),
-                      size or tuple(int(length) for length in case['out_size']),
-                      tensor(case, 'features'))
+    return MaskOutput(
+        tensor(case, 'class_logits'),
+        tensor(case, 'mask_logits'),
+        size or tuple(int(length) for length in case['out_size']),
+        tensor(case, 'features'),
+    )
 
 
 @pytest.mark.parametrize('kind', ['v1', 'v2'])
@@ -58,8 +62,13 @@ def test_scorer_equals_the_authors_classes(golden, tmp_path, kind, sanitize):
     cases = golden('anomaly_heads')
     want = cases[f'a_{kind}']
     folder = store(tmp_path, golden_head(want), f'head_{kind}')
-    found = scorers.evaluate(output_of(cases['a']), f'head_{kind}', {'checkpoint': str(folder)},
-                             extras=['logit'], sanitize=sanitize)
+    found = scorers.evaluate(
+        output_of(cases['a']),
+        f'head_{kind}',
+        {'checkpoint': str(folder)},
+        extras=['logit'],
+        sanitize=sanitize,
+    )
     logit = tensor(want, 'logit')
     torch.testing.assert_close(found.extras['logit'], logit, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.score, logit.sigmoid(), atol=1e-4, rtol=0)
@@ -69,7 +78,8 @@ def test_descriptor_equals_the_authors(golden):
     cases = golden('anomaly_heads')
     case = cases['a']
     masks = torch.nn.functional.interpolate(
-        tensor(case, 'mask_logits')[None], size=tuple(case['out_size'].tolist()), mode='bilinear')
+        tensor(case, 'mask_logits')[None], size=tuple(case['out_size'].tolist()), mode='bilinear'
+    )
     known = tensor(case, 'class_logits').softmax(-1)[:, :-1]
     semantic = torch.einsum('qk,qhw->khw', known, masks[0].sigmoid())
     found = heads.descriptor(semantic).permute(1, 2, 0)
@@ -79,14 +89,19 @@ def test_descriptor_equals_the_authors(golden):
 def test_descriptor_by_hand():
     found = heads.descriptor(torch.tensor([[0.0, 0.5, 2.0], [0.0, 0.25, 0.0]]))
     third = -2 * np.log(2) - 1e-7 * np.log(1e-7)
-    want = [[0, 0.5, 2], [2 * 1e-7 * 16.118096, 0.5 * np.log(2) + 0.25 * np.log(4), third],
-            [0, 0.75, 2], [1, 0.5, -1]]
+    want = [
+        [0, 0.5, 2],
+        [2 * 1e-7 * 16.118096, 0.5 * np.log(2) + 0.25 * np.log(4), third],
+        [0, 0.75, 2],
+        [1, 0.5, -1],
+    ]
     torch.testing.assert_close(found, torch.tensor(want, dtype=torch.float32))
 
 
 def test_sizes_are_those_of_the_paper():
-    sizes = [sum(value.numel() for value in AnomalyHead(channels).parameters())
-             for channels in (0, 768)]
+    sizes = [
+        sum(value.numel() for value in AnomalyHead(channels).parameters()) for channels in (0, 768)
+    ]
     assert sizes == [2433, 29089]
 
 
@@ -113,7 +128,8 @@ def test_running_form_equals_the_module(rng, compiled, hidden, monkeypatch):
     features = torch.from_numpy(rng.normal(size=(5, 7, 9)).astype(np.float32))
 
     projected = torch.nn.functional.interpolate(
-        head.project(features)[None].detach(), size=(21, 130), mode='bilinear')[0]
+        head.project(features)[None].detach(), size=(21, 130), mode='bilinear'
+    )[0]
     with torch.no_grad():
         want = head(heads.descriptor(semantic).flatten(1).T, projected.flatten(1).T)
     found, columns = [], Taps.of(9, 130)
@@ -136,14 +152,20 @@ def test_a_pyramid_is_projected_like_its_stacked_map(rng, compiled, innermost, m
     if innermost:
         levels = [level.permute(1, 2, 0).contiguous().permute(2, 0, 1) for level in levels]
     features = Pyramid(tuple(levels), (13, 17))
-    whole = torch.cat([torch.nn.functional.interpolate(level[None], size=(13, 17), mode='bilinear')
-                       for level in levels], 1)[0]
+    whole = torch.cat(
+        [
+            torch.nn.functional.interpolate(level[None], size=(13, 17), mode='bilinear')
+            for level in levels
+        ],
+        1,
+    )[0]
     torch.testing.assert_close(heads.stacked(features), whole)
     assert features.shape == tuple(whole.shape)
     torch.manual_seed(0)
     head = AnomalyHead(20, projection=24, hidden=(8, 4)).eval()
     running = RunningHead(
-        HeadInfo('head_v2', '', 'pyramid', 20, projection=24, hidden=(8, 4)), head, Path('x'))
+        HeadInfo('head_v2', '', 'pyramid', 20, projection=24, hidden=(8, 4)), head, Path('x')
+    )
     want = torch.einsum('hp,pyx->hyx', head.mlp[0].weight[:, 4:], head.project(whole)).detach()
     torch.testing.assert_close(running.visual(features), want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(running.visual(whole), want, atol=1e-5, rtol=1e-5)
@@ -160,10 +182,13 @@ def test_windows_are_merged_by_their_mean_logit(golden, tmp_path):
     other = dataclasses.replace(part, mask_logits=part.mask_logits.flip(0))
     output = WindowedOutput((part, other), ((0, 0), (0, 12)), (16, 36), (16, 36))
     options = {'checkpoint': str(folder)}
-    pair = [scorers.evaluate(window, 'head_v2', options, extras=['logit']).extras['logit']
-            for window in (part, other)]
-    want = torch.cat([pair[0][:, :12], (pair[0][:, 12:] + pair[1][:, :12]) / 2,
-                      pair[1][:, 12:]], 1)
+    pair = [
+        scorers.evaluate(window, 'head_v2', options, extras=['logit']).extras['logit']
+        for window in (part, other)
+    ]
+    want = torch.cat(
+        [pair[0][:, :12], (pair[0][:, 12:] + pair[1][:, :12]) / 2, pair[1][:, 12:]], 1
+    )
     found = scorers.evaluate(output, 'head_v2', options).score
     torch.testing.assert_close(found, want.sigmoid(), atol=1e-5, rtol=1e-5)
 
@@ -211,17 +236,26 @@ def test_the_scorer_can_change_while_it_runs(model, image):
 
 
 def test_labels_do_not_depend_on_the_head(model, image):
-    labels = [Pipeline.from_config(model=str(model), scorer=name, device='cpu')(image).labels
-              for name in ('plain', 'head_v1', 'head_v2')]
+    labels = [
+        Pipeline.from_config(model=str(model), scorer=name, device='cpu')(image).labels
+        for name in ('plain', 'head_v1', 'head_v2')
+    ]
     assert torch.equal(labels[0], labels[1]) and torch.equal(labels[0], labels[2])
 
 
 def test_a_head_of_another_segmenter_is_refused(model, tmp_path):
     folder = store(tmp_path, AnomalyHead(), 'head_v1', segmenter='5' * 64)
-    with pytest.raises(ValueError, match=r'scorers\.head_v1\.checkpoint: .* another segmenter.*'
-                                         'road-anomaly train head') as caught:
-        Pipeline.from_config(model=str(model), scorer='head_v1', device='cpu',
-                             **{'scorers.head_v1.checkpoint': str(folder)})
+    with pytest.raises(
+        ValueError,
+        match=r'scorers\.head_v1\.checkpoint: .* another segmenter.*'
+        'road-anomaly train head',
+    ) as caught:
+        Pipeline.from_config(
+            model=str(model),
+            scorer='head_v1',
+            device='cpu',
+            **{'scorers.head_v1.checkpoint': str(folder)},
+        )
     assert '\n' not in str(caught.value)
 
 
@@ -229,12 +263,18 @@ def test_wrong_kinds_features_and_places_are_refused(model, tmp_path):
     digest = heads.weights_digest(model)
     store(tmp_path / 'v1', AnomalyHead(), 'head_v1', segmenter=digest)
     store(tmp_path / 'soul', AnomalyHead(8), segmenter=digest, features='soul')
-    for kind, folder, message in (('head_v2', 'v1', 'expected a head_v2'),
-                                  ('head_v2', 'soul', "reads the features 'soul'"),
-                                  ('head_v1', 'nowhere', 'found none at')):
+    for kind, folder, message in (
+        ('head_v2', 'v1', 'expected a head_v2'),
+        ('head_v2', 'soul', "reads the features 'soul'"),
+        ('head_v1', 'nowhere', 'found none at'),
+    ):
         with pytest.raises(ValueError, match=message):
-            Pipeline.from_config(model=str(model), scorer=kind, device='cpu',
-                                 **{f'scorers.{kind}.checkpoint': str(tmp_path / folder)})
+            Pipeline.from_config(
+                model=str(model),
+                scorer=kind,
+                device='cpu',
+                **{f'scorers.{kind}.checkpoint': str(tmp_path / folder)},
+            )
 
 
 def test_a_segmenter_without_features_is_told_so():
@@ -261,8 +301,11 @@ def test_features_that_are_missing_or_others_are_named(golden, tmp_path):
     output = output_of(cases['a'])
     for features, message in ((None, 'gave none'), (output.features[:3], '24 channels, got 3')):
         with pytest.raises(ValueError, match=message):
-            scorers.evaluate(dataclasses.replace(output, features=features), 'head_v2',
-                             {'checkpoint': str(folder)})
+            scorers.evaluate(
+                dataclasses.replace(output, features=features),
+                'head_v2',
+                {'checkpoint': str(folder)},
+            )
 
 
 def test_digest_follows_the_weights(tmp_path):

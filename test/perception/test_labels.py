@@ -49,25 +49,46 @@ def test_train_ids_count_as_coarser_classes(wanted, column):
 def test_camvid_counts_as_the_groups_of_idd_lite():
     found = [IDD_LITE[place] for place in counted_as(CAMVID, IDD_LITE)]
     assert dict(zip(CAMVID, found, strict=True)) == {
-        'sky': 'sky', 'building': 'far objects', 'pole': 'roadside objects', 'road': 'drivable',
-        'pavement': 'non-drivable', 'tree': 'far objects', 'sign symbol': 'roadside objects',
-        'fence': 'roadside objects', 'car': 'vehicles', 'pedestrian': 'living things',
-        'bicyclist': 'living things'}
+        'sky': 'sky',
+        'building': 'far objects',
+        'pole': 'roadside objects',
+        'road': 'drivable',
+        'pavement': 'non-drivable',
+        'tree': 'far objects',
+        'sign symbol': 'roadside objects',
+        'fence': 'roadside objects',
+        'car': 'vehicles',
+        'pedestrian': 'living things',
+        'bicyclist': 'living things',
+    }
 
 
-@pytest.mark.parametrize(('names', 'wanted', 'expected'), [
-    (('Sky', 'TREE', 'side_walk'), ('sky', 'vegetation'), (0, 1, None)),
-    (('far objects', 'gorilla', 'car'), ('building', 'car', 'pedestrian'), (None, None, 1)),
-    (('truck', 'bicycle'), ('car', 'truck', 'bicycle', 'rider'), (1, 2)),
-    (('lane marking', 'rider'), ('street', 'people'), (0, 1)),
-    ((), ('road',), ()), (('road',), (), (None,)), (('road',), ('road', 'street'), (0,))])
+@pytest.mark.parametrize(
+    ('names', 'wanted', 'expected'),
+    [
+        (('Sky', 'TREE', 'side_walk'), ('sky', 'vegetation'), (0, 1, None)),
+        (('far objects', 'gorilla', 'car'), ('building', 'car', 'pedestrian'), (None, None, 1)),
+        (('truck', 'bicycle'), ('car', 'truck', 'bicycle', 'rider'), (1, 2)),
+        (('lane marking', 'rider'), ('street', 'people'), (0, 1)),
+        ((), ('road',), ()),
+        (('road',), (), (None,)),
+        (('road',), ('road', 'street'), (0,)),
+    ],
+)
 def test_the_nearest_class_is_taken_or_none(names, wanted, expected):
     assert counted_as(names, wanted) == expected
 
 
-@pytest.mark.parametrize(('names', 'drivable'), [
-    (CITYSCAPES, (0,)), (CAMVID, (3,)), (IDD_LITE, (0,)),
-    (('sidewalk', 'lane marking', 'road', 'parking'), (1, 2, 3)), (('gorilla',), ())])
+@pytest.mark.parametrize(
+    ('names', 'drivable'),
+    [
+        (CITYSCAPES, (0,)),
+        (CAMVID, (3,)),
+        (IDD_LITE, (0,)),
+        (('sidewalk', 'lane marking', 'road', 'parking'), (1, 2, 3)),
+        (('gorilla',), ()),
+    ],
+)
 def test_drivable_classes_come_from_the_names(names, drivable):
     assert label_set(names).drivable == drivable
 
@@ -76,7 +97,11 @@ def test_colours_are_those_of_cityscapes_whatever_the_spelling():
     """Published colours of road, sky, person and bicycle; CamVid's names get the same ones."""
     colors = dict(zip(CITYSCAPES, label_set(CITYSCAPES).colors, strict=True))
     assert [colors[name] for name in ('road', 'sky', 'person', 'bicycle')] == [
-        (128, 64, 128), (70, 130, 180), (220, 20, 60), (119, 11, 32)]
+        (128, 64, 128),
+        (70, 130, 180),
+        (220, 20, 60),
+        (119, 11, 32),
+    ]
     other = dict(zip(CAMVID, label_set(CAMVID).colors, strict=True))
     assert other['pavement'] == colors['sidewalk'] and other['tree'] == colors['vegetation']
     assert other['pedestrian'] == colors['person'] and other['bicyclist'] == colors['rider']

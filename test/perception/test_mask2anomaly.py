@@ -17,8 +17,9 @@ CPU = torch.device('cpu')
 
 
 def load(path, **values):
-    return mask2anomaly.load(str(path), device=CPU, precision=torch.float32,
-                             options=mask2anomaly.Options(**values))
+    return mask2anomaly.load(
+        str(path), device=CPU, precision=torch.float32, options=mask2anomaly.Options(**values)
+    )
 
 
 def picture(height, width):
@@ -27,11 +28,14 @@ def picture(height, width):
 
 
 def test_golden_global_masked_attention(golden):
-    vectors = {key: torch.from_numpy(value)
-               for key, value in golden('global_masked_attention')['a'].items()}
+    vectors = {
+        key: torch.from_numpy(value)
+        for key, value in golden('global_masked_attention')['a'].items()
+    }
     size = tuple(vectors['target_size'].tolist())
-    logits = functional.interpolate(vectors['mask_logits'][None], size=size,
-                                    mode='bilinear').flatten(2)
+    logits = functional.interpolate(
+        vectors['mask_logits'][None], size=size, mode='bilinear'
+    ).flatten(2)
     for sign, name in ((1, 'fg'), (-1, 'bg')):
         assert torch.equal(visible(logits, sign)[0], vectors[f'blocked_{name}'] == 0)
     width, heads = vectors['tgt'].shape[1], int(vectors['num_heads'])
@@ -39,14 +43,17 @@ def test_golden_global_masked_attention(golden):
     for sign, name in ((1, 'foreground'), (-1, 'background')):
         branch = nn.MultiheadAttention(width, heads)
         prefix = f'w_multihead_attn_{name}_'
-        branch.load_state_dict({key: vectors[prefix + key.replace('.', '_')]
-                                for key in branch.state_dict()})
+        branch.load_state_dict(
+            {key: vectors[prefix + key.replace('.', '_')] for key in branch.state_dict()}
+        )
         branches.append((branch, sign))
     memory = vectors['memory'][None]
     found = MaskedAttention(branches)(
-        (vectors['tgt'] + vectors['query_pos'])[None], memory + vectors['pos'], memory, logits)
-    out = functional.layer_norm(vectors['tgt'] + found[0], (width,), vectors['w_norm_weight'],
-                                vectors['w_norm_bias'])
+        (vectors['tgt'] + vectors['query_pos'])[None], memory + vectors['pos'], memory, logits
+    )
+    out = functional.layer_norm(
+        vectors['tgt'] + found[0], (width,), vectors['w_norm_weight'], vectors['w_norm_bias']
+    )
     torch.testing.assert_close(out, vectors['out'], atol=1e-5, rtol=0)
 
 
@@ -61,17 +68,26 @@ class BothBranches(nn.Module):
         blocked = attn_mask.bool()
         other = ~blocked
         other &= ~other.all(-1, keepdim=True)
-        found = [branch(query, key, value, attn_mask=mask)[0] for branch, mask in
-                 ((self.foreground, blocked), (self.background, other))]
+        found = [
+            branch(query, key, value, attn_mask=mask)[0]
+            for branch, mask in ((self.foreground, blocked), (self.background, other))
+        ]
         return found[0] + found[1], None
 
 
 def tiny(layer_type='bottleneck', background=True):
     from transformers import ResNetConfig
+
     torch.manual_seed(0)
-    model = tiny_models.new_mask2former(ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[2, 1, 1, 1], layer_type=layer_type,
-        out_features=['stage1', 'stage2', 'stage3', 'stage4']))
+    model = tiny_models.new_mask2former(
+        ResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[8, 8, 16, 16],
+            depths=[2, 1, 1, 1],
+            layer_type=layer_type,
+            out_features=['stage1', 'stage2', 'stage3', 'stage4'],
+        )
+    )
     for layer in model.model.transformer_module.decoder.layers:
         if background:
             layer.cross_attn = BothBranches(layer.cross_attn, nn.MultiheadAttention(32, 4))
@@ -86,40 +102,62 @@ def detectron2_layout(model):
     rules = [
         (rf'{resnet}embedder\.embedder\.convolution', 'backbone.stem.conv1'),
         (rf'{resnet}embedder\.embedder\.normalization', 'backbone.stem.conv1.norm'),
-        (rf'{resnet}encoder\.stages\.(\d)\.layers\.(\d+)\.',
-         lambda m: f'backbone.res{int(m[1]) + 2}.{m[2]}.'),
+        (
+            rf'{resnet}encoder\.stages\.(\d)\.layers\.(\d+)\.',
+            lambda m: f'backbone.res{int(m[1]) + 2}.{m[2]}.',
+        ),
         (r'\.layer\.(\d)\.convolution', lambda m: f'.conv{int(m[1]) + 1}'),
         (r'\.layer\.(\d)\.normalization', lambda m: f'.conv{int(m[1]) + 1}.norm'),
         (r'\.shortcut\.convolution', '.shortcut'),
         (r'\.shortcut\.normalization', '.shortcut.norm'),
         (rf'{decoder}encoder\.layers', f'{pixels}transformer.encoder.layers'),
-        (rf'{decoder}level_embed', f'{pixels}transformer.level_embed'), (decoder, pixels),
-        (r'input_projections', 'input_proj'), (r'mask_projection', 'mask_features'),
-        (r'\.(adapter|layer)_1\.0', r'.\1_1'), (r'\.(adapter|layer)_1\.1', r'.\1_1.norm'),
+        (rf'{decoder}level_embed', f'{pixels}transformer.level_embed'),
+        (decoder, pixels),
+        (r'input_projections', 'input_proj'),
+        (r'mask_projection', 'mask_features'),
+        (r'\.(adapter|layer)_1\.0', r'.\1_1'),
+        (r'\.(adapter|layer)_1\.1', r'.\1_1.norm'),
         (r'(transformer\.encoder\.layers\.\d+)\.self_attn_layer_norm', r'\1.norm1'),
         (r'(transformer\.encoder\.layers\.\d+)\.final_layer_norm', r'\1.norm2'),
         (r'(transformer\.encoder\.layers\.\d+)\.fc', r'\1.linear'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.self_attn\.',
-         rf'{predictor}transformer_self_attention_layers.\1.self_attn.'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.self_attn_layer_norm',
-         rf'{predictor}transformer_self_attention_layers.\1.norm'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn\.(foreground|background)',
-         rf'{predictor}transformer_cross_attention_layers.\1.multihead_attn_\2'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn\.',
-         rf'{predictor}transformer_cross_attention_layers.\1.multihead_attn.'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn_layer_norm',
-         rf'{predictor}transformer_cross_attention_layers.\1.norm'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.fc',
-         rf'{predictor}transformer_ffn_layers.\1.linear'),
-        (r'^model\.transformer_module\.decoder\.layers\.(\d+)\.final_layer_norm',
-         rf'{predictor}transformer_ffn_layers.\1.norm'),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.self_attn\.',
+            rf'{predictor}transformer_self_attention_layers.\1.self_attn.',
+        ),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.self_attn_layer_norm',
+            rf'{predictor}transformer_self_attention_layers.\1.norm',
+        ),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn\.(foreground|background)',
+            rf'{predictor}transformer_cross_attention_layers.\1.multihead_attn_\2',
+        ),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn\.',
+            rf'{predictor}transformer_cross_attention_layers.\1.multihead_attn.',
+        ),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn_layer_norm',
+            rf'{predictor}transformer_cross_attention_layers.\1.norm',
+        ),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.fc',
+            rf'{predictor}transformer_ffn_layers.\1.linear',
+        ),
+        (
+            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.final_layer_norm',
+            rf'{predictor}transformer_ffn_layers.\1.norm',
+        ),
         (r'^model\.transformer_module\.decoder\.layernorm', f'{predictor}decoder_norm'),
-        (r'^model\.transformer_module\.decoder\.mask_predictor\.mask_embedder\.(\d)\.0',
-         rf'{predictor}mask_embed.layers.\1'),
+        (
+            r'^model\.transformer_module\.decoder\.mask_predictor\.mask_embedder\.(\d)\.0',
+            rf'{predictor}mask_embed.layers.\1',
+        ),
         (r'^model\.transformer_module\.queries_embedder', f'{predictor}query_embed'),
         (r'^model\.transformer_module\.queries_features', f'{predictor}query_feat'),
         (r'^model\.transformer_module\.level_embed', f'{predictor}level_embed'),
-        (r'^class_predictor', f'{predictor}class_embed')]
+        (r'^class_predictor', f'{predictor}class_embed'),
+    ]
     state, found = model.state_dict(), {}
     for key, value in state.items():
         if re.search(r'decoder\.layers.*self_attn\.[kv]_proj|num_batches_tracked', key):
@@ -135,8 +173,8 @@ def detectron2_layout(model):
 
 def save(model, path):
     state = detectron2_layout(model)
-    state.update({f'sem_seg_head.predictor.transformer_cross_attention_layers.{i}.fusion_layer.bias':
-                  torch.zeros(1) for i in range(4)})
+    layers = 'sem_seg_head.predictor.transformer_cross_attention_layers'
+    state |= {f'{layers}.{i}.fusion_layer.bias': torch.zeros(1) for i in range(4)}
     torch.save({'model': state, 'iteration': 9}, path)
 
 
@@ -150,10 +188,12 @@ def test_a_detectron2_checkpoint_equals_its_model(tmp_path, layer_type, backgrou
     with torch.inference_mode():
         expected = model(pixel_values=segmenter._preprocessing(image[None]))
     output = segmenter([image])[0]
-    torch.testing.assert_close(output.class_logits, expected.class_queries_logits[0],
-                               atol=1e-4, rtol=0)
-    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0],
-                               atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        output.class_logits, expected.class_queries_logits[0], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        output.mask_logits, expected.masks_queries_logits[0], atol=1e-4, rtol=0
+    )
 
 
 def test_padding_never_reaches_the_masks(tmp_path):

@@ -45,11 +45,13 @@ class Waits(TorchDispatchMode):
         name = function._schema.name.partition('::')[2]
         given = [value for value in arguments if isinstance(value, torch.Tensor)]
         away = bool(given) and given[0].device.type != 'cpu'
-        home = name == '_to_copy' and torch.device(
-            keywords.get('device') or given[0].device).type == 'cpu'
+        home = (
+            name == '_to_copy'
+            and torch.device(keywords.get('device') or given[0].device).type == 'cpu'
+        )
         masked = name in ('index', 'index_put_', 'index_put') and any(
-            value.dtype in (torch.bool, torch.uint8)
-            for value in arguments[1] if value is not None)
+            value.dtype in (torch.bool, torch.uint8) for value in arguments[1] if value is not None
+        )
         if away and (name in WAITS or home or masked):
             self.names.append(name)
         return function(*arguments, **keywords)
@@ -57,9 +59,12 @@ class Waits(TorchDispatchMode):
 
 def mask_output(device=META, size=SIZE):
     generator = torch.Generator().manual_seed(0)
-    return MaskOutput(torch.randn(QUERIES, CLASSES + 1, generator=generator).to(device),
-                      torch.randn(QUERIES, 10, 14, generator=generator).to(device), size,
-                      torch.randn(CHANNELS, 5, 7, generator=generator).to(device))
+    return MaskOutput(
+        torch.randn(QUERIES, CLASSES + 1, generator=generator).to(device),
+        torch.randn(QUERIES, 10, 14, generator=generator).to(device),
+        size,
+        torch.randn(CHANNELS, 5, 7, generator=generator).to(device),
+    )
 
 
 def outputs_for(scorer):
@@ -68,8 +73,10 @@ def outputs_for(scorer):
         return [MapOutput(torch.empty(10, 14, device=META), SIZE)]
     found = []
     if 'mask' in kinds:
-        found += [mask_output(), WindowedOutput(
-            (mask_output(size=(20, 20)),) * 2, ((0, 0), (0, 8)), (20, 28), SIZE)]
+        found += [
+            mask_output(),
+            WindowedOutput((mask_output(size=(20, 20)),) * 2, ((0, 0), (0, 8)), (20, 28), SIZE),
+        ]
     if 'pixel' in kinds:
         found.append(PixelOutput(torch.empty(CLASSES, 10, 14, device=META), SIZE))
     return found
@@ -81,8 +88,9 @@ def options(scorer, tmp_path):
     if not scorer.startswith('head_'):
         return options_for(scorer, CLASSES)
     channels = 0 if scorer == 'head_v1' else CHANNELS
-    info = heads.HeadInfo(scorer, segmenter='0' * 64, features='pyramid' if channels else '',
-                          channels=channels)
+    info = heads.HeadInfo(
+        scorer, segmenter='0' * 64, features='pyramid' if channels else '', channels=channels
+    )
     grid = scorer == 'head_v3'
     made = heads.GridHead(channels, info.hidden) if grid else info.module()
     heads.save_head(tmp_path / scorer, info, made)
@@ -112,27 +120,35 @@ def segments(kind):
 @pytest.mark.parametrize('name', REFINEMENTS.names())
 def test_no_refinement_waits(name, kind):
     entry = REFINEMENTS[name]
-    variants = [{'segment_overlap': 'average'}, {'variance': 'normalised'}] \
-        if name == 'variance_aware' else []
+    variants = (
+        [{'segment_overlap': 'average'}, {'variance': 'normalised'}]
+        if name == 'variance_aware'
+        else []
+    )
     for changes in [{}, *variants]:
         context = RefineContext(
             torch.empty(3, *SIZE, dtype=torch.uint8, device=META),
-            torch.empty(SIZE, dtype=torch.uint8, device=META), LABELS, lambda *_: segments(kind))
+            torch.empty(SIZE, dtype=torch.uint8, device=META),
+            LABELS,
+            lambda *_: segments(kind),
+        )
         with Waits() as waits:
-            score = entry.make(
-                torch.empty(SIZE, device=META), context, entry.options(**changes))
+            score = entry.make(torch.empty(SIZE, device=META), context, entry.options(**changes))
         assert waits.names == []
         assert score.device == META and tuple(score.shape) == SIZE
 
 
-@pytest.mark.parametrize(('waiting', 'name'), [
-    (lambda values: float(values[0]), '_local_scalar_dense'),
-    (lambda values: bool((values > 0).any()), '_local_scalar_dense'),
-    (lambda values: (values > 0).nonzero(), 'nonzero'),
-    (lambda values: values[values > 0], 'index'),
-    (lambda values: values.cpu(), '_to_copy'),
-    (lambda values: values.tolist(), '_to_copy'),
-])
+@pytest.mark.parametrize(
+    ('waiting', 'name'),
+    [
+        (lambda values: float(values[0]), '_local_scalar_dense'),
+        (lambda values: bool((values > 0).any()), '_local_scalar_dense'),
+        (lambda values: (values > 0).nonzero(), 'nonzero'),
+        (lambda values: values[values > 0], 'index'),
+        (lambda values: values.cpu(), '_to_copy'),
+        (lambda values: values.tolist(), '_to_copy'),
+    ],
+)
 def test_the_probe_sees_what_waits(waiting, name):
     with Waits() as waits, pytest.raises((RuntimeError, NotImplementedError)):
         waiting(torch.empty(3, device=META))
@@ -141,10 +157,11 @@ def test_the_probe_sees_what_waits(waiting, name):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize(
-    'scorer', [name for name in SCORERS.names() if 'mask' in SCORERS[name].make.kinds])
+    'scorer', [name for name in SCORERS.names() if 'mask' in SCORERS[name].make.kinds]
+)
 def test_no_scorer_waits_on_a_gpu(scorer, options):
     output = mask_output(torch.device('cuda'))
-    evaluate(output, scorer, options)               # compiling a kernel may wait
+    evaluate(output, scorer, options)  # compiling a kernel may wait
     torch.cuda.set_sync_debug_mode('error')
     try:
         evaluate(output, scorer, options)

@@ -22,16 +22,17 @@ EVERY = ObjectOptions(min_area=0)
 def find(rows, threshold=0.5, low=math.nan, options=EVERY, **more):
     score = torch.tensor(rows, dtype=torch.float32)
     mask, instances, found = objects.find(
-        score, threshold=threshold, low_threshold=low, options=options, **more)
+        score, threshold=threshold, low_threshold=low, options=options, **more
+    )
     assert mask.dtype == torch.bool and mask.shape == score.shape
     assert instances.dtype == torch.int32 and instances.shape == score.shape
     return mask, instances, found
 
 
 def test_one_obstacle_and_all_it_says():
-    mask, instances, (item,) = find([[0.0, 0.0, 0.0, 0.0],
-                                     [0.0, 0.6, 0.8, 0.0],
-                                     [0.0, 0.0, 1.0, 0.0]])
+    mask, instances, (item,) = find(
+        [[0.0, 0.0, 0.0, 0.0], [0.0, 0.6, 0.8, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    )
     assert mask.tolist() == [[False] * 4, [False, True, True, False], [False, False, True, False]]
     assert instances.tolist() == [[0] * 4, [0, 1, 1, 0], [0, 0, 1, 0]]
     assert (item.id, item.box, item.area, item.label) == (1, (1, 1, 2, 2), 3, 255)
@@ -47,8 +48,9 @@ def test_the_threshold_itself_is_no_obstacle():
     assert find([[0.5, 0.50001]])[2][0].area == 1
 
 
-@pytest.mark.parametrize(('low', 'areas'), [
-    (math.nan, [1]), (0.5, [1]), (0.4, [2]), (0.3, [4]), (0.9, [1])])
+@pytest.mark.parametrize(
+    ('low', 'areas'), [(math.nan, [1]), (0.5, [1]), (0.4, [2]), (0.3, [4]), (0.9, [1])]
+)
 def test_hysteresis_grows_obstacles_but_never_starts_one(low, areas):
     # .35 on the far right is a region of its own without a pixel above the threshold
     mask, _, found = find([[0.35, 0.35, 0.45, 0.6, 0.0, 0.35]], low=low)
@@ -64,9 +66,11 @@ def test_diagonal_neighbours_are_one_obstacle_of_eight_two_of_four():
 
 
 def test_order_is_score_then_area_then_top_then_left():
-    rows = [[0.0, 0.0, 0.0, 0.0, 0.0, 0.7, 0.7],
-            [0.7, 0.0, 0.7, 0.0, 0.0, 0.0, 0.0],
-            [0.0, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0]]
+    rows = [
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.7, 0.7],
+        [0.7, 0.0, 0.7, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0],
+    ]
     _, instances, found = find(rows)
     assert [item.box[:2] for item in found] == [(4, 2), (5, 0), (0, 1), (2, 1)]
     assert instances[1].tolist() == [3, 0, 4, 0, 0, 0, 0]
@@ -81,29 +85,41 @@ def test_beyond_the_longest_list_the_mask_still_shows():
     assert find(rows, options=ObjectOptions(min_area=0, max_objects=0))[2] == ()
 
 
-@pytest.mark.parametrize(('least', 'reference', 'areas'), [
-    (2, 10, [3, 2]), (3, 10, [3]), (4, 10, []), (3, 20, [3, 2]), (3, 0, [3]), (0, 10, [3, 2, 1])])
+@pytest.mark.parametrize(
+    ('least', 'reference', 'areas'),
+    [(2, 10, [3, 2]), (3, 10, [3]), (4, 10, []), (3, 20, [3, 2]), (3, 0, [3]), (0, 10, [3, 2, 1])],
+)
 def test_least_area_follows_the_size_of_the_image(least, reference, areas):
     rows = [[1.0] * 3 + [0.0, 0.9, 0.9, 0.0, 0.8, 0.0, 0.0]]
     options = ObjectOptions(min_area=least, reference_area=reference)
     assert [item.area for item in find(rows, options=options)[2]] == areas
 
 
-@pytest.mark.parametrize(('far', 'feet'), [
-    # At a foot of 1, 3, 5 and 10 of 10 rows the distance below the horizon at 0.2 is 0, 1/8, 3/8
-    # and 1 of the largest; six pixels are asked for at the lowest row, each thing has two.
-    (1.0, []), (0.0, [1, 3, 5]), (0.3, [1, 3]), (0.325, [1]), (0.34, [])])
+@pytest.mark.parametrize(
+    ('far', 'feet'),
+    [
+        # At a foot of 1, 3, 5 and 10 of 10 rows the distance below the horizon at 0.2 is 0, 1/8,
+        # 3/8 and 1 of the largest; six pixels are asked for at the lowest row, each thing has two.
+        (1.0, []),
+        (0.0, [1, 3, 5]),
+        (0.3, [1, 3]),
+        (0.325, [1]),
+        (0.34, []),
+    ],
+)
 def test_least_area_falls_towards_the_horizon(far, feet):
     rows = np.zeros((10, 12))
     for foot, left in ((1, 0), (3, 3), (5, 6), (10, 9)):
-        rows[foot - 1, left:left + 2] = 1.0
+        rows[foot - 1, left : left + 2] = 1.0
     options = ObjectOptions(min_area=6, reference_area=0, far_area=far, horizon=0.2)
     found = find(rows, options=options)[2]
     assert [item.box[1] + item.box[3] for item in found] == feet
 
 
-@pytest.mark.parametrize(('least', 'found'), [
-    (0.0, [2, 8, 4]), (0.25, [2, 8, 4]), (0.3, [2, 8]), (0.5, [2, 8]), (0.6, [8]), (1.2, [])])
+@pytest.mark.parametrize(
+    ('least', 'found'),
+    [(0.0, [2, 8, 4]), (0.25, [2, 8, 4]), (0.3, [2, 8]), (0.5, [2, 8]), (0.6, [8]), (1.2, [])],
+)
 def test_evidence_counts_instead_of_area(least, found):
     # Above 0.5: 2 pixels give 0.25 each, 8 give 0.125, 4 give 0.0625; what only grew gives none.
     rows = [[0.75] * 2 + [0.0] + [0.625] * 8 + [0.0] + [0.5625] * 4 + [0.5] * 6]
@@ -116,22 +132,25 @@ def test_evidence_in_log_odds():
     # 0.9 has odds of 9, 0.5 of 1, 0.99 of 99: ln 9 is 2.197, ln 99 4.595.
     rows = [[0.9, 0.9, 0.0, 0.99, 0.0, 0.6, 0.6, 0.6, 0.6, 0.6]]
     for least, areas in ((2.02, [1, 2, 5]), (2.03, [1, 2]), (4.39, [1, 2]), (4.4, [1]), (4.6, [])):
-        options = ObjectOptions(min_area=0, min_evidence=least, evidence='log_odds',
-                                reference_area=0)
+        options = ObjectOptions(
+            min_area=0, min_evidence=least, evidence='log_odds', reference_area=0
+        )
         assert sorted(item.area for item in find(rows, options=options)[2]) == areas, least
     # What is sure has a bound: 1 - 1e-6 has log-odds of 13.8.
     for least, count in ((13.8, 1), (13.9, 0)):
-        options = ObjectOptions(min_area=0, min_evidence=least, evidence='log_odds',
-                                reference_area=0)
+        options = ObjectOptions(
+            min_area=0, min_evidence=least, evidence='log_odds', reference_area=0
+        )
         assert len(find([[1.0, 0.0]], options=options)[2]) == count
 
 
 def test_evidence_is_scaled_by_the_image_and_by_the_row():
     rows = np.zeros((4, 5))
-    rows[1, 0] = rows[3, 4] = 1.0                       # evidence 0.5 each, feet at 0.5 and 1
+    rows[1, 0] = rows[3, 4] = 1.0  # evidence 0.5 each, feet at 0.5 and 1
     for least, far, tops in ((1.0, 1.0, [1, 3]), (1.01, 1.0, []), (1.01, 0.5, [1])):
-        options = ObjectOptions(min_area=0, min_evidence=least, reference_area=40, far_area=far,
-                                horizon=0.5)
+        options = ObjectOptions(
+            min_area=0, min_evidence=least, reference_area=40, far_area=far, horizon=0.5
+        )
         assert [item.box[1] for item in find(rows, options=options)[2]] == tops
 
 
@@ -146,8 +165,7 @@ def test_what_lacks_evidence_leaves_the_mask_and_hides_no_ground():
     score = place(4, 3)
     score[8, 3] = 0.55
     labels = torch.from_numpy(SCENE)
-    options = ObjectOptions(min_area=0, min_evidence=1.0, reference_area=0,
-                            on_drivable='touches')
+    options = ObjectOptions(min_area=0, min_evidence=1.0, reference_area=0, on_drivable='touches')
     mask, instances, (item,) = find(score, options=options, labels=labels, drivable=(ROAD,))
     assert item.area == int(mask.sum()) == int((instances == 1).sum()) == 4
 
@@ -191,17 +209,20 @@ SCENE = np.array([[WALL] * 9] * 6 + [[ROAD] * 9] * 6, np.uint8)
 
 def place(top, left, height=2, width=2):
     score = np.zeros(SCENE.shape)
-    score[top:top + height, left:left + width] = 0.9
+    score[top : top + height, left : left + width] = 0.9
     return score
 
 
-@pytest.mark.parametrize(('where', 'touches', 'stands'), [
-    ((1, 3), False, False),             # on the wall
-    ((4, 3), True, True),               # on the wall, down to the road
-    ((8, 3), True, True),               # on the road
-    ((3, 3), True, True),               # one row above the road, within the ring
-    ((10, 3), True, True),              # on the road, cut by the image: nothing is known beneath
-])
+@pytest.mark.parametrize(
+    ('where', 'touches', 'stands'),
+    [
+        ((1, 3), False, False),  # on the wall
+        ((4, 3), True, True),  # on the wall, down to the road
+        ((8, 3), True, True),  # on the road
+        ((3, 3), True, True),  # one row above the road, within the ring
+        ((10, 3), True, True),  # on the road, cut by the image: nothing is known beneath
+    ],
+)
 def test_what_lies_on_or_touches_the_road(where, touches, stands):
     labels = torch.from_numpy(SCENE)
     for mode, kept in (('off', True), ('touches', touches), ('stands', stands)):
@@ -234,20 +255,40 @@ def test_the_label_is_the_commonest_class_around():
     assert find(place(1, 3), labels=labels)[2][0].label == WALL
     assert find(place(9, 3), labels=labels)[2][0].label == ROAD
     own = SCENE.copy()
-    own[9:11, 3:5] = 7                  # the obstacle's own label says nothing about the ring
+    own[9:11, 3:5] = 7  # the obstacle's own label says nothing about the ring
     assert find(place(9, 3), labels=torch.from_numpy(own))[2][0].label == ROAD
 
 
-@pytest.mark.parametrize(('call', 'words'), [
-    (lambda: objects.find(torch.zeros(3), threshold=0.5), 'score'),
-    (lambda: objects.find(torch.zeros(0, 3), threshold=0.5), 'score'),
-    (lambda: objects.find(torch.zeros(2, 3), threshold=math.nan), 'threshold'),
-    (lambda: objects.find(torch.zeros(2, 3), threshold=0.5, labels=torch.zeros(3, 2)), 'labels'),
-    (lambda: objects.find(torch.zeros(2, 3), threshold=0.5, labels=torch.zeros(2, 3),
-                          options=ObjectOptions(on_drivable='stands')), 'drivable'),
-    (lambda: objects.find(torch.zeros(2, 3), threshold=0.5, drivable=(1,),
-                          options=ObjectOptions(on_drivable='stands')), 'labels'),
-])
+@pytest.mark.parametrize(
+    ('call', 'words'),
+    [
+        (lambda: objects.find(torch.zeros(3), threshold=0.5), 'score'),
+        (lambda: objects.find(torch.zeros(0, 3), threshold=0.5), 'score'),
+        (lambda: objects.find(torch.zeros(2, 3), threshold=math.nan), 'threshold'),
+        (
+            lambda: objects.find(torch.zeros(2, 3), threshold=0.5, labels=torch.zeros(3, 2)),
+            'labels',
+        ),
+        (
+            lambda: objects.find(
+                torch.zeros(2, 3),
+                threshold=0.5,
+                labels=torch.zeros(2, 3),
+                options=ObjectOptions(on_drivable='stands'),
+            ),
+            'drivable',
+        ),
+        (
+            lambda: objects.find(
+                torch.zeros(2, 3),
+                threshold=0.5,
+                drivable=(1,),
+                options=ObjectOptions(on_drivable='stands'),
+            ),
+            'labels',
+        ),
+    ],
+)
 def test_what_cannot_work_is_refused_in_one_line(call, words):
     with pytest.raises(ValueError, match=words) as error:
         call()
@@ -258,7 +299,8 @@ def test_what_cannot_work_is_refused_in_one_line(call, words):
 def test_any_size_of_image(size):
     labels = torch.zeros(size, dtype=torch.uint8)
     mask, instances, found = objects.find(
-        torch.ones(size), threshold=0.5, options=EVERY, labels=labels)
+        torch.ones(size), threshold=0.5, options=EVERY, labels=labels
+    )
     assert [item.box for item in found] == [(0, 0, size[1], size[0])]
     assert bool(mask.all()) and bool((instances == 1).all())
     nothing = objects.find(torch.zeros(size), threshold=0.5)
@@ -294,16 +336,24 @@ def flood(score, threshold, low):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 14), st.integers(1, 14),
-       st.sampled_from([0.3, 0.5, 0.8]), st.sampled_from([0.1, 0.4, 0.9]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 14),
+    st.integers(1, 14),
+    st.sampled_from([0.3, 0.5, 0.8]),
+    st.sampled_from([0.1, 0.4, 0.9]),
+)
 def test_as_a_flood_fill_finds_them(seed, height, width, threshold, low):
     rng = np.random.default_rng(seed)
     score = rng.random((height, width), dtype=np.float32)
     score[rng.random(score.shape) < 0.05] = np.nan
     score[rng.random(score.shape) < 0.4] = 0.0
     mask, instances, found = objects.find(
-        torch.from_numpy(score), threshold=threshold, low_threshold=low,
-        options=ObjectOptions(min_area=0, max_objects=10_000))
+        torch.from_numpy(score),
+        threshold=threshold,
+        low_threshold=low,
+        options=ObjectOptions(min_area=0, max_objects=10_000),
+    )
     expected = flood(score, threshold, low)
     assert len(found) == len(expected)
     assert bool(((instances > 0) == mask).all())
@@ -333,8 +383,14 @@ def test_noise_needs_no_table_of_all_pairs():
     for mode, proposals in (('components', None), ('both', segments)):
         options = ObjectOptions(min_area=0, mode=mode, on_drivable='touches')
         tracemalloc.start()
-        mask, _, found = objects.find(score, threshold=0.95, options=options, labels=labels,
-                              drivable=(0,), proposals=proposals)
+        mask, _, found = objects.find(
+            score,
+            threshold=0.95,
+            options=options,
+            labels=labels,
+            drivable=(0,),
+            proposals=proposals,
+        )
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(found) == 100 and int(mask.sum()) > 10_000

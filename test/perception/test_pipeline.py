@@ -50,8 +50,12 @@ def test_the_box_is_the_one_obstacle_and_everything_fits_the_image(street):
     x, y, width, height = result.objects[0].box
     assert abs(x - 50) <= 4 and abs(y - 60) <= 4 and abs(width - 20) <= 8 and abs(height - 20) <= 8
     assert result.size == (96, 128) and result.stamp == 12.5 and result.sanitized == 0
-    for field, dtype in (('labels', torch.uint8), ('score', torch.float32),
-                         ('mask', torch.bool), ('instances', torch.int32)):
+    for field, dtype in (
+        ('labels', torch.uint8),
+        ('score', torch.float32),
+        ('mask', torch.bool),
+        ('instances', torch.int32),
+    ):
         tensor = getattr(result, field)
         assert tuple(tensor.shape) == (96, 128) and tensor.dtype == dtype
     assert torch.equal(result.mask, result.instances > 0)
@@ -61,8 +65,10 @@ def test_the_box_is_the_one_obstacle_and_everything_fits_the_image(street):
 
 
 def test_evidence_is_live_and_refused_where_it_has_no_meaning(street):
-    pipeline = build(scorer='plain', **{'objects.threshold': 0.5, 'objects.min_area': 0,
-                                         'objects.reference_area': 0})
+    pipeline = build(
+        scorer='plain',
+        **{'objects.threshold': 0.5, 'objects.min_area': 0, 'objects.reference_area': 0},
+    )
     before = pipeline(street).objects
     pipeline.reconfigure(pipeline.config.replace({'objects.min_evidence': 180.0}))
     after = pipeline(street).objects
@@ -84,10 +90,17 @@ def test_arrays_tensors_read_only_arrays_and_batches_agree(street):
     assert [result.stamp for result in batch] == [1.0, 2.0, None]
 
 
-@pytest.mark.parametrize('image', [
-    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
-    np.zeros((0, 4, 3), np.uint8), torch.zeros(4, 4, 3, dtype=torch.uint8),
-    torch.zeros(3, 4, 4)])
+@pytest.mark.parametrize(
+    'image',
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        torch.zeros(4, 4, 3, dtype=torch.uint8),
+        torch.zeros(3, 4, 4),
+    ],
+)
 def test_what_is_no_rgb_image_is_refused_in_one_line(image):
     with pytest.raises(ValueError, match='expected an RGB image uint8') as caught:
         build()(image)
@@ -111,17 +124,22 @@ def test_auto_takes_what_was_measured_and_the_user_wins(calibrated):
     chain = Pipeline.from_config(segmenter='synthetic', calibration=calibrated).chain
     assert (chain.scorer, chain.refinements) == ('eam', ('gaussian',))
     assert chain.get('refinement.gaussian.sigma') == 2.0
-    chosen = build(calibration=calibrated, scorer='rba',
-                   **{'refinement.gaussian.sigma': 0.5}).chain
+    chosen = build(
+        calibration=calibrated, scorer='rba', **{'refinement.gaussian.sigma': 0.5}
+    ).chain
     assert (chosen.scorer, chosen.refinements) == ('rba', ())
     assert chosen.get('refinement.gaussian.sigma') == 0.5
     assert Pipeline.from_config(segmenter='synthetic').chain.scorer == 'plain'
 
 
-@pytest.mark.parametrize(('overrides', 'threshold', 'source'), [
-    ({'scorer': 'eam'}, 0.6, 'calibration'),
-    ({'scorer': 'plain'}, 0.7, 'default'),
-    ({'scorer': 'eam', 'objects.threshold': 0.2}, 0.2, 'option')])
+@pytest.mark.parametrize(
+    ('overrides', 'threshold', 'source'),
+    [
+        ({'scorer': 'eam'}, 0.6, 'calibration'),
+        ({'scorer': 'plain'}, 0.7, 'default'),
+        ({'scorer': 'eam', 'objects.threshold': 0.2}, 0.2, 'option'),
+    ],
+)
 def test_the_threshold_says_where_it_comes_from(calibrated, street, overrides, threshold, source):
     result = build(calibration=calibrated, **overrides)(street)
     assert (result.threshold, result.threshold_source) == (threshold, source)
@@ -137,8 +155,11 @@ def test_live_changes_hold_from_the_next_frame_and_refused_ones_change_nothing(s
     before = pipeline.config
     pipeline.reconfigure(before.replace({'scorer': 'rba'}))
     assert pipeline(street).scorer == 'rba'
-    for changes, word in (({'model': 'other'}, 'model'), ({'device': 'cpu'}, 'device'),
-                          ({'segmenters.synthetic.stride': 8}, 'stride')):
+    for changes, word in (
+        ({'model': 'other'}, 'model'),
+        ({'device': 'cpu'}, 'device'),
+        ({'segmenters.synthetic.stride': 8}, 'stride'),
+    ):
         with pytest.raises(ValueError, match=word):
             pipeline.reconfigure(before.replace(changes))
     with pytest.raises(ValueError, match='low_threshold'):
@@ -162,6 +183,7 @@ def test_what_needs_a_reload_is_named():
 def test_a_refinement_that_throws_costs_neither_the_frame_nor_the_others(street, monkeypatch):
     def broken(score, context, options):
         raise RuntimeError('no\nluck')
+
     broken.needs_segments = broken.needs_labels = False
     monkeypatch.setitem(REFINEMENTS._entries, 'mbp', Entry('mbp', broken, NoOptions))
     result = build(scorer='plain', refinements='mbp,gaussian')(street)
@@ -195,24 +217,44 @@ def test_the_stopwatch_sums_what_ran_twice(monkeypatch):
     assert watch.times() == {'a': 4000.0, 'b': 2000.0, 'total': 6000.0}
 
 
-@pytest.mark.parametrize(('text', 'word'), [
-    (None, 'expected a calibration file'), ('- 1', 'no calibration'),
-    ('scorers: {eam: {threshold: 1}}', 'display'),
-    ('scorers: {eam: {threshold: 1, display: [2, 1]}}', 'low < high'),
-    ('scorers: {eam: {threshold: 1, low_threshold: 2, display: [0, 1]}}', 'low_threshold'),
-    ('scorers: {eam: [', 'no calibration'), ('', 'got nothing'), ('{}', 'lacks scorers'),
-    ('scorers: {}', 'at least one scorer'), ('scorers: []', 'at least one scorer'),
-    ('segmenter: synthetic', 'the file lacks scorers and the file has the unknown segmenter'),
-    ('camera_matrix: {rows: 3}\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
-     'the file has the unknown camera_matrix'),
-    ('scorers: {eam: {threshold: 1, display: [0, 1], treshold: 2}}', 'eam has the unknown tresh'),
-    ('scorers: {eam: 3}', 'expected names with values in eam, got int'),
-    ('scorers: {eam: {threshold: .nan, display: [0, 1]}}', 'expected numbers'),
-    ('default: {scorr: eam}\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
-     'default has the unknown scorr'),
-    ('default: [eam]\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
-     'values in default, got list'),
-    ('version: 2\nscorers: {eam: {threshold: 1, display: [0, 1]}}', 'expected version 1, got 2')])
+@pytest.mark.parametrize(
+    ('text', 'word'),
+    [
+        (None, 'expected a calibration file'),
+        ('- 1', 'no calibration'),
+        ('scorers: {eam: {threshold: 1}}', 'display'),
+        ('scorers: {eam: {threshold: 1, display: [2, 1]}}', 'low < high'),
+        ('scorers: {eam: {threshold: 1, low_threshold: 2, display: [0, 1]}}', 'low_threshold'),
+        ('scorers: {eam: [', 'no calibration'),
+        ('', 'got nothing'),
+        ('{}', 'lacks scorers'),
+        ('scorers: {}', 'at least one scorer'),
+        ('scorers: []', 'at least one scorer'),
+        ('segmenter: synthetic', 'the file lacks scorers and the file has the unknown segmenter'),
+        (
+            'camera_matrix: {rows: 3}\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+            'the file has the unknown camera_matrix',
+        ),
+        (
+            'scorers: {eam: {threshold: 1, display: [0, 1], treshold: 2}}',
+            'eam has the unknown tresh',
+        ),
+        ('scorers: {eam: 3}', 'expected names with values in eam, got int'),
+        ('scorers: {eam: {threshold: .nan, display: [0, 1]}}', 'expected numbers'),
+        (
+            'default: {scorr: eam}\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+            'default has the unknown scorr',
+        ),
+        (
+            'default: [eam]\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+            'values in default, got list',
+        ),
+        (
+            'version: 2\nscorers: {eam: {threshold: 1, display: [0, 1]}}',
+            'expected version 1, got 2',
+        ),
+    ],
+)
 def test_calibrations_that_cannot_be_read_say_why(tmp_path, text, word):
     path = tmp_path / 'c.yaml'
     if text is not None:
@@ -242,14 +284,20 @@ def test_a_model_without_a_calibration_has_an_empty_one(tmp_path):
     assert Calibration.of_model(None) == Calibration() == Calibration.of_model(tmp_path)
 
 
-@pytest.mark.parametrize('make', [
-    lambda: MaskOutput(torch.zeros(2, 3), torch.zeros(3, 4, 4), (4, 4)),
-    lambda: MaskOutput(torch.zeros(2, 1), torch.zeros(2, 4, 4), (4, 4)),
-    lambda: MaskOutput(torch.zeros(2, 3), torch.zeros(2, 0, 4), (4, 4)),
-    lambda: MaskOutput(torch.zeros(2, 3), torch.zeros(2, 4, 4), (0, 4)),
-    lambda: PixelOutput(torch.zeros(4, 4), (4, 4)),
-    lambda: Segments(), lambda: Segments(masks=torch.zeros(4, 4, dtype=torch.bool)),
-    lambda: LabelSet(('a',), ()), lambda: LabelSet(('a',), ((0, 0, 0),), (1,))])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: MaskOutput(torch.zeros(2, 3), torch.zeros(3, 4, 4), (4, 4)),
+        lambda: MaskOutput(torch.zeros(2, 1), torch.zeros(2, 4, 4), (4, 4)),
+        lambda: MaskOutput(torch.zeros(2, 3), torch.zeros(2, 0, 4), (4, 4)),
+        lambda: MaskOutput(torch.zeros(2, 3), torch.zeros(2, 4, 4), (0, 4)),
+        lambda: PixelOutput(torch.zeros(4, 4), (4, 4)),
+        lambda: Segments(),
+        lambda: Segments(masks=torch.zeros(4, 4, dtype=torch.bool)),
+        lambda: LabelSet(('a',), ()),
+        lambda: LabelSet(('a',), ((0, 0, 0),), (1,)),
+    ],
+)
 def test_nouns_that_do_not_fit_are_refused_at_birth(make):
     with pytest.raises(ValueError):
         make()
@@ -266,6 +314,7 @@ def test_the_mirrored_pass_counts_its_repaired_values_too(street, monkeypatch):
             for output in outputs:
                 output.mask_logits[0, 0, :3] = torch.nan
             return outputs
+
         broken.kind, broken.labels, broken.model_dir = network.kind, network.labels, None
         monkeypatch.setattr(pipeline, '_segmenter', broken)
         counts.append(pipeline(street).sanitized)
@@ -282,8 +331,14 @@ def test_arrays_of_any_stride_are_pictures(street):
         assert torch.equal(found.image, expected.image)
 
 
-@pytest.mark.parametrize('as_given', [np.copy, lambda a: torch.from_numpy(a).permute(2, 0, 1),
-                                      lambda a: torch.from_numpy(a).permute(2, 0, 1).contiguous()])
+@pytest.mark.parametrize(
+    'as_given',
+    [
+        np.copy,
+        lambda a: torch.from_numpy(a).permute(2, 0, 1),
+        lambda a: torch.from_numpy(a).permute(2, 0, 1).contiguous(),
+    ],
+)
 def test_a_result_does_not_change_with_the_buffer_of_the_camera(street, as_given):
     buffer = as_given(street.copy())
     result = build(scorer='plain')(buffer)

@@ -15,8 +15,9 @@ CPU = torch.device('cpu')
 
 
 def load(module, model='', **values):
-    return module.load(str(model), device=CPU, precision=torch.float32,
-                       options=module.Options(**values))
+    return module.load(
+        str(model), device=CPU, precision=torch.float32, options=module.Options(**values)
+    )
 
 
 def picture(height, width, seed=0):
@@ -53,20 +54,27 @@ def test_a_batch_of_pixel_outputs_keeps_its_order(segformer_folder):
 
 def erfnet_by_hand(state, image):
     """The published forward pass, step by step over the names of the weights."""
+
     def conv(name, maps, **options):
         return functional.conv2d(maps, state[f'{name}.weight'], state[f'{name}.bias'], **options)
 
     def up(name, maps, **options):
-        return functional.conv_transpose2d(maps, state[f'{name}.weight'], state[f'{name}.bias'],
-                                           stride=2, **options)
+        return functional.conv_transpose2d(
+            maps, state[f'{name}.weight'], state[f'{name}.bias'], stride=2, **options
+        )
 
     def norm(name, maps):
         parts = ('running_mean', 'running_var', 'weight', 'bias')
         return functional.batch_norm(maps, *(state[f'{name}.{part}'] for part in parts), eps=1e-3)
 
     def down(name, maps):
-        joined = torch.cat([conv(f'{name}.conv', maps, stride=2, padding=1),
-                            functional.max_pool2d(maps, 2, stride=2)], 1)
+        joined = torch.cat(
+            [
+                conv(f'{name}.conv', maps, stride=2, padding=1),
+                functional.max_pool2d(maps, 2, stride=2),
+            ],
+            1,
+        )
         return norm(f'{name}.bn', joined).relu()
 
     def block(name, maps, rate):
@@ -112,6 +120,7 @@ def test_erfnet_equals_the_published_forward_pass(erfnet_file, size):
     segmenter = load(erfnet, path, height=64, width=128)
     output = segmenter([image])[0]
     from torchvision.transforms.v2 import functional as vision
+
     pixels = vision.resize(image[None], [64, 128], antialias=True).float() / 255
     torch.testing.assert_close(output.logits, erfnet_by_hand(state, pixels)[0], atol=1e-4, rtol=0)
     assert output.image_size == size and segmenter.kind == 'pixel'
@@ -129,26 +138,36 @@ def test_erfnet_weights_are_checked(tmp_path):
         load(erfnet, 'builtin')
 
 
-@pytest.mark.parametrize(('values', 'expected'), [
-    (np.array([[0, 255]], np.uint8), [[0.0, 1.0]]),
-    (np.array([[0, 65535]], np.uint16), [[0.0, 1.0]]),
-    (np.array([[-2.5, 7.0]], np.float64), [[-2.5, 7.0]]),
-    (torch.tensor([[0.5]]), [[0.5]]),
-    (np.array([[255, 0]], np.uint8)[:, ::-1], [[0.0, 1.0]]),
-    (np.array([[0, 65535]], '>u2'), [[0.0, 1.0]]),
-    (np.array([[0.5, 2.0]], '>f4'), [[0.5, 2.0]]),
-])
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        (np.array([[0, 255]], np.uint8), [[0.0, 1.0]]),
+        (np.array([[0, 65535]], np.uint16), [[0.0, 1.0]]),
+        (np.array([[-2.5, 7.0]], np.float64), [[-2.5, 7.0]]),
+        (torch.tensor([[0.5]]), [[0.5]]),
+        (np.array([[255, 0]], np.uint8)[:, ::-1], [[0.0, 1.0]]),
+        (np.array([[0, 65535]], '>u2'), [[0.0, 1.0]]),
+        (np.array([[0.5, 2.0]], '>f4'), [[0.5, 2.0]]),
+    ],
+)
 def test_external_maps_become_scores(values, expected):
     output = load(external)([picture(4, 6)], [values])[0]
     assert (output.image_size, output.score.tolist()) == ((4, 6), expected)
-    assert load(external, invert=True)([picture(4, 6)], [values])[0].score.tolist() == \
-        [[-value for value in row] for row in expected]
+    assert load(external, invert=True)([picture(4, 6)], [values])[0].score.tolist() == [
+        [-value for value in row] for row in expected
+    ]
 
 
-@pytest.mark.parametrize(('maps', 'error'), [
-    ([], ValueError), ([np.zeros((2, 2, 3))], ValueError), ([np.zeros((0, 2))], ValueError),
-    ([np.zeros((2, 2), np.int64)], TypeError), (['map.png'], TypeError),
-])
+@pytest.mark.parametrize(
+    ('maps', 'error'),
+    [
+        ([], ValueError),
+        ([np.zeros((2, 2, 3))], ValueError),
+        ([np.zeros((0, 2))], ValueError),
+        ([np.zeros((2, 2), np.int64)], TypeError),
+        (['map.png'], TypeError),
+    ],
+)
 def test_odd_external_maps_are_refused(maps, error):
     with pytest.raises(error, match='expected'):
         load(external)([picture(4, 6)], maps)
@@ -199,5 +218,6 @@ def test_query_scorers_refuse_foreign_maps_and_pixel_models(segformer_folder):
     with pytest.raises(ValueError, match=r"choose one of \['external'\]"):
         Pipeline.from_config(segmenter='external', device='cpu', scorer='rba')
     with pytest.raises(ValueError, match="scorer 's2' needs mask outputs"):
-        Pipeline.from_config(segmenter='segformer', model=str(segformer_folder[0]), device='cpu',
-                             scorer='s2')
+        Pipeline.from_config(
+            segmenter='segformer', model=str(segformer_folder[0]), device='cpu', scorer='s2'
+        )

@@ -33,7 +33,8 @@ def find(scores, segments, threshold=0.5, **changes):
     chosen = options(**changes)
     found = propose(segments, score, threshold=threshold, options=chosen)
     mask, instances, listed = objects.find(
-        score, threshold=threshold, options=chosen, proposals=found)
+        score, threshold=threshold, options=chosen, proposals=found
+    )
     shown = instances.bool() if len(listed) < chosen.max_objects else mask
     assert torch.equal(mask, shown)
     for item in listed:
@@ -41,27 +42,31 @@ def find(scores, segments, threshold=0.5, **changes):
     return instances[0].tolist(), [round(item.score, 3) for item in listed]
 
 
-@pytest.mark.parametrize(('scores', 'segments', 'numbers', 'means'), [
-    # The mean decides, strictly: one strange pixel does not make a segment strange.
-    ([0.9, 0.0, 0.0, 0.6, 0.6, 0.0], ['###...', '...##.'], [0, 0, 0, 1, 1, 0], [0.6]),
-    ([0.5, 0.5, 0.0, 0.0, 0.0, 0.0], ['##....'], [0, 0, 0, 0, 0, 0], []),
-    # Strangest first, whatever their order.
-    ([0.6, 0.6, 0.0, 0.9, 0.0, 0.0], ['##....', '...#..'], [2, 2, 0, 1, 0, 0], [0.9, 0.6]),
-    # Equal scores: the larger first.
-    ([0.6, 0.0, 0.6, 0.6, 0.0, 0.0], ['#.....', '..##..'], [2, 0, 1, 1, 0, 0], [0.6, 0.6]),
-    # Neighbours stay two obstacles, which components would join.
-    ([0.6, 0.6, 0.9, 0.9, 0.0, 0.0], ['##....', '..##..'], [2, 2, 1, 1, 0, 0], [0.9, 0.6]),
-    # IoU 3/4 > 0.7: the less strange one goes; IoU 2/4: both stay, the shared pixels go to the
-    # stranger one and the other is what is left of it.
-    ([0.6, 0.9, 0.9, 0.9, 0.0, 0.0], ['####..', '.###..'], [0, 1, 1, 1, 0, 0], [0.9]),
-    ([0.8, 0.8, 0.9, 0.9, 0.0, 0.0], ['####..', '..##..'], [2, 2, 1, 1, 0, 0], [0.9, 0.8]),
-    # Scores that are missing stay out of the mean; a segment of nothing else is strange.
-    ([NAN, 0.6, 0.0, NAN, NAN, 0.0], ['##....', '...##.'], [2, 2, 0, 1, 1, 0], [NAN, 0.6]),
-    ([0.9] * 6, [], [0] * 6, []),
-])
+@pytest.mark.parametrize(
+    ('scores', 'segments', 'numbers', 'means'),
+    [
+        # The mean decides, strictly: one strange pixel does not make a segment strange.
+        ([0.9, 0.0, 0.0, 0.6, 0.6, 0.0], ['###...', '...##.'], [0, 0, 0, 1, 1, 0], [0.6]),
+        ([0.5, 0.5, 0.0, 0.0, 0.0, 0.0], ['##....'], [0, 0, 0, 0, 0, 0], []),
+        # Strangest first, whatever their order.
+        ([0.6, 0.6, 0.0, 0.9, 0.0, 0.0], ['##....', '...#..'], [2, 2, 0, 1, 0, 0], [0.9, 0.6]),
+        # Equal scores: the larger first.
+        ([0.6, 0.0, 0.6, 0.6, 0.0, 0.0], ['#.....', '..##..'], [2, 0, 1, 1, 0, 0], [0.6, 0.6]),
+        # Neighbours stay two obstacles, which components would join.
+        ([0.6, 0.6, 0.9, 0.9, 0.0, 0.0], ['##....', '..##..'], [2, 2, 1, 1, 0, 0], [0.9, 0.6]),
+        # IoU 3/4 > 0.7: the less strange one goes; IoU 2/4: both stay, the shared pixels go to the
+        # stranger one and the other is what is left of it.
+        ([0.6, 0.9, 0.9, 0.9, 0.0, 0.0], ['####..', '.###..'], [0, 1, 1, 1, 0, 0], [0.9]),
+        ([0.8, 0.8, 0.9, 0.9, 0.0, 0.0], ['####..', '..##..'], [2, 2, 1, 1, 0, 0], [0.9, 0.8]),
+        # Scores that are missing stay out of the mean; a segment of nothing else is strange.
+        ([NAN, 0.6, 0.0, NAN, NAN, 0.0], ['##....', '...##.'], [2, 2, 0, 1, 1, 0], [NAN, 0.6]),
+        ([0.9] * 6, [], [0] * 6, []),
+    ],
+)
 def test_what_is_strange_as_a_whole(scores, segments, numbers, means):
-    given = masks_of(*segments) if segments else Segments(
-        masks=torch.zeros(0, 1, 6, dtype=torch.bool))
+    given = (
+        masks_of(*segments) if segments else Segments(masks=torch.zeros(0, 1, 6, dtype=torch.bool))
+    )
     found = find(scores, given)
     assert found[0] == numbers
     assert found[1] == pytest.approx(means, nan_ok=True)
@@ -74,8 +79,10 @@ def test_a_partition_gives_what_its_masks_give():
     assert find(scores, index) == find(scores, masks) == ([2, 2, 0, 0, 1, 0], [0.7, 0.6])
 
 
-@pytest.mark.parametrize(('least', 'largest', 'areas'), [
-    (0, 1.0, [1, 2, 3]), (2, 1.0, [2, 3]), (0, 0.25, [1, 2]), (0, 0.2499, [1]), (9, 1.0, [])])
+@pytest.mark.parametrize(
+    ('least', 'largest', 'areas'),
+    [(0, 1.0, [1, 2, 3]), (2, 1.0, [2, 3]), (0, 0.25, [1, 2]), (0, 0.2499, [1]), (9, 1.0, [])],
+)
 def test_areas_from_the_smallest_to_a_share_of_the_image(least, largest, areas):
     scores, segments = [0.9] * 8, masks_of('#.......', '.##.....', '...###..')
     found, _ = find(scores, segments, min_area=least, reference_area=0, max_area_frac=largest)
@@ -85,8 +92,14 @@ def test_areas_from_the_smallest_to_a_share_of_the_image(least, largest, areas):
 def test_what_is_left_of_a_covered_segment_must_be_large_enough():
     scores, segments = [0.6, 0.9, 0.9, 0.9, 0.0, 0.0], masks_of('####..', '.###..')
     assert find(scores, segments, nms_iou=1.0)[0] == [2, 1, 1, 1, 0, 0]
-    assert find(scores, segments, nms_iou=1.0, min_area=2, reference_area=0)[0] == \
-        [0, 1, 1, 1, 0, 0]
+    assert find(scores, segments, nms_iou=1.0, min_area=2, reference_area=0)[0] == [
+        0,
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
 
 
 def test_segments_need_evidence_and_what_the_row_asks_for():
@@ -96,7 +109,7 @@ def test_segments_need_evidence_and_what_the_row_asks_for():
     assert find(scores, segments, **chosen)[0] == [0, 1, 1, 2, 2, 0]
     score = torch.tensor([scores, [0.0] * 6, [0.0] * 6, scores])
     masks = torch.zeros(2, 4, 6, dtype=torch.bool)
-    masks[0, 0, 1:3] = masks[1, 3, 1:3] = True          # feet at 1/4 and 1
+    masks[0, 0, 1:3] = masks[1, 3, 1:3] = True  # feet at 1/4 and 1
     taken = options(min_area=3, reference_area=0, far_area=0.5, horizon=0.25)
     found = propose(Segments(masks=masks), score, threshold=0.5, options=taken)
     assert found.count == 2
@@ -104,19 +117,23 @@ def test_segments_need_evidence_and_what_the_row_asks_for():
     assert item.box == (1, 0, 2, 1)
 
 
-@pytest.mark.parametrize(('segments', 'numbers'), [
-    # Half of the component is not more than half: both stay, the segment keeps its pixels.
-    (['##....'], [1, 1, 2, 2, 0, 0]),
-    # Three of four: the component is replaced, its last pixel is free.
-    (['###...'], [1, 1, 1, 0, 0, 0]),
-    # A segment that is not strange replaces nothing.
-    (['..####'], [1, 1, 1, 1, 0, 0]),
-    ([], [1, 1, 1, 1, 0, 0]),
-])
+@pytest.mark.parametrize(
+    ('segments', 'numbers'),
+    [
+        # Half of the component is not more than half: both stay, the segment keeps its pixels.
+        (['##....'], [1, 1, 2, 2, 0, 0]),
+        # Three of four: the component is replaced, its last pixel is free.
+        (['###...'], [1, 1, 1, 0, 0, 0]),
+        # A segment that is not strange replaces nothing.
+        (['..####'], [1, 1, 1, 1, 0, 0]),
+        ([], [1, 1, 1, 1, 0, 0]),
+    ],
+)
 def test_a_component_mostly_in_a_segment_is_replaced_by_it(segments, numbers):
     scores = [0.9, 0.9, 0.8, 0.8, 0.0, 0.0]
-    given = masks_of(*segments) if segments else Segments(
-        masks=torch.zeros(0, 1, 6, dtype=torch.bool))
+    given = (
+        masks_of(*segments) if segments else Segments(masks=torch.zeros(0, 1, 6, dtype=torch.bool))
+    )
     if segments == ['..####']:
         assert find(scores, given)[0] == [0] * 6
     assert find(scores, given, mode='both')[0] == numbers
@@ -138,7 +155,7 @@ def test_the_order_does_not_depend_on_that_of_the_masks():
     masks = torch.zeros(40, 20, 30, dtype=torch.bool)
     for mask in masks:
         top, left = rng.integers(0, 16), rng.integers(0, 24)
-        mask[top:top + rng.integers(2, 6), left:left + rng.integers(2, 6)] = True
+        mask[top : top + rng.integers(2, 6), left : left + rng.integers(2, 6)] = True
     chosen = options()
     lists = []
     for order in (torch.arange(40), torch.from_numpy(rng.permutation(40))):
@@ -174,13 +191,15 @@ def test_a_mode_without_segments_is_refused():
 
 def test_through_the_chain(image):
     from road_anomaly_ros.perception.segments import watershed
+
     settings = {'segmenter': 'synthetic', 'objects.threshold': 0.4, 'objects.min_area': 30}
     pipeline = Pipeline.from_config(settings, **{'objects.mode': 'segments'})
     result = pipeline(image)
     assert result.notes == ()
     index = watershed.load(device='cpu', options=watershed.Options())(result.image).index
     index = torch.nn.functional.interpolate(
-        index[None, None].float(), result.size, mode='nearest')[0, 0]
+        index[None, None].float(), result.size, mode='nearest'
+    )[0, 0]
     assert len(result.objects) > 0
     for item in result.objects:
         assert len(index[result.instances == item.id].unique()) == 1
@@ -192,6 +211,7 @@ def test_a_source_that_fails_costs_the_segments_only(image, monkeypatch):
 
     def fail(self, image, prompts=None):
         raise RuntimeError('no room')
+
     monkeypatch.setattr(watershed.Watershed, '__call__', fail)
     settings = {'segmenter': 'synthetic', 'objects.threshold': 0.4}
     result = Pipeline.from_config(settings, **{'objects.mode': 'both'})(image)

@@ -56,8 +56,13 @@ def test_objectomaly_stage_by_stage(name):
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(np.float32, 1e-5), (np.float64, 1e-12)])
 def test_variance_aware_as_in_the_paper(name, overlap, dtype, tolerance):
     case = load_golden('s2_zero_shot')[name]
-    refined = refine('variance_aware', case['s_fuse'].astype(dtype), case['segments'].astype(bool),
-                     beta=float(case['beta']), segment_overlap=overlap)
+    refined = refine(
+        'variance_aware',
+        case['s_fuse'].astype(dtype),
+        case['segments'].astype(bool),
+        beta=float(case['beta']),
+        segment_overlap=overlap,
+    )
     assert refined.dtype == dtype
     assert np.abs(refined - case[f'refined_{overlap}']).max() <= tolerance
 
@@ -94,10 +99,12 @@ def test_variance_aware_by_hand():
     near = pull * 0.4 + (1 - pull) * np.array([0.2, 0.6])
     assert row == pytest.approx([*near, 0.9, 0.1])
     assert refined_row('variance_aware', [0.2, 0.6, 0.9, 0.1], masks, beta=0.0) == pytest.approx(
-        [0.4, 0.4, 0.9, 0.1])
+        [0.4, 0.4, 0.9, 0.1]
+    )
     pull = math.exp(-5 * 0.04 / (0.24 + 1e-6))
-    row = refined_row('variance_aware', [0.2, 0.6, 0.9, 0.1], masks, beta=5.0,
-                      variance='normalised')
+    row = refined_row(
+        'variance_aware', [0.2, 0.6, 0.9, 0.1], masks, beta=5.0, variance='normalised'
+    )
     assert row[0] == pytest.approx(pull * 0.4 + (1 - pull) * 0.2)
 
 
@@ -123,13 +130,26 @@ def test_a_partition_is_as_good_as_its_masks(name):
 
 def opencv_nearest(masks, height, width):
     import cv2
-    return np.array([cv2.resize(mask.astype(np.uint8), (width, height),
-                                interpolation=cv2.INTER_NEAREST) for mask in masks]).astype(bool)
+
+    return np.array(
+        [
+            cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            for mask in masks
+        ]
+    ).astype(bool)
 
 
-@pytest.mark.parametrize(('size', 'given_size'), [
-    ((30, 40), (15, 20)), ((30, 40), (7, 13)), ((30, 40), (64, 90)), ((30, 40), (64, 11)),
-    ((31, 41), (30, 40)), ((5, 5), (1, 1))])
+@pytest.mark.parametrize(
+    ('size', 'given_size'),
+    [
+        ((30, 40), (15, 20)),
+        ((30, 40), (7, 13)),
+        ((30, 40), (64, 90)),
+        ((30, 40), (64, 11)),
+        ((31, 41), (30, 40)),
+        ((5, 5), (1, 1)),
+    ],
+)
 @pytest.mark.parametrize('overlap', OVERLAPS)
 def test_masks_of_another_size_are_resized_as_opencv_does(size, given_size, overlap):
     rng = np.random.default_rng(1)
@@ -183,16 +203,25 @@ def literal_mbp(score):
     for y in range(1, score.shape[0] - 1):
         for x in range(1, score.shape[1] - 1):
             if edges[y, x] > 0:
-                flat = [result[v, u] for v in (y - 1, y, y + 1) for u in (x - 1, x, x + 1)
-                        if edges[v, u] == 0]
+                flat = [
+                    result[v, u]
+                    for v in (y - 1, y, y + 1)
+                    for u in (x - 1, x, x + 1)
+                    if edges[v, u] == 0
+                ]
                 if flat:
                     result[y, x] = np.mean(np.array(flat, np.float64))
     return result
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(0, 6),
-       st.floats(0.0, 1.0))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 6),
+    st.floats(0.0, 1.0),
+)
 def test_as_the_literal_loops_say(seed, height, width, count, share):
     rng = np.random.default_rng(seed)
     score = rng.random((height, width))
@@ -204,7 +233,8 @@ def test_as_the_literal_loops_say(seed, height, width, count, share):
         assert refined == pytest.approx(expected, abs=1e-12)
     for order in ('largest_wins', 'smallest_wins'):
         assert refine('oasc', score, masks, order=order) == pytest.approx(
-            literal_oasc(score, masks, order), abs=1e-12)
+            literal_oasc(score, masks, order), abs=1e-12
+        )
     steps = refine('oasc', score.astype(np.float32), masks)
     assert refine('mbp', steps, gauss_ksize=1) == pytest.approx(literal_mbp(steps), abs=1e-6)
 
@@ -215,11 +245,13 @@ def test_more_masks_than_a_byte_counts():
     masks = rng.random((300, 6, 7)) < 0.3
     for order in ('largest_wins', 'smallest_wins'):
         assert refine('oasc', score, masks, order=order) == pytest.approx(
-            literal_oasc(score, masks, order), abs=1e-12)
+            literal_oasc(score, masks, order), abs=1e-12
+        )
 
 
 def test_blocks_of_pixels_join_without_a_seam(monkeypatch):
     from road_anomaly_ros.perception.refinements import cover
+
     rng = np.random.default_rng(3)
     score, masks = rng.random((9, 11)), rng.random((4, 9, 11)) < 0.5
     whole = [refine('variance_aware', score, masks, segment_overlap=name) for name in OVERLAPS]
@@ -234,7 +266,7 @@ def test_smooth_and_noisy_masks_in_rows_of_eights():
     score = rng.random((16, 40))
     masks = np.zeros((6, 16, 40), bool)
     masks[0, 2:9, 3:29] = masks[1, :, 8:16] = masks[2, 15, 39] = masks[3] = True
-    masks[4] = np.arange(40) % 8 < 3            # equal groups of eight that are not whole
+    masks[4] = np.arange(40) % 8 < 3  # equal groups of eight that are not whole
     for stack in (masks, masks | (rng.random(masks.shape) < 0.3)):
         areas = stack.sum((1, 2))
         for overlap in OVERLAPS:
@@ -270,8 +302,9 @@ def test_constants_stay_whatever_the_size(name, size):
     assert refined.dtype == np.float32 and refined == pytest.approx(score, abs=1e-7)
 
 
-@pytest.mark.parametrize('masks', [
-    np.zeros((0, 4, 5), bool), np.zeros((3, 4, 5), bool), np.full((4, 5), -1, np.int32)])
+@pytest.mark.parametrize(
+    'masks', [np.zeros((0, 4, 5), bool), np.zeros((3, 4, 5), bool), np.full((4, 5), -1, np.int32)]
+)
 @pytest.mark.parametrize('name', ['oasc', 'variance_aware'])
 def test_without_segments_nothing_changes(name, masks):
     score = np.random.default_rng(4).random((4, 5), dtype=np.float32)
@@ -292,12 +325,16 @@ def test_gaussian_spreads_an_impulse_as_its_weights_say():
 @pytest.mark.parametrize('size', [(1, 1), (1, 9), (2, 3), (4, 50)])
 def test_blurs_reflect_at_the_border_however_near(size):
     import cv2
+
     score = np.random.default_rng(5).random(size)
-    padded = np.pad(score, 12, mode='reflect') if min(size) > 1 else np.pad(
-        score, [(12, 12) if n == 1 else (0, 0) for n in size], mode='edge')
+    padded = (
+        np.pad(score, 12, mode='reflect')
+        if min(size) > 1
+        else np.pad(score, [(12, 12) if n == 1 else (0, 0) for n in size], mode='edge')
+    )
     if min(size) == 1 < max(size):
         padded = np.pad(padded, [(0, 0) if n == 1 else (12, 12) for n in size], mode='reflect')
-    expected = cv2.GaussianBlur(padded, (13, 13), 2.0)[12:12 + size[0], 12:12 + size[1]]
+    expected = cv2.GaussianBlur(padded, (13, 13), 2.0)[12 : 12 + size[0], 12 : 12 + size[1]]
     assert refine('gaussian', score, sigma=2.0) == pytest.approx(expected, abs=1e-6)
 
 
@@ -325,8 +362,12 @@ def test_mbp_in_torch_is_the_same_function_as_the_compiled_loop(monkeypatch, nam
 
 @needs_numba
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 70),
-       st.sampled_from((np.float32, np.float64)))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 9),
+    st.integers(1, 70),
+    st.sampled_from((np.float32, np.float64)),
+)
 def test_mbp_forms_agree_on_steps_with_holes(seed, height, width, dtype):
     rng = np.random.default_rng(seed)
     score = rng.choice((0.1, 0.3, 0.7), (height, width)).astype(dtype)
@@ -349,8 +390,9 @@ def test_mbp_leaves_the_rim_of_the_image_alone():
 def test_road_prior_by_hand():
     score = np.full((1, 5), 0.8)
     labels = np.array([[1, 0, 0, 0, 255]], np.uint8)
-    refined = refine('road_prior', score, labels=labels, drivable=(1,), reach=2.0, floor=0.5,
-                     base=0.0)
+    refined = refine(
+        'road_prior', score, labels=labels, drivable=(1,), reach=2.0, floor=0.5, base=0.0
+    )
     distance = np.arange(5)
     weight = 0.5 + 0.5 * np.exp(-0.5 * (distance / 2.0) ** 2)
     assert refined[0] == pytest.approx(0.8 * weight, abs=1e-6)
@@ -360,8 +402,9 @@ def test_road_prior_measures_city_blocks():
     labels = np.zeros((4, 4), np.uint8)
     labels[0, 0] = labels[3, 1] = 1
     score = np.ones((4, 4))
-    refined = refine('road_prior', score, labels=labels, drivable=(1,), reach=1.0, floor=0.0,
-                     base=0.0)
+    refined = refine(
+        'road_prior', score, labels=labels, drivable=(1,), reach=1.0, floor=0.0, base=0.0
+    )
     distance = np.sqrt(-2 * np.log(refined)) * 4
     ys, xs = np.mgrid[:4, :4]
     expected = np.minimum(ys + xs, abs(ys - 3) + abs(xs - 1))
@@ -416,18 +459,21 @@ def test_the_input_is_never_written():
     assert (score == before).all()
 
 
-@pytest.mark.parametrize(('call', 'words'), [
-    (lambda s: refine('oascc', s, s > 0), 'choose one of'),
-    (lambda s: refine('oasc', s), 'expected class-agnostic segments'),
-    (lambda s: refine('oasc', s, (s > 0)[None], order='first'), 'smallest_wins'),
-    (lambda s: refine('oasc', s, (s > 0)[None], beta=3.0), 'unknown option'),
-    (lambda s: refine('mbp', s, gauss_ksize=4), 'gauss_ksize'),
-    (lambda s: refine('variance_aware', s, (s > 0)[None], beta=-1.0), 'beta'),
-    (lambda s: refine('oasc', s[0], (s > 0)[None]), 'score'),
-    (lambda s: refine('oasc', s, s > 0), 'masks'),
-    (lambda s: refine('road_prior', s), 'drivable'),
-    (lambda s: refine('road_prior', s, labels=np.zeros((3, 4), np.uint8)), 'drivable'),
-])
+@pytest.mark.parametrize(
+    ('call', 'words'),
+    [
+        (lambda s: refine('oascc', s, s > 0), 'choose one of'),
+        (lambda s: refine('oasc', s), 'expected class-agnostic segments'),
+        (lambda s: refine('oasc', s, (s > 0)[None], order='first'), 'smallest_wins'),
+        (lambda s: refine('oasc', s, (s > 0)[None], beta=3.0), 'unknown option'),
+        (lambda s: refine('mbp', s, gauss_ksize=4), 'gauss_ksize'),
+        (lambda s: refine('variance_aware', s, (s > 0)[None], beta=-1.0), 'beta'),
+        (lambda s: refine('oasc', s[0], (s > 0)[None]), 'score'),
+        (lambda s: refine('oasc', s, s > 0), 'masks'),
+        (lambda s: refine('road_prior', s), 'drivable'),
+        (lambda s: refine('road_prior', s, labels=np.zeros((3, 4), np.uint8)), 'drivable'),
+    ],
+)
 def test_what_cannot_work_is_refused_in_one_line(call, words):
     with pytest.raises((ValueError, TypeError), match=words) as error:
         call(np.ones((3, 4), np.float32))

@@ -44,18 +44,31 @@ class CvError(Exception):
 CvError.__module__ = 'cv2'
 
 
-@pytest.mark.parametrize(('error', 'expected'), [
-    (no_memory(), True), (MemoryError(), True),
-    (RuntimeError('CUDA error: out of memory'), True),
-    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`'), True),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-     True),
-    (RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.'), True),
-    (CvError('Insufficient memory (Failed to allocate 99 bytes)'), True),
-    (OSError(errno.ENOMEM, 'Cannot allocate memory'), True),
-    (OSError(errno.ENOSPC, 'No space left on device'), False),
-    (RuntimeError('out of resource: shared memory, Required: 9, Hardware limit: 8'), False),
-    (RuntimeError('shape mismatch'), False), (ValueError('out of memory'), False)])
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (no_memory(), True),
+        (MemoryError(), True),
+        (RuntimeError('CUDA error: out of memory'), True),
+        (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`'), True),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+            ),
+            True,
+        ),
+        (
+            RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.'),
+            True,
+        ),
+        (CvError('Insufficient memory (Failed to allocate 99 bytes)'), True),
+        (OSError(errno.ENOMEM, 'Cannot allocate memory'), True),
+        (OSError(errno.ENOSPC, 'No space left on device'), False),
+        (RuntimeError('out of resource: shared memory, Required: 9, Hardware limit: 8'), False),
+        (RuntimeError('shape mismatch'), False),
+        (ValueError('out of memory'), False),
+    ],
+)
 def test_a_lack_of_memory_is_known_by_any_of_its_names(error, expected):
     assert is_out_of_memory(error) == expected
 
@@ -68,8 +81,9 @@ def test_of_a_kind_the_last_used_are_kept():
         return key * 10
 
     kept = Resources(CPU)
-    assert [kept.get('head', key, lambda key=key: make(key), most=2) for key in (1, 2, 1, 3, 1)
-            ] == [10, 20, 10, 30, 10]
+    assert [
+        kept.get('head', key, lambda key=key: make(key), most=2) for key in (1, 2, 1, 3, 1)
+    ] == [10, 20, 10, 30, 10]
     assert made == [1, 2, 3]
     assert kept.get('head', 2, lambda: make(2), most=2) == 20 and made[-1] == 2
     assert kept.get('other', 2, lambda: 'another kind') == 'another kind'
@@ -133,7 +147,7 @@ def test_a_head_that_is_trained_again_in_the_same_folder_is_taken(model, image):
     pipeline = build(model, scorer='head_v1')
     before = pipeline(image).score
     write_head(model, seed=2)
-    assert torch.equal(pipeline(image).score, before)       # until somebody asks for it
+    assert torch.equal(pipeline(image).score, before)  # until somebody asks for it
     pipeline.reconfigure(pipeline.config)
     after = pipeline(image).score
     assert not torch.allclose(after, before)
@@ -169,9 +183,15 @@ def test_nothing_that_was_loaded_outlives_a_release(model, image, monkeypatch):
     monkeypatch.setattr('road_anomaly_ros.perception.segments.watershed.load', load)
     pipeline = build(model, scorer='head_v1', refinements='variance_aware', segments='watershed')
     assert pipeline(image).notes == ()
-    held = [weakref.ref(part) for part in (
-        pipeline.prepared.scorer_options.head, pipeline.prepared.segment_source,
-        pipeline.segmenter, pipeline.prepared.segment_source.network)]
+    held = [
+        weakref.ref(part)
+        for part in (
+            pipeline.prepared.scorer_options.head,
+            pipeline.prepared.segment_source,
+            pipeline.segmenter,
+            pipeline.prepared.segment_source.network,
+        )
+    ]
     pipeline.release()
     gc.collect()
     assert [part() for part in held] == [None] * 4
@@ -182,18 +202,23 @@ def test_nothing_that_was_loaded_outlives_a_release(model, image, monkeypatch):
     pipeline.release()
 
 
-@pytest.mark.parametrize(('settings', 'broken'), [
-    ({'refinements': 'gaussian'}, 'gaussian'),
-    ({'refinements': 'variance_aware'}, 'segments'),
-    ({'objects.mode': 'segments'}, 'segments')])
+@pytest.mark.parametrize(
+    ('settings', 'broken'),
+    [
+        ({'refinements': 'gaussian'}, 'gaussian'),
+        ({'refinements': 'variance_aware'}, 'segments'),
+        ({'objects.mode': 'segments'}, 'segments'),
+    ],
+)
 def test_out_of_memory_in_a_later_stage_is_no_note(settings, broken, monkeypatch):
     def tight(*_, **__):
         raise no_memory()
 
     tight.needs_segments = tight.needs_labels = False
     if broken == 'segments':
-        monkeypatch.setattr('road_anomaly_ros.perception.segments.felzenszwalb.load',
-                            lambda **_: tight)
+        monkeypatch.setattr(
+            'road_anomaly_ros.perception.segments.felzenszwalb.load', lambda **_: tight
+        )
         settings = {**settings, 'segments': 'felzenszwalb'}
     else:
         monkeypatch.setitem(REFINEMENTS._entries, broken, Entry(broken, tight, NoOptions))
@@ -230,8 +255,9 @@ def shards(folder, first, second):
     folder.mkdir()
     for name, data in (('model-1.safetensors', first), ('model-2.safetensors', second)):
         (folder / name).write_bytes(data)
-    (folder / 'model.safetensors.index.json').write_text(json.dumps(
-        {'weight_map': {'a': 'model-1.safetensors', 'b': 'model-2.safetensors'}}))
+    (folder / 'model.safetensors.index.json').write_text(
+        json.dumps({'weight_map': {'a': 'model-1.safetensors', 'b': 'model-2.safetensors'}})
+    )
     return folder
 
 
@@ -246,8 +272,9 @@ def test_shards_have_boundaries(tmp_path):
         heads.weights_digest(again)
 
 
-def test_weights_are_not_read_twice_where_nothing_depends_on_their_digest(model, image,
-                                                                         monkeypatch):
+def test_weights_are_not_read_twice_where_nothing_depends_on_their_digest(
+    model, image, monkeypatch
+):
     def never(source):
         raise AssertionError('read')
 
@@ -274,8 +301,9 @@ def test_an_index_of_shards_that_leads_out_of_its_folder_is_refused(tmp_path):
     folder = shards(tmp_path / 'a', b'ab', b'c')
     (tmp_path / 'secret.safetensors').write_bytes(b'of somebody else')
     for name in ('../secret.safetensors', str(tmp_path / 'secret.safetensors'), '..'):
-        (folder / 'model.safetensors.index.json').write_text(json.dumps(
-            {'weight_map': {'a': 'model-1.safetensors', 'b': name}}))
+        (folder / 'model.safetensors.index.json').write_text(
+            json.dumps({'weight_map': {'a': 'model-1.safetensors', 'b': name}})
+        )
         for read in (heads.weights_digest, _require_weights):
             with pytest.raises(PipelineError, match='outside of its folder'):
                 read(folder)

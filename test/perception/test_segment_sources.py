@@ -41,8 +41,9 @@ class Discs:
     def decode(self, embedding, points):
         self.asked.append(len(points))
         y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing='ij')
-        distance = torch.stack([((x + 0.5 - px) ** 2 + (y + 0.5 - py) ** 2).sqrt()
-                                for px, py in points.tolist()])
+        distance = torch.stack(
+            [((x + 0.5 - px) ** 2 + (y + 0.5 - py) ** 2).sqrt() for px, py in points.tolist()]
+        )
         radii = torch.tensor([4.0, 8.0, 16.0]).view(1, 3, 1, 1)
         quality = torch.tensor([0.5, 0.95, 0.85]).expand(len(points), 3)
         return 10 * (radii - distance[:, None]), quality
@@ -80,8 +81,10 @@ def test_points_are_in_pixels_of_the_image():
     assert ((found - torch.tensor([3060.0, 1060.0])).abs() < 80).all()
 
 
-@pytest.mark.parametrize('score', [
-    torch.zeros(30, 40), torch.full((30, 40), 0.3), torch.linspace(0, 0.4, 1200).view(30, 40)])
+@pytest.mark.parametrize(
+    'score',
+    [torch.zeros(30, 40), torch.full((30, 40), 0.3), torch.linspace(0, 0.4, 1200).view(30, 40)],
+)
 @pytest.mark.parametrize('threshold', [0.5, float('nan')])
 def test_nothing_suspicious_gives_no_points(score, threshold):
     assert len(choose_points(Prompts(score=score, threshold=threshold), (30, 40), 32)) == 0
@@ -144,18 +147,21 @@ def test_overlapping_answers_become_one():
     kept = source(Discs(), min_quality=0.9, max_overlap=1.0)(picture(128, 128), points)
     assert len(kept.masks) == 3
     both = source(Discs(), min_quality=0.8)(picture(128, 128), points[2:])
-    assert both.scores.tolist() == pytest.approx([0.95, 0.85])       # best first
+    assert both.scores.tolist() == pytest.approx([0.95, 0.85])  # best first
 
 
 def test_unstable_masks_are_dropped():
     class Soft(Discs):
         def decode(self, embedding, points):
             logits, quality = super().decode(embedding, points)
-            return logits / 20, quality         # a slope of 0.5 per pixel moves edges by two
+            return logits / 20, quality  # a slope of 0.5 per pixel moves edges by two
+
     points = torch.tensor([[60.0, 60.0]])
     assert len(source(Soft(), min_quality=0.9)(picture(128, 128), points).masks) == 0
-    assert len(source(Soft(), min_quality=0.9, min_stability=0.3)(
-        picture(128, 128), points).masks) == 1
+    assert (
+        len(source(Soft(), min_quality=0.9, min_stability=0.3)(picture(128, 128), points).masks)
+        == 1
+    )
 
 
 def test_guided_asks_a_tenth_of_the_grid_and_embeds_once():
@@ -185,6 +191,7 @@ def test_refinements_hand_their_score_to_the_source(threshold):
     def answer(image, prompts):
         asked.append(prompts)
         return Segments(index=torch.zeros(4, 6, dtype=torch.int32))
+
     context = RefineContext(image=picture(4, 6), source=answer, score=score, threshold=threshold)
     assert context.segments() is context.segments()
     assert len(asked) == 1 and asked[0].score is score
@@ -193,7 +200,8 @@ def test_refinements_hand_their_score_to_the_source(threshold):
 
 def test_masks_of_a_large_image_are_bounded():
     found = source(Discs(), mode='everything', points_per_side=12, max_masks=40, **OPEN)(
-        picture(2160, 3840))
+        picture(2160, 3840)
+    )
     assert found.masks.shape == (40, 288, 512)
     assert len(source(Discs(), **OPEN)(picture(1, 1), torch.tensor([[0.5, 0.5]])).masks) == 3
 
@@ -211,6 +219,7 @@ POINTS = torch.tensor([[10.0, 20.0], [50.0, 30.0], [33.0, 5.0]])
 
 def test_sam_equals_its_predictor(sam_file):
     from segment_anything import SamPredictor
+
     path, state = sam_file
     network = sam.build(state)
     network.load_state_dict(state)
@@ -218,7 +227,8 @@ def test_sam_equals_its_predictor(sam_file):
     predictor = SamPredictor(network.eval())
     predictor.set_image(image.permute(1, 2, 0).numpy())
     masks, quality, low = predictor.predict_torch(
-        POINTS[:, None], torch.ones(3, 1), return_logits=False)
+        POINTS[:, None], torch.ones(3, 1), return_logits=False
+    )
     made = sam.load(device=CPU, options=sam.Options(model=str(path), **OPEN))
     backend = made._backend
     logits, scores = backend.decode(backend.embed(made._input(image, (40, 64))), POINTS)
@@ -227,20 +237,24 @@ def test_sam_equals_its_predictor(sam_file):
     found = made(image, POINTS)
     order = found.scores.argsort()
     expected = masks.flatten(0, 1)[quality.flatten().argsort()]
-    assert (found.masks[order] == expected).float().mean() > 0.97     # resized once, not twice
+    assert (found.masks[order] == expected).float().mean() > 0.97  # resized once, not twice
 
 
 @pytest.mark.parametrize('size', ['vit_b', 'vit_l', 'vit_h'])
 def test_the_published_sizes_of_sam_are_recognised(size):
     from segment_anything import sam_model_registry
-    with torch.device('meta'):          # shapes without memory
+
+    with torch.device('meta'):  # shapes without memory
         expected = sam_model_registry[size]()
         found = sam.build(expected.state_dict())
-    shapes = [{key: value.shape for key, value in network.state_dict().items()}
-              for network in (found, expected)]
+    shapes = [
+        {key: value.shape for key, value in network.state_dict().items()}
+        for network in (found, expected)
+    ]
     assert shapes[0] == shapes[1]
-    assert [(block.window_size, block.attn.num_heads) for block in found.image_encoder.blocks] \
-        == [(block.window_size, block.attn.num_heads) for block in expected.image_encoder.blocks]
+    assert [(block.window_size, block.attn.num_heads) for block in found.image_encoder.blocks] == [
+        (block.window_size, block.attn.num_heads) for block in expected.image_encoder.blocks
+    ]
     assert found.image_encoder.img_size == 1024
 
 
@@ -272,25 +286,47 @@ def test_sam2_equals_the_model_of_transformers(tmp_path):
 
 def test_sam2_loads_checkpoints_of_the_video_model(tmp_path):
     from transformers import Sam2VideoConfig, Sam2VideoModel
+
     image = tiny_models.sam2(tmp_path / 'image')
-    parts = {name: getattr(image.config, name).to_dict() for name in
-             ('vision_config', 'prompt_encoder_config', 'mask_decoder_config')}
-    narrow = dict.fromkeys((
-        'memory_attention_hidden_size', 'memory_attention_feed_forward_hidden_size',
-        'memory_encoder_hidden_size', 'mask_downsampler_embed_dim', 'memory_fuser_embed_dim',
-        'memory_fuser_intermediate_dim'), 32)
-    video = Sam2VideoModel(Sam2VideoConfig(
-        image_size=64, memory_attention_num_layers=1, memory_encoder_output_channels=8,
-        memory_attention_rope_feat_sizes=[4, 4], **parts, **narrow))
+    parts = {
+        name: getattr(image.config, name).to_dict()
+        for name in ('vision_config', 'prompt_encoder_config', 'mask_decoder_config')
+    }
+    narrow = dict.fromkeys(
+        (
+            'memory_attention_hidden_size',
+            'memory_attention_feed_forward_hidden_size',
+            'memory_encoder_hidden_size',
+            'mask_downsampler_embed_dim',
+            'memory_fuser_embed_dim',
+            'memory_fuser_intermediate_dim',
+        ),
+        32,
+    )
+    video = Sam2VideoModel(
+        Sam2VideoConfig(
+            image_size=64,
+            memory_attention_num_layers=1,
+            memory_encoder_output_channels=8,
+            memory_attention_rope_feat_sizes=[4, 4],
+            **parts,
+            **narrow,
+        )
+    )
     tiny_models.save(tiny_models.roughen(video), tmp_path / 'video')
     made = sam2.load(device=CPU, options=sam2.Options(model=str(tmp_path / 'video'), **OPEN))
     found = made(picture(40, 64), POINTS)
     assert found.masks.shape[1:] == (40, 64)
 
 
-@pytest.mark.parametrize('image', [
-    torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8),
-    torch.zeros(3, 0, 4, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    'image',
+    [
+        torch.zeros(3, 4, 4),
+        torch.zeros(1, 4, 4, dtype=torch.uint8),
+        torch.zeros(3, 0, 4, dtype=torch.uint8),
+    ],
+)
 def test_only_uint8_rgb_is_taken(image):
     with pytest.raises(ValueError, match='expected an RGB image'):
         source(Discs())(image, torch.zeros(1, 2))
@@ -339,7 +375,9 @@ def fake_ultralytics(monkeypatch, answer):
         def ask(pixels, **options):
             calls.append((pixels, options))
             return [answer]
+
         return ask
+
     package = types.SimpleNamespace(FastSAM=model, SAM=model)
     monkeypatch.setitem(sys.modules, 'ultralytics', package)
     return calls
@@ -349,17 +387,20 @@ def fake_ultralytics(monkeypatch, answer):
 def test_ultralytics_is_asked_in_its_own_way(monkeypatch, tmp_path, mode):
     masks = torch.zeros(2, 512, 1024)
     masks[0, :256] = 1
-    answer = types.SimpleNamespace(masks=types.SimpleNamespace(data=masks),
-                                   boxes=types.SimpleNamespace(conf=torch.tensor([0.9, 0.4])))
+    answer = types.SimpleNamespace(
+        masks=types.SimpleNamespace(data=masks),
+        boxes=types.SimpleNamespace(conf=torch.tensor([0.9, 0.4])),
+    )
     calls = fake_ultralytics(monkeypatch, answer)
     (tmp_path / 'FastSAM-s.pt').touch()
-    made = ultralytics.load(device=CPU, options=ultralytics.Options(
-        model=str(tmp_path / 'FastSAM-s.pt'), mode=mode))
+    made = ultralytics.load(
+        device=CPU, options=ultralytics.Options(model=str(tmp_path / 'FastSAM-s.pt'), mode=mode)
+    )
     image = torch.zeros(3, 1024, 2048, dtype=torch.uint8)
     image[0] = 255
     found = made(image, torch.tensor([[200.0, 100.0]]))
     pixels, options = calls[0]
-    assert pixels.shape == (512, 1024, 3) and pixels[0, 0].tolist() == [0, 0, 255]     # BGR
+    assert pixels.shape == (512, 1024, 3) and pixels[0, 0].tolist() == [0, 0, 255]  # BGR
     assert options.get('points') == ([[100.0, 50.0]] if mode == 'guided' else None)
     assert found.masks.shape == (2, 256, 512)
     assert found.masks[0, :128].all() and not found.masks[0, 129:].any()

@@ -23,8 +23,12 @@ CPU = torch.device('cpu')
 
 def load(name, model='', **values):
     entry = SEGMENTERS[name]
-    return entry.make(str(model), device=CPU, precision=torch.float32,
-                      options=build_options(entry.options, values))
+    return entry.make(
+        str(model),
+        device=CPU,
+        precision=torch.float32,
+        options=build_options(entry.options, values),
+    )
 
 
 def picture(height, width, seed=0):
@@ -36,8 +40,9 @@ def picture(height, width, seed=0):
 def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     backbone = 'swin' if request.param == 'swin' else 'resnet'
-    return folder, tiny_models.mask2former(folder, backbone=backbone,
-                                           pre_norm=request.param == 'pre_norm')
+    return folder, tiny_models.mask2former(
+        folder, backbone=backbone, pre_norm=request.param == 'pre_norm'
+    )
 
 
 @pytest.fixture(scope='module')
@@ -61,36 +66,50 @@ def test_mask2former_equals_the_model_of_transformers(checkpoint, size):
     processor, expected = official(model, folder, image)
     output = load('mask2former', folder)([image])[0]
     assert output.image_size == size
-    torch.testing.assert_close(output.class_logits, expected.class_queries_logits[0],
-                               atol=1e-4, rtol=0)
-    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0],
-                               atol=1e-4, rtol=0)
-    ours = type(expected)(class_queries_logits=output.class_logits[None],
-                          masks_queries_logits=output.mask_logits[None])
+    torch.testing.assert_close(
+        output.class_logits, expected.class_queries_logits[0], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        output.mask_logits, expected.masks_queries_logits[0], atol=1e-4, rtol=0
+    )
+    ours = type(expected)(
+        class_queries_logits=output.class_logits[None],
+        masks_queries_logits=output.mask_logits[None],
+    )
     maps = [tiny_models.semantic_map(processor, raw, size)[-1] for raw in (expected, ours)]
     torch.testing.assert_close(*maps, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('backbone', ['resnet', 'swin'])
 def test_inputs_that_no_stride_divides(tmp_path, backbone):
-    model = tiny_models.mask2former(tmp_path, backbone=backbone, preprocessing={
-        'size': {'height': 50, 'width': 75}, 'size_divisor': 0})
+    model = tiny_models.mask2former(
+        tmp_path,
+        backbone=backbone,
+        preprocessing={'size': {'height': 50, 'width': 75}, 'size_divisor': 0},
+    )
     image = picture(61, 93)
     _, expected = official(model, tmp_path, image)
     output = load('mask2former', tmp_path)([image])[0]
-    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0],
-                               atol=1e-4, rtol=0)
-    torch.testing.assert_close(output.class_logits, expected.class_queries_logits[0],
-                               atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        output.mask_logits, expected.masks_queries_logits[0], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        output.class_logits, expected.class_queries_logits[0], atol=1e-4, rtol=0
+    )
 
 
 def test_swin_checkpoints_of_transformers_4_load(tmp_path):
     model = tiny_models.mask2former(tmp_path, backbone='swin')
-    old = {'encoder.swin.': 'encoder.', 'attention.q_proj': 'attention.self.query',
-           'attention.k_proj': 'attention.self.key', 'attention.v_proj': 'attention.self.value',
-           'attention.o_proj': 'attention.output.dense', 'mlp.fc1': 'intermediate.dense',
-           'mlp.fc2': 'output.dense',
-           'attention.relative_position_bias.': 'attention.self.'}
+    old = {
+        'encoder.swin.': 'encoder.',
+        'attention.q_proj': 'attention.self.query',
+        'attention.k_proj': 'attention.self.key',
+        'attention.v_proj': 'attention.self.value',
+        'attention.o_proj': 'attention.output.dense',
+        'mlp.fc1': 'intermediate.dense',
+        'mlp.fc2': 'output.dense',
+        'attention.relative_position_bias.': 'attention.self.',
+    }
     state = {}
     for key, value in model.state_dict().items():
         if 'swin.layernorm' in key:
@@ -105,8 +124,9 @@ def test_swin_checkpoints_of_transformers_4_load(tmp_path):
     image = picture(64, 64)
     _, expected = official(model, tmp_path, image)
     output = load('mask2former', tmp_path)([image])[0]
-    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0],
-                               atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        output.mask_logits, expected.masks_queries_logits[0], atol=1e-4, rtol=0
+    )
 
 
 def test_a_batch_says_what_its_images_say_alone(tiny):
@@ -128,8 +148,13 @@ def test_any_size_goes_through(tiny, size):
 
 
 def test_padding_is_removed_from_the_masks(tmp_path):
-    tiny_models.mask2former(tmp_path, preprocessing={
-        'size': {'height': 64, 'width': 96}, 'pad_size': {'height': 128, 'width': 128}})
+    tiny_models.mask2former(
+        tmp_path,
+        preprocessing={
+            'size': {'height': 64, 'width': 96},
+            'pad_size': {'height': 128, 'width': 128},
+        },
+    )
     output = load('mask2former', tmp_path, features='pixel_decoder')([picture(40, 60)])[0]
     assert output.mask_logits.shape == (5, 16, 24)
     assert output.features.shape == (32, 16, 24)
@@ -157,10 +182,14 @@ def test_labels_come_from_the_checkpoint(tiny):
     assert (segmenter.kind, segmenter.num_queries, segmenter.model_dir) == ('mask', 5, tiny[0])
 
 
-@pytest.mark.parametrize(('names', 'known', 'drivable'), [
-    ([f'LABEL_{index}' for index in range(19)], CITYSCAPES, (0,)),
-    (['LABEL_0', 'LABEL_1'], ('class 0', 'class 1'), ()),
-    (['LABEL_0', 'road'], ('LABEL_0', 'road'), (1,))])
+@pytest.mark.parametrize(
+    ('names', 'known', 'drivable'),
+    [
+        ([f'LABEL_{index}' for index in range(19)], CITYSCAPES, (0,)),
+        (['LABEL_0', 'LABEL_1'], ('class 0', 'class 1'), ()),
+        (['LABEL_0', 'road'], ('LABEL_0', 'road'), (1,)),
+    ],
+)
 def test_unnamed_classes_of_a_checkpoint_are_cityscapes_by_their_number(names, known, drivable):
     config = types.SimpleNamespace(id2label=dict(enumerate(names)))
     found = labels_of(config, Path('x'))
@@ -170,14 +199,17 @@ def test_unnamed_classes_of_a_checkpoint_are_cityscapes_by_their_number(names, k
         labels_of(gap, Path('x'))
 
 
-@pytest.mark.parametrize(('image', 'error'), [
-    (np.zeros((4, 4, 3), np.uint8), TypeError),
-    (torch.zeros(3, 4, 4), TypeError),
-    (torch.zeros(4, 4, 4, dtype=torch.uint8), ValueError),
-    (torch.zeros(1, 4, 4, dtype=torch.uint8), ValueError),
-    (torch.zeros(3, 0, 4, dtype=torch.uint8), ValueError),
-    (torch.zeros(4, 4, dtype=torch.uint8), ValueError),
-])
+@pytest.mark.parametrize(
+    ('image', 'error'),
+    [
+        (np.zeros((4, 4, 3), np.uint8), TypeError),
+        (torch.zeros(3, 4, 4), TypeError),
+        (torch.zeros(4, 4, 4, dtype=torch.uint8), ValueError),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), ValueError),
+        (torch.zeros(3, 0, 4, dtype=torch.uint8), ValueError),
+        (torch.zeros(4, 4, dtype=torch.uint8), ValueError),
+    ],
+)
 @pytest.mark.parametrize('name', ['synthetic', 'mask2former'])
 def test_only_uint8_rgb_is_taken(tiny, name, image, error):
     with pytest.raises(error, match=r'expected .*3,H,W'):
@@ -188,52 +220,82 @@ def test_lower_precision_stays_close(tiny):
     entry = SEGMENTERS['mask2former']
     image = picture(64, 64)
     exact = load('mask2former', tiny[0])([image])[0]
-    mixed = entry.make(str(tiny[0]), device=CPU, precision=torch.bfloat16,
-                       options=entry.options())([image])[0]
+    mixed = entry.make(
+        str(tiny[0]), device=CPU, precision=torch.bfloat16, options=entry.options()
+    )([image])[0]
     difference = (mixed.class_logits.softmax(-1) - exact.class_logits.softmax(-1)).abs()
     assert difference.max() < 0.1
 
 
-@pytest.mark.parametrize(('stored', 'size', 'expected'), [
-    ({'size': {'shortest_edge': 64, 'longest_edge': 128}}, (48, 96), (64, 128)),
-    ({'size': {'shortest_edge': 64, 'longest_edge': 128}}, (10, 100), (13, 128)),
-    ({'size': {'height': 30, 'width': 20}}, (5, 5), (30, 20)),
-    ({'size': {'max_height': 30, 'max_width': 20}}, (60, 60), (20, 20)),
-    ({'size': 32, 'max_size': 100}, (16, 16), (32, 32)),
-    ({'size': [12, 14]}, (16, 16), (12, 14)),
-    ({'size': 24, 'default_to_square': True}, (5, 9), (24, 24)),
-    ({'size': {'shortest_edge': 60}, 'size_divisor': 32}, (48, 96), (64, 128)),
-    ({'do_resize': False}, (7, 9), (7, 9)),
-])
+@pytest.mark.parametrize(
+    ('stored', 'size', 'expected'),
+    [
+        ({'size': {'shortest_edge': 64, 'longest_edge': 128}}, (48, 96), (64, 128)),
+        ({'size': {'shortest_edge': 64, 'longest_edge': 128}}, (10, 100), (13, 128)),
+        ({'size': {'height': 30, 'width': 20}}, (5, 5), (30, 20)),
+        ({'size': {'max_height': 30, 'max_width': 20}}, (60, 60), (20, 20)),
+        ({'size': 32, 'max_size': 100}, (16, 16), (32, 32)),
+        ({'size': [12, 14]}, (16, 16), (12, 14)),
+        ({'size': 24, 'default_to_square': True}, (5, 9), (24, 24)),
+        ({'size': {'shortest_edge': 60}, 'size_divisor': 32}, (48, 96), (64, 128)),
+        ({'do_resize': False}, (7, 9), (7, 9)),
+    ],
+)
 def test_size_rules(tmp_path, stored, size, expected):
     (tmp_path / 'preprocessor_config.json').write_text(json.dumps(stored))
     found = Preprocessing.from_directory(tmp_path, default={'size': {'shortest_edge': 8}})
     assert found.net_size(size) == expected
 
 
-@pytest.mark.parametrize('text', [
-    '{', '[]', '{"size": {"edge": 3}}', '{"size": {"height": 0, "width": 4}}', '{"resample": 9}',
-    '{"size": null}'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '{',
+        '[]',
+        '{"size": {"edge": 3}}',
+        '{"size": {"height": 0, "width": 4}}',
+        '{"resample": 9}',
+        '{"size": null}',
+    ],
+)
 def test_an_odd_preprocessor_is_refused(tmp_path, text):
     (tmp_path / 'preprocessor_config.json').write_text(text)
     with pytest.raises(PipelineError, match=r'preprocessor_config\.json'):
         Preprocessing.from_directory(tmp_path, default={'size': 64})
 
 
-@pytest.mark.parametrize('stored', [
-    {'image_std': [0, 0, 0]}, {'image_std': [-0.2, 0.2, 0.2]}, {'rescale_factor': 0},
-    {'image_mean': [float('nan')] * 3}, {'image_std': [1e9] * 3}, {'do_rescale': False},
-    {'image_mean': [123.7, 116.3, 103.5], 'image_std': [58.4, 57.1, 57.4]},
-    {'image_mean': [0.5], 'image_std': [0.5]}])
+@pytest.mark.parametrize(
+    'stored',
+    [
+        {'image_std': [0, 0, 0]},
+        {'image_std': [-0.2, 0.2, 0.2]},
+        {'rescale_factor': 0},
+        {'image_mean': [float('nan')] * 3},
+        {'image_std': [1e9] * 3},
+        {'do_rescale': False},
+        {'image_mean': [123.7, 116.3, 103.5], 'image_std': [58.4, 57.1, 57.4]},
+        {'image_mean': [0.5], 'image_std': [0.5]},
+    ],
+)
 def test_a_preprocessor_that_lets_nothing_through_is_refused(tmp_path, stored):
     (tmp_path / 'preprocessor_config.json').write_text(json.dumps(stored))
     with pytest.raises(PipelineError, match=r'preprocessor_config\.json is not understood'):
         Preprocessing.from_directory(tmp_path, default={'size': 64})
 
 
-@pytest.mark.parametrize('stored', [
-    {}, {'do_normalize': False}, {'do_rescale': False, 'do_normalize': False},
-    {'do_rescale': False, 'image_mean': [123.7, 116.3, 103.5], 'image_std': [58.4, 57.1, 57.4]}])
+@pytest.mark.parametrize(
+    'stored',
+    [
+        {},
+        {'do_normalize': False},
+        {'do_rescale': False, 'do_normalize': False},
+        {
+            'do_rescale': False,
+            'image_mean': [123.7, 116.3, 103.5],
+            'image_std': [58.4, 57.1, 57.4],
+        },
+    ],
+)
 def test_a_preprocessor_that_fits_together_is_taken(tmp_path, stored):
     (tmp_path / 'preprocessor_config.json').write_text(json.dumps(stored))
     Preprocessing.from_directory(tmp_path, default={'size': 64})

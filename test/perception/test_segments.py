@@ -52,7 +52,7 @@ def test_segments_end_where_things_end(name):
     mostly = inside > 0.5 * total
     union = box.sum() + total[mostly].sum() - inside[mostly].sum()
     assert inside[mostly].sum() / union > 0.95
-    assert index.max() < 60                     # and the noise does not fall to pieces
+    assert index.max() < 60  # and the noise does not fall to pieces
 
 
 @pytest.mark.parametrize('name', EMBEDDED)
@@ -80,17 +80,27 @@ def test_a_higher_scale_gives_fewer_segments(name):
 
 
 @pytest.mark.parametrize('name', EMBEDDED)
-@pytest.mark.parametrize(('size', 'reduced'), [
-    ((1, 1), (1, 1)), ((1, 7), (1, 7)), ((2, 2), (2, 2)), ((2, 4000), (1, 64)),
-    ((64, 48), (64, 48)), ((2160, 3840), (36, 64))])
+@pytest.mark.parametrize(
+    ('size', 'reduced'),
+    [
+        ((1, 1), (1, 1)),
+        ((1, 7), (1, 7)),
+        ((2, 2), (2, 2)),
+        ((2, 4000), (1, 64)),
+        ((64, 48), (64, 48)),
+        ((2160, 3840), (36, 64)),
+    ],
+)
 def test_any_size_of_image_at_most_max_side(name, size, reduced):
     index = index_of(name, np.zeros((*size, 3), np.uint8), max_side=64)
     assert index.shape == reduced and (index == 0).all()
 
 
 @pytest.mark.parametrize('name', EMBEDDED)
-@pytest.mark.parametrize('image', [
-    torch.zeros(4, 5, 3, dtype=torch.uint8), torch.zeros(3, 4, 5), torch.zeros(3, 0, 5).byte()])
+@pytest.mark.parametrize(
+    'image',
+    [torch.zeros(4, 5, 3, dtype=torch.uint8), torch.zeros(3, 4, 5), torch.zeros(3, 0, 5).byte()],
+)
 def test_what_is_no_image_is_refused(name, image):
     with pytest.raises(ValueError, match='expected an RGB image'):
         source(name)(image)
@@ -100,8 +110,10 @@ def test_objects_in_real_scenes_are_made_of_segments(shared):
     folder = shared / 'data'
     images = sorted((folder / 'camvid/val/images').iterdir())[::25]
     cutouts = sorted((folder / 'objects/val').iterdir())[::7]
-    overlaps = [_overlap(cv2.imread(str(image))[..., ::-1], cv2.imread(str(cutout), -1))
-                for image, cutout in zip(images, cutouts, strict=False)]
+    overlaps = [
+        _overlap(cv2.imread(str(image))[..., ::-1], cv2.imread(str(cutout), -1))
+        for image, cutout in zip(images, cutouts, strict=False)
+    ]
     assert len(overlaps) >= 3 and np.mean(overlaps) > 0.75
 
 
@@ -109,10 +121,11 @@ def _overlap(picture, cutout):
     """Best intersection over union of a pasted object with a union of segments."""
     picture = picture.copy()
     height = 100
-    cutout = cv2.resize(cutout, (height * cutout.shape[1] // cutout.shape[0], height),
-                        interpolation=cv2.INTER_AREA)
+    cutout = cv2.resize(
+        cutout, (height * cutout.shape[1] // cutout.shape[0], height), interpolation=cv2.INTER_AREA
+    )
     alpha = cutout[..., 3:] / 255.0
-    place = np.s_[220:220 + height, 120:120 + cutout.shape[1]]
+    place = np.s_[220 : 220 + height, 120 : 120 + cutout.shape[1]]
     picture[place] = picture[place] * (1 - alpha) + cutout[..., 2::-1] * alpha
     truth = np.zeros(picture.shape[:2], bool)
     truth[place] = alpha[..., 0] > 0.5

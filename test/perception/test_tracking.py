@@ -15,18 +15,26 @@ from road_anomaly_ros.perception.tracking._motion import Motion
 
 SIZE = (360, 480)
 PERIOD = 0.1
-CLEAR, FAIR, FAINT = 3.0, 1.0, 0.31          # log-odds, of which at most 2 count a frame
+CLEAR, FAIR, FAINT = 3.0, 1.0, 0.31  # log-odds, of which at most 2 count a frame
 
 
 def thing(x, y, width=20, height=20, number=1):
     return AnomalyObject(
-        id=number, box=(x, y, width, height), centroid=(x + width / 2, y + height / 2),
-        area=width * height, score=0.9, score_max=1.0, score_p95=1.0, label=0)
+        id=number,
+        box=(x, y, width, height),
+        centroid=(x + width / 2, y + height / 2),
+        area=width * height,
+        score=0.9,
+        score_max=1.0,
+        score_p95=1.0,
+        label=0,
+    )
 
 
 def sight(frame, *things, evidence=CLEAR, size=SIZE, stamp=None):
-    found = tuple(dataclasses.replace(item, id=number)
-                  for number, item in enumerate(things, start=1))
+    found = tuple(
+        dataclasses.replace(item, id=number) for number, item in enumerate(things, start=1)
+    )
     return Sight(found, (evidence,) * len(found), PERIOD * frame if stamp is None else stamp, size)
 
 
@@ -48,7 +56,7 @@ def test_a_thing_that_comes_nearer_keeps_its_id_and_ages():
     follow = tracker()
     for frame in range(12):
         side = 10 + 2 * frame
-        found, = follow.update(sight(frame, thing(200 + 5 * frame, 150 + 6 * frame, side, side)))
+        (found,) = follow.update(sight(frame, thing(200 + 5 * frame, 150 + 6 * frame, side, side)))
         assert found.track_id == 1 and found.age_s == pytest.approx(PERIOD * frame)
         assert found.confirmed == (frame >= 1) and (found.velocity is None) == (frame == 0)
     # The centre moves by 5 + 1 and 6 + 1 pixels a frame.
@@ -79,12 +87,12 @@ def test_lost_frames_are_bridged_on_the_way():
 def test_empty_frames_take_evidence_away_until_the_track_ends():
     follow = tracker(confirm=3.0, miss=1.0, patience=60.0)
     for frame in range(2):
-        follow.update(sight(frame, thing(100, 100)))            # 2 + 2
+        follow.update(sight(frame, thing(100, 100)))  # 2 + 2
     for frame in range(2, 5):
-        follow.update(sight(frame))                             # 3, 2, 1
+        follow.update(sight(frame))  # 3, 2, 1
     assert ids(follow.update(sight(5, thing(100, 100)))) == [1]  # 3
     for frame in range(6, 9):
-        follow.update(sight(frame))                             # 2, 1, 0: the end
+        follow.update(sight(frame))  # 2, 1, 0: the end
     assert ids(follow.update(sight(9, thing(100, 100)))) == [2]
 
 
@@ -107,37 +115,40 @@ def test_a_single_loud_frame_is_not_confirmed():
 def test_a_faint_but_steady_thing_is_confirmed_by_and_by():
     follow = tracker()
     for frame in range(12):
-        found, = follow.update(sight(frame, thing(100 + frame, 100), evidence=FAINT))
+        (found,) = follow.update(sight(frame, thing(100 + frame, 100), evidence=FAINT))
         assert found.track_id == 1
-        assert found.confirmed == (frame >= 9)                  # ten times 0.31
+        assert found.confirmed == (frame >= 9)  # ten times 0.31
 
 
 def test_what_speaks_against_a_thing_never_makes_a_track():
     follow = tracker()
     for frame in range(5):
-        found, = follow.update(sight(frame, thing(100, 100), evidence=-9.0))
+        (found,) = follow.update(sight(frame, thing(100, 100), evidence=-9.0))
         assert (found.track_id, found.confirmed, found.velocity) == (0, False, None)
 
 
 def test_a_stamp_that_repeats_counts_nothing_twice():
     follow = tracker()
     for _ in range(5):
-        found, = follow.update(sight(0, thing(100, 100)))
+        (found,) = follow.update(sight(0, thing(100, 100)))
         assert (found.track_id, found.confirmed, found.age_s) == (1, False, 0.0)
     again = follow.update(sight(0))
     assert again == ()
-    found, = follow.update(sight(1, thing(100, 100)))
+    (found,) = follow.update(sight(1, thing(100, 100)))
     assert found.track_id == 1 and found.confirmed
 
 
-@pytest.mark.parametrize('change', [
-    {'stamp': 0.2}, {'stamp': 9.0}, {'size': (720, 960)}], ids=['backwards', 'gap', 'size'])
+@pytest.mark.parametrize(
+    'change',
+    [{'stamp': 0.2}, {'stamp': 9.0}, {'size': (720, 960)}],
+    ids=['backwards', 'gap', 'size'],
+)
 def test_a_break_starts_anew_and_gives_no_id_again(change):
     follow = tracker()
     for frame in range(5, 9):
         before = follow.update(sight(frame, thing(100, 100)))
     assert ids(before) == [1] and before[0].confirmed
-    found, = follow.update(sight(9, thing(100, 100), **change))
+    (found,) = follow.update(sight(9, thing(100, 100), **change))
     assert (found.track_id, found.confirmed, found.age_s) == (2, False, 0.0)
 
 

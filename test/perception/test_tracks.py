@@ -19,7 +19,7 @@ from road_anomaly_ros.perception.contract import FrameResult, LabelSet
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
 LEVELS = ScoreCalibration(0.6, 0.2, (0.0, 1.0))
-LOUD, SOFT = 0.9, 0.55                      # of 20 x 20 pixels: 2 and 0.75 a frame
+LOUD, SOFT = 0.9, 0.55  # of 20 x 20 pixels: 2 and 0.75 a frame
 OPTIONS = {'objects.min_area': 100, 'objects.reference_area': 0}
 
 
@@ -32,16 +32,28 @@ def frame(number, *things, **more):
     """The result at number / 10 s of a score with squares: left, top and value of each."""
     score = torch.zeros(90, 160)
     for left, top, value in things:
-        score[top:top + 20, left:left + 20] = value
+        score[top : top + 20, left : left + 20] = value
     mask, instances, found = objects.find(
-        score, threshold=LEVELS.threshold, low_threshold=LEVELS.low_threshold,
-        options=objects.ObjectOptions(min_area=100, reference_area=0))
+        score,
+        threshold=LEVELS.threshold,
+        low_threshold=LEVELS.low_threshold,
+        options=objects.ObjectOptions(min_area=100, reference_area=0),
+    )
     given = {
-        'image': torch.zeros(3, 90, 160, dtype=torch.uint8), 'score': score, 'mask': mask,
-        'labels': torch.zeros(90, 160, dtype=torch.uint8), 'instances': instances,
-        'objects': found, 'label_set': LABELS, 'scorer': 'plain', 'threshold': LEVELS.threshold,
-        'threshold_source': 'option', 'display_range': LEVELS.display, 'stamp': number / 10,
-        'timings': {'total': 5.0}}
+        'image': torch.zeros(3, 90, 160, dtype=torch.uint8),
+        'score': score,
+        'mask': mask,
+        'labels': torch.zeros(90, 160, dtype=torch.uint8),
+        'instances': instances,
+        'objects': found,
+        'label_set': LABELS,
+        'scorer': 'plain',
+        'threshold': LEVELS.threshold,
+        'threshold_source': 'option',
+        'display_range': LEVELS.display,
+        'stamp': number / 10,
+        'timings': {'total': 5.0},
+    }
     return FrameResult(**{**given, **more})
 
 
@@ -59,15 +71,16 @@ def consistent(result):
 def test_without_a_tracker_the_result_is_the_same_one_and_every_obstacle_counts():
     result = frame(0, (10, 50, LOUD))
     assert tracks.Tracks().follow(result, chain(tracker='none')) is result
-    item, = result.objects
+    (item,) = result.objects
     assert (item.track_id, item.confirmed, item.age_s, item.velocity) == (0, True, 0.0, None)
 
 
 def test_obstacles_carry_their_tracks_and_stay_in_the_picture():
     follow, settings = tracks.Tracks(), chain()
     for number in range(4):
-        result = consistent(follow.follow(
-            frame(number, (10 + 2 * number, 50, LOUD), (110, 60, LOUD)), settings))
+        result = consistent(
+            follow.follow(frame(number, (10 + 2 * number, 50, LOUD), (110, 60, LOUD)), settings)
+        )
         assert {item.track_id for item in result.objects} == {1, 2}
         assert all(item.confirmed == (number > 0) for item in result.objects)
         assert torch.equal(result.mask, result.instances > 0)
@@ -80,8 +93,9 @@ def test_a_faint_thing_becomes_an_obstacle_once_it_is_confirmed():
     follow, settings = tracks.Tracks(), chain(**{'tracking.kalman.start': 0.5})
     counts = []
     for number in range(12):
-        result = consistent(follow.follow(
-            frame(number, (10, 50, LOUD), (110, 60, SOFT)), settings))
+        result = consistent(
+            follow.follow(frame(number, (10, 50, LOUD), (110, 60, SOFT)), settings)
+        )
         counts.append(len(result.objects))
     assert counts[:2] == [1, 1] and counts[-1] == 2 and counts == sorted(counts)
     faint = result.objects[1]
@@ -116,8 +130,9 @@ def test_only_confirmed_ones_on_request():
 def test_obstacles_beyond_the_list_stay_in_the_mask():
     follow = tracks.Tracks()
     whole = frame(0, (10, 50, LOUD), (110, 60, LOUD))
-    short = dataclasses.replace(whole, objects=whole.objects[:1],
-                                instances=whole.instances * (whole.instances < 2))
+    short = dataclasses.replace(
+        whole, objects=whole.objects[:1], instances=whole.instances * (whole.instances < 2)
+    )
     result = follow.follow(short, chain())
     assert torch.equal(result.mask, whole.mask) and len(result.objects) == 1
 
@@ -126,7 +141,7 @@ def test_cameras_have_tracks_of_their_own():
     follow, settings = tracks.Tracks(), chain()
     for number in range(3):
         for camera, left in (('front', 10), ('rear', 12)):
-            item, = follow.follow(frame(number, (left, 50, LOUD)), settings, camera).objects
+            (item,) = follow.follow(frame(number, (left, 50, LOUD)), settings, camera).objects
             assert (item.track_id, item.confirmed) == (1, number > 0)
 
 
@@ -135,10 +150,10 @@ def test_another_chain_starts_anew_and_drawing_does_not():
     for number in range(3):
         follow.follow(frame(number, (10, 50, LOUD)), settings)
     drawn = chain(**{'drawing.boxes': False})
-    item, = follow.follow(frame(3, (10, 50, LOUD)), drawn).objects
+    (item,) = follow.follow(frame(3, (10, 50, LOUD)), drawn).objects
     assert item.track_id == 1 and item.confirmed
     other = chain(**{'objects.closing': 3})
-    item, = follow.follow(frame(4, (10, 50, LOUD)), other).objects
+    (item,) = follow.follow(frame(4, (10, 50, LOUD)), other).objects
     assert item.track_id == 2 and not item.confirmed
 
 
@@ -146,9 +161,9 @@ def test_another_chain_starts_anew_and_drawing_does_not():
 def test_without_a_stamp_nothing_is_followed_and_a_note_says_so(stamp):
     follow, settings = tracks.Tracks(), chain()
     result = follow.follow(frame(0, (10, 50, LOUD), stamp=stamp), settings)
-    note, = result.notes
+    (note,) = result.notes
     assert note.startswith('tracking skipped: expected a stamp in seconds') and '\n' not in note
-    item, = result.objects
+    (item,) = result.objects
     assert (item.track_id, item.confirmed) == (0, True)
     follow.follow(frame(1, (10, 50, LOUD)), settings)
     assert follow.follow(frame(2, (10, 50, LOUD)), settings).objects[0].confirmed
@@ -156,10 +171,16 @@ def test_without_a_stamp_nothing_is_followed_and_a_note_says_so(stamp):
 
 def test_stamps_that_repeat_or_run_backwards_are_told():
     follow, settings = tracks.Tracks(), chain()
-    notes = [follow.follow(frame(number, (10, 50, LOUD)), settings).notes
-             for number in (1, 2, 2, 1, 3)]
-    assert notes == [(), (), ('tracking: the stamp 0.2 repeats, nothing is counted twice',),
-                     ('tracking: the stamp 0.1 is earlier than 0.2, tracks start anew',), ()]
+    notes = [
+        follow.follow(frame(number, (10, 50, LOUD)), settings).notes for number in (1, 2, 2, 1, 3)
+    ]
+    assert notes == [
+        (),
+        (),
+        ('tracking: the stamp 0.2 repeats, nothing is counted twice',),
+        ('tracking: the stamp 0.1 is earlier than 0.2, tracks start anew',),
+        (),
+    ]
     # Another camera has a clock of its own.
     assert not follow.follow(frame(0, (10, 50, LOUD)), settings, 'rear').notes
 
@@ -183,10 +204,22 @@ def test_obstacles_that_are_not_followed_are_counted():
     assert result.notes == ('1 of 2 obstacles are not tracked: more than max_tracks',)
 
 
-@pytest.mark.parametrize(('score', 'area', 'expected'), [
-    (0.6, 100, 0.0), (0.8, 100, 1.0), (1.0, 100, 2.0), (9.0, 100, 2.0),
-    (0.4, 100, -1.0), (0.2, 100, -2.0), (0.1, 100, -2.0),
-    (0.6, 200, 1.0), (0.6, 50, -1.0), (0.6, 10**6, 1.0), (math.nan, 100, 2.0)])
+@pytest.mark.parametrize(
+    ('score', 'area', 'expected'),
+    [
+        (0.6, 100, 0.0),
+        (0.8, 100, 1.0),
+        (1.0, 100, 2.0),
+        (9.0, 100, 2.0),
+        (0.4, 100, -1.0),
+        (0.2, 100, -2.0),
+        (0.1, 100, -2.0),
+        (0.6, 200, 1.0),
+        (0.6, 50, -1.0),
+        (0.6, 10**6, 1.0),
+        (math.nan, 100, 2.0),
+    ],
+)
 def test_evidence_by_hand(score, area, expected):
     item = dataclasses.replace(frame(0, (10, 50, LOUD)).objects[0], score_p95=score, area=area)
     assert tracks.log_odds(item, chain(), (90, 160)) == pytest.approx(expected)
@@ -195,8 +228,9 @@ def test_evidence_by_hand(score, area, expected):
 @pytest.mark.parametrize(('score', 'expected'), [(0.7, 2.0), (0.5, -2.0)])
 def test_evidence_where_nothing_was_measured_between_the_levels(score, expected):
     item = dataclasses.replace(frame(0, (10, 50, LOUD)).objects[0], score_p95=score, area=100)
-    flat = SimpleNamespace(levels=ScoreCalibration(0.6, 0.6, (0.0, 0.6)),
-                           object_options=chain().object_options)
+    flat = SimpleNamespace(
+        levels=ScoreCalibration(0.6, 0.6, (0.0, 0.6)), object_options=chain().object_options
+    )
     assert tracks.log_odds(item, flat, (90, 160)) == pytest.approx(expected)
 
 
@@ -215,32 +249,46 @@ def test_a_promise_made_before_there_were_trackers_holds_without_one():
 
 def test_the_overlay_shows_the_track_and_the_doubt():
     result = frame(0, (10, 50, LOUD))
-    item, = result.objects
-    named = [drawing._name(dataclasses.replace(item, **more)) for more in (
-        {}, {'track_id': 7}, {'track_id': 7, 'confirmed': False})]
+    (item,) = result.objects
+    named = [
+        drawing._name(dataclasses.replace(item, **more))
+        for more in ({}, {'track_id': 7}, {'track_id': 7, 'confirmed': False})
+    ]
     assert named == ['#1', '#7', '#7?']
-    pictures = [drawing.overlay(dataclasses.replace(
-        result, objects=(dataclasses.replace(item, track_id=7, confirmed=sure),)))
-        for sure in (True, False)]
+    pictures = [
+        drawing.overlay(
+            dataclasses.replace(
+                result, objects=(dataclasses.replace(item, track_id=7, confirmed=sure),)
+            )
+        )
+        for sure in (True, False)
+    ]
     assert (pictures[0] != pictures[1]).any()
 
 
 def street(left):
     image = np.full((96, 128, 3), 110, np.uint8)
     image[:40] = (90, 140, 190)
-    image[60:80, left:left + 20] = (200, 30, 30)
+    image[60:80, left : left + 20] = (200, 30, 30)
     return image
 
 
 def test_the_pipeline_follows_each_camera_and_takes_a_tracker_live():
-    pipeline = Pipeline.from_config({
-        'segmenter': 'synthetic', 'refinements': 'none', 'scorer': 'plain',
-        'objects.min_area': 300, 'objects.reference_area': 0})
+    pipeline = Pipeline.from_config(
+        {
+            'segmenter': 'synthetic',
+            'refinements': 'none',
+            'scorer': 'plain',
+            'objects.min_area': 300,
+            'objects.reference_area': 0,
+        }
+    )
     assert 'track' not in pipeline(street(50), 0.0).timings
     pipeline.reconfigure(pipeline.config.replace({'tracker': 'kalman'}))
     for number in range(3):
-        results = pipeline.batch([street(50 + number), street(20)], [number / 10] * 2,
-                                 [None, None], ['front', 'rear'])
+        results = pipeline.batch(
+            [street(50 + number), street(20)], [number / 10] * 2, [None, None], ['front', 'rear']
+        )
         for result in results:
             first = result.objects[0]
             assert first.track_id == 1 and first.confirmed == (number > 0)

@@ -21,8 +21,9 @@ CPU = torch.device('cpu')
 
 
 def load(folder):
-    return mask2former.load(str(folder), device=CPU, precision=torch.float32,
-                            options=mask2former.Options())
+    return mask2former.load(
+        str(folder), device=CPU, precision=torch.float32, options=mask2former.Options()
+    )
 
 
 def refusal(action, *args):
@@ -155,13 +156,25 @@ def test_a_hub_name_offline_fails_at_once_with_the_remedy(tmp_path, monkeypatch)
 
 
 def test_a_hub_out_of_reach_fails_with_the_remedy(tmp_path):
-    code = ('from road_anomaly_ros.perception import weights\n'
-            'try:\n    weights.model_directory("somebody/some-model")\n'
-            'except weights.PipelineError as error:\n    print(error)\n')
-    environment = {**os.environ, 'HF_HUB_OFFLINE': '0', 'HF_HOME': str(tmp_path),
-                   'HF_ENDPOINT': 'http://127.0.0.1:9'}        # nothing listens on this port
-    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True,
-                          text=True, timeout=240, check=True)
+    code = (
+        'from road_anomaly_ros.perception import weights\n'
+        'try:\n    weights.model_directory("somebody/some-model")\n'
+        'except weights.PipelineError as error:\n    print(error)\n'
+    )
+    environment = {
+        **os.environ,
+        'HF_HUB_OFFLINE': '0',
+        'HF_HOME': str(tmp_path),
+        'HF_ENDPOINT': 'http://127.0.0.1:9',
+    }  # nothing listens on this port
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
     assert 'could not be fetched' in done.stdout and 'into a directory' in done.stdout
     assert done.stdout.count('\n') == 1
 
@@ -198,8 +211,12 @@ def test_load_state_is_strict():
     message = refusal(weights.load_state, network, state, 'x')
     assert '1 missing (bias)' in message and '1 unexpected (c)' in message
     assert 'weight (3,) for (1, 2)' in message
-    weights.load_state(network, {'weight': torch.ones(1, 2), 'bias': torch.ones(1),
-                                 'c': torch.ones(1)}, 'x', ignore='^c$')
+    weights.load_state(
+        network,
+        {'weight': torch.ones(1, 2), 'bias': torch.ones(1), 'c': torch.ones(1)},
+        'x',
+        ignore='^c$',
+    )
 
 
 def test_a_pinned_digest_is_checked(folder):
@@ -217,15 +234,22 @@ def test_a_pinned_digest_is_checked(folder):
 
 # --- what stands for weights, and what makes every result meaningless ----------------------------
 
-POINTER = (b'version https://git-lfs.github.com/spec/v1\n'
-           b'oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n'
-           b'size 1\n')
+POINTER = (
+    b'version https://git-lfs.github.com/spec/v1\n'
+    b'oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n'
+    b'size 1\n'
+)
 
 
-@pytest.mark.parametrize(('content', 'words'), [
-    (POINTER, "pointer of Git LFS, expected the weights themselves; fetch them with 'git lfs"),
-    (b'<!DOCTYPE html><html>404</html>', 'web page'), (b'', 'is empty'),
-    (b'nothing of the kind' * 9, 'fetch it again')])
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (POINTER, "pointer of Git LFS, expected the weights themselves; fetch them with 'git lfs"),
+        (b'<!DOCTYPE html><html>404</html>', 'web page'),
+        (b'', 'is empty'),
+        (b'nothing of the kind' * 9, 'fetch it again'),
+    ],
+)
 @pytest.mark.parametrize('name', ['net.safetensors', 'net.pth', 'net.pkl'])
 def test_what_only_stands_for_weights_says_what_it_is(tmp_path, content, words, name):
     (tmp_path / name).write_bytes(content)
@@ -240,13 +264,17 @@ def test_a_pointer_in_a_models_folder_says_what_it_is(folder):
 @pytest.mark.parametrize('protocol', [2, 4])
 def test_a_pickle_of_detectron2_names_the_way_to_convert_it(tmp_path, protocol):
     path = tmp_path / 'model_final.pkl'
-    path.write_bytes(pickle.dumps({'model': {'w': np.ones(3, np.float32)}, '__author__': 'x'},
-                                  protocol=protocol))
+    path.write_bytes(
+        pickle.dumps(
+            {'model': {'w': np.ones(3, np.float32)}, '__author__': 'x'}, protocol=protocol
+        )
+    )
     said = refusal(weights.read_state, path)
     assert 'NumPy arrays, as detectron2' in said
     command = said.partition('python -c "')[2].rpartition('"')[0]
-    done = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', command], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert torch.equal(weights.read_state(tmp_path / 'model.pth')['w'], torch.ones(3))
 
@@ -261,10 +289,10 @@ def test_weights_that_are_not_finite_are_refused(folder, value):
     assert '1 of ' in said and 'NaN or infinity (class_predictor.bias)' in said
     broken = {'weight': torch.full((1, 2), value), 'bias': torch.ones(1)}
     assert 'NaN or infinity (weight)' in refusal(
-        weights.load_state, torch.nn.Linear(2, 1), broken, 'x')
+        weights.load_state, torch.nn.Linear(2, 1), broken, 'x'
+    )
 
 
 def test_weights_that_are_all_zero_are_refused():
     zero = {'weight': torch.zeros(1, 2), 'bias': torch.zeros(1)}
-    assert 'all weights are zero' in refusal(
-        weights.load_state, torch.nn.Linear(2, 1), zero, 'x')
+    assert 'all weights are zero' in refusal(weights.load_state, torch.nn.Linear(2, 1), zero, 'x')

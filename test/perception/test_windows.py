@@ -21,8 +21,9 @@ def test_golden_windows(golden, case):
     scaled = vision.resize(image[None], list(plan.scaled_size), antialias=True)
     difference = plan.cut(scaled).to(int) - torch.from_numpy(vectors['crops']).to(int)
     assert difference.abs().max() <= 1
-    merged = merge_windows(torch.from_numpy(vectors['crop_logits']), plan.offsets,
-                           plan.scaled_size)
+    merged = merge_windows(
+        torch.from_numpy(vectors['crop_logits']), plan.offsets, plan.scaled_size
+    )
     merged = functional.interpolate(merged[None], size=tuple(image.shape[1:]), mode='bilinear')[0]
     np.testing.assert_allclose(merged, vectors['merged'], atol=1e-5)
 
@@ -37,8 +38,11 @@ def test_windows_cover_every_pixel_within_the_image(size):
     plan = plan_windows(size, (32, 32))
     ones = [torch.ones(1, *plan.window)] * len(plan.offsets)
     assert merge_windows(ones, plan.offsets, plan.scaled_size).eq(1).all()
-    assert all(top + plan.window[0] <= plan.scaled_size[0]
-               and left + plan.window[1] <= plan.scaled_size[1] for top, left in plan.offsets)
+    assert all(
+        top + plan.window[0] <= plan.scaled_size[0]
+        and left + plan.window[1] <= plan.scaled_size[1]
+        for top, left in plan.offsets
+    )
 
 
 def test_overlaps_are_averaged():

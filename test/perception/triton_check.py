@@ -94,7 +94,11 @@ def counts(source):
 def broken(queries, columns):
     values = torch.randn(queries, columns, generator=torch.Generator().manual_seed(1)) * 1e4
     values[0, 1], values[1, :2], values[2, 0], values[3, 2] = (
-        torch.nan, torch.inf, torch.inf, -torch.inf)
+        torch.nan,
+        torch.inf,
+        torch.inf,
+        -torch.inf,
+    )
     return values
 
 

@@ -22,7 +22,11 @@ MODULES = {'anomaly_node': 'process', 'fake_camera': 'fake_camera'}
 def call(name, *words):
     return subprocess.run(
         [sys.executable, '-m', f'road_anomaly_ros.ros.{MODULES[name]}', *words],
-        capture_output=True, text=True, timeout=60, cwd=ROOT)
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
 
 
 def test_words_are_split_as_ros_does_it():
@@ -32,19 +36,30 @@ def test_words_are_split_as_ros_does_it():
     assert arguments.params_files(['--params-file', 'not_for_ros.yaml']) == []
 
 
-@pytest.mark.parametrize(('words', 'says'), [
-    (['--scorer', 'rba'], "unexpected argument '--scorer': .*-p scorer:=rba"),
-    (['--scorer=rba'], '-p scorer:=rba'), (['-p', 'fps:=3'], '-p p:=fps:=3'),
-    (['rba'], '-p NAME:=VALUE'), (['--ros-args', '-p', 'a:=1', '--', '--debug'], '-p debug:='),
-])
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        (['--scorer', 'rba'], "unexpected argument '--scorer': .*-p scorer:=rba"),
+        (['--scorer=rba'], '-p scorer:=rba'),
+        (['-p', 'fps:=3'], '-p p:=fps:=3'),
+        (['rba'], '-p NAME:=VALUE'),
+        (['--ros-args', '-p', 'a:=1', '--', '--debug'], '-p debug:='),
+    ],
+)
 def test_words_that_are_not_for_ros_are_refused_with_the_form_that_is(words, says):
     with pytest.raises(ValueError, match=says):
         arguments.refuse_stray('anomaly_node', words)
 
 
-@pytest.mark.parametrize('words', [
-    [], ['anomaly_node'], ['--ros-args', '-p', 'scorer:=rba'],
-    ['anomaly_node', '--ros-args', '-r', 'image:=/a', '--']])
+@pytest.mark.parametrize(
+    'words',
+    [
+        [],
+        ['anomaly_node'],
+        ['--ros-args', '-p', 'scorer:=rba'],
+        ['anomaly_node', '--ros-args', '-r', 'image:=/a', '--'],
+    ],
+)
 def test_words_for_ros_are_taken(words):
     arguments.refuse_stray('anomaly_node', words)
 
@@ -57,13 +72,16 @@ def test_the_executables_refuse_them(name):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(('words', 'says'), [
-    (['-p', 'foo'], "cannot read the parameter override rule: '-p foo'; expected words"),
-    (['-r', 'foo'], "cannot read the remap rule: '-r foo'; expected words"),
-    (['--params-file'], 'cannot read the trailing --params-file flag; expected words'),
-    (['--log-level', 'x'], "cannot read the log level: '--log-level x'; expected words"),
-    (['foo'], "unknown ['foo']; expected words"),
-])
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        (['-p', 'foo'], "cannot read the parameter override rule: '-p foo'; expected words"),
+        (['-r', 'foo'], "cannot read the remap rule: '-r foo'; expected words"),
+        (['--params-file'], 'cannot read the trailing --params-file flag; expected words'),
+        (['--log-level', 'x'], "cannot read the log level: '--log-level x'; expected words"),
+        (['foo'], "unknown ['foo']; expected words"),
+    ],
+)
 def test_what_ros_cannot_read_is_one_line_of_ours(words, says):
     done = call('fake_camera', '--ros-args', *words)
     assert done.returncode == 1
@@ -71,14 +89,19 @@ def test_what_ros_cannot_read_is_one_line_of_ours(words, says):
     assert '/src/' not in done.stderr
 
 
-@pytest.mark.parametrize(('text', 'says'), [
-    (None, 'expected a configuration file, found nothing at'),
-    ('scorer: rba\n', "expected parameters of nodes ('/**:'"),
-    ('/**:\n  ros__parameters:\n\tscorer: rba\n', 'is no YAML'),
-    ('/**:\n  ros__parameters:\n    refinements: [1, gaussian]\n',
-     'refinements: expected a value or a list of one kind'),
-    ('/**:\n  ros__parameters:\n    scorer:\n', 'scorer: expected a value'),
-])
+@pytest.mark.parametrize(
+    ('text', 'says'),
+    [
+        (None, 'expected a configuration file, found nothing at'),
+        ('scorer: rba\n', "expected parameters of nodes ('/**:'"),
+        ('/**:\n  ros__parameters:\n\tscorer: rba\n', 'is no YAML'),
+        (
+            '/**:\n  ros__parameters:\n    refinements: [1, gaussian]\n',
+            'refinements: expected a value or a list of one kind',
+        ),
+        ('/**:\n  ros__parameters:\n    scorer:\n', 'scorer: expected a value'),
+    ],
+)
 def test_files_that_ros_cannot_read_are_told_with_the_reason(tmp_path, text, says):
     path = tmp_path / 'given.yaml'
     if text is not None:
@@ -92,11 +115,23 @@ def test_files_that_ros_cannot_read_are_told_with_the_reason(tmp_path, text, say
 def test_a_file_for_other_nodes_is_told(tmp_path):
     path = tmp_path / 'given.yaml'
     path.write_text('/**/camera_driver:\n  ros__parameters:\n    fps: 1.0\n')
-    done = call('fake_camera', '--ros-args', '--params-file', str(path), '-p', 'loop:=false',
-                '-p', 'frames:=2', '-r', '__ns:=/front')
+    done = call(
+        'fake_camera',
+        '--ros-args',
+        '--params-file',
+        str(path),
+        '-p',
+        'loop:=false',
+        '-p',
+        'frames:=2',
+        '-r',
+        '__ns:=/front',
+    )
     assert done.returncode == 0
-    assert (f"{path} has no effect: it is for /**/camera_driver, this node is "
-            f"/front/fake_camera; write '/**:' there for every node") in done.stderr
+    assert (
+        f'{path} has no effect: it is for /**/camera_driver, this node is '
+        f"/front/fake_camera; write '/**:' there for every node"
+    ) in done.stderr
     path.write_text('/**:\n  ros__parameters:\n    frames: 2\n    loop: false\n')
     assert 'no effect' not in call('fake_camera', '--ros-args', '--params-file', path).stderr
 

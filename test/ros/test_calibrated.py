@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 
 from road_anomaly_ros.cli import main
 
-BLOCKS = 30                         # of live driving without a false alarm
+BLOCKS = 30  # of live driving without a false alarm
 DRIFTS = 'drift from what was calibrated on'
 
 
@@ -41,11 +41,27 @@ def calibrated(folder, rng, frames):
     """Calibrate on so many pictures; returns the file."""
     (folder / 'drive').mkdir()
     for index in range(frames):
-        cv2.imwrite(str(folder / 'drive' / f'{index}.png'),
-                    cv2.cvtColor(street(rng), cv2.COLOR_RGB2BGR))
+        cv2.imwrite(
+            str(folder / 'drive' / f'{index}.png'), cv2.cvtColor(street(rng), cv2.COLOR_RGB2BGR)
+        )
     out = folder / 'mine.yaml'
-    assert main(['calibrate', str(folder / 'drive'), '-o', str(out), '--set',
-                 'segmenter=synthetic', '--scorer', 'plain', '--rate', '0.5']) == 0
+    assert (
+        main(
+            [
+                'calibrate',
+                str(folder / 'drive'),
+                '-o',
+                str(out),
+                '--set',
+                'segmenter=synthetic',
+                '--scorer',
+                'plain',
+                '--rate',
+                '0.5',
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -64,16 +80,25 @@ def test_the_node_shows_the_promise_and_warns_of_drift(graph, tmp_path, rng):
         shown = [values(row).get('drift', '') for row in chain_rows(rows)]
         return int(shown[-1].split()[-2]) if shown and shown[-1].endswith('blocks') else 0
 
-    send_until(publisher, lambda: image_message(street(rng), float(next(seconds))),
-               lambda: blocks() >= BLOCKS, 'blocks of driving as calibrated', period=0.02)
+    send_until(
+        publisher,
+        lambda: image_message(street(rng), float(next(seconds))),
+        lambda: blocks() >= BLOCKS,
+        'blocks of driving as calibrated',
+        period=0.02,
+    )
     found = values(chain_rows(rows)[-1])
     assert found['calibration'] == str(out)
     assert found['threshold'].endswith('(promise)')
     assert found['promise'].startswith('false obstacles under 0.5 per frame at 95 % confidence')
     assert not [row.message for row in chain_rows(rows) if row.level != DiagnosticStatus.OK]
-    send_until(publisher, lambda: image_message(street(rng, tint=30), float(next(seconds))),
-               lambda: [row for row in chain_rows(rows) if DRIFTS in row.message],
-               'the warning of drift', period=0.02)
+    send_until(
+        publisher,
+        lambda: image_message(street(rng, tint=30), float(next(seconds))),
+        lambda: [row for row in chain_rows(rows) if DRIFTS in row.message],
+        'the warning of drift',
+        period=0.02,
+    )
     warned = next(row for row in chain_rows(rows) if DRIFTS in row.message)
     assert warned.level == DiagnosticStatus.WARN
     assert 'drive' in warned.message and '\n' not in warned.message
@@ -84,8 +109,12 @@ def test_the_node_says_that_it_watches_no_drift(graph, tmp_path, rng):
     graph.anomaly_node(calibration=str(out))
     rows = graph.diagnostics()
     publisher = graph.publisher(Image, 'image')
-    send_until(publisher, lambda: image_message(street(rng)),
-               lambda: [row for row in chain_rows(rows) if 'drift' in values(row)], 'a report')
+    send_until(
+        publisher,
+        lambda: image_message(street(rng)),
+        lambda: [row for row in chain_rows(rows) if 'drift' in values(row)],
+        'a report',
+    )
     found = values(chain_rows(rows)[-1])
     assert found['threshold'].endswith('(promise)')
     assert found['drift'].startswith('off: it takes 10 blocks of footage, the calibration has ')
@@ -95,6 +124,10 @@ def test_without_a_promise_no_drift_is_watched(graph):
     graph.anomaly_node()
     rows = graph.diagnostics()
     publisher = graph.publisher(Image, 'image')
-    send_until(publisher, image_message,
-               lambda: [row for row in chain_rows(rows) if 'drift' in values(row)], 'a report')
+    send_until(
+        publisher,
+        image_message,
+        lambda: [row for row in chain_rows(rows) if 'drift' in values(row)],
+        'a report',
+    )
     assert values(chain_rows(rows)[-1])['drift'] == 'off: nothing is promised'

@@ -48,6 +48,7 @@ def camera(monkeypatch):
     def make(early, tolerance):
         monkeypatch.setattr('road_anomaly_ros.ros.camera.Publishers', lambda *_, **__: None)
         return Camera(Eager(early), '', 'raw', None, tolerance)
+
     return make
 
 
@@ -56,17 +57,18 @@ def test_an_image_that_comes_while_subscribing_waits_for_its_map(camera):
     made.subscribe(frames)
     assert frames.close() == []
     frames = NewestFrames()
-    made = camera({'image': [image_message(seconds=3.0)],
-                   'anomaly_in': [image_message(seconds=3.0)]}, 0.05)
+    made = camera(
+        {'image': [image_message(seconds=3.0)], 'anomaly_in': [image_message(seconds=3.0)]}, 0.05
+    )
     made.subscribe(frames)
-    frame, = frames.take(1)
+    (frame,) = frames.take(1)
     assert isinstance(frame.anomaly, Image) and made.stats.dropped == 0
 
 
 def test_without_maps_the_first_image_is_a_frame(camera):
     frames = NewestFrames()
     camera({'image': [image_message()]}, None).subscribe(frames)
-    frame, = frames.take(1)
+    (frame,) = frames.take(1)
     assert frame.anomaly is None
 
 
@@ -80,9 +82,13 @@ def test_images_that_wait_for_their_map_when_the_node_stops_are_counted(camera):
 
 def test_the_benchmark_offers_pictures_in_the_quality_of_the_node(monkeypatch):
     from road_anomaly_ros.ros import bench_node, outputs
+
     given = []
-    monkeypatch.setattr(outputs.Publishers, 'publish',
-                        lambda self, result, header, options, quality: given.append(quality))
+    monkeypatch.setattr(
+        outputs.Publishers,
+        'publish',
+        lambda self, result, header, options, quality: given.append(quality),
+    )
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     try:

@@ -36,8 +36,13 @@ DEADLINE_S = 280.0
 
 
 def start(*words):
-    return subprocess.Popen([sys.executable, '-m', 'road_anomaly_ros.cli', *words], cwd=ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'road_anomaly_ros.cli', *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finish(process):
@@ -70,13 +75,13 @@ def test_the_live_demo_gives_what_the_offline_chain_gives(tmp_path):
     assert cli.main(['demo', SMALL, '-o', str(tmp_path / 'offline'), '--offline', *words]) == 0
     said = finish(process)
     assert process.returncode == 0, said
-    summary, expected = (json.loads((tmp_path / name / 'summary.json').read_text())
-                         for name in ('live', 'offline'))
+    summary, expected = (
+        json.loads((tmp_path / name / 'summary.json').read_text()) for name in ('live', 'offline')
+    )
     assert summary['outputs'] == expected['outputs']
     assert summary['truth'] == expected['truth']
     assert summary['frames'] == expected['frames'] == 5
-    assert summary['live'].items() >= {'published': 5, 'collected': 5,
-                                       'without_result': 0}.items()
+    assert summary['live'].items() >= {'published': 5, 'collected': 5, 'without_result': 0}.items()
     assert summary['live']['node']['processed'] >= 5
     assert summary['live']['node']['dropped'] == 0
     assert {'segment', 'score', 'total'} <= set(summary['stages_ms'])
@@ -87,7 +92,8 @@ def test_the_live_demo_gives_what_the_offline_chain_gives(tmp_path):
         assert live[topic] == values, f'{topic} differs'
     for column in ('objects', 'width', 'height', 'max_score'):
         assert [row[column] for row in table(tmp_path / 'live' / 'frames.csv')] == [
-            row[column] for row in table(tmp_path / 'offline' / 'frames.csv')]
+            row[column] for row in table(tmp_path / 'offline' / 'frames.csv')
+        ]
 
 
 def test_a_model_that_is_missing_is_one_line(tmp_path):
@@ -153,15 +159,17 @@ def test_obstacles_are_described_as_by_the_chain(rng):
     score = torch.from_numpy(rng.random((40, 60), np.float32))
     score[5:15, 5:20] += 2
     score[25:35, 40:50] += 3
-    _, instances, objects = find(score, threshold=1.5, low_threshold=1.5,
-                                 options=ObjectOptions(min_area=0))
+    _, instances, objects = find(
+        score, threshold=1.5, low_threshold=1.5, options=ObjectOptions(min_area=0)
+    )
     found = describe(instances.numpy(), score.numpy())
     assert len(found) == len(objects) == 2
     for ours, theirs in zip(found, objects, strict=True):
         assert (ours.id, ours.box, ours.area) == (theirs.id, theirs.box, theirs.area)
         assert ours.centroid == pytest.approx(theirs.centroid)
         assert (ours.score, ours.score_max, ours.score_p95) == pytest.approx(
-            (theirs.score, theirs.score_max, theirs.score_p95))
+            (theirs.score, theirs.score_max, theirs.score_p95)
+        )
 
 
 @pytest.fixture
@@ -183,8 +191,10 @@ def test_fast_dds_gets_room_for_pictures(untouched):
 NEW, OLD = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 
-@pytest.mark.parametrize(('release', 'names'), [
-    ('3.3.16', [OLD]), ('7.1.6', [OLD]), ('9.1.2', [NEW]), ('none', [NEW, OLD])])
+@pytest.mark.parametrize(
+    ('release', 'names'),
+    [('3.3.16', [OLD]), ('7.1.6', [OLD]), ('9.1.2', [NEW]), ('none', [NEW, OLD])],
+)
 def test_the_profile_is_named_as_the_distribution_knows_it(untouched, release, names):
     untouched.setattr(transport, 'version', lambda _: release)
     transport.make_room()
@@ -198,12 +208,17 @@ def test_the_profile_of_the_user_is_found_under_the_name_that_is_known(untouched
     assert os.environ[OLD] == 'mine'
 
 
-@pytest.mark.parametrize(('release', 'expected'), [
-    ('3.3.16', {'ROS_LOCALHOST_ONLY': '1'}),
-    ('7.1.6', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
-    ('9.1.2', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'})])
-def test_the_graph_stays_on_this_machine_as_the_distribution_knows_it(monkeypatch, release,
-                                                                      expected):
+@pytest.mark.parametrize(
+    ('release', 'expected'),
+    [
+        ('3.3.16', {'ROS_LOCALHOST_ONLY': '1'}),
+        ('7.1.6', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+        ('9.1.2', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+    ],
+)
+def test_the_graph_stays_on_this_machine_as_the_distribution_knows_it(
+    monkeypatch, release, expected
+):
     names = ('ROS_LOCALHOST_ONLY', 'ROS_AUTOMATIC_DISCOVERY_RANGE')
     for name in names:
         monkeypatch.setenv(name, '')

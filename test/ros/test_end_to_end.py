@@ -45,8 +45,9 @@ def graph():
 
 def replay(graph, path, **options):
     settings = Settings(**{'reliable': True, **options.pop('settings', {})})
-    return graph.add(Replay(str(path), settings, context=graph.context,
-                            namespace=graph.namespace, **options))
+    return graph.add(
+        Replay(str(path), settings, context=graph.context, namespace=graph.namespace, **options)
+    )
 
 
 def stamp(message):
@@ -60,7 +61,7 @@ def test_every_header_of_the_highway_clip_is_accounted_for(graph, clip):
     node = graph.anomaly_node(**{f'{policy}.depth': 400, f'{policy}.reliability': 'reliable'})
     sent = graph.collect(Image, 'image', RELIABLE)
     scores = graph.collect(Image, 'anomaly_node/anomaly/score', RELIABLE)
-    score, = [item for item in node.publishers if item.topic_name.endswith('/score')]
+    (score,) = [item for item in node.publishers if item.topic_name.endswith('/score')]
     wait_for(score.get_subscription_count, 'a reader of the score')
     stop = threading.Event()
     player = replay(graph, clip, rate=6.0, wait_for=2, stop=stop, settings={'size': SIZE})
@@ -78,8 +79,9 @@ def test_every_header_of_the_highway_clip_is_accounted_for(graph, clip):
     assert results == sorted(set(results)), 'a result came twice or out of order'
     assert set(results) <= set(expected)
     assert stats.failed == sum(stats.refused.values()) == stats.backwards == 0
-    assert {(message.width, message.height, message.header.frame_id)
-            for message in scores} == {(*SIZE, 'camera_optical')}
+    assert {(message.width, message.height, message.header.frame_id) for message in scores} == {
+        (*SIZE, 'camera_optical')
+    }
     assert results[-1] == expected[-1], 'the newest frame is never the one that is dropped'
 
 
@@ -103,7 +105,8 @@ def messages(path):
         for record in reader.records():
             message = reader.decode(record)
             found.setdefault(record.topic, []).append(
-                (stamp(message), message.header.frame_id, bytes(message.data)))
+                (stamp(message), message.header.frame_id, bytes(message.data))
+            )
         return found
     finally:
         reader.close()
@@ -116,33 +119,56 @@ def test_what_the_node_publishes_is_what_the_offline_run_gives(graph, stills, tm
     bag = tmp_path / 'drive'
     recorder = graph.add(Record(topics, bag, context=graph.context, namespace=graph.namespace))
     player = replay(graph, stills, wait_for=2, start_paused=True)
-    pictures, = [item for item in player.publishers if item.topic_name.endswith('/image')]
-    outputs = [item for item in node.publishers
-               if item.topic_name.endswith(tuple(f'anomaly_node/{name}' for name in RESULTS))]
+    (pictures,) = [item for item in player.publishers if item.topic_name.endswith('/image')]
+    outputs = [
+        item
+        for item in node.publishers
+        if item.topic_name.endswith(tuple(f'anomaly_node/{name}' for name in RESULTS))
+    ]
     wait_for(lambda: all(item.get_subscription_count() for item in outputs), 'the recorder')
     step = graph.client.create_client(Trigger, 'replay/play_next')
     wait_for(step.service_is_ready, 'play_next')
     wait_for(lambda: pictures.get_subscription_count() == 2, 'node and recorder')
     for number in range(1, 6):
         step.call_async(Trigger.Request())
-        wait_for(lambda number=number: min(recorder.counts[graph.client.resolve_topic_name(name)]
-                                           for name in topics) == number, f'frame {number}')
+        wait_for(
+            lambda number=number: (
+                min(recorder.counts[graph.client.resolve_topic_name(name)] for name in topics)
+                == number
+            ),
+            f'frame {number}',
+        )
     recorder.close()
     recorded = messages(bag)
     assert [len(found) for found in recorded.values()] == [5] * len(topics)
 
     out = tmp_path / 'out'
-    assert cli.main(['run', str(bag), '-o', str(out), '--bag', '--no-video', '--topic',
-                     f'{graph.namespace}/image']) == 0
+    assert (
+        cli.main(
+            [
+                'run',
+                str(bag),
+                '-o',
+                str(out),
+                '--bag',
+                '--no-video',
+                '--topic',
+                f'{graph.namespace}/image',
+            ]
+        )
+        == 0
+    )
     again = messages(out / 'bag')
     for name in RESULTS:
-        assert recorded[f'{graph.namespace}/anomaly_node/{name}'] == again[
-            f'/anomaly_node/{name}'], f'{name} differs'
+        assert (
+            recorded[f'{graph.namespace}/anomaly_node/{name}'] == again[f'/anomaly_node/{name}']
+        ), f'{name} differs'
 
 
 def test_a_recorded_bag_plays_the_pictures_that_were_recorded(graph, stills, tmp_path):
-    recorder = graph.add(Record(['image'], tmp_path / 'drive', context=graph.context,
-                                namespace=graph.namespace))
+    recorder = graph.add(
+        Record(['image'], tmp_path / 'drive', context=graph.context, namespace=graph.namespace)
+    )
     first = replay(graph, stills, rate=10.0, wait_for=1)
     topic = f'{graph.namespace}/image'
     wait_for(lambda: recorder.counts[topic] == 5, 'five pictures')

@@ -124,7 +124,7 @@ def test_the_cpu_takes_over_where_that_is_allowed(engine, faulty):
     _, (result,) = run(engine)
     assert result.stamp == 0.0 and engine.recoveries == 1
     assert engine.pipeline.config.device == 'cpu'
-    later = PipelineConfig(segmenter='synthetic', scorer='msp')       # device 'auto', as before
+    later = PipelineConfig(segmenter='synthetic', scorer='msp')  # device 'auto', as before
     engine.check(later)
     engine.reconfigure(later)
     assert run(engine)[1][0].scorer == 'msp'
@@ -142,10 +142,16 @@ def test_the_cpu_takes_over_once_and_not_for_ever(engine, faulty):
     assert faulty.built == built
 
 
-@pytest.mark.parametrize(('error', 'expected'), [
-    (no_memory(), True), (MemoryError(), True), (RuntimeError('CUDA error: out of memory'), True),
-    (RuntimeError('shape mismatch'), False), (ValueError('out of memory'), False),
-])
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (no_memory(), True),
+        (MemoryError(), True),
+        (RuntimeError('CUDA error: out of memory'), True),
+        (RuntimeError('shape mismatch'), False),
+        (ValueError('out of memory'), False),
+    ],
+)
 def test_is_out_of_memory(error, expected):
     assert is_out_of_memory(error) == expected
 
@@ -175,7 +181,7 @@ class Tensors(Pipeline):
     faults = 1
 
     def batch(self, images, *others):
-        room = torch.zeros(4)                   # in the frame of the error that is about to come
+        room = torch.zeros(4)  # in the frame of the error that is about to come
         self.alive.append(weakref.ref(room))
         if type(self).faults:
             type(self).faults -= 1
@@ -194,10 +200,13 @@ def test_memory_is_given_back_when_nothing_of_the_failed_batch_is_held(monkeypat
     engine, seen = Engine(kind), []
     engine.fallback_to_cpu = True
     engine.load(PipelineConfig(segmenter='synthetic', device='cpu'), warm_up=False)
-    monkeypatch.setattr('road_anomaly_ros.ros.engine.relieve',
-                        lambda device: seen.append(gone(kind.alive)))
-    monkeypatch.setattr('road_anomaly_ros.perception.resources.relieve',
-                        lambda device: seen.append(gone(kind.alive)))
+    monkeypatch.setattr(
+        'road_anomaly_ros.ros.engine.relieve', lambda device: seen.append(gone(kind.alive))
+    )
+    monkeypatch.setattr(
+        'road_anomaly_ros.perception.resources.relieve',
+        lambda device: seen.append(gone(kind.alive)),
+    )
     run(engine)
     assert seen == [[True] * count for count in range(1, 1 + min(faults, 2))]
     assert engine.recoveries == (faults > 1)
@@ -242,6 +251,7 @@ def test_out_of_memory_in_a_refinement_reaches_the_engine(engine, monkeypatch):
         if faults:
             raise faults.pop()
         return score
+
     tight.needs_segments = tight.needs_labels = False
     monkeypatch.setitem(REFINEMENTS._entries, 'gaussian', Entry('gaussian', tight, NoOptions))
     engine.reconfigure(engine.pipeline.config.replace({'refinements': 'gaussian'}))
@@ -303,8 +313,9 @@ def test_a_load_that_fails_holds_nothing(monkeypatch):
             held.append(weakref.ref(self))
             raise no_memory()
 
-    monkeypatch.setattr('road_anomaly_ros.ros.engine.relieve',
-                        lambda device: seen.append(gone(held)))
+    monkeypatch.setattr(
+        'road_anomaly_ros.ros.engine.relieve', lambda device: seen.append(gone(held))
+    )
     with pytest.raises(torch.cuda.OutOfMemoryError):
         Engine(TooBig).load(PipelineConfig(segmenter='synthetic', device='cpu'))
     assert seen == [[True]]

@@ -88,8 +88,9 @@ def test_callbacks_of_a_reentrant_group_overlap(node):
     executor = ThreadedExecutor(2, met.append, context=node.context)
     executor.add_node(node)
     group = ReentrantCallbackGroup()
-    timers = [node.create_timer(0.01, lambda: (both.wait(), met.append('met')), group)
-              for _ in range(2)]
+    timers = [
+        node.create_timer(0.01, lambda: (both.wait(), met.append('met')), group) for _ in range(2)
+    ]
     spin_until(executor, lambda: len(met) >= 2)
     for timer in timers:
         timer.cancel()

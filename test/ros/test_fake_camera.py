@@ -35,10 +35,15 @@ def graph():
 
 def camera(graph, stop=None, remap=(), **values):
     values = {**SMALL, 'reliable': True, **values}
-    return graph.add(FakeCamera(
-        stop, context=graph.context, namespace=graph.namespace,
-        cli_args=['--ros-args', *(word for rule in remap for word in ('-r', rule))],
-        parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+    return graph.add(
+        FakeCamera(
+            stop,
+            context=graph.context,
+            namespace=graph.namespace,
+            cli_args=['--ros-args', *(word for rule in remap for word in ('-r', rule))],
+            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+        )
+    )
 
 
 def call(graph, service):
@@ -53,7 +58,7 @@ def call(graph, service):
 def matched(node, *topics):
     """Wait until the camera knows of a reader on each topic."""
     for topic in topics:
-        publisher, = [item for item in node.publishers if item.topic_name.endswith(topic)]
+        (publisher,) = [item for item in node.publishers if item.topic_name.endswith(topic)]
         wait_for(publisher.get_subscription_count, f'a reader of {topic}')
 
 
@@ -70,8 +75,10 @@ def test_frames_are_those_of_the_drive_with_calibration_and_truth(graph):
     matched(node, '/image', '/compressed', '/camera_info', *(f'truth/{name}' for name in TRUTH))
     for number in (1, 2):
         assert call(graph, 'play_next').message == f'picture {number}'
-    wait_for(lambda: all(len(found) == 2 for found in (pictures, infos, jpegs, *truths.values())),
-             'two messages on every topic')
+    wait_for(
+        lambda: all(len(found) == 2 for found in (pictures, infos, jpegs, *truths.values())),
+        'two messages on every topic',
+    )
     drive = Drive(DriveOptions(width=64, height=48, fps=20.0, frames=3, seed=4))
     for index in range(2):
         view = drive[index]
@@ -90,14 +97,20 @@ def test_frames_are_those_of_the_drive_with_calibration_and_truth(graph):
     assert stamp(pictures[0]) < stamp(pictures[1])
 
 
-@pytest.mark.parametrize(('rules', 'topic'), [
-    ((), 'image/compressed'), (('image:=cam/image_raw',), 'cam/image_raw/compressed'),
-    (('image:=cam/image_raw', 'image/compressed:=jpeg'), 'jpeg')])
+@pytest.mark.parametrize(
+    ('rules', 'topic'),
+    [
+        ((), 'image/compressed'),
+        (('image:=cam/image_raw',), 'cam/image_raw/compressed'),
+        (('image:=cam/image_raw', 'image/compressed:=jpeg'), 'jpeg'),
+    ],
+)
 def test_compressed_pictures_follow_a_remapped_image(graph, rules, topic):
     node = camera(graph, remap=rules)
     names = {publisher.topic_name for publisher in node.publishers}
     assert [name for name in names if 'compressed' in name or 'jpeg' in name] == [
-        f'{graph.namespace}/{topic}']
+        f'{graph.namespace}/{topic}'
+    ]
 
 
 def test_without_truth_there_are_no_truth_topics(graph):
@@ -138,11 +151,14 @@ def test_every_option_is_a_described_bounded_parameter(graph):
             assert [entry.from_value for entry in ranges] == [item.low]
 
 
-@pytest.mark.parametrize(('name', 'value', 'text'), [
-    ('fps', -1.0, 'fps: expected a value in'),
-    ('width', 3, 'width: expected a value in'),
-    ('loop', 'maybe', 'loop: expected bool'),
-])
+@pytest.mark.parametrize(
+    ('name', 'value', 'text'),
+    [
+        ('fps', -1.0, 'fps: expected a value in'),
+        ('width', 3, 'width: expected a value in'),
+        ('loop', 'maybe', 'loop: expected bool'),
+    ],
+)
 def test_a_wrong_value_is_refused_by_name(graph, name, value, text):
     with pytest.raises((ValueError, TypeError), match=text):
         camera(graph, **{name: value})
@@ -157,11 +173,13 @@ def test_the_mounting_is_said_and_sent_where_tf_is_installed(graph, monkeypatch,
 
     class Broadcaster:
         def __init__(self, node):
-            self.sendTransform = sent.append            # the name that tf2_ros gives it
-    monkeypatch.setattr(mounting, 'tf2_ros', types.SimpleNamespace(
-        StaticTransformBroadcaster=Broadcaster))
+            self.sendTransform = sent.append  # the name that tf2_ros gives it
+
+    monkeypatch.setattr(
+        mounting, 'tf2_ros', types.SimpleNamespace(StaticTransformBroadcaster=Broadcaster)
+    )
     camera(graph, frame_id='front')
-    message, = sent
+    (message,) = sent
     assert (message.header.frame_id, message.child_frame_id) == ('base_link', 'front')
     style = Drive(DriveOptions(width=64, height=48, frames=3, seed=4)).style
     place, turn = message.transform.translation, message.transform.rotation

@@ -31,14 +31,62 @@ from road_anomaly_ros.ros.worker import Frame
 
 # A quarter of the images and files is left as it was, so 20,000 and more are mutated.
 IMAGES, FILES, INFOS, CHAINED = count(16_000), count(3_000), count(7_000), count(300)
-LIMIT = 1 << 16                     # pixels; keeps what the mutations claim affordable
-ENCODINGS = ('rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', '8UC1', '8UC3', '8UC4', '16UC1',
-             '16SC2', '32FC1', '32FC3', '64FC1', 'bayer_rggb8', 'bayer_bggr16', 'yuv422', 'nv12',
-             'nv21', 'nv24', 'yuv422_yuy2', '', 'RGB8', 'rgb8 ', 'h264', '8UC', '8UC0', '99UC9',
-             '\x00', 'ü', '../rgb8', 'x' * 300)
-NUMBERS = (0, 1, 2, 3, 7, 63, 64, 65, 191, 192, 193, 255, 256, 4095, 65535, 2 ** 31 - 1, 2 ** 31,
-           2 ** 32 - 1)
-STAMPS = ((0, 0), (-2 ** 31, 0), (2 ** 31 - 1, 999_999_999), (5, 2 ** 32 - 1), (1, 1))
+LIMIT = 1 << 16  # pixels; keeps what the mutations claim affordable
+ENCODINGS = (
+    'rgb8',
+    'bgr8',
+    'rgba8',
+    'bgra8',
+    'mono8',
+    'mono16',
+    '8UC1',
+    '8UC3',
+    '8UC4',
+    '16UC1',
+    '16SC2',
+    '32FC1',
+    '32FC3',
+    '64FC1',
+    'bayer_rggb8',
+    'bayer_bggr16',
+    'yuv422',
+    'nv12',
+    'nv21',
+    'nv24',
+    'yuv422_yuy2',
+    '',
+    'RGB8',
+    'rgb8 ',
+    'h264',
+    '8UC',
+    '8UC0',
+    '99UC9',
+    '\x00',
+    'ü',
+    '../rgb8',
+    'x' * 300,
+)
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    63,
+    64,
+    65,
+    191,
+    192,
+    193,
+    255,
+    256,
+    4095,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+)
+STAMPS = ((0, 0), (-(2**31), 0), (2**31 - 1, 999_999_999), (5, 2**32 - 1), (1, 1))
 
 
 @pytest.fixture
@@ -72,7 +120,7 @@ def mutated_image(rng):
             case 6:
                 seconds, nanoseconds = STAMPS[rng.integers(len(STAMPS))]
                 message.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
-            case 7:                     # a step that nearly fits, and as much data as it asks for
+            case 7:  # a step that nearly fits, and as much data as it asks for
                 message.step = max(0, 3 * width + int(rng.integers(-2, 5)))
                 size = message.step * height - int(rng.integers(0, 5))
                 message.data = bytes_of(rng.integers(0, 256, max(0, size), np.uint8))
@@ -80,8 +128,21 @@ def mutated_image(rng):
 
 
 def mutated_compressed(rng, files):
-    message = CompressedImage(header=header(), format=str(rng.choice(
-        ['jpeg', 'png', '', 'rgb8; jpeg compressed bgr8', '32FC1; compressedDepth png', '\x00'])))
+    message = CompressedImage(
+        header=header(),
+        format=str(
+            rng.choice(
+                [
+                    'jpeg',
+                    'png',
+                    '',
+                    'rgb8; jpeg compressed bgr8',
+                    '32FC1; compressedDepth png',
+                    '\x00',
+                ]
+            )
+        ),
+    )
     raw = files[rng.integers(len(files))]
     message.data = bytes_of(damage(rng, raw) if rng.integers(4) else raw)
     return message
@@ -104,16 +165,35 @@ def files(rng):
 
 # Encoding -> numbers of one pixel: type and count.
 LAYOUTS = {
-    'rgb8': ('u1', 3), 'bgr8': ('u1', 3), '8UC3': ('u1', 3), 'rgba8': ('u1', 4),
-    'bgra8': ('u1', 4), '8UC4': ('u1', 4), 'mono8': ('u1', 1), '8UC1': ('u1', 1),
-    'mono16': ('u2', 1), '16UC1': ('u2', 1), '32FC1': ('f4', 1), '32FC3': ('f4', 3),
-    '64FC1': ('f8', 1), 'bayer_rggb8': ('u1', 1), 'bayer_bggr16': ('u2', 1), 'yuv422': ('u1', 2),
-    'yuv422_yuy2': ('u1', 2), 'nv12': ('u1', 1), 'nv21': ('u1', 1)}
+    'rgb8': ('u1', 3),
+    'bgr8': ('u1', 3),
+    '8UC3': ('u1', 3),
+    'rgba8': ('u1', 4),
+    'bgra8': ('u1', 4),
+    '8UC4': ('u1', 4),
+    'mono8': ('u1', 1),
+    '8UC1': ('u1', 1),
+    'mono16': ('u2', 1),
+    '16UC1': ('u2', 1),
+    '32FC1': ('f4', 1),
+    '32FC3': ('f4', 3),
+    '64FC1': ('f8', 1),
+    'bayer_rggb8': ('u1', 1),
+    'bayer_bggr16': ('u2', 1),
+    'yuv422': ('u1', 2),
+    'yuv422_yuy2': ('u1', 2),
+    'nv12': ('u1', 1),
+    'nv21': ('u1', 1),
+}
 # OpenCV names a Bayer pattern after its second row.
 CONVERSIONS = {
-    'bayer_rggb8': cv2.COLOR_BAYER_BG2RGB, 'bayer_bggr16': cv2.COLOR_BAYER_RG2RGB,
-    'yuv422': cv2.COLOR_YUV2RGB_UYVY, 'yuv422_yuy2': cv2.COLOR_YUV2RGB_YUYV,
-    'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
+    'bayer_rggb8': cv2.COLOR_BAYER_BG2RGB,
+    'bayer_bggr16': cv2.COLOR_BAYER_RG2RGB,
+    'yuv422': cv2.COLOR_YUV2RGB_UYVY,
+    'yuv422_yuy2': cv2.COLOR_YUV2RGB_YUYV,
+    'nv12': cv2.COLOR_YUV2RGB_NV12,
+    'nv21': cv2.COLOR_YUV2RGB_NV21,
+}
 
 
 def expected_picture(message):
@@ -130,19 +210,22 @@ def expected_picture(message):
     data, step = message.data.tobytes(), message.step
     if step < row or not step * (rows - 1) + row <= len(data) <= step * rows:
         return None
-    data = b''.join(data[y * step:y * step + row] for y in range(rows))
+    data = b''.join(data[y * step : y * step + row] for y in range(rows))
     pixels = np.frombuffer(data, dtype).reshape(rows, width, count).astype(kind)
     if encoding in CONVERSIONS:
         try:
             pixels = cv2.cvtColor(pixels, CONVERSIONS[encoding])
-        except cv2.error:                       # odd widths of 4:2:2
+        except cv2.error:  # odd widths of 4:2:2
             return None
     pixels = pixels.astype(np.float64) / (257 if kind == 'u2' else 1)
     pixels = np.nan_to_num(pixels, nan=0.0).clip(0, 255)
     if count == 1 and encoding not in CONVERSIONS:
         return np.repeat(pixels, 3, 2)
-    return pixels[..., :3] if encoding.startswith('rgb') or encoding in CONVERSIONS else \
-        pixels[..., 2::-1]
+    return (
+        pixels[..., :3]
+        if encoding.startswith('rgb') or encoding in CONVERSIONS
+        else pixels[..., 2::-1]
+    )
 
 
 def expected_of_file(message, whole):
@@ -150,13 +233,13 @@ def expected_of_file(message, whole):
     raw = bytes(message.data)
     if 'compressedDepth' in message.format:
         return None
-    if whole:                                   # another decoder says the same
+    if whole:  # another decoder says the same
         with PIL.Image.open(io.BytesIO(raw)) as picture:
             return np.asarray(picture.convert('RGB'))
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         found = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
-    except cv2.error:                           # empty, or an absurd size
+    except cv2.error:  # empty, or an absurd size
         return None
     return None if found is None else found[..., ::-1]
 
@@ -192,7 +275,7 @@ def intake(graph):
     node = graph.anomaly_node(engine=Engine(kind), state='inactive', max_pixels=LIMIT)
     camera = node.cameras['']
     camera.subscribe(Direct(node))
-    kind.seen.clear()                           # of the frame that warms up
+    kind.seen.clear()  # of the frame that warms up
     return camera, kind.seen
 
 
@@ -203,7 +286,7 @@ def check_intake(intake, message, expected, exact=True):
     camera.on_image(message)
     new = camera.stats.refused - before[1]
     if seen:
-        picture, = seen
+        (picture,) = seen
         seen.clear()
         assert camera.stats.processed == before[0] + 1 and not new
         assert picture.dtype == np.uint8 and picture.shape == expected.shape
@@ -250,8 +333,11 @@ def test_mutated_camera_infos_are_noted_or_refused(graph, intake, rng):
     for _ in range(INFOS):
         message = mutated_info(rng)
         camera.on_info(message)
-        if 1 <= message.height <= 1 << 16 and 1 <= message.width <= 1 << 16 and \
-                np.isfinite(message.k).all():
+        if (
+            1 <= message.height <= 1 << 16
+            and 1 <= message.width <= 1 << 16
+            and np.isfinite(message.k).all()
+        ):
             known = message.height, message.width
         else:
             refused += 1
@@ -283,19 +369,36 @@ def test_mutated_messages_over_dds(graph, rng):
     labels = graph.collect(Image, 'anomaly_node/semantic/labels')
     publisher = graph.publisher(Image, 'image')
     stats = node.cameras[''].stats
-    send_until(publisher, lambda: mutated_image(rng), lambda: stats.received >= 300,
-               'mutated messages', period=0.005)
-    wait_for(lambda: stats.received == stats.processed + stats.dropped + stats.failed
-             + sum(stats.refused.values()), 'every message to be accounted for')
+    send_until(
+        publisher,
+        lambda: mutated_image(rng),
+        lambda: stats.received >= 300,
+        'mutated messages',
+        period=0.005,
+    )
+    wait_for(
+        lambda: (
+            stats.received
+            == stats.processed + stats.dropped + stats.failed + sum(stats.refused.values())
+        ),
+        'every message to be accounted for',
+    )
     assert stats.failed == 0 and sum(stats.refused.values()) > 50
     good = image_message(seconds=77.0, frame_id='good')
-    send_until(publisher, lambda: good,
-               lambda: [m for m in labels if m.header.frame_id == 'good'], 'the next good frame')
+    send_until(
+        publisher,
+        lambda: good,
+        lambda: [m for m in labels if m.header.frame_id == 'good'],
+        'the next good frame',
+    )
     rows.clear()
     wait_for(lambda: len(rows) >= 2, 'diagnostics')
     found = values(next(row for row in rows if row.name.endswith(': camera')))
-    assert sum(int(found[key]) for key in found if key.startswith('refused_')) == \
-        int(found['refused']) == sum(stats.refused.values())
+    assert (
+        sum(int(found[key]) for key in found if key.startswith('refused_'))
+        == int(found['refused'])
+        == sum(stats.refused.values())
+    )
 
 
 def test_refusals_are_explained_and_throttled(graph, capfd):
@@ -314,10 +417,13 @@ def test_time_may_run_backwards(graph, capfd):
     masks = graph.collect(Image, 'anomaly_node/obstacle/mask')
     publisher = graph.publisher(Image, 'image')
     stats = node.cameras[''].stats
-    send_until(publisher, lambda: image_message(seconds=500.0), lambda: stats.processed,
-               'a frame')
-    send_until(publisher, lambda: image_message(seconds=3.0),
-               lambda: [m for m in masks if m.header.stamp.sec == 3], 'the second round')
+    send_until(publisher, lambda: image_message(seconds=500.0), lambda: stats.processed, 'a frame')
+    send_until(
+        publisher,
+        lambda: image_message(seconds=3.0),
+        lambda: [m for m in masks if m.header.stamp.sec == 3],
+        'the second round',
+    )
     assert stats.backwards == 1
     assert 'stamps ran backwards' in capfd.readouterr().err
 
@@ -360,8 +466,14 @@ def test_out_of_memory_ends_in_a_clear_state_and_not_in_a_loop(graph, sick, capf
     publisher = graph.publisher(Image, 'image')
     kind.faults[:] = [torch.cuda.OutOfMemoryError('CUDA out of memory')] * 2
     send_until(publisher, image_message, lambda: not engine.loaded, 'the release')
-    row = wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
-                            and values(row).get('state') == 'unconfigured'], 'the clear state')[-1]
+    row = wait_for(
+        lambda: [
+            row
+            for row in rows
+            if row.level == DiagnosticStatus.ERROR and values(row).get('state') == 'unconfigured'
+        ],
+        'the clear state',
+    )[-1]
     assert 'no memory for one image' in row.message
     assert capfd.readouterr().err.count('no memory for one image') == 1
     assert node.trigger_configure().name == 'SUCCESS'
@@ -374,6 +486,7 @@ def test_out_of_memory_while_loading_is_a_refusal(graph):
     class TooBig(Pipeline):
         def warm_up(self, *size):
             raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
     engine = Engine(TooBig)
     node = graph.anomaly_node(engine=engine, state='unconfigured')
     assert node.trigger_configure().name == 'FAILURE'
@@ -384,24 +497,37 @@ def test_a_refinement_that_throws_is_named(graph):
     class Noted(Pipeline):
         def batch(self, pictures, *others):
             import dataclasses
+
             note = 'refinement gaussian skipped: no room'
-            return [dataclasses.replace(result, notes=(note,))
-                    for result in super().batch(pictures, *others)]
+            return [
+                dataclasses.replace(result, notes=(note,))
+                for result in super().batch(pictures, *others)
+            ]
+
     node = graph.anomaly_node(engine=Engine(Noted))
     rows = graph.diagnostics()
     publisher = graph.publisher(Image, 'image')
     stats = node.cameras[''].stats
-    send_until(publisher, image_message, lambda: [
-        row for row in rows if row.level == DiagnosticStatus.WARN
-        and 'refinement gaussian skipped: no room' in row.message], 'the name of the refinement')
+    send_until(
+        publisher,
+        image_message,
+        lambda: [
+            row
+            for row in rows
+            if row.level == DiagnosticStatus.WARN
+            and 'refinement gaussian skipped: no room' in row.message
+        ],
+        'the name of the refinement',
+    )
     assert stats.processed > 0 and stats.failed == 0
 
 
 def test_frames_after_the_device_gave_up_are_counted_and_say_nothing_of_their_own(
-        graph, sick, capfd, monkeypatch):
+    graph, sick, capfd, monkeypatch
+):
     kind, engine = sick
     node = graph.anomaly_node(engine=engine)
-    monkeypatch.setattr(node, '_soon', lambda action: None)     # what would end this state
+    monkeypatch.setattr(node, '_soon', lambda action: None)  # what would end this state
     kind.faults[:] = [torch.cuda.OutOfMemoryError('CUDA out of memory')] * 2
     for _ in range(5):
         node._process([Frame('', image_message(), time.monotonic())])
@@ -412,7 +538,8 @@ def test_frames_after_the_device_gave_up_are_counted_and_say_nothing_of_their_ow
 
 
 def test_of_several_cameras_what_is_finished_is_sent_before_the_device_gives_up(
-        graph, sick, monkeypatch):
+    graph, sick, monkeypatch
+):
     kind, engine = sick
     node = graph.anomaly_node(engine=engine, cameras=['a', 'b', 'c'])
     monkeypatch.setattr(node, '_soon', lambda action: None)
@@ -420,11 +547,15 @@ def test_of_several_cameras_what_is_finished_is_sent_before_the_device_gives_up(
     kind.faults[:] = [fault, None, fault]
     refused = image_message()
     refused.step = 5
-    frames = [Frame(name, message, time.monotonic()) for name, message in
-              (('a', image_message()), ('b', refused), ('c', image_message()))]
+    frames = [
+        Frame(name, message, time.monotonic())
+        for name, message in (('a', image_message()), ('b', refused), ('c', image_message()))
+    ]
     node._process(frames)
-    counts = {name: (camera.stats.processed, camera.stats.failed, sum(
-        camera.stats.refused.values())) for name, camera in node.cameras.items()}
+    counts = {
+        name: (camera.stats.processed, camera.stats.failed, sum(camera.stats.refused.values()))
+        for name, camera in node.cameras.items()
+    }
     assert counts == {'a': (1, 0, 0), 'b': (0, 0, 1), 'c': (0, 1, 0)}
 
 
@@ -435,7 +566,7 @@ def test_a_parameter_that_is_set_while_the_model_loads_counts(graph, scorer, cod
 
     class Slow(Pipeline):
         def warm_up(self, *size):
-            answer, = nodes[0].set_parameters([Parameter('scorer', value=scorer)])
+            (answer,) = nodes[0].set_parameters([Parameter('scorer', value=scorer)])
             assert answer.successful
             super().warm_up(*size)
 

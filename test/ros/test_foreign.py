@@ -22,10 +22,10 @@ def test_pairs_are_the_nearest_in_time():
     pairing = Pairing(tolerance=10)
     assert pairing.add_image(100, 'a') == (None, 0)
     assert pairing.add_image(118, 'b') == (None, 0)
-    assert pairing.add_map(111, 'm') == (('b', 'm'), 1)         # 7 away, a is 11 away and too old
+    assert pairing.add_map(111, 'm') == (('b', 'm'), 1)  # 7 away, a is 11 away and too old
     assert pairing.add_map(130, 'n') == (None, 0)
-    assert pairing.add_image(141, 'c') == (None, 0)             # 11 away
-    assert pairing.add_image(140, 'd') == (('d', 'n'), 0)       # c is newer and still waits
+    assert pairing.add_image(141, 'c') == (None, 0)  # 11 away
+    assert pairing.add_image(140, 'd') == (('d', 'n'), 0)  # c is newer and still waits
     assert pairing.add_map(141, 'o') == (('c', 'o'), 0)
 
 
@@ -34,7 +34,7 @@ def test_what_waits_is_bounded_and_counted():
     lost = [pairing.add_image(stamp, stamp)[1] for stamp in range(12)]
     assert lost == [0] * 8 + [1] * 4
     assert all(pairing.add_map(stamp, stamp) == (None, 0) for stamp in range(100, 112))
-    assert pairing.add_map(11, 'm') == ((11, 'm'), 7)           # 4 .. 10 waited in vain
+    assert pairing.add_map(11, 'm') == ((11, 'm'), 7)  # 4 .. 10 waited in vain
 
 
 @pytest.mark.parametrize(('encoding', 'kind'), [('32FC1', 'f4'), ('16UC1', 'u2'), ('mono8', 'u1')])
@@ -50,9 +50,15 @@ def test_maps_are_read_as_they_are(encoding, kind, big):
     assert found.dtype == np.dtype(kind) and np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize(('changes', 'reason'), [
-    ({'encoding': 'rgb8'}, 'encoding'), ({'height': 0}, 'dimensions'), ({'width': 99}, 'step'),
-    ({'height': 9}, 'size')])
+@pytest.mark.parametrize(
+    ('changes', 'reason'),
+    [
+        ({'encoding': 'rgb8'}, 'encoding'),
+        ({'height': 0}, 'dimensions'),
+        ({'width': 99}, 'step'),
+        ({'height': 9}, 'size'),
+    ],
+)
 def test_odd_maps_are_refused(changes, reason):
     message = Image(height=2, width=3, encoding='32FC1', step=12, data=bytes(24))
     for name, value in changes.items():
@@ -93,6 +99,7 @@ def test_a_foreign_map_becomes_score_and_obstacle(encoding):
         def answered():
             foreign.send()
             return scores and masks
+
         wait_for(answered, 'a score and a mask')
         score = np.frombuffer(scores[-1].data, np.float32).reshape(48, 64)
         mask = np.frombuffer(masks[-1].data, np.uint8).reshape(48, 64)
@@ -111,10 +118,12 @@ def test_images_without_their_map_are_dropped_and_explained():
         def complained():
             foreign.send(shift=0.4)
             return [row for row in rows if 'anomaly_in' in f'{row.message} {values(row)}']
+
         wait_for(complained, 'a complaint')
         assert not scores
 
         def answered():
             foreign.send(shift=0.1)
             return scores
+
         wait_for(answered, 'a score')

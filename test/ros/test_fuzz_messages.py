@@ -21,13 +21,36 @@ from road_anomaly_ros.ros.parameters import node_parameters
 from road_anomaly_ros.ros.worker import Frame
 
 MAPS, PARAMETERS = count(300), count(150)
-LIMIT = 1 << 16                     # pixels; keeps what the mutations claim affordable
+LIMIT = 1 << 16  # pixels; keeps what the mutations claim affordable
 KINDS = {'32FC1': np.float32, 'mono8': np.uint8, '16UC1': np.uint16}
 LABELS = (*KINDS, '64FC1', 'rgb8', '', '32FC2', '99UC9', '\x00')
 VALUES = (0.0, 1.0, -3.5, 255.0, 65535.0, 1e38, np.nan, np.inf, -np.inf)
-ODD = (True, 0, -1, 7, 2 ** 62, 0.0, 0.5, -1e308, float('nan'), float('inf'), '', 'none', 'auto',
-       'plain', 'rba', '../x', 'ü' * 99, '\n', ['a', 'b'], ['gaussian'], [1, 2], [0.5], [b'\x00'],
-       None)
+ODD = (
+    True,
+    0,
+    -1,
+    7,
+    2**62,
+    0.0,
+    0.5,
+    -1e308,
+    float('nan'),
+    float('inf'),
+    '',
+    'none',
+    'auto',
+    'plain',
+    'rba',
+    '../x',
+    'ü' * 99,
+    '\n',
+    ['a', 'b'],
+    ['gaussian'],
+    [1, 2],
+    [0.5],
+    [b'\x00'],
+    None,
+)
 
 
 @pytest.fixture
@@ -47,11 +70,11 @@ def mutated_map(rng):
         case 1:
             message.encoding = LABELS[rng.integers(len(LABELS))]
         case 2:
-            message.step = int(rng.choice([0, 1, 3, 4, 64, 2 ** 31, 2 ** 32 - 1]))
+            message.step = int(rng.choice([0, 1, 3, 4, 64, 2**31, 2**32 - 1]))
         case 3:
-            message.height = int(rng.choice([0, 1, 2, 4096, 2 ** 32 - 1]))
+            message.height = int(rng.choice([0, 1, 2, 4096, 2**32 - 1]))
         case 4:
-            message.width = int(rng.choice([0, 1, 2, 4096, 2 ** 32 - 1]))
+            message.width = int(rng.choice([0, 1, 2, 4096, 2**32 - 1]))
     return message
 
 
@@ -71,7 +94,7 @@ def test_mutated_parameters_are_in_force_or_refused_with_a_reason(graph, rng):
     refused = 0
     for _ in range(PARAMETERS):
         name = names[rng.integers(len(names))]
-        answer, = node.set_parameters([Parameter(name, value=ODD[rng.integers(len(ODD))])])
+        (answer,) = node.set_parameters([Parameter(name, value=ODD[rng.integers(len(ODD))])])
         if answer.successful:
             known[name] = node.get_parameter(name).value
         else:

@@ -39,16 +39,25 @@ def result(*boxes, size=(480, 640), stamp=None):
     instances = np.zeros(size, np.int32)
     objects = []
     for number, (x, y, width, height) in enumerate(boxes, start=1):
-        instances[y:y + height, x:x + width] = number
-        objects.append(AnomalyObject(number, (x, y, width, height), (0.0, 0.0), 1, 0.75, 0.9, 0.9,
-                                     0))
+        instances[y : y + height, x : x + width] = number
+        objects.append(
+            AnomalyObject(number, (x, y, width, height), (0.0, 0.0), 1, 0.75, 0.9, 0.9, 0)
+        )
     score = torch.zeros(size)
     return FrameResult(
         image=torch.zeros((3, *size), dtype=torch.uint8),
-        labels=torch.zeros(size, dtype=torch.uint8), score=score,
-        mask=torch.from_numpy(instances > 0), instances=torch.from_numpy(instances),
-        objects=tuple(objects), label_set=LABELS, scorer='plain', threshold=0.5,
-        threshold_source='default', display_range=(0.0, 1.0), stamp=stamp)
+        labels=torch.zeros(size, dtype=torch.uint8),
+        score=score,
+        mask=torch.from_numpy(instances > 0),
+        instances=torch.from_numpy(instances),
+        objects=tuple(objects),
+        label_set=LABELS,
+        scorer='plain',
+        threshold=0.5,
+        threshold_source='default',
+        display_range=(0.0, 1.0),
+        stamp=stamp,
+    )
 
 
 def survey(*boxes, **options):
@@ -59,10 +68,14 @@ def survey(*boxes, **options):
 def cloud_of(message):
     """The points of a cloud by its own description of its fields."""
     kinds = {7: 'f4', 6: 'u4'}
-    kind = np.dtype({'names': [field.name for field in message.fields],
-                     'formats': ['<' + kinds[field.datatype] for field in message.fields],
-                     'offsets': [field.offset for field in message.fields],
-                     'itemsize': message.point_step})
+    kind = np.dtype(
+        {
+            'names': [field.name for field in message.fields],
+            'formats': ['<' + kinds[field.datatype] for field in message.fields],
+            'offsets': [field.offset for field in message.fields],
+            'itemsize': message.point_step,
+        }
+    )
     assert message.row_step == message.point_step * message.width == len(message.data)
     return np.frombuffer(bytes(message.data), kind)
 
@@ -73,8 +86,9 @@ def test_the_cloud_holds_the_contact_line_of_each_obstacle():
     points = cloud_of(message)
     assert points['id'].tolist() == [1] * 41 + [2] * 21
     np.testing.assert_allclose(points['x'][:41], 750 / 49.5, rtol=1e-6)
-    np.testing.assert_allclose(points['y'][[0, 40]], [20 * 750 / 49.5 / 500,
-                                                      -20 * 750 / 49.5 / 500], rtol=1e-6)
+    np.testing.assert_allclose(
+        points['y'][[0, 40]], [20 * 750 / 49.5 / 500, -20 * 750 / 49.5 / 500], rtol=1e-6
+    )
     assert (points['z'] == 0).all() and (points['intensity'] == 0.75).all()
     assert len(cloud_of(spatial.points(survey(), header()))) == 0
 
@@ -107,24 +121,38 @@ def info(height=480, width=640, k=(500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.
 
 def test_a_camera_info_becomes_a_model():
     assert geometry.to_model(info(), rectified=False) == MODEL
-    assert geometry.to_model(info(d=[0.0] * 5, distortion_model='plumb_bob'),
-                             rectified=False) == MODEL
-    bent = geometry.to_model(info(d=[0.1, 0.0, 0.0, 0.0], distortion_model='equidistant'),
-                             rectified=False)
+    assert (
+        geometry.to_model(info(d=[0.0] * 5, distortion_model='plumb_bob'), rectified=False)
+        == MODEL
+    )
+    bent = geometry.to_model(
+        info(d=[0.1, 0.0, 0.0, 0.0], distortion_model='equidistant'), rectified=False
+    )
     assert bent.fisheye and bent.distortion == (0.1, 0.0, 0.0, 0.0)
-    flat = geometry.to_model(info(
-        d=[0.1] * 5, distortion_model='plumb_bob',
-        p=[400.0, 0.0, 300.0, 0.0, 0.0, 410.0, 200.0, 0.0, 0.0, 0.0, 1.0, 0.0]), rectified=True)
+    flat = geometry.to_model(
+        info(
+            d=[0.1] * 5,
+            distortion_model='plumb_bob',
+            p=[400.0, 0.0, 300.0, 0.0, 0.0, 410.0, 200.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        ),
+        rectified=True,
+    )
     assert flat == CameraModel((400.0, 410.0, 300.0, 200.0), (480, 640))
 
 
 def test_binning_and_region_of_interest_move_the_pixels():
-    message = info(height=960, width=1280, k=(1000.0, 0.0, 640.5, 0.0, 1000.0, 500.5, 0, 0, 1),
-                   binning_x=2, binning_y=2)
+    message = info(
+        height=960,
+        width=1280,
+        k=(1000.0, 0.0, 640.5, 0.0, 1000.0, 500.5, 0, 0, 1),
+        binning_x=2,
+        binning_y=2,
+    )
     message.roi.y_offset, message.roi.height, message.roi.width = 20, 800, 1280
     # (500.5 - 20 + 0.5) / 2 - 0.5
     assert geometry.to_model(message, rectified=False) == CameraModel(
-        (500.0, 500.0, 320.0, 240.0), (400, 640))
+        (500.0, 500.0, 320.0, 240.0), (400, 640)
+    )
 
 
 class Owner:
@@ -133,21 +161,28 @@ class Owner:
     def __init__(self, transforms=None):
         self.said = []
         self.geometry = geometry.Geometry(
-            '/camera_info', '/depth', transforms or mounting.Transforms(None),
-            lambda kind, text: self.said.append(text))
+            '/camera_info',
+            '/depth',
+            transforms or mounting.Transforms(None),
+            lambda kind, text: self.said.append(text),
+        )
 
     def ask(self, *boxes, seconds=1.0, **options):
         given = GeometryOptions(**{**GIVEN, **options})
         return self.geometry.survey(result(*boxes), header(seconds), given)
 
 
-@pytest.mark.parametrize(('message', 'says'), [
-    (None, 'no camera_info on /camera_info'),
-    (info(k=[0.0] * 9), 'calibrate it'),
-    (info(height=240, width=320), 'camera_info is for 320x240, images are 640x480'),
-    (info(d=[0.1] * 5, distortion_model='magic'), "got 'magic'"),
-    (info(d=[0.1] * 3, distortion_model='plumb_bob'), 'numbers of distortion'),
-    (info(d=[math.nan] * 5, distortion_model='plumb_bob'), 'finite')])
+@pytest.mark.parametrize(
+    ('message', 'says'),
+    [
+        (None, 'no camera_info on /camera_info'),
+        (info(k=[0.0] * 9), 'calibrate it'),
+        (info(height=240, width=320), 'camera_info is for 320x240, images are 640x480'),
+        (info(d=[0.1] * 5, distortion_model='magic'), "got 'magic'"),
+        (info(d=[0.1] * 3, distortion_model='plumb_bob'), 'numbers of distortion'),
+        (info(d=[math.nan] * 5, distortion_model='plumb_bob'), 'finite'),
+    ],
+)
 def test_a_calibration_that_is_none_is_told_in_one_line(message, says):
     owner = Owner()
     if message is not None:
@@ -160,9 +195,9 @@ def test_a_calibration_that_is_none_is_told_in_one_line(message, says):
 def test_a_calibration_that_changes_is_taken_over_and_told_once():
     owner = Owner()
     owner.geometry.on_info(info())
-    before, = owner.ask((300, 250, 41, 40)).obstacles
+    (before,) = owner.ask((300, 250, 41, 40)).obstacles
     owner.geometry.on_info(info(k=(250.0, 0, 320.0, 0, 250.0, 240.0, 0, 0, 1)))
-    after, = owner.ask((300, 250, 41, 40)).obstacles
+    (after,) = owner.ask((300, 250, 41, 40)).obstacles
     owner.ask()
     assert after.position.distance == pytest.approx(before.position.distance / 2, rel=1e-3)
     assert owner.said == ['camera_info has changed, fx from 500 to 250: the new one is used']
@@ -203,28 +238,32 @@ def test_depth_of_the_moment_gives_the_distance():
     owner.geometry.on_info(info())
     for seconds, value in ((0.9, 30_000), (1.01, 12_000), (1.2, 40_000)):
         owner.geometry.on_depth(depth_message(value, seconds))
-    found, = owner.ask((300, 250, 41, 40), use_depth=True).obstacles
+    (found,) = owner.ask((300, 250, 41, 40), use_depth=True).obstacles
     assert found.position.source == 'depth'
     assert found.position.forward == pytest.approx(12.0)
     assert owner.said == []
     owner.geometry.on_depth(depth_message(8.0, 1.0, encoding='32FC1'))
-    found, = owner.ask((300, 250, 41, 40), use_depth=True).obstacles
+    (found,) = owner.ask((300, 250, 41, 40), use_depth=True).obstacles
     assert found.position.forward == pytest.approx(8.0)
 
 
-@pytest.mark.parametrize(('message', 'says'), [
-    (None, 'no depth image yet'),
-    (depth_message(seconds=1.2), r'the nearest is \+200 ms away'),
-    (depth_message(size=(240, 320)), 'expected depth registered to the image, 640x480'),
-    (images.to_message(np.zeros((480, 640), np.uint8), 'mono8', header()), "got 'mono8'")])
+@pytest.mark.parametrize(
+    ('message', 'says'),
+    [
+        (None, 'no depth image yet'),
+        (depth_message(seconds=1.2), r'the nearest is \+200 ms away'),
+        (depth_message(size=(240, 320)), 'expected depth registered to the image, 640x480'),
+        (images.to_message(np.zeros((480, 640), np.uint8), 'mono8', header()), "got 'mono8'"),
+    ],
+)
 def test_depth_that_does_not_fit_is_told_and_the_road_steps_in(message, says):
     owner = Owner()
     owner.geometry.on_info(info())
     if message is not None:
         owner.geometry.on_depth(message)
-    found, = owner.ask((300, 250, 41, 40), use_depth=True).obstacles
+    (found,) = owner.ask((300, 250, 41, 40), use_depth=True).obstacles
     assert found.position.source == 'road'
-    said, = owner.said
+    (said,) = owner.said
     assert re.search(says, said)
     counted = owner.geometry.values(GeometryOptions(**GIVEN, use_depth=True))
     assert (counted['depth_used'], counted['depth_missed']) == ('0', '1')
@@ -250,19 +289,25 @@ class FakeTf2(types.SimpleNamespace):
 
             def unregister(self):
                 pass
-        super().__init__(Buffer=Buffer, TransformListener=TransformListener,
-                         TransformException=TransformException)
+
+        super().__init__(
+            Buffer=Buffer,
+            TransformListener=TransformListener,
+            TransformException=TransformException,
+        )
 
 
 def test_tf_gives_the_mounting_where_it_is_installed(monkeypatch):
     from geometry_msgs.msg import Quaternion, Transform, Vector3
-    transform = Transform(translation=Vector3(x=2.0, y=0.0, z=1.5),
-                          rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
+
+    transform = Transform(
+        translation=Vector3(x=2.0, y=0.0, z=1.5), rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
+    )
     monkeypatch.setattr(mounting, 'tf2_ros', FakeTf2(transform))
     owner = Owner()
     owner.geometry.on_info(info())
     seen = owner.ask((300, 250, 41, 40), camera_height=math.nan)
-    found, = seen.obstacles
+    (found,) = seen.obstacles
     assert found.position.forward == pytest.approx(2.0 + 750 / 49.5)
     assert owner.geometry.values(GeometryOptions())['mounting'] == 'from TF, when somebody listens'
     owner.geometry.note(seen)
@@ -284,8 +329,10 @@ def read_as_obstacle_layer(layer, clouds, cells, resolution):
 
     Returns a set of cells (x, y); `clouds` hold x, y, z arrays by topic.
     """
+
     def cell(x, y):
         return math.floor(x / resolution), math.floor(y / resolution)
+
     marks = set(cells)
     sources = [layer[name] for name in layer['observation_sources'].split()]
     for source in sources:
@@ -298,10 +345,15 @@ def read_as_obstacle_layer(layer, clouds, cells, resolution):
     for source in sources:
         if source['marking']:
             for x, y, z in clouds[source['topic']]:
-                near = source['obstacle_min_range'] <= math.hypot(x, y) <= (
-                    source['obstacle_max_range'])
-                if near and all(each['min_obstacle_height'] <= z <= each['max_obstacle_height']
-                                for each in (layer, source)):
+                near = (
+                    source['obstacle_min_range']
+                    <= math.hypot(x, y)
+                    <= (source['obstacle_max_range'])
+                )
+                if near and all(
+                    each['min_obstacle_height'] <= z <= each['max_obstacle_height']
+                    for each in (layer, source)
+                ):
                     marks.add(cell(x, y))
     return marks
 
@@ -322,25 +374,30 @@ def test_the_costmap_example_marks_obstacles_and_clears_the_free_road():
     layers = tree['local_costmap']['local_costmap']['ros__parameters']
     layer = layers['obstacle_layer']
     sources = [layer[name] for name in layer['observation_sources'].split()]
-    offered = {'/anomaly_node/' + row.topic: row.package.partition('/')[2]
-               for row in outputs.SPATIAL}
+    offered = {
+        '/anomaly_node/' + row.topic: row.package.partition('/')[2] for row in outputs.SPATIAL
+    }
     assert all(offered[source['topic']] == source['data_type'] for source in sources)
     assert layers['robot_base_frame'] == GeometryOptions().base_frame
-    seen = survey((300, 250, 41, 40))                   # 15.15 m ahead, 1.24 m wide
+    seen = survey((300, 250, 41, 40))  # 15.15 m ahead, 1.24 m wide
     points = cloud_of(spatial.points(seen, header()))
-    clouds = {'/anomaly_node/obstacle/points': np.stack(
-        [points[axis] for axis in 'xyz'], 1).astype(float),
+    clouds = {
+        '/anomaly_node/obstacle/points': np.stack([points[axis] for axis in 'xyz'], 1).astype(
+            float
+        ),
         '/anomaly_node/obstacle/scan': scan_points(
-            spatial.scan(seen, header()), layer['free_road']['inf_is_valid'])}
+            spatial.scan(seen, header()), layer['free_road']['inf_is_valid']
+        ),
+    }
     resolution = layers['resolution']
-    stale = {(40, 0), (20, 5), (90, 0), (5, 0)}         # 8 m, 4 m, behind, below the picture
+    stale = {(40, 0), (20, 5), (90, 0), (5, 0)}  # 8 m, 4 m, behind, below the picture
     marks = read_as_obstacle_layer(layer, clouds, stale, resolution)
     # Points that a depth image puts a little below the road are marked as well.
     clouds['/anomaly_node/obstacle/points'][:, 2] = -0.1
     assert marks == read_as_obstacle_layer(layer, clouds, stale, resolution)
     assert (75, 0) in marks and (75, 2) in marks and (75, -3) in marks
-    assert not {(40, 0), (20, 5)} & marks               # known to be free now
-    assert {(90, 0), (5, 0)} <= marks                   # not seen, so they stay
+    assert not {(40, 0), (20, 5)} & marks  # known to be free now
+    assert {(90, 0), (5, 0)} <= marks  # not seen, so they stay
 
 
 @pytest.fixture
@@ -360,6 +417,7 @@ def start(graph, image, **parameters):
     def picture():
         about.publish(info(48, 64, SMALL))
         return image_message(image)
+
     return node, sender, picture
 
 
@@ -368,8 +426,9 @@ def test_the_node_tells_metres_only_to_who_listens(graph, image, monkeypatch):
     node, sender, picture = start(graph, image, **given)
     asked = []
     survey_of = geometry.Geometry.survey
-    monkeypatch.setattr(geometry.Geometry, 'survey',
-                        lambda *values: asked.append(1) or survey_of(*values))
+    monkeypatch.setattr(
+        geometry.Geometry, 'survey', lambda *values: asked.append(1) or survey_of(*values)
+    )
     send_until(sender, picture, lambda: node.cameras[''].stats.processed > 2, 'frames')
     assert not asked
     clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
@@ -399,6 +458,7 @@ def test_without_a_mounting_the_node_says_so_once_and_goes_on(graph, image, capf
 def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
     def fail(*values):
         raise RuntimeError('no room')
+
     monkeypatch.setattr(geometry.Geometry, 'survey', fail)
     node, sender, picture = start(graph, image)
     clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
@@ -419,7 +479,14 @@ def test_depth_images_are_listened_to_on_request(graph, image):
     def both():
         depth.publish(images.to_message(ranges, '32FC1', header()))
         return picture()
-    send_until(sender, both, lambda: any(
-        len(message.data) and np.allclose(cloud_of(message)['x'], 4.0, atol=1e-3)
-        for message in clouds), 'a cloud at 4 m')
+
+    send_until(
+        sender,
+        both,
+        lambda: any(
+            len(message.data) and np.allclose(cloud_of(message)['x'], 4.0, atol=1e-3)
+            for message in clouds
+        ),
+        'a cloud at 4 m',
+    )
     assert node.cameras[''].stats.failed == 0

@@ -76,10 +76,13 @@ def test_an_inactive_camera_is_ok_even_when_silent(clock):
     assert level(working(clock), active=False, silent='no image for 9 s')[0] == OK
 
 
-@pytest.mark.parametrize(('changes', 'expected', 'says'), [
-    ({'silent': 'no image for 4 s: nobody publishes /image'}, ERROR, 'nobody publishes'),
-    ({'waiting': 9.0}, ERROR, 'no result for 9 s'),
-])
+@pytest.mark.parametrize(
+    ('changes', 'expected', 'says'),
+    [
+        ({'silent': 'no image for 4 s: nobody publishes /image'}, ERROR, 'nobody publishes'),
+        ({'waiting': 9.0}, ERROR, 'no result for 9 s'),
+    ],
+)
 def test_silence_and_overload_are_errors(clock, changes, expected, says):
     found, message = level(working(clock), **changes)
     assert found == expected and says in message
@@ -130,12 +133,30 @@ def calibrated_chain(**changes):
     """A chain whose promise was made on 20 blocks of 1 s with scores around 0.5, 8x8 images."""
     rng = random.Random(0)
     rows = [[0.5 + rng.gauss(0, 0.01) for _ in LEVELS] for _ in range(20)]
-    promise = Promise(rate=0.1, unit='frame', confidence=0.95, method='by hand', frames=500,
-                      blocks=20, block_seconds=1.0, measured=0.0, footage='commute.mp4',
-                      weights='', size=(8, 8), drift=rows)
+    promise = Promise(
+        rate=0.1,
+        unit='frame',
+        confidence=0.95,
+        method='by hand',
+        frames=500,
+        blocks=20,
+        block_seconds=1.0,
+        measured=0.0,
+        footage='commute.mp4',
+        weights='',
+        size=(8, 8),
+        drift=rows,
+    )
     levels = ScoreCalibration(0.9, 0.5, (0.0, 1.0), promise=promise)
-    return SimpleNamespace(**{'levels': levels, 'calibration': 'mine.yaml', 'doubt': '',
-                              'threshold_source': 'promise', **changes})
+    return SimpleNamespace(
+        **{
+            'levels': levels,
+            'calibration': 'mine.yaml',
+            'doubt': '',
+            'threshold_source': 'promise',
+            **changes,
+        }
+    )
 
 
 def drive(calibrated, level, seconds, size=(8, 8), begin=0):
@@ -151,8 +172,10 @@ def test_drift_from_the_calibration_is_warned_of_and_its_absence_is_not():
     drive(calibrated, 0.5, 200)
     assert calibrated.warnings() == []
     drive(calibrated, 0.7, 20, begin=200)
-    assert 'scores of front drift from what was calibrated on commute.mp4' in (
-        calibrated.warnings()[0])
+    assert (
+        'scores of front drift from what was calibrated on commute.mp4'
+        in (calibrated.warnings()[0])
+    )
     drive(calibrated, 0.5, 40, begin=220)
     assert calibrated.warnings() == []
 

@@ -32,9 +32,14 @@ def asked(graph, topic='image'):
     return [item.qos_profile.reliability.name for item in found]
 
 
-@pytest.mark.parametrize(('offered', 'expected'), [
-    ([RELIABLE], 'RELIABLE'), ([BEST_EFFORT], 'BEST_EFFORT'),
-    ([RELIABLE, BEST_EFFORT], 'BEST_EFFORT')])
+@pytest.mark.parametrize(
+    ('offered', 'expected'),
+    [
+        ([RELIABLE], 'RELIABLE'),
+        ([BEST_EFFORT], 'BEST_EFFORT'),
+        ([RELIABLE, BEST_EFFORT], 'BEST_EFFORT'),
+    ],
+)
 def test_a_camera_is_asked_for_what_it_offers(graph, offered, expected):
     publishers = [graph.publisher(Image, 'image', qos, readers=0) for qos in offered]
     node = graph.anomaly_node(state='inactive')
@@ -56,8 +61,9 @@ def test_a_camera_that_comes_later_with_less_is_heard_and_nobody_complains(graph
     wait_for(lambda: asked(graph) == ['RELIABLE'], 'the camera that offers more')
 
 
-@pytest.mark.parametrize(('reliability', 'expected'), [
-    ('reliable', 'RELIABLE'), ('best_effort', 'BEST_EFFORT')])
+@pytest.mark.parametrize(
+    ('reliability', 'expected'), [('reliable', 'RELIABLE'), ('best_effort', 'BEST_EFFORT')]
+)
 def test_what_the_user_chose_stands(graph, reliability, expected):
     for qos in (RELIABLE, BEST_EFFORT):
         graph.publisher(Image, 'image', qos, readers=0)
@@ -75,9 +81,14 @@ def test_an_override_of_the_user_stands(graph):
     assert node.get_parameter(topic).value == 'best_effort'
 
 
-@pytest.mark.parametrize('rules', [
-    ['image:=cam/image_raw'], ['image:=other', 'image/compressed:=cam/image_raw/compressed'],
-    ['image:=cam/image_raw/compressed']])
+@pytest.mark.parametrize(
+    'rules',
+    [
+        ['image:=cam/image_raw'],
+        ['image:=other', 'image/compressed:=cam/image_raw/compressed'],
+        ['image:=cam/image_raw/compressed'],
+    ],
+)
 def test_the_compressed_topic_follows_a_remapped_image(graph, rules):
     node = graph.anomaly_node(image_transport='compressed', remap=rules)
     wait_for(lambda: asked(graph, 'cam/image_raw/compressed'), 'a subscription')
@@ -90,9 +101,13 @@ def test_the_compressed_outputs_follow_a_remapped_overlay(graph):
     assert {f'{graph.namespace}/seen', f'{graph.namespace}/seen/compressed'} <= names
 
 
-@pytest.mark.parametrize(('transport', 'kind', 'published', 'says'), [
-    ('raw', CompressedImage, 'cam/image/compressed', "image_transport to 'compressed'"),
-    ('compressed', Image, 'cam/image', "image_transport to 'raw'")])
+@pytest.mark.parametrize(
+    ('transport', 'kind', 'published', 'says'),
+    [
+        ('raw', CompressedImage, 'cam/image/compressed', "image_transport to 'compressed'"),
+        ('compressed', Image, 'cam/image', "image_transport to 'raw'"),
+    ],
+)
 def test_a_camera_with_the_other_transport_is_named(graph, transport, kind, published, says):
     rows = graph.diagnostics()
     graph.publisher(kind, published, readers=0)
@@ -101,12 +116,18 @@ def test_a_camera_with_the_other_transport_is_named(graph, transport, kind, publ
     assert f'but the camera publishes {graph.namespace}/{published}: set' in found[0]
 
 
-@pytest.mark.parametrize(('steps', 'share'), [
-    ([33] * 40, 0.0), ([33, 66, 33, 99, 33, 33, 66, 33] * 5, 0.33),
-    ([33, 330, 297, 363, 33, 429, 264, 33] * 5, 0.85),
-    ([33] * 20 + [66] * 20, 0.0),                       # another rate
-    ([20, 47, 31, 70, 26, 55, 38, 61] * 5, 0.0),        # no period at all
-    ([33, 66] * 5, 0.0), ([0] * 40, 0.0)])
+@pytest.mark.parametrize(
+    ('steps', 'share'),
+    [
+        ([33] * 40, 0.0),
+        ([33, 66, 33, 99, 33, 33, 66, 33] * 5, 0.33),
+        ([33, 330, 297, 363, 33, 429, 264, 33] * 5, 0.85),
+        ([33] * 20 + [66] * 20, 0.0),  # another rate
+        ([20, 47, 31, 70, 26, 55, 38, 61] * 5, 0.0),  # no period at all
+        ([33, 66] * 5, 0.0),
+        ([0] * 40, 0.0),
+    ],
+)
 def test_gaps_in_stamps(steps, share):
     assert loss.gaps(np.array(steps)) == pytest.approx(share, abs=0.02)
 
@@ -114,8 +135,16 @@ def test_gaps_in_stamps(steps, share):
 def arrive(camera, height, width):
     """Let every third of a camera's images arrive, and one pair side by side."""
     for number in sorted({*range(0, 90, 3), *range(1, 90, 9)}):
-        camera.on_image(Image(header=header(1 + number / 30), height=height, width=width,
-                              encoding='rgb8', step=3 * width, data=bytes(3 * height * width)))
+        camera.on_image(
+            Image(
+                header=header(1 + number / 30),
+                height=height,
+                width=width,
+                encoding='rgb8',
+                step=3 * width,
+                data=bytes(3 * height * width),
+            )
+        )
 
 
 @pytest.mark.parametrize(('size', 'remedies'), [((480, 640), True), ((48, 64), False)])
@@ -125,8 +154,12 @@ def test_images_that_never_arrive_are_noticed(graph, size, remedies):
     arrive(node.cameras[''], *size)
     found = wait_for(lambda: [row for row in rows if 'never arrive' in row.message], 'the loss')
     assert found[0].level == DiagnosticStatus.WARN
-    for word in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE',
-                 'road_anomaly_ros.ros.transport', 'reliability'):
+    for word in (
+        'FASTDDS_DEFAULT_PROFILES_FILE',
+        'FASTRTPS_DEFAULT_PROFILES_FILE',
+        'road_anomaly_ros.ros.transport',
+        'reliability',
+    ):
         assert (word in found[0].message) == remedies
     assert 'best effort' in found[0].message and 'MiB' in found[0].message
 
@@ -138,8 +171,9 @@ def test_what_the_middleware_lost_is_counted(graph):
     camera._loss.add_lost(7)
     camera._loss.add(1, 10)
     wait_for(lambda: any(values(row).get('lost') == '7' for row in rows), 'the count')
-    wait_for(lambda: any('88% of the images never arrive' in row.message for row in rows),
-             'the share')
+    wait_for(
+        lambda: any('88% of the images never arrive' in row.message for row in rows), 'the share'
+    )
 
 
 def test_loading_and_listening_are_said(graph, capfd):
@@ -148,7 +182,9 @@ def test_loading_and_listening_are_said(graph, capfd):
     said = capfd.readouterr().err
     name = graph.namespace
     assert 'loading model builtin (synthetic)' in said
-    assert (f'active: listens to {name}/image (reliable), {name}/camera_info; see '
-            f'{name}/anomaly_node/overlay and /diagnostics') in said
+    assert (
+        f'active: listens to {name}/image (reliable), {name}/camera_info; see '
+        f'{name}/anomaly_node/overlay and /diagnostics'
+    ) in said
     assert 'inactive: listens to nothing' in said
     assert said.index('loading') < said.index('active: listens') < said.index('inactive: ')

@@ -91,22 +91,27 @@ def change(graph, transition):
 
 
 def set_parameters(graph, **changes):
-    request = SetParametersAtomically.Request(parameters=[
-        Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
-        for name, value in changes.items()])
+    request = SetParametersAtomically.Request(
+        parameters=[
+            Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
+            for name, value in changes.items()
+        ]
+    )
     return call(graph, SetParametersAtomically, 'set_parameters_atomically', request).result
 
 
 def scores(messages):
-    return [np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
-            for message in messages]
+    return [
+        np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
+        for message in messages
+    ]
 
 
 def obstacle_picture(left=24):
     """Sky above grey road, and a red box on it."""
     picture = np.full((48, 64, 3), 90, np.uint8)
     picture[:20] = (120, 170, 220)
-    picture[30:38, left:left + 12] = (200, 30, 20)
+    picture[30:38, left : left + 12] = (200, 30, 20)
     return picture
 
 
@@ -115,8 +120,9 @@ def test_it_starts_by_itself_and_finds_the_obstacle(graph):
     found = graph.collect(Image, SCORE)
     masks = graph.collect(Image, 'anomaly_node/obstacle/mask')
     publisher = graph.publisher(Image, 'image')
-    send_until(publisher, lambda: image_message(obstacle_picture()),
-               lambda: found and masks, 'a score')
+    send_until(
+        publisher, lambda: image_message(obstacle_picture()), lambda: found and masks, 'a score'
+    )
     score = scores(found)[-1]
     assert found[-1].encoding == '32FC1' and score.shape == (48, 64)
     assert score[32:36, 28:34].mean() > score[42:, :20].mean() + 0.1
@@ -129,10 +135,11 @@ def test_the_whole_life_over_services(graph):
     assert state(graph) == 'unconfigured'
     for _ in range(2):
         for transition, expected in (
-                (Transition.TRANSITION_CONFIGURE, 'inactive'),
-                (Transition.TRANSITION_ACTIVATE, 'active'),
-                (Transition.TRANSITION_DEACTIVATE, 'inactive'),
-                (Transition.TRANSITION_CLEANUP, 'unconfigured')):
+            (Transition.TRANSITION_CONFIGURE, 'inactive'),
+            (Transition.TRANSITION_ACTIVATE, 'active'),
+            (Transition.TRANSITION_DEACTIVATE, 'inactive'),
+            (Transition.TRANSITION_CLEANUP, 'unconfigured'),
+        ):
             assert change(graph, transition)
             assert state(graph) == expected
     assert graph.client.count_publishers(SCORE) == 0
@@ -151,13 +158,14 @@ def test_nothing_is_processed_while_inactive(graph):
     count = len(found)
     for _ in range(20):
         publisher.publish(image_message())
-    assert state(graph) == 'inactive'                   # a round trip later nothing has come
+    assert state(graph) == 'inactive'  # a round trip later nothing has come
     assert len(found) <= count + 1
 
 
 def test_a_missing_model_is_one_line_and_can_be_mended(graph, tmp_path, capfd):
-    node = graph.anomaly_node(state='unconfigured', segmenter='mask2former',
-                              model=str(tmp_path / 'absent'))
+    node = graph.anomaly_node(
+        state='unconfigured', segmenter='mask2former', model=str(tmp_path / 'absent')
+    )
     rows = graph.diagnostics()
     assert node.trigger_configure().name == 'FAILURE'
     assert state(graph) == 'unconfigured'
@@ -168,8 +176,12 @@ def test_a_missing_model_is_one_line_and_can_be_mended(graph, tmp_path, capfd):
     assert set_parameters(graph, segmenter='synthetic', model='builtin').successful
     assert node.trigger_configure().name == 'SUCCESS'
     rows.clear()
-    wait_for(lambda: [row for row in rows if row.name.endswith('chain')
-                      and row.level == DiagnosticStatus.OK], 'a healthy node')
+    wait_for(
+        lambda: [
+            row for row in rows if row.name.endswith('chain') and row.level == DiagnosticStatus.OK
+        ],
+        'a healthy node',
+    )
 
 
 def test_an_unexpected_error_releases_everything_and_may_be_retried(graph):
@@ -179,6 +191,7 @@ def test_an_unexpected_error_releases_everything_and_may_be_retried(graph):
         def warm_up(self, *size):
             if Broken.fail:
                 raise RuntimeError('weights of another planet')
+
     engine = Engine(Broken)
     node = graph.anomaly_node(engine=engine, state='unconfigured')
     assert node.trigger_configure().name == 'ERROR'
@@ -221,8 +234,9 @@ def test_parameters_and_diagnostics_answer_while_a_frame_is_computed(graph):
     gate.open.clear()
     send_until(publisher, image_message, gate.entered.is_set, 'a frame in flight')
     assert set_parameters(graph, jpeg_quality=40).successful
-    answer = call(graph, GetParameters, 'get_parameters',
-                  GetParameters.Request(names=['jpeg_quality']))
+    answer = call(
+        graph, GetParameters, 'get_parameters', GetParameters.Request(names=['jpeg_quality'])
+    )
     assert answer.values[0].integer_value == 40
     assert state(graph) == 'active'
     rows = graph.diagnostics()
@@ -232,8 +246,9 @@ def test_parameters_and_diagnostics_answer_while_a_frame_is_computed(graph):
 
 def test_several_cameras_have_topics_of_their_own(graph):
     node = graph.anomaly_node(cameras=['left', 'right'])
-    found = {name: graph.collect(Image, f'anomaly_node/{name}/anomaly/score')
-             for name in node.cameras}
+    found = {
+        name: graph.collect(Image, f'anomaly_node/{name}/anomaly/score') for name in node.cameras
+    }
     publishers = {name: graph.publisher(Image, f'{name}/image') for name in node.cameras}
     pictures = {'left': obstacle_picture(4), 'right': obstacle_picture(44)}
 
@@ -241,6 +256,7 @@ def test_several_cameras_have_topics_of_their_own(graph):
         for name, publisher in publishers.items():
             publisher.publish(image_message(pictures[name], frame_id=name))
         return image_message(pictures['left'], frame_id='left')
+
     send_until(publishers['left'], both, lambda: all(found.values()), 'scores of both cameras')
     for name, messages in found.items():
         assert {message.header.frame_id for message in messages} == {name}
@@ -261,12 +277,16 @@ def test_newest_frames_of_all_cameras_go_through_the_model_together(graph):
     gate.cameras.clear()
     for name, publisher in zip(node.cameras, publishers, strict=True):
         before = node.cameras[name].stats.received
-        send_until(publisher, image_message,
-                   lambda n=name, b=before: node.cameras[n].stats.received > b, 'a waiting frame')
+        send_until(
+            publisher,
+            image_message,
+            lambda n=name, b=before: node.cameras[n].stats.received > b,
+            'a waiting frame',
+        )
     gate.open.set()
     wait_for(lambda: sum(camera.stats.processed for camera in node.cameras.values()) >= 4, 'all')
     assert sorted(gate.cameras) == ['a', 'b', 'c']
-    assert gate.sizes == [2, 1]                     # three waiting frames, at most two at once
+    assert gate.sizes == [2, 1]  # three waiting frames, at most two at once
     assert all(camera.stats.processed for camera in node.cameras.values())
 
 
@@ -280,16 +300,25 @@ def test_a_camera_that_dies_is_reported_and_the_other_goes_on(graph):
     graph.client.destroy_publisher(left)
 
     def dead():
-        return [row for row in rows if row.name.endswith('left')
-                and row.level == DiagnosticStatus.ERROR]
+        return [
+            row
+            for row in rows
+            if row.name.endswith('left') and row.level == DiagnosticStatus.ERROR
+        ]
+
     send_until(publisher, image_message, dead, 'a report of the dead camera')
     assert 'nobody publishes' in dead()[-1].message
     count = len(right)
     rows.clear()
     send_until(publisher, image_message, lambda: len(right) > count + 5, 'results of the other')
-    send_until(publisher, image_message, lambda: [
-        row for row in rows if row.name.endswith('right') and row.level == DiagnosticStatus.OK],
-        'the other camera to be well')
+    send_until(
+        publisher,
+        image_message,
+        lambda: [
+            row for row in rows if row.name.endswith('right') and row.level == DiagnosticStatus.OK
+        ],
+        'the other camera to be well',
+    )
 
 
 def test_a_camera_that_comes_back_goes_on(graph):
@@ -301,8 +330,12 @@ def test_a_camera_that_comes_back_goes_on(graph):
     graph.client.destroy_publisher(publisher)
     wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR], 'a report')
     before = stats.processed
-    send_until(graph.publisher(Image, 'image'), image_message,
-               lambda: stats.processed > before + 2, 'frames of the camera that came back')
+    send_until(
+        graph.publisher(Image, 'image'),
+        image_message,
+        lambda: stats.processed > before + 2,
+        'frames of the camera that came back',
+    )
 
 
 @pytest.mark.parametrize('names', [['a/b'], ['9lives'], ['front', 'front'], ['front view']])
@@ -320,11 +353,15 @@ def test_changes_under_load_never_mix_two_configurations(graph):
     def score_of(**choice):
         pipeline = Pipeline.from_config(segmenter='synthetic', device='cpu', **choice)
         return pipeline(picture).score.numpy()
-    choices = ({'scorer': 'msp', 'upsample': 'logits'},
-               {'scorer': 'max_entropy', 'upsample': 'semantic'})
+
+    choices = (
+        {'scorer': 'msp', 'upsample': 'logits'},
+        {'scorer': 'max_entropy', 'upsample': 'semantic'},
+    )
     expected = [score_of(**choice) for choice in choices]
-    mixed = [score_of(scorer=choices[i]['scorer'], upsample=choices[1 - i]['upsample'])
-             for i in (0, 1)]
+    mixed = [
+        score_of(scorer=choices[i]['scorer'], upsample=choices[1 - i]['upsample']) for i in (0, 1)
+    ]
     assert all(np.abs(a - b).max() > 1e-3 for a, b in itertools.combinations(expected + mixed, 2))
     node = graph.anomaly_node(**choices[0])
     found = graph.collect(Image, SCORE)
@@ -335,6 +372,7 @@ def test_changes_under_load_never_mix_two_configurations(graph):
         parameters = [Parameter(name, value=value) for name, value in next(turns).items()]
         assert node.set_parameters_atomically(parameters).successful
         return image_message(picture)
+
     send_until(publisher, step, lambda: len(found) >= 60, 'scores', period=0.01)
     seen = set()
     for score in scores(found):
@@ -348,12 +386,20 @@ def test_changes_under_load_never_mix_two_configurations(graph):
 def test_every_frame_is_processed_or_counted_as_dropped(graph):
     node = graph.anomaly_node()
     sent = itertools.count(1)
-    found = graph.collect(Image, 'anomaly_node/obstacle/mask',
-                          QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE))
+    found = graph.collect(
+        Image,
+        'anomaly_node/obstacle/mask',
+        QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE),
+    )
     publisher = graph.publisher(Image, 'image')
     stats = node.cameras[''].stats
-    send_until(publisher, lambda: image_message(seconds=next(sent)),
-               lambda: stats.received >= 150, 'frames', period=0.002)
+    send_until(
+        publisher,
+        lambda: image_message(seconds=next(sent)),
+        lambda: stats.received >= 150,
+        'frames',
+        period=0.002,
+    )
     wait_for(lambda: stats.processed + stats.dropped == stats.received, 'the last frame')
     stamps = [message.header.stamp.sec for message in found]
     assert stamps == sorted(set(stamps)) and 0 < len(stamps) <= stats.processed
@@ -376,33 +422,47 @@ def test_topics_can_be_remapped(graph):
     send_until(publisher, image_message, lambda: found, 'a score')
 
 
-@pytest.mark.parametrize(('publish', 'says'), [
-    (None, 'nobody publishes'), ('elsewhere', 'images are published on'),
-    ('compressed', 'choose image_transport'),
-])
+@pytest.mark.parametrize(
+    ('publish', 'says'),
+    [
+        (None, 'nobody publishes'),
+        ('elsewhere', 'images are published on'),
+        ('compressed', 'choose image_transport'),
+    ],
+)
 def test_a_silent_camera_is_explained(graph, publish, says):
     if publish == 'elsewhere':
         graph.publisher(Image, 'other_image', readers=0)
     graph.anomaly_node(stale_after=0.2)
     rows = graph.diagnostics()
-    with Graph() as other:          # one participant cannot have two types on one topic
+    with Graph() as other:  # one participant cannot have two types on one topic
         if publish == 'compressed':
             other.publisher(CompressedImage, f'{graph.namespace}/image', readers=0)
-        found = wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
-                                  and says in row.message], says)
+        found = wait_for(
+            lambda: [
+                row for row in rows if row.level == DiagnosticStatus.ERROR and says in row.message
+            ],
+            says,
+        )
         assert 'image' in found[0].message
 
 
 def test_a_qos_mismatch_is_reported_with_what_to_change(graph, capfd):
     topic = f'{graph.namespace}/image'
-    graph.anomaly_node(stale_after=0.2, **{
-        f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
+    graph.anomaly_node(
+        stale_after=0.2, **{f'qos_overrides.{topic}.subscription.reliability': 'reliable'}
+    )
     rows = graph.diagnostics()
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     graph.publisher(Image, 'image', best_effort, readers=0)
     remedy = f'set qos_overrides.{topic}.subscription.reliability'
-    wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR
-                      and remedy in row.message], 'the remedy', seconds=5.0)
+    wait_for(
+        lambda: [
+            row for row in rows if row.level == DiagnosticStatus.ERROR and remedy in row.message
+        ],
+        'the remedy',
+        seconds=5.0,
+    )
     assert remedy in capfd.readouterr().err
 
 
@@ -410,8 +470,14 @@ def test_an_output_subscriber_that_asks_for_too_much_is_told(graph):
     node = graph.anomaly_node()
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     graph.collect(Image, SCORE, latched)
-    wait_for(lambda: [text for text in node.cameras[''].stats.recent()
-                      if 'asks for more' in text and 'durability' in text], 'a complaint')
+    wait_for(
+        lambda: [
+            text
+            for text in node.cameras[''].stats.recent()
+            if 'asks for more' in text and 'durability' in text
+        ],
+        'a complaint',
+    )
 
 
 def test_diagnostics_name_stages_counts_and_memory(graph):
@@ -423,8 +489,13 @@ def test_diagnostics_name_stages_counts_and_memory(graph):
     wait_for(lambda: len(rows) >= 2, 'rows')
     chain = values(next(row for row in rows if row.name.endswith('anomaly_node: chain')))
     assert chain['state'] == 'active' and chain['device'] == 'cpu'
-    assert set(chain) >= {'segment_p50_ms', 'segment_p99_ms', 'score_p50_ms', 'total_p99_ms',
-                          'resident_mib'}
+    assert set(chain) >= {
+        'segment_p50_ms',
+        'segment_p99_ms',
+        'score_p50_ms',
+        'total_p99_ms',
+        'resident_mib',
+    }
     camera = values(next(row for row in rows if row.name.endswith(': camera')))
     assert int(camera['processed']) > 3 and camera['refused'] == '0'
     assert float(camera['latency_p99_ms']) >= float(camera['latency_p50_ms']) > 0
@@ -440,4 +511,5 @@ def test_calibration_of_another_size_is_pointed_out(graph):
 
     def warned():
         return [row for row in rows if 'camera_info is for 640x480' in row.message]
+
     send_until(publisher, image_message, warned, 'a warning')

@@ -22,8 +22,16 @@ from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.ros import images, outputs
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
-OBSTACLE = AnomalyObject(id=1, box=(1, 0, 2, 3), centroid=(1.5, 1.0), area=4, score=0.75,
-                         score_max=0.9, score_p95=0.9, label=0)
+OBSTACLE = AnomalyObject(
+    id=1,
+    box=(1, 0, 2, 3),
+    centroid=(1.5, 1.0),
+    area=4,
+    score=0.75,
+    score_max=0.9,
+    score_p95=0.9,
+    label=0,
+)
 
 
 def frame_result():
@@ -32,9 +40,18 @@ def frame_result():
     score = torch.tensor([[0.0, 0.9, 0.7, 0.1], [0.0, 0.8, 0.0, 0.0], [0.0, 0.6, 0.0, -3.5]])
     mask = score > 0.5
     return FrameResult(
-        image=torch.full((3, 3, 4), 90, dtype=torch.uint8), labels=labels, score=score, mask=mask,
-        instances=mask.int() * 70000, objects=(OBSTACLE,), label_set=LABELS, scorer='plain',
-        threshold=0.5, threshold_source='default', display_range=(0.0, 1.0))
+        image=torch.full((3, 3, 4), 90, dtype=torch.uint8),
+        labels=labels,
+        score=score,
+        mask=mask,
+        instances=mask.int() * 70000,
+        objects=(OBSTACLE,),
+        label_set=LABELS,
+        scorer='plain',
+        threshold=0.5,
+        threshold_source='default',
+        display_range=(0.0, 1.0),
+    )
 
 
 def built(topic):
@@ -77,11 +94,15 @@ def test_instance_numbers_never_wrap():
 def test_every_topic_has_a_text_and_only_pictures_are_compressed():
     assert all(row.text.endswith('.') for row in outputs.OUTPUTS)
     assert {row.topic for row in outputs.OUTPUTS if row.jpeg} == {
-        'semantic/color', 'anomaly/heatmap', 'overlay'}
+        'semantic/color',
+        'anomaly/heatmap',
+        'overlay',
+    }
     assert len(outputs.topics()) == 10
     assert '~/left/overlay/compressed' in outputs.topics('left')
     assert set(outputs.topics(debug=True)) - set(outputs.topics()) == {
-        f'~/debug/{name}' for name in stages.TEXTS}
+        f'~/debug/{name}' for name in stages.TEXTS
+    }
 
 
 @pytest.fixture
@@ -99,7 +120,9 @@ def counted(monkeypatch):
         def build(result, options):
             counts[row.topic] = counts.get(row.topic, 0) + 1
             return row.build(result, options)
+
         return dataclasses.replace(row, build=build)
+
     monkeypatch.setattr(outputs, 'OUTPUTS', tuple(count(row) for row in outputs.OUTPUTS))
     return counts
 
@@ -111,8 +134,12 @@ def test_only_what_is_listened_to_is_built(graph, counted):
     send_until(publisher, image_message, lambda: masks, 'a mask')
     assert set(counted) == {'obstacle/mask'}
     processed = node.cameras[''].stats.processed
-    send_until(publisher, image_message,
-               lambda: node.cameras[''].stats.processed > processed + 3, 'more frames')
+    send_until(
+        publisher,
+        image_message,
+        lambda: node.cameras[''].stats.processed > processed + 3,
+        'more frames',
+    )
     assert set(counted) == {'obstacle/mask'}
 
 
@@ -128,6 +155,7 @@ def test_debug_topics_exist_only_when_asked_for(graph):
         chain, results = run(*inputs)
         kept.extend(result.stages for result in results)
         return chain, results
+
     node._engine.run = spy
     send_until(publisher, image_message, lambda: kept, 'a frame')
     assert set(kept) == {None}
@@ -136,11 +164,17 @@ def test_debug_topics_exist_only_when_asked_for(graph):
 def test_debug_topics_show_the_stages_of_the_same_frame(graph, counted, image):
     """Each is drawn only for who listens, and equals what the library draws."""
     node = graph.anomaly_node(debug_topics=True, scorer='s2')
-    found = {name: graph.collect(Image, f'anomaly_node/debug/{name}')
-             for name in ('fused', 'score', 'segments')}
+    found = {
+        name: graph.collect(Image, f'anomaly_node/debug/{name}')
+        for name in ('fused', 'score', 'segments')
+    }
     publisher = graph.publisher(Image, 'image')
-    send_until(publisher, lambda: image_message(image, frame_id='roof'),
-               lambda: all(found.values()), 'the stages')
+    send_until(
+        publisher,
+        lambda: image_message(image, frame_id='roof'),
+        lambda: all(found.values()),
+        'the stages',
+    )
     assert set(counted) == {f'debug/{name}' for name in found}
     pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 's2'})
     pipeline.keep_stages = True
@@ -156,6 +190,7 @@ def test_a_stage_that_cannot_be_made_costs_only_its_topic(graph, image, monkeypa
 
     def fail(self, image, prompts=None):
         raise RuntimeError('no room')
+
     monkeypatch.setattr(watershed.Watershed, '__call__', fail)
     node = graph.anomaly_node(debug_topics=True, refinements=['none'])
     broken = graph.collect(Image, 'anomaly_node/debug/segments')
@@ -181,26 +216,40 @@ def test_raw_and_compressed_share_one_drawing(graph, counted):
 
 def test_every_output_has_the_header_and_the_size_of_its_image(graph):
     graph.anomaly_node()
-    found = {name: graph.collect(Image if kind.endswith('/Image') else CompressedImage,
-                                 name.replace('~', 'anomaly_node'))
-             for name, kind in outputs.topics().items()}
+    found = {
+        name: graph.collect(
+            Image if kind.endswith('/Image') else CompressedImage,
+            name.replace('~', 'anomaly_node'),
+        )
+        for name, kind in outputs.topics().items()
+    }
     publisher = graph.publisher(Image, 'image')
     moments = iter(range(1, 10000))
-    send_until(publisher, lambda: image_message(seconds=next(moments) + 0.25, frame_id='roof'),
-               lambda: all(found.values()), 'every output')
+    send_until(
+        publisher,
+        lambda: image_message(seconds=next(moments) + 0.25, frame_id='roof'),
+        lambda: all(found.values()),
+        'every output',
+    )
     for name, messages in found.items():
         message = messages[-1]
         assert message.header.frame_id == 'roof' and message.header.stamp.nanosec == 250_000_000
-        size = (message.height, message.width) if isinstance(message, Image) else \
-            images.to_array(message).shape[:2]
+        size = (
+            (message.height, message.width)
+            if isinstance(message, Image)
+            else images.to_array(message).shape[:2]
+        )
         assert size == (48, 64), name
 
 
 def test_an_output_that_fails_costs_only_itself(graph, monkeypatch):
     def fail(result, options):
         raise RuntimeError('no colours')
-    rows = tuple(dataclasses.replace(row, build=fail) if row.topic == 'semantic/color' else row
-                 for row in outputs.OUTPUTS)
+
+    rows = tuple(
+        dataclasses.replace(row, build=fail) if row.topic == 'semantic/color' else row
+        for row in outputs.OUTPUTS
+    )
     monkeypatch.setattr(outputs, 'OUTPUTS', rows)
     node = graph.anomaly_node()
     broken = graph.collect(Image, 'anomaly_node/semantic/color')
@@ -231,13 +280,19 @@ class Message(types.SimpleNamespace):
 
 def test_detections_and_label_info_where_vision_msgs_is_installed(monkeypatch):
     if outputs.vision is None:
-        names = ('Detection2DArray', 'Detection2D', 'ObjectHypothesisWithPose', 'LabelInfo',
-                 'VisionClass')
-        monkeypatch.setattr(outputs, 'vision',
-                            types.SimpleNamespace(**dict.fromkeys(names, Message)))
+        names = (
+            'Detection2DArray',
+            'Detection2D',
+            'ObjectHypothesisWithPose',
+            'LabelInfo',
+            'VisionClass',
+        )
+        monkeypatch.setattr(
+            outputs, 'vision', types.SimpleNamespace(**dict.fromkeys(names, Message))
+        )
     head = header()
     found = outputs.detections(frame_result(), head)
-    box, = found.detections
+    (box,) = found.detections
     assert found.header == head and box.header == head and box.id == '1'
     center = box.bbox.center.position
     assert (center.x, center.y, box.bbox.size_x, box.bbox.size_y) == (2.0, 1.5, 2.0, 3.0)

@@ -30,20 +30,31 @@ class Owner:
     def __init__(self, graph, *, locked=False, refuse=None, **overrides):
         self.locked, self.refuse, self.applied = locked, refuse, []
         overrides = {'segmenter': 'synthetic', **overrides}
-        self.node = graph.add(rclpy.create_node(
-            'owner', context=graph.context, namespace=graph.namespace, parameter_overrides=[
-                Parameter(name, value=value) for name, value in overrides.items()]))
+        self.node = graph.add(
+            rclpy.create_node(
+                'owner',
+                context=graph.context,
+                namespace=graph.namespace,
+                parameter_overrides=[
+                    Parameter(name, value=value) for name, value in overrides.items()
+                ],
+            )
+        )
         self.parameters = Parameters(
-            self.node, check=self._check, locked=lambda: self.locked,
-            apply=lambda config, options: self.applied.append((config, options)))
+            self.node,
+            check=self._check,
+            locked=lambda: self.locked,
+            apply=lambda config, options: self.applied.append((config, options)),
+        )
 
     def _check(self, config):
         if self.refuse:
             raise self.refuse
 
     def set(self, **values):
-        return self.node.set_parameters_atomically([
-            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+        return self.node.set_parameters_atomically(
+            [Parameter(name.replace('__', '.'), value=value) for name, value in values.items()]
+        )
 
     def get(self, name):
         return self.node.get_parameter(name).value
@@ -89,28 +100,41 @@ def test_names_to_choose_from_are_shown(owner):
     assert "['none']" in owner.node.describe_parameter('refinements').additional_constraints
 
 
-@pytest.mark.parametrize(('given', 'stored'), [
-    (1, 1.0), (0.5, 0.5), ('0.25', 0.25), ('1e-3', 1e-3)])
+@pytest.mark.parametrize(
+    ('given', 'stored'), [(1, 1.0), (0.5, 0.5), ('0.25', 0.25), ('1e-3', 1e-3)]
+)
 def test_numbers_from_launch_are_brought_into_type(graph, given, stored):
     owner = Owner(graph, **{'drawing.heat_opacity': given})
     assert owner.get('drawing.heat_opacity') == stored
     assert owner.parameters.config.options('drawing').heat_opacity == stored
 
 
-@pytest.mark.parametrize(('given', 'stored'), [
-    (['none'], ['none']), ([''], ['none']), ('none', ['none']), ('', ['none']),
-    (['front', 'left'], ['front', 'left']), ('front, left', ['front', 'left']),
-])
+@pytest.mark.parametrize(
+    ('given', 'stored'),
+    [
+        (['none'], ['none']),
+        ([''], ['none']),
+        ('none', ['none']),
+        ('', ['none']),
+        (['front', 'left'], ['front', 'left']),
+        ('front, left', ['front', 'left']),
+    ],
+)
 def test_lists_from_launch(graph, given, stored):
     owner = Owner(graph, cameras=given)
     assert owner.get('cameras') == stored
     assert owner.parameters.options.cameras == tuple(name for name in stored if name != 'none')
 
 
-@pytest.mark.parametrize(('given', 'stored', 'meant'), [
-    ([49, 31], ['49', '31'], (49, 31)), (['49', '31'], ['49', '31'], (49, 31)),
-    ('49,31', ['49', '31'], (49, 31)), (['none'], ['none'], ()),
-])
+@pytest.mark.parametrize(
+    ('given', 'stored', 'meant'),
+    [
+        ([49, 31], ['49', '31'], (49, 31)),
+        (['49', '31'], ['49', '31'], (49, 31)),
+        ('49,31', ['49', '31'], (49, 31)),
+        (['none'], ['none'], ()),
+    ],
+)
 def test_lists_of_numbers(graph, given, stored, meant):
     owner = Owner(graph, **{'scorers.maskomaly.accept_query_ids': given})
     assert owner.get('scorers.maskomaly.accept_query_ids') == stored
@@ -119,12 +143,18 @@ def test_lists_of_numbers(graph, given, stored, meant):
     assert owner.parameters.config.options('scorer', 'maskomaly').accept_query_ids == (7,)
 
 
-@pytest.mark.parametrize(('name', 'value', 'says'), [
-    ('drawing.heat_opacity', 2.0, r'\[0, 1\]'), ('drawing.heat_opacity', 'much', 'float'),
-    ('scorer', 'enrgy', "choose one of .*'plain'"), ('image_transport', 'ffmpeg', "'raw'"),
-    ('jpeg_quality', 0, r'\[1, 100\]'), ('autostart', 3, 'bool'),
-    ('refinements', ['auto', 'smooth'], 'unknown refinement|stands alone'),
-])
+@pytest.mark.parametrize(
+    ('name', 'value', 'says'),
+    [
+        ('drawing.heat_opacity', 2.0, r'\[0, 1\]'),
+        ('drawing.heat_opacity', 'much', 'float'),
+        ('scorer', 'enrgy', "choose one of .*'plain'"),
+        ('image_transport', 'ffmpeg', "'raw'"),
+        ('jpeg_quality', 0, r'\[1, 100\]'),
+        ('autostart', 3, 'bool'),
+        ('refinements', ['auto', 'smooth'], 'unknown refinement|stands alone'),
+    ],
+)
 def test_a_bad_value_at_start_is_refused_with_name_and_bounds(graph, name, value, says):
     with pytest.raises((ValueError, TypeError), match=says) as refusal:
         Owner(graph, **{name: value})
@@ -138,8 +168,10 @@ def test_a_misspelt_name_is_pointed_out(graph, capfd):
     assert 'use_sim_time' not in logged
 
 
-FORMER = {'scorer.s2.tau': ('scorers.s2.tau', 0.03), 'segments.watershed.scale':
-          ('segment_sources.watershed.scale', 50.0)}
+FORMER = {
+    'scorer.s2.tau': ('scorers.s2.tau', 0.03),
+    'segments.watershed.scale': ('segment_sources.watershed.scale', 50.0),
+}
 
 
 def test_former_names_at_start_are_taken_and_told_in_one_line(graph, capfd):
@@ -152,8 +184,10 @@ def test_former_names_at_start_are_taken_and_told_in_one_line(graph, capfd):
         assert not owner.node.has_parameter(old)
 
 
-@pytest.mark.skipif(not hasattr(Node, 'add_pre_set_parameters_callback'),
-                    reason='Humble has no callback before a change')
+@pytest.mark.skipif(
+    not hasattr(Node, 'add_pre_set_parameters_callback'),
+    reason='Humble has no callback before a change',
+)
 def test_former_names_are_taken_while_it_runs(owner, capfd):
     for old, (new, value) in FORMER.items():
         assert owner.set(**{old: value}).successful
@@ -178,20 +212,26 @@ def test_a_dump_holds_every_parameter_and_starts_the_same_node(graph, owner, tmp
         value = owner.get(name)
         insert(inner, name, list(value) if isinstance(value, (list, tuple)) else value)
     path = tmp_path / 'dump.yaml'
-    path.write_text(yaml.safe_dump({owner.node.get_fully_qualified_name(): {
-        'ros__parameters': inner}}))
-    again = rclpy.create_node('owner', context=graph.context, namespace=graph.namespace,
-                              cli_args=['--ros-args', '--params-file', str(path)])
+    path.write_text(
+        yaml.safe_dump({owner.node.get_fully_qualified_name(): {'ros__parameters': inner}})
+    )
+    again = rclpy.create_node(
+        'owner',
+        context=graph.context,
+        namespace=graph.namespace,
+        cli_args=['--ros-args', '--params-file', str(path)],
+    )
     given = {name: parameter.value for name, parameter in again._parameter_overrides.items()}
     assert set(given) == set(names)
-    same = Parameters(graph.add(again), check=lambda _: None, apply=lambda *_: None,
-                      locked=lambda: False)
+    same = Parameters(
+        graph.add(again), check=lambda _: None, apply=lambda *_: None, locked=lambda: False
+    )
     assert same.config == owner.parameters.config and same.options == owner.parameters.options
 
 
 def test_a_live_change_is_applied_once_and_whole(owner):
     assert owner.set(scorer='rba', drawing__heat_opacity=0.5, jpeg_quality=50).successful
-    (config, options), = owner.applied
+    ((config, options),) = owner.applied
     assert config.scorer == 'rba' and config.options('drawing').heat_opacity == 0.5
     assert options.jpeg_quality == 50
     assert owner.parameters.config is config
@@ -204,8 +244,10 @@ def test_one_bad_value_refuses_the_whole_change(owner):
     assert owner.applied == []
 
 
-@pytest.mark.parametrize('refuse', [
-    ValueError('scorer rejection needs masks; choose msp'), PipelineError('no such segments')])
+@pytest.mark.parametrize(
+    'refuse',
+    [ValueError('scorer rejection needs masks; choose msp'), PipelineError('no such segments')],
+)
 def test_what_the_chain_cannot_do_is_refused_with_its_reason(owner, refuse):
     owner.refuse = refuse
     result = owner.set(scorer='rba')
@@ -217,11 +259,16 @@ def test_what_the_chain_cannot_do_is_refused_with_its_reason(owner, refuse):
 def test_what_needs_a_reload_is_taken_only_while_unconfigured(owner):
     assert owner.set(device='cpu', cameras=['front']).successful
     owner.locked = True
-    for name, value in (('model', 'other'), ('device', 'cuda'), ('cameras', ['left']),
-                        ('segmenter', 'mask2former'), ('segmenters__synthetic__stride', 2)):
+    for name, value in (
+        ('model', 'other'),
+        ('device', 'cuda'),
+        ('cameras', ['left']),
+        ('segmenter', 'mask2former'),
+        ('segmenters__synthetic__stride', 2),
+    ):
         result = owner.set(**{name: value})
         assert not result.successful and 'clean up' in result.reason, name
-    assert owner.set(device='cpu', scorer='rba').successful      # the same value is no change
+    assert owner.set(device='cpu', scorer='rba').successful  # the same value is no change
     owner.locked = False
     assert owner.set(segmenters__synthetic__stride=2).successful
 
@@ -235,14 +282,18 @@ def test_the_validator_leaves_names_of_others_alone(owner):
 
 def test_changes_over_the_service_are_normalized_too(graph, owner):
     client = graph.client.create_client(
-        SetParametersAtomically, f'{graph.namespace}/owner/set_parameters_atomically')
+        SetParametersAtomically, f'{graph.namespace}/owner/set_parameters_atomically'
+    )
     assert client.wait_for_service(10.0)
-    request = SetParametersAtomically.Request(parameters=[
-        Parameter('drawing.heat_opacity', value=1).to_parameter_msg(),
-        Parameter('refinements', value='none').to_parameter_msg()])
+    request = SetParametersAtomically.Request(
+        parameters=[
+            Parameter('drawing.heat_opacity', value=1).to_parameter_msg(),
+            Parameter('refinements', value='none').to_parameter_msg(),
+        ]
+    )
     answer = client.call_async(request)
     wait_for(answer.done, 'an answer')
-    normalizes = hasattr(owner.node, 'add_pre_set_parameters_callback')      # since Iron
+    normalizes = hasattr(owner.node, 'add_pre_set_parameters_callback')  # since Iron
     assert answer.result().result.successful == normalizes
     if normalizes:
         assert owner.get('drawing.heat_opacity') == 1.0
@@ -254,7 +305,7 @@ def test_an_option_at_its_default_is_left_to_the_calibration(graph):
     config = owner.parameters.config
     assert config.is_set('objects.min_area') and config.options('objects').min_area == 51
     assert not config.is_set('drawing.boxes')
-    assert owner.set(drawing__boxes=True).successful             # said on purpose, so it counts
+    assert owner.set(drawing__boxes=True).successful  # said on purpose, so it counts
     assert owner.parameters.config.is_set('drawing.boxes')
 
 

@@ -43,8 +43,7 @@ def test_a_fixed_rate_is_counted_and_does_not_drift():
 def test_at_a_fixed_rate_other_messages_go_with_the_picture_before():
     line = Line(fps=10.0)
     kinds = [False, True, False, True, True, False]
-    assert [line.at(0, picture=kind) for kind in kinds] == [
-        0, 0, 0, 100 * MS, 200 * MS, 200 * MS]
+    assert [line.at(0, picture=kind) for kind in kinds] == [0, 0, 0, 100 * MS, 200 * MS, 200 * MS]
 
 
 def test_time_that_runs_backwards_is_held():
@@ -58,8 +57,10 @@ class Sent:
     def __init__(self, times, **options):
         self.moments = []
         self.done = threading.Event()
-        cues = (Cue(at, 5000 + at, lambda at=at: self.moments.append((at, time.monotonic_ns())))
-                for at in times)
+        cues = (
+            Cue(at, 5000 + at, lambda at=at: self.moments.append((at, time.monotonic_ns())))
+            for at in times
+        )
         self.player = Player(cues, ended=self.done.set, **options)
         self.player.start()
 
@@ -125,6 +126,7 @@ def test_a_source_that_breaks_ends_the_player_with_its_error():
     def cues():
         yield Cue(0, 0, lambda: None)
         raise ValueError('the disk is gone')
+
     done = threading.Event()
     player = Player(cues(), ended=done.set)
     player.start()
@@ -139,10 +141,14 @@ def test_after_a_delay_a_live_player_does_not_hurry(live, least):
 
     def slow():
         time.sleep(0.2)
+
     sends = [slow, *[lambda: moments.append(time.monotonic_ns())] * 4]
     done = threading.Event()
-    player = Player([Cue(index * 30 * MS, 0, send) for index, send in enumerate(sends)],
-                    live=live, ended=done.set)
+    player = Player(
+        [Cue(index * 30 * MS, 0, send) for index, send in enumerate(sends)],
+        live=live,
+        ended=done.set,
+    )
     player.start()
     assert done.wait(DEADLINE_S)
     assert moments[-1] - moments[0] >= least

@@ -26,7 +26,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from road_anomaly_ros.tools.flow import AS_ONE_S
 
 DEADLINE_S = 60.0
-LAUNCH_PATIENCE_S = 5.0             # after which launch complains and sends the next signal
+LAUNCH_PATIENCE_S = 5.0  # after which launch complains and sends the next signal
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Loading torch takes seconds, so one parent imports everything once and forks a process per case.
@@ -113,15 +113,27 @@ for line in sys.stdin:
     _, status = os.waitpid(child, 0)
     os.write(1, f'exit {os.waitstatus_to_exitcode(status)}\\n'.encode())
 """
-STATES = ('starting', 'unconfigured', 'configuring', 'inactive', 'active', 'deactivated',
-          'cleaned', 'finalized')
+STATES = (
+    'starting',
+    'unconfigured',
+    'configuring',
+    'inactive',
+    'active',
+    'deactivated',
+    'cleaned',
+    'finalized',
+)
 
 
 @pytest.fixture(scope='module')
 def parent():
     process = subprocess.Popen(
-        [sys.executable, '-c', PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        bufsize=0, cwd=ROOT)
+        [sys.executable, '-c', PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        cwd=ROOT,
+    )
     assert read_line(process) == 'ready'
     yield process
     process.stdin.close()
@@ -237,8 +249,9 @@ def gone(pid):
     return False
 
 
-@pytest.mark.parametrize(('turn', 'state', 'number'),
-                         list(itertools.product(range(2), STATES, SIGNALS)))
+@pytest.mark.parametrize(
+    ('turn', 'state', 'number'), list(itertools.product(range(2), STATES, SIGNALS))
+)
 def test_a_signal_in_every_state_ends_the_process_cleanly(parent, tmp_path, turn, state, number):
     errors = tmp_path / 'stderr'
     parent.stdin.write(f'{state} {errors}\n'.encode())
@@ -246,7 +259,7 @@ def test_a_signal_in_every_state_ends_the_process_cleanly(parent, tmp_path, turn
     if state != 'starting':
         read_until(parent, state, errors)
     else:
-        time.sleep(0.02 + 0.1 * turn)               # no state to wait for: anywhere in the start
+        time.sleep(0.02 + 0.1 * turn)  # no state to wait for: anywhere in the start
     os.kill(pid, number)
     assert read_until(parent, 'exit', errors) == 'exit 0', errors.read_text()
     said = errors.read_text()
@@ -254,8 +267,9 @@ def test_a_signal_in_every_state_ends_the_process_cleanly(parent, tmp_path, turn
     assert gone(pid)
 
 
-@pytest.mark.parametrize(('state', 'number'), [
-    ('loading', signal.SIGINT), ('computing', signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ('state', 'number'), [('loading', signal.SIGINT), ('computing', signal.SIGTERM)]
+)
 def test_what_takes_too_long_does_not_hold_the_process(parent, tmp_path, state, number):
     errors = tmp_path / 'stderr'
     parent.stdin.write(f'{state} {errors}\n'.encode())
@@ -275,7 +289,7 @@ def test_a_later_second_signal_ends_at_once(parent, tmp_path, second):
     pid = int(read_until(parent, 'pid', errors).split()[1])
     read_until(parent, 'computing', errors)
     os.kill(pid, signal.SIGINT)
-    time.sleep(2 * AS_ONE_S)                        # sooner it would be the same one, passed on
+    time.sleep(2 * AS_ONE_S)  # sooner it would be the same one, passed on
     os.kill(pid, second)
     assert read_until(parent, 'exit', errors) == f'exit {128 + second}', errors.read_text()
     assert 'Traceback' not in errors.read_text()
@@ -283,67 +297,113 @@ def test_a_later_second_signal_ends_at_once(parent, tmp_path, second):
 
 def test_a_hangup_that_nohup_has_had_ignored_stays_ignored():
     """With nohup a node outlives its terminal."""
-    code = ('import os, signal\n'
-            'signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'
-            'from road_anomaly_ros.ros.process import Stop\n'
-            'stop = Stop()\n'
-            'stop.listen()\n'
-            'os.kill(os.getpid(), signal.SIGHUP), os.kill(os.getpid(), signal.SIGTERM)\n'
-            'stop.wait_listening()\n'
-            'print(signal.getsignal(signal.SIGHUP).name)\n')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                          timeout=DEADLINE_S, cwd=ROOT)
+    code = (
+        'import os, signal\n'
+        'signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'
+        'from road_anomaly_ros.ros.process import Stop\n'
+        'stop = Stop()\n'
+        'stop.listen()\n'
+        'os.kill(os.getpid(), signal.SIGHUP), os.kill(os.getpid(), signal.SIGTERM)\n'
+        'stop.wait_listening()\n'
+        'print(signal.getsignal(signal.SIGHUP).name)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT
+    )
     assert done.stdout == 'SIG_IGN\n', done.stderr
 
 
 @pytest.mark.parametrize('number', SIGNALS)
 def test_a_second_signal_at_every_step_of_the_way_out(number):
-    done = subprocess.run([sys.executable, '-c', SECOND, str(int(number))], capture_output=True,
-                          text=True, timeout=DEADLINE_S, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, '-c', SECOND, str(int(number))],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=ROOT,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, 'closed\n', '')
 
 
 @pytest.mark.parametrize('number', SIGNALS)
 def test_a_signal_that_another_thread_takes(number):
-    done = subprocess.run([sys.executable, '-c', ELSEWHERE, str(int(number))], capture_output=True,
-                          text=True, timeout=DEADLINE_S, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, '-c', ELSEWHERE, str(int(number))],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=ROOT,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
-@pytest.mark.parametrize(('module', 'number'), [
-    ('rclpy', signal.SIGINT), ('rclpy', signal.SIGTERM),
-    ('road_anomaly_ros.ros.node', signal.SIGINT), ('torch', signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ('module', 'number'),
+    [
+        ('rclpy', signal.SIGINT),
+        ('rclpy', signal.SIGTERM),
+        ('road_anomaly_ros.ros.node', signal.SIGINT),
+        ('torch', signal.SIGTERM),
+    ],
+)
 def test_signals_during_an_import(module, number):
-    done = subprocess.run([sys.executable, '-c', IMPORTING, str(int(number)), module],
-                          capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, '-c', IMPORTING, str(int(number)), module],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=ROOT,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, 'importing', '')
 
 
 @pytest.mark.parametrize('number', SIGNALS)
 def test_the_executable_itself(number):
     process = subprocess.Popen(
-        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '-p',
-         'segmenter:=synthetic'], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        [
+            sys.executable,
+            '-m',
+            'road_anomaly_ros.ros.process',
+            '--ros-args',
+            '-p',
+            'segmenter:=synthetic',
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     said = ''
     for line in process.stderr:
         said += line
         if 'scorer plain' in line:
             break
     process.send_signal(number)
-    process.send_signal(number)                     # launch and the terminal both send one
+    process.send_signal(number)  # launch and the terminal both send one
     said += process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 0, said
     assert 'Traceback' not in said
 
 
-@pytest.mark.skipif(get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp',
-                    reason='the shared memory of Fast DDS')
+@pytest.mark.skipif(
+    get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp',
+    reason='the shared memory of Fast DDS',
+)
 def test_no_shared_memory_outlives_the_executable():
     process = subprocess.Popen(
-        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '-p',
-         'segmenter:=synthetic'], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        [
+            sys.executable,
+            '-m',
+            'road_anomaly_ros.ros.process',
+            '--ros-args',
+            '-p',
+            'segmenter:=synthetic',
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     for line in process.stderr:
-        if 'no image' in line:      # active, and nothing is under way that might outlast its grace
+        if 'no image' in line:  # active, and nothing is under way that might outlast its grace
             break
     segments = shared_memory_of(process.pid)
     process.send_signal(signal.SIGINT)
@@ -358,15 +418,26 @@ def shared_memory_of(process):
     """The segments of Fast DDS that a process, given by number or folder, has opened."""
     try:
         maps = Path('/proc', str(process), 'maps').read_text(encoding='utf-8')
-    except OSError:                 # ended meanwhile
+    except OSError:  # ended meanwhile
         return set()
     return {Path(name) for name in re.findall(r'/dev/shm/fast(?:dds|rtps)_[0-9a-f]+(?=\n)', maps)}
 
 
 def test_a_wrong_parameter_at_start_is_one_line():
     done = subprocess.run(
-        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--ros-args', '-p',
-         'scorer:=nonsense'], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
+        [
+            sys.executable,
+            '-m',
+            'road_anomaly_ros.ros.process',
+            '--ros-args',
+            '-p',
+            'scorer:=nonsense',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=ROOT,
+    )
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line]
     assert len(lines) == 1 and "unknown scorer 'nonsense'" in lines[0]

@@ -38,16 +38,19 @@ def graph():
 
 
 def record(graph, out, *topics, **options):
-    return graph.add(Record(topics, out, context=graph.context, namespace=graph.namespace,
-                            **options))
+    return graph.add(
+        Record(topics, out, context=graph.context, namespace=graph.namespace, **options)
+    )
 
 
 def stored(path):
     """Topics, types and messages of a bag; serialised, padding may hold anything."""
     reader = BagReader(path)
     try:
-        return [(record.topic, record.kind, deserialize_message(bytes(record.data), Image))
-                for record in reader.records()]
+        return [
+            (record.topic, record.kind, deserialize_message(bytes(record.data), Image))
+            for record in reader.records()
+        ]
     finally:
         reader.close()
 
@@ -64,8 +67,7 @@ def test_messages_are_stored_as_they_came(graph, tmp_path, storage):
     wait_for(lambda: node.counts[topic] == 5, 'five messages')
     assert not out.exists(), 'the bag must not stand under its name before it is complete'
     node.close()
-    assert stored(out) == [(topic, 'sensor_msgs/msg/Image', message)
-                           for message in sent]
+    assert stored(out) == [(topic, 'sensor_msgs/msg/Image', message) for message in sent]
     assert sorted(path.name for path in tmp_path.iterdir()) == ['drive']
     assert node.exit_code == 0
 
@@ -127,13 +129,21 @@ def test_ctrl_c_completes_the_bag(graph, tmp_path):
     out = tmp_path / 'drive'
     topic = f'{graph.namespace}/image'
     process = subprocess.Popen(
-        [sys.executable, '-m', 'road_anomaly_ros.cli', 'record', '-o', str(out), topic], cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [sys.executable, '-m', 'road_anomaly_ros.cli', 'record', '-o', str(out), topic],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         publisher = graph.publisher(Image, topic, camera_qos(reliable=True))
         folder = tmp_path / '.drive.partial' / 'drive'
-        send_until(publisher, image_message, lambda: folder.exists() and any(folder.iterdir()),
-                   'a message that was received')
+        send_until(
+            publisher,
+            image_message,
+            lambda: folder.exists() and any(folder.iterdir()),
+            'a message that was received',
+        )
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
     finally:
@@ -147,9 +157,14 @@ RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LOSSY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-@pytest.mark.parametrize(('offered', 'expected'), [
-    ([RELIABLE], ReliabilityPolicy.RELIABLE), ([LOSSY], ReliabilityPolicy.BEST_EFFORT),
-    ([RELIABLE, LOSSY], ReliabilityPolicy.BEST_EFFORT)])
+@pytest.mark.parametrize(
+    ('offered', 'expected'),
+    [
+        ([RELIABLE], ReliabilityPolicy.RELIABLE),
+        ([LOSSY], ReliabilityPolicy.BEST_EFFORT),
+        ([RELIABLE, LOSSY], ReliabilityPolicy.BEST_EFFORT),
+    ],
+)
 def test_the_subscription_hears_all_publishers(offered, expected):
     assert matching_qos(offered).reliability == expected
 
@@ -165,6 +180,7 @@ def test_types_come_from_what_is_installed():
 
 
 # --- a recording that is killed ------------------------------------------------------------------
+
 
 @pytest.mark.parametrize('storage', STORAGES)
 def test_what_came_is_on_disk_while_the_recording_goes_on(graph, tmp_path, storage):
@@ -190,13 +206,30 @@ def readable(folder):
 def test_what_a_killed_recording_left_is_set_aside_and_named(graph, tmp_path, storage, capfd):
     out, topic = tmp_path / 'drive', f'{graph.namespace}/image'
     process = subprocess.Popen(
-        [sys.executable, '-m', 'road_anomaly_ros.cli', 'record', '-o', str(out), topic,
-         '--storage', storage], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            sys.executable,
+            '-m',
+            'road_anomaly_ros.cli',
+            'record',
+            '-o',
+            str(out),
+            topic,
+            '--storage',
+            storage,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         publisher = graph.publisher(Image, topic, camera_qos(reliable=True))
         partial = tmp_path / '.drive.partial' / 'drive'
-        send_until(publisher, image_message, lambda: partial.exists() and readable(partial) > 2,
-                   'messages on disk')
+        send_until(
+            publisher,
+            image_message,
+            lambda: partial.exists() and readable(partial) > 2,
+            'messages on disk',
+        )
     finally:
         process.kill()
         process.wait()

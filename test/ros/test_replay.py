@@ -43,14 +43,35 @@ def graph():
         yield found
 
 
-def play(graph, path, *, stop=None, rate=1.0, clock_hz=None, start_paused=False, wait_for=1,
-         wait_node='', remap=(), **settings):
+def play(
+    graph,
+    path,
+    *,
+    stop=None,
+    rate=1.0,
+    clock_hz=None,
+    start_paused=False,
+    wait_for=1,
+    wait_node='',
+    remap=(),
+    **settings,
+):
     """Start a replay that waits for one reader of its pictures."""
-    return graph.add(Replay(
-        str(path), Settings(**{'reliable': True, **settings}), rate=rate, clock_hz=clock_hz,
-        start_paused=start_paused, wait_for=wait_for, wait_node=wait_node, stop=stop,
-        context=graph.context, namespace=graph.namespace,
-        cli_args=['--ros-args', *(word for rule in remap for word in ('-r', rule))]))
+    return graph.add(
+        Replay(
+            str(path),
+            Settings(**{'reliable': True, **settings}),
+            rate=rate,
+            clock_hz=clock_hz,
+            start_paused=start_paused,
+            wait_for=wait_for,
+            wait_node=wait_node,
+            stop=stop,
+            context=graph.context,
+            namespace=graph.namespace,
+            cli_args=['--ros-args', *(word for rule in remap for word in ('-r', rule))],
+        )
+    )
 
 
 def pictures(count=4, height=24, width=32):
@@ -77,21 +98,27 @@ def make_bag(path, storage='mcap', topic='/front/image_raw', gap_ns=10_000_000):
     def write(name, kind, message, stamp):
         writer.write_raw(name, kind, serialize_message(message), stamp)
         stored.setdefault(name, []).append(message)
+
     status = DiagnosticArray(header=header(99.0))
     write('/front/status', DIAGNOSTICS, status, 100 * 10**9)
     for index, picture in enumerate(pictures()):
         stamp = 100 * 10**9 + index * gap_ns
         head = header(stamp * 1e-9, 'front')
         write(topic, IMAGE, images.to_message(picture, 'rgb8', head), stamp)
-        write('/front/camera_info', INFO,
-              CameraInfo(header=head, width=32, height=24, k=[float(index)] * 9), stamp)
+        write(
+            '/front/camera_info',
+            INFO,
+            CameraInfo(header=head, width=32, height=24, k=[float(index)] * 9),
+            stamp,
+        )
     writer.close()
     return stored
 
 
 def stamps(messages):
-    return [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-            for message in messages]
+    return [
+        message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in messages
+    ]
 
 
 def test_a_folder_keeps_pixels_stamps_and_order(graph, folder):
@@ -119,8 +146,12 @@ def test_pictures_are_resized_and_restamped(graph, folder):
     play(graph, folder, fps=100.0, size=(16, 12), restamp=True)
     wait_for(lambda: len(found) == 4, 'four pictures')
     assert {(message.width, message.height) for message in found} == {(16, 12)}
-    assert before < stamps(found)[0] < stamps(found)[-1] <= (
-        graph.client.get_clock().now().nanoseconds)
+    assert (
+        before
+        < stamps(found)[0]
+        < stamps(found)[-1]
+        <= (graph.client.get_clock().now().nanoseconds)
+    )
 
 
 @pytest.mark.parametrize('storage', bags.STORAGES)
@@ -218,14 +249,19 @@ def test_pause_and_resume_by_service(graph, tmp_path):
         future = client.call_async(Trigger.Request())
         wait_for(future.done, f'an answer of {name}')
         answers.append((future.result().success, future.result().message))
-    assert answers == [(False, 'was paused already'), (True, 'picture 1'), (True, 'picture 2'),
-                       (True, 'goes on'), (False, 'was not paused')]
+    assert answers == [
+        (False, 'was paused already'),
+        (True, 'picture 1'),
+        (True, 'picture 2'),
+        (True, 'goes on'),
+        (False, 'was not paused'),
+    ]
     wait_for(lambda: len(found) == 4, 'the rest')
 
 
 def test_a_bag_that_breaks_off_is_played_up_to_the_break(graph, tmp_path):
     make_bag(tmp_path / 'drive', 'sqlite3')
-    file, = (tmp_path / 'drive').glob('*.db3')
+    (file,) = (tmp_path / 'drive').glob('*.db3')
     cut = tmp_path / 'cut.db3'
     cut.write_bytes(file.read_bytes()[:-4096])
     found = graph.collect(Image, 'image', RELIABLE)
@@ -251,35 +287,66 @@ def test_a_bag_that_lacks_messages_is_told_by_the_exit_code(graph, tmp_path, dec
     wait_for(lambda: len(found) == 4, 'what could be read')
 
 
-KINDS = {'/front/image_raw': IMAGE, '/front/image_raw/compressed': COMPRESSED,
-         '/front/camera_info': INFO, '/rear/image_raw': IMAGE, '/rear/camera_info': INFO,
-         '/tf': 'tf2_msgs/msg/TFMessage'}
+KINDS = {
+    '/front/image_raw': IMAGE,
+    '/front/image_raw/compressed': COMPRESSED,
+    '/front/camera_info': INFO,
+    '/rear/image_raw': IMAGE,
+    '/rear/camera_info': INFO,
+    '/tf': 'tf2_msgs/msg/TFMessage',
+}
 OWN = {name: name for name in KINDS}
 FRONT = {name: kind for name, kind in KINDS.items() if not name.startswith('/rear')}
 
 
-@pytest.mark.parametrize(('kinds', 'settings', 'expected'), [
-    (FRONT, {}, {'/front/image_raw': 'image', '/front/image_raw/compressed': 'image/compressed',
-                 '/front/camera_info': 'camera_info', '/tf': '/tf'}),
-    (KINDS, {}, OWN),
-    (KINDS, {'topic': '/rear/image_raw'},
-     {**OWN, '/rear/image_raw': 'image', '/rear/camera_info': 'camera_info'}),
-    (KINDS, {'topic': '/front/image_raw/compressed', 'only_camera': True},
-     {'/front/image_raw/compressed': 'image/compressed', '/front/camera_info': 'camera_info'}),
-    (KINDS, {'topic': '/rear/image_raw', 'only_camera': True, 'renamed': {'/tf': '/old_tf'}},
-     {'/rear/image_raw': 'image', '/rear/camera_info': 'camera_info', '/tf': '/old_tf'}),
-    ({'/a': IMAGE, '/b': INFO}, {}, {'/a': 'image', '/b': 'camera_info'}),
-])
+@pytest.mark.parametrize(
+    ('kinds', 'settings', 'expected'),
+    [
+        (
+            FRONT,
+            {},
+            {
+                '/front/image_raw': 'image',
+                '/front/image_raw/compressed': 'image/compressed',
+                '/front/camera_info': 'camera_info',
+                '/tf': '/tf',
+            },
+        ),
+        (KINDS, {}, OWN),
+        (
+            KINDS,
+            {'topic': '/rear/image_raw'},
+            {**OWN, '/rear/image_raw': 'image', '/rear/camera_info': 'camera_info'},
+        ),
+        (
+            KINDS,
+            {'topic': '/front/image_raw/compressed', 'only_camera': True},
+            {
+                '/front/image_raw/compressed': 'image/compressed',
+                '/front/camera_info': 'camera_info',
+            },
+        ),
+        (
+            KINDS,
+            {'topic': '/rear/image_raw', 'only_camera': True, 'renamed': {'/tf': '/old_tf'}},
+            {'/rear/image_raw': 'image', '/rear/camera_info': 'camera_info', '/tf': '/old_tf'},
+        ),
+        ({'/a': IMAGE, '/b': INFO}, {}, {'/a': 'image', '/b': 'camera_info'}),
+    ],
+)
 def test_names(kinds, settings, expected):
     assert plan(kinds, Settings(**settings)) == expected
 
 
-@pytest.mark.parametrize(('settings', 'text'), [
-    ({'topic': '/nope'}, "no topic '/nope'; choose one of"),
-    ({'topic': '/tf'}, '/tf: expected a topic with images'),
-    ({'renamed': {'/nope': '/a'}}, "no topic '/nope'"),
-    ({'only_camera': True}, 'several cameras'),
-])
+@pytest.mark.parametrize(
+    ('settings', 'text'),
+    [
+        ({'topic': '/nope'}, "no topic '/nope'; choose one of"),
+        ({'topic': '/tf'}, '/tf: expected a topic with images'),
+        ({'renamed': {'/nope': '/a'}}, "no topic '/nope'"),
+        ({'only_camera': True}, 'several cameras'),
+    ],
+)
 def test_names_that_the_bag_does_not_hold_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
         plan(KINDS, Settings(**settings))
@@ -305,16 +372,34 @@ def arguments(*words):
 
 
 def test_words_become_settings():
-    found = arguments('a.mp4', '--fps', '5', '--loop', '--map', '/a:=/b', '--clock',
-                      '--ros-args', '-r', 'image:=/x')
+    found = arguments(
+        'a.mp4',
+        '--fps',
+        '5',
+        '--loop',
+        '--map',
+        '/a:=/b',
+        '--clock',
+        '--ros-args',
+        '-r',
+        'image:=/x',
+    )
     assert replay.to_settings(found) == Settings(fps=5.0, loop=True, renamed={'/a': '/b'})
     assert found.clock == replay.CLOCK_HZ
     assert found.ros_args == ['-r', 'image:=/x']
 
 
-@pytest.mark.parametrize('words', [
-    ('--rate', '0'), ('--rate', 'nan'), ('--fps', 'inf'), ('--map', '/a'),
-    ('--rate', '2', '--fps', '3'), ('--clock', '--restamp')])
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('--rate', '0'),
+        ('--rate', 'nan'),
+        ('--fps', 'inf'),
+        ('--map', '/a'),
+        ('--rate', '2', '--fps', '3'),
+        ('--clock', '--restamp'),
+    ],
+)
 def test_wrong_words_are_refused(words):
     with pytest.raises((argparse.ArgumentError, SystemExit)):
         arguments('a.mp4', *words)
@@ -331,13 +416,18 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(tmp_path, folder):
     checked(str(tmp_path / 'drive'), Settings())
 
 
-@pytest.mark.parametrize(('words', 'topics'), [
-    (('--topic', '/front/image_raw'), {'image', 'camera_info', '/front/status'}),
-    (('--map', '/front/status:=/status'), {'image', 'camera_info', '/status'}),
-    (('--only-camera',), {'image', 'camera_info'}),
-    (('--topic', '/front/image_raw', '--only-camera', '--map', '/front/status:=/status'),
-     {'image', 'camera_info', '/status'}),
-])
+@pytest.mark.parametrize(
+    ('words', 'topics'),
+    [
+        (('--topic', '/front/image_raw'), {'image', 'camera_info', '/front/status'}),
+        (('--map', '/front/status:=/status'), {'image', 'camera_info', '/status'}),
+        (('--only-camera',), {'image', 'camera_info'}),
+        (
+            ('--topic', '/front/image_raw', '--only-camera', '--map', '/front/status:=/status'),
+            {'image', 'camera_info', '/status'},
+        ),
+    ],
+)
 def test_topics_of_a_bag_are_chosen_by_words(graph, tmp_path, words, topics):
     make_bag(tmp_path / 'drive')
     settings = replay.to_settings(arguments('drive', *words))

@@ -21,7 +21,7 @@ from road_anomaly_ros.ros.playback import Settings
 from road_anomaly_ros.ros.record_node import Record
 from road_anomaly_ros.ros.replay_node import Replay
 
-DEEP = 400                          # messages kept, so that the middleware loses none
+DEEP = 400  # messages kept, so that the middleware loses none
 OUTPUTS = ('semantic/labels', 'anomaly/score', 'obstacle/mask')
 
 
@@ -34,18 +34,30 @@ def graph():
 def reliable_node(graph, **parameters):
     """The node with an input that loses nothing on its way: what is left out is left out by us."""
     topic = f'qos_overrides.{graph.namespace}/image.subscription'
-    outputs = {f'qos_overrides.{graph.namespace}/anomaly_node/{name}.publisher.depth': DEEP
-               for name in OUTPUTS}
-    return graph.anomaly_node(**{f'{topic}.reliability': 'reliable', f'{topic}.depth': DEEP},
-                              **outputs, **parameters)
+    outputs = {
+        f'qos_overrides.{graph.namespace}/anomaly_node/{name}.publisher.depth': DEEP
+        for name in OUTPUTS
+    }
+    return graph.anomaly_node(
+        **{f'{topic}.reliability': 'reliable', f'{topic}.depth': DEEP}, **outputs, **parameters
+    )
 
 
 def play(graph, path, *, rate=1.0, readers=1):
     """Replay to the end; returns the images as a listener of its own receives them."""
     sent = graph.collect(Image, 'image', QoSProfile(depth=DEEP))
     stop = threading.Event()
-    graph.add(Replay(str(path), Settings(reliable=True), rate=rate, wait_for=readers + 1,
-                     stop=stop, context=graph.context, namespace=graph.namespace))
+    graph.add(
+        Replay(
+            str(path),
+            Settings(reliable=True),
+            rate=rate,
+            wait_for=readers + 1,
+            stop=stop,
+            context=graph.context,
+            namespace=graph.namespace,
+        )
+    )
     assert stop.wait(60.0)
     return sent
 
@@ -57,14 +69,18 @@ def stamp(message):
 def test_every_frame_of_the_highway_is_processed_or_counted_as_dropped(graph, shared):
     clip = shared / 'data' / 'dashcam' / 'highway_960x540_25fps.mp4'
     node = reliable_node(graph)
-    found = {name: graph.collect(Image, f'anomaly_node/{name}', QoSProfile(depth=DEEP))
-             for name in OUTPUTS}
+    found = {
+        name: graph.collect(Image, f'anomaly_node/{name}', QoSProfile(depth=DEEP))
+        for name in OUTPUTS
+    }
     sent = play(graph, clip, rate=2.0)
     stats = node.cameras[''].stats
     wait_for(lambda: stats.received == len(sent) > 10, 'every frame at the node')
     wait_for(lambda: stats.processed + stats.dropped == stats.received, 'the last result')
-    wait_for(lambda: all(len(messages) == stats.processed for messages in found.values()),
-             'every result')
+    wait_for(
+        lambda: all(len(messages) == stats.processed for messages in found.values()),
+        'every result',
+    )
     assert stats.failed == 0 and not stats.refused and stats.backwards == 0
     stamps = [stamp(message) for message in sent]
     for name, messages in found.items():
@@ -77,8 +93,9 @@ def test_every_frame_of_the_highway_is_processed_or_counted_as_dropped(graph, sh
 def test_a_recorded_drive_gives_the_same_pixels_as_the_chain_offline(graph, tmp_path, image, rng):
     """Record, replay and process: each result equals that of the pipeline without ROS."""
     pictures = [np.roll(image, 3 * index, axis=1) for index in range(6)]
-    recorder = graph.add(Record(['image'], tmp_path / 'drive', context=graph.context,
-                                namespace=graph.namespace))
+    recorder = graph.add(
+        Record(['image'], tmp_path / 'drive', context=graph.context, namespace=graph.namespace)
+    )
     publisher = graph.publisher(Image, 'image', QoSProfile(depth=DEEP))
     for index, picture in enumerate(pictures, 1):
         publisher.publish(images.to_message(picture, 'rgb8', header(index * 0.1, 'roof')))
@@ -87,18 +104,28 @@ def test_a_recorded_drive_gives_the_same_pixels_as_the_chain_offline(graph, tmp_
     recorder.close()
     options = {'scorer': 'eam', 'refinements': ['gaussian']}
     offline = Pipeline.from_config(segmenter='synthetic', device='cpu', **options)
-    expected = {round(index * 0.1, 6): offline(picture)
-                for index, picture in enumerate(pictures, 1)}
+    expected = {
+        round(index * 0.1, 6): offline(picture) for index, picture in enumerate(pictures, 1)
+    }
     with Graph() as second:
         reliable_node(second, **options)
-        found = {name: second.collect(Image, f'anomaly_node/{name}', QoSProfile(depth=DEEP))
-                 for name in OUTPUTS}
+        found = {
+            name: second.collect(Image, f'anomaly_node/{name}', QoSProfile(depth=DEEP))
+            for name in OUTPUTS
+        }
         play(second, tmp_path / 'drive', rate=0.5)
-        wait_for(lambda: all(stamp(messages[-1]) == (0, 600_000_000) if messages else False
-                             for messages in found.values()), 'the last result')
-        for name, field, kind in (('semantic/labels', 'labels', np.uint8),
-                                  ('anomaly/score', 'score', np.float32),
-                                  ('obstacle/mask', 'mask', np.uint8)):
+        wait_for(
+            lambda: all(
+                stamp(messages[-1]) == (0, 600_000_000) if messages else False
+                for messages in found.values()
+            ),
+            'the last result',
+        )
+        for name, field, kind in (
+            ('semantic/labels', 'labels', np.uint8),
+            ('anomaly/score', 'score', np.float32),
+            ('obstacle/mask', 'mask', np.uint8),
+        ):
             for message in found[name]:
                 result = expected[round(images.seconds(message.header.stamp), 6)]
                 pixels = np.frombuffer(message.data, kind).reshape(image.shape[:2])

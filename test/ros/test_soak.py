@@ -18,8 +18,10 @@ def test_under_changing_load_nothing_is_gained_or_lost():
         figures, node, _ = soak.soak(graph, 4.0, rate=10.0, settle=3.0, samples=4)
         for camera in node.cameras.values():
             stats = camera.stats
-            wait_for(lambda s=stats: s.received == s.processed + s.dropped + s.failed,
-                     'every image to be accounted for')
+            wait_for(
+                lambda s=stats: s.received == s.processed + s.dropped + s.failed,
+                'every image to be accounted for',
+            )
             assert stats.processed > 0 and stats.failed == 0 and not stats.refused
         assert figures.threads[-1] <= figures.threads[0]
         assert figures.files[-1] <= figures.files[0]

@@ -25,24 +25,32 @@ PRESETS = sorted(path for path in CONFIG.glob('*.yaml') if path.name not in tabl
 
 def test_the_parameter_file_is_up_to_date():
     assert (CONFIG / tables.PIPELINE).read_text(encoding='utf-8') == tables.config(), (
-        'run: python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml')
+        'run: python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml'
+    )
 
 
 def test_the_parameter_file_names_every_parameter_with_its_default():
     tree = yaml.safe_load(tables.config())[tables.NODE_KEY]['ros__parameters']
     declared = {item.name: to_ros(item.default) for item in node_parameters('mask2former')}
     assert list(tree) == list(declared)
-    assert all(tree[name] == value or (value != value and tree[name] != tree[name])
-               for name, value in declared.items())
+    assert all(
+        tree[name] == value or (value != value and tree[name] != tree[name])
+        for name, value in declared.items()
+    )
 
 
 def load(graph, path, **overrides):
     """Start a node with a parameter file, read by rcl itself."""
     from road_anomaly_ros.ros.node import AnomalyNode
+
     words = [word for name, value in overrides.items() for word in ('-p', f'{name}:={value}')]
-    return graph.add(AnomalyNode(
-        context=graph.context, namespace=graph.namespace,
-        cli_args=['--ros-args', '--params-file', str(path), '-p', 'autostart:=false', *words]))
+    return graph.add(
+        AnomalyNode(
+            context=graph.context,
+            namespace=graph.namespace,
+            cli_args=['--ros-args', '--params-file', str(path), '-p', 'autostart:=false', *words],
+        )
+    )
 
 
 def test_the_node_takes_the_file_and_declares_what_it_names():
@@ -50,8 +58,11 @@ def test_the_node_takes_the_file_and_declares_what_it_names():
         node = load(graph, CONFIG / tables.PIPELINE)
         tree = yaml.safe_load((CONFIG / tables.PIPELINE).read_text(encoding='utf-8'))
         named = tree[tables.NODE_KEY]['ros__parameters']
-        own = {name for name in node._parameters
-               if not name.startswith(('qos_overrides.', 'use_sim_time', 'start_type_desc'))}
+        own = {
+            name
+            for name in node._parameters
+            if not name.startswith(('qos_overrides.', 'use_sim_time', 'start_type_desc'))
+        }
         assert own == set(named)
         for name in set(named) - {'autostart'}:
             value = node.get_parameter(name).value
@@ -92,14 +103,16 @@ def test_the_readme_holds_the_current_tables():
     if not re.search(r'<!-- (topics|parameters|presets) -->', text):
         pytest.skip('README.md has no markers for tables')
     assert tables.renewed(text, tables.tables(ROOT)) == text, (
-        'run: python -m road_anomaly_ros.ros.tables readme')
+        'run: python -m road_anomaly_ros.ros.tables readme'
+    )
 
 
 def test_the_page_of_methods_holds_the_current_table():
     text = (ROOT / tables.METHODS).read_text(encoding='utf-8')
     assert '<!-- methods -->' in text
     assert tables.renewed(text, tables.tables(ROOT)) == text, (
-        'run: python -m road_anomaly_ros.ros.tables readme')
+        'run: python -m road_anomaly_ros.ros.tables readme'
+    )
 
 
 def test_bounds_are_written_out():

@@ -15,12 +15,15 @@ from road_anomaly_ros.ros.fake_camera import FakeCameraOptions, node_main
 from road_anomaly_ros.ros.parameters import node_parameters
 
 
-@pytest.mark.parametrize(('args', 'found'), [
-    (['--help'], True),
-    (['-h', '--ros-args', '-p', 'fps:=3.0'], True),
-    (['--ros-args', '-r', '__node:=--help'], False),
-    ([], False),
-])
+@pytest.mark.parametrize(
+    ('args', 'found'),
+    [
+        (['--help'], True),
+        (['-h', '--ros-args', '-p', 'fps:=3.0'], True),
+        (['--ros-args', '-r', '__node:=--help'], False),
+        ([], False),
+    ],
+)
 def test_help_is_asked_for_before_the_arguments_of_ros(args, found):
     assert usage.asked(args) is found
 
@@ -34,7 +37,11 @@ def test_the_camera_tells_its_parameters(capsys):
 
 
 def test_the_node_tells_its_parameters_and_ends():
-    done = subprocess.run([sys.executable, '-m', 'road_anomaly_ros.ros.process', '--help'],
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, '-m', 'road_anomaly_ros.ros.process', '--help'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0
     assert all(f'\n  {item.name} (' in done.stdout for item in node_parameters())

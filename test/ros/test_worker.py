@@ -37,7 +37,7 @@ def test_one_camera_alone_does_not_wait_for_the_others():
     for camera in ('front', 'left'):
         frames.put(frame(camera))
     assert len(frames.take(8)) == 2
-    frames.put(frame('left'))                       # front has died
+    frames.put(frame('left'))  # front has died
     assert [found.camera for found in frames.take(8)] == ['left']
 
 
@@ -60,6 +60,7 @@ def test_stop_waits_for_the_frame_in_flight():
         begun.set()
         go_on.wait(10)
         done.extend(found.message for found in frames)
+
     worker = Worker(process, lambda: 8)
     worker.start()
     worker.frames.put(frame('a', 1))
@@ -79,6 +80,7 @@ def test_every_frame_is_processed_or_counted_as_lost():
     def camera(name):
         for number in range(2000):
             lost[name] += not worker.frames.put(frame(name, number))
+
     threads = [threading.Thread(target=camera, args=(name,)) for name in 'abc']
     for thread in threads:
         thread.start()

@@ -20,12 +20,29 @@ SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain']
 
 def test_figures_per_size_stage_and_scorer_in_json_and_as_tables(tmp_path, capsys):
     out = tmp_path / 'figures' / 'bench.json'
-    code = cli.main(['bench', *SYNTHETIC, '--size', '64x48', '40x30', '--frames', '3',
-                     '--scorers', 'rba', '-o', str(out)])
+    code = cli.main(
+        [
+            'bench',
+            *SYNTHETIC,
+            '--size',
+            '64x48',
+            '40x30',
+            '--frames',
+            '3',
+            '--scorers',
+            'rba',
+            '-o',
+            str(out),
+        ]
+    )
     assert code == 0
     document = json.loads(out.read_text())
     assert [(row['size'], row['scorer']) for row in document['chain']] == [
-        ([64, 48], 'plain'), ([64, 48], 'rba'), ([40, 30], 'plain'), ([40, 30], 'rba')]
+        ([64, 48], 'plain'),
+        ([64, 48], 'rba'),
+        ([40, 30], 'plain'),
+        ([40, 30], 'rba'),
+    ]
     for row in document['chain']:
         assert {'upload', 'segment', 'score', 'objects', 'total', 'draw'} <= set(row['stages'])
         for stage in row['stages'].values():
@@ -44,7 +61,8 @@ def test_the_dense_pass_is_compared_with_the_reference_value_by_value():
     for row in rows:
         assert row['max_difference'] < 1e-5
         assert row['speedup'] == pytest.approx(
-            row['reference']['p50'] / row['dense']['p50'], rel=0.01, abs=0.01)
+            row['reference']['p50'] / row['dense']['p50'], rel=0.01, abs=0.01
+        )
 
 
 def test_the_random_queries_are_neither_empty_nor_full():
@@ -71,12 +89,19 @@ def test_percentiles_by_hand():
     assert percentiles([1.0, 2.0, 3.0]) == {'p50': 2.0, 'p99': 2.98}
     assert percentiles([]) == {}
     assert by_stage([{'a': 1.0}, {'a': 3.0, 'b': 5.0}]) == {
-        'a': {'p50': 2.0, 'p99': 2.98}, 'b': {'p50': 5.0, 'p99': 5.0}}
+        'a': {'p50': 2.0, 'p99': 2.98},
+        'b': {'p50': 5.0, 'p99': 5.0},
+    }
 
 
-@pytest.mark.parametrize('options, words', [
-    (['--scorers', 'enrgy'], 'unknown scorer'), (['--size', '12'], 'WIDTHxHEIGHT'),
-    (['--frames', 'x'], 'at least 1')])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--scorers', 'enrgy'], 'unknown scorer'),
+        (['--size', '12'], 'WIDTHxHEIGHT'),
+        (['--frames', 'x'], 'at least 1'),
+    ],
+)
 def test_wrong_options_are_one_line(capsys, options, words):
     assert cli.main(['bench', *SYNTHETIC, *options]) == 2
     error = capsys.readouterr().err
@@ -85,15 +110,26 @@ def test_wrong_options_are_one_line(capsys, options, words):
 
 def test_every_method_that_works_without_files_is_measured(tmp_path, capsys):
     out = tmp_path / 'methods.json'
-    assert cli.main(['bench', '--methods', *SYNTHETIC, '--size', '64x48', '--frames', '1',
-                     '-o', str(out)]) == 0
+    assert (
+        cli.main(
+            ['bench', '--methods', *SYNTHETIC, '--size', '64x48', '--frames', '1', '-o', str(out)]
+        )
+        == 0
+    )
     document = json.loads(out.read_text())
     assert document['size'] == [64, 48]
     found = {(row['kind'], row['name']): row for row in document['methods']}
-    able = {(method.kind, method.name) for method in methods.methods()
-            if method.kind == 'refinement' or method.needs == methods.NO_WEIGHTS
-            or (method.kind == 'scorer' and method.needs.startswith('queries')
-                and 'head' not in method.needs)}
+    able = {
+        (method.kind, method.name)
+        for method in methods.methods()
+        if method.kind == 'refinement'
+        or method.needs == methods.NO_WEIGHTS
+        or (
+            method.kind == 'scorer'
+            and method.needs.startswith('queries')
+            and 'head' not in method.needs
+        )
+    }
     assert set(found) == able
     assert all(row['p50'] > 0 for row in found.values())
     assert '| refinement | mbp |' in capsys.readouterr().out
@@ -104,7 +140,11 @@ def test_the_table_lists_every_method_with_its_source():
     rows = {(row[0], row[1].strip('`')): row[2:] for row in methods.cells(figures)}
     assert set(rows) == {(kind, name) for kind, room in METHODS.items() for name in room.names()}
     assert rows['scorer', 'rba'] == (
-        'RbA, Nayal et al. 2023', 'queries or pixel logits', '12.3', '2')
+        'RbA, Nayal et al. 2023',
+        'queries or pixel logits',
+        '12.3',
+        '2',
+    )
     assert rows['segments', 'sam'][2:] == ('', '')
     assert all(source and needs for source, needs, *_ in rows.values())
 

@@ -26,9 +26,15 @@ def test_rendered_source_is_the_drive_with_stamps_and_truth():
         assert frame.stamp == pytest.approx(view.stamp)
 
 
-@pytest.mark.parametrize('text, words', [
-    ('rendered:x', 'seed'), ('rendered:1?size=3', 'unknown option'),
-    ('rendered:1?width=2', r'\[16, 8192\]'), ('rendered:1?frames=0', 'frames')])
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('rendered:x', 'seed'),
+        ('rendered:1?size=3', 'unknown option'),
+        ('rendered:1?width=2', r'\[16, 8192\]'),
+        ('rendered:1?frames=0', 'frames'),
+    ],
+)
 def test_a_wrong_drive_is_refused_in_one_line(text, words):
     with pytest.raises((ValueError, TypeError), match=words):
         open_source(text)
@@ -57,6 +63,10 @@ def test_the_demo_takes_ones_own_footage(tmp_path, capsys):
 
 def test_the_drive_of_the_demo_is_long_enough_to_hold_obstacles_that_are_due():
     drive = Drive(open_source(demo.DRIVE).options)
-    areas = np.array([np.bincount(drive[index].instances.reshape(-1), minlength=2)[1:].max()
-                      for index in range(0, len(drive), 10)])
+    areas = np.array(
+        [
+            np.bincount(drive[index].instances.reshape(-1), minlength=2)[1:].max()
+            for index in range(0, len(drive), 10)
+        ]
+    )
     assert (areas > 600).sum() >= 4

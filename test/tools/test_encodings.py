@@ -20,8 +20,14 @@ def message(encoding, pixels, /, *, pad=0, bigendian=False, **changes):
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels).reshape(height, -1).view(np.uint8)
     rows = np.pad(rows, ((0, 0), (0, pad)), constant_values=77)
-    fields = {'height': height, 'width': width, 'encoding': encoding, 'is_bigendian': bigendian,
-              'step': rows.shape[1], 'data': rows.tobytes()}
+    fields = {
+        'height': height,
+        'width': width,
+        'encoding': encoding,
+        'is_bigendian': bigendian,
+        'step': rows.shape[1],
+        'data': rows.tobytes(),
+    }
     return SimpleNamespace(**{**fields, **changes})
 
 
@@ -30,10 +36,17 @@ def picture(seed=0, height=6, width=8, channels=3):
 
 
 @pytest.mark.parametrize('pad', [0, 5])
-@pytest.mark.parametrize('encoding, order', [
-    ('rgb8', [0, 1, 2]), ('bgr8', [2, 1, 0]), ('8UC3', [2, 1, 0]),
-    ('rgba8', [0, 1, 2]), ('bgra8', [2, 1, 0]), ('8UC4', [2, 1, 0]),
-])
+@pytest.mark.parametrize(
+    'encoding, order',
+    [
+        ('rgb8', [0, 1, 2]),
+        ('bgr8', [2, 1, 0]),
+        ('8UC3', [2, 1, 0]),
+        ('rgba8', [0, 1, 2]),
+        ('bgra8', [2, 1, 0]),
+        ('8UC4', [2, 1, 0]),
+    ],
+)
 def test_colour_encodings_keep_every_pixel(encoding, order, pad):
     pixels = picture(channels=4 if '4' in encoding or 'a' in encoding else 3)
     decoded = decode_image(message(encoding, pixels, pad=pad))
@@ -51,8 +64,13 @@ def test_grey_becomes_three_equal_channels(encoding, pad):
 
 def test_data_may_be_any_buffer():
     pixels = picture()
-    for kind in (bytes, bytearray, memoryview, lambda raw: array('B', raw),
-                 lambda raw: np.frombuffer(raw, np.uint8)):
+    for kind in (
+        bytes,
+        bytearray,
+        memoryview,
+        lambda raw: array('B', raw),
+        lambda raw: np.frombuffer(raw, np.uint8),
+    ):
         raw = message('rgb8', pixels)
         raw.data = kind(raw.data)
         np.testing.assert_array_equal(decode_image(raw), pixels)
@@ -73,19 +91,22 @@ def test_a_decoded_picture_is_independent_of_the_message():
     np.testing.assert_array_equal(decoded, before)
 
 
-@pytest.mark.parametrize('changes, reason, words', [
-    ({'height': 0}, 'dimensions', 'at least 1x1'),
-    ({'width': 0}, 'dimensions', 'at least 1x1'),
-    ({'width': 2**31, 'height': 2**31}, 'dimensions', 'at most'),
-    ({'step': 23}, 'step', 'at least 24 bytes'),
-    ({'step': 2**32 - 1}, 'size', 'got 144'),
-    ({'data': b''}, 'size', 'got 0'),
-    ({'data': bytes(143)}, 'size', 'expected 144 bytes'),
-    ({'data': bytes(145)}, 'size', 'expected 144 bytes'),
-    ({'encoding': ''}, 'encoding', 'known image encoding'),
-    ({'encoding': 'rgb9'}, 'encoding', "'rgb9'"),
-    ({'encoding': '8UC2', 'step': 24, 'width': 12}, 'encoding', '8UC2'),
-])
+@pytest.mark.parametrize(
+    'changes, reason, words',
+    [
+        ({'height': 0}, 'dimensions', 'at least 1x1'),
+        ({'width': 0}, 'dimensions', 'at least 1x1'),
+        ({'width': 2**31, 'height': 2**31}, 'dimensions', 'at most'),
+        ({'step': 23}, 'step', 'at least 24 bytes'),
+        ({'step': 2**32 - 1}, 'size', 'got 144'),
+        ({'data': b''}, 'size', 'got 0'),
+        ({'data': bytes(143)}, 'size', 'expected 144 bytes'),
+        ({'data': bytes(145)}, 'size', 'expected 144 bytes'),
+        ({'encoding': ''}, 'encoding', 'known image encoding'),
+        ({'encoding': 'rgb9'}, 'encoding', "'rgb9'"),
+        ({'encoding': '8UC2', 'step': 24, 'width': 12}, 'encoding', '8UC2'),
+    ],
+)
 def test_refusals_are_one_line_with_a_reason(changes, reason, words):
     with pytest.raises(ImageRefused, match=words) as caught:
         decode_image(message('rgb8', picture(), **changes))
@@ -108,10 +129,15 @@ def test_float_is_taken_as_bytes_and_nan_as_black():
     np.testing.assert_array_equal(decode_image(message('32FC1', values))[0, :, 0], [0, 12, 255, 0])
 
 
-@pytest.mark.parametrize('encoding, tile', [
-    ('bayer_rggb8', [[RED, GREEN], [GREEN, BLUE]]), ('bayer_bggr8', [[BLUE, GREEN], [GREEN, RED]]),
-    ('bayer_gbrg8', [[GREEN, BLUE], [RED, GREEN]]), ('bayer_grbg8', [[GREEN, RED], [BLUE, GREEN]]),
-])
+@pytest.mark.parametrize(
+    'encoding, tile',
+    [
+        ('bayer_rggb8', [[RED, GREEN], [GREEN, BLUE]]),
+        ('bayer_bggr8', [[BLUE, GREEN], [GREEN, RED]]),
+        ('bayer_gbrg8', [[GREEN, BLUE], [RED, GREEN]]),
+        ('bayer_grbg8', [[GREEN, RED], [BLUE, GREEN]]),
+    ],
+)
 def test_bayer_gives_back_the_colour_that_was_seen(encoding, tile):
     pytest.importorskip('rosbags.image')
     seen = np.array([200, 120, 40])
@@ -146,21 +172,30 @@ def test_compressed_png_is_exact_and_jpeg_is_close():
     assert np.abs(decoded.astype(int) - smooth).max() < 8
 
 
-@pytest.mark.parametrize('pixels', [
-    np.full((3, 4), 9, np.uint8), np.full((3, 4, 4), 9, np.uint8),
-    np.full((3, 4), 9 * 257, np.uint16)])
+@pytest.mark.parametrize(
+    'pixels',
+    [
+        np.full((3, 4), 9, np.uint8),
+        np.full((3, 4, 4), 9, np.uint8),
+        np.full((3, 4), 9 * 257, np.uint16),
+    ],
+)
 def test_compressed_grey_alpha_and_sixteen_bit_become_rgb(pixels):
-    np.testing.assert_array_equal(decode_compressed(encoded('.png', pixels)),
-                                  np.full((3, 4, 3), 9, np.uint8))
+    np.testing.assert_array_equal(
+        decode_compressed(encoded('.png', pixels)), np.full((3, 4, 3), 9, np.uint8)
+    )
 
 
-@pytest.mark.parametrize('raw, layout, reason', [
-    (b'', '', 'undecodable'),
-    (b'no picture at all', 'jpeg', 'undecodable'),
-    (encoded('.jpg')[:400], 'jpeg', 'undecodable'),
-    (encoded('.png')[:60], 'png', 'undecodable'),
-    (encoded('.png'), '16UC1; compressedDepth', 'encoding'),
-])
+@pytest.mark.parametrize(
+    'raw, layout, reason',
+    [
+        (b'', '', 'undecodable'),
+        (b'no picture at all', 'jpeg', 'undecodable'),
+        (encoded('.jpg')[:400], 'jpeg', 'undecodable'),
+        (encoded('.png')[:60], 'png', 'undecodable'),
+        (encoded('.png'), '16UC1; compressedDepth', 'encoding'),
+    ],
+)
 def test_damaged_pictures_are_refused(raw, layout, reason):
     with pytest.raises(ImageRefused) as caught:
         decode_compressed(raw, layout)

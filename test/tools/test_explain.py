@@ -22,8 +22,17 @@ from road_anomaly_ros.perception.stages import partition
 from road_anomaly_ros.tools import explanation
 
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 's2']
-STAGES = ['image', 'overlay', 'classes', 'rejection', 'selection', 'fused', 'score', 'refined',
-          'segments']
+STAGES = [
+    'image',
+    'overlay',
+    'classes',
+    'rejection',
+    'selection',
+    'fused',
+    'score',
+    'refined',
+    'segments',
+]
 
 
 @pytest.fixture
@@ -56,6 +65,7 @@ def test_stages_are_those_of_the_score(picture, tmp_path, image):
     run(picture, '-o', tmp_path / 'why', *SYNTHETIC)
     pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 's2'})
     from road_anomaly_ros.perception import drawing
+
     found = cv2.imread(str(tmp_path / 'why/fused.png'))[..., ::-1]
     raw = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 's2', 'refinements': 'none'})
     assert (found == drawing.heatmap(raw(image).score, (0.0, 1.0))).all()
@@ -74,16 +84,20 @@ def test_another_frame_of_a_folder(tmp_path, image):
     assert (shown == np.roll(image, 1, 1)).all()
 
 
-@pytest.mark.parametrize(('words', 'complaint'), [
-    (['nothing.png', '-o', 'why'], 'nothing.png'),
-    (['frame.png', '-o', 'why', '--frame', '1'], 'at least 2 frames'),
-    (['frame.png', '-o', 'frame.png'], 'expected a folder'),
-    (['frame.png', '-o', 'why', '--scorer', 'enrgy'], 'choose one of'),
-    (['frame.png', '-o', 'why', '--set', 'segmenter=external'], 'anomaly map'),
-    (['frame.png'], '-o'),
-])
+@pytest.mark.parametrize(
+    ('words', 'complaint'),
+    [
+        (['nothing.png', '-o', 'why'], 'nothing.png'),
+        (['frame.png', '-o', 'why', '--frame', '1'], 'at least 2 frames'),
+        (['frame.png', '-o', 'frame.png'], 'expected a folder'),
+        (['frame.png', '-o', 'why', '--scorer', 'enrgy'], 'choose one of'),
+        (['frame.png', '-o', 'why', '--set', 'segmenter=external'], 'anomaly map'),
+        (['frame.png'], '-o'),
+    ],
+)
 def test_what_cannot_work_is_one_line_and_leaves_nothing(
-        words, complaint, picture, tmp_path, monkeypatch, capsys):
+    words, complaint, picture, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert run(*words) == 2
     error = capsys.readouterr().err
@@ -101,8 +115,20 @@ def test_a_network_through_the_real_loading_code(picture, tmp_path):
 def test_a_pixel_model_explains_what_it_can(picture, tmp_path, capsys):
     tiny_models.segformer(tmp_path / 'model')
     out = tmp_path / 'why'
-    assert run(picture, '-o', out, '--model', tmp_path / 'model', '--scorer', 'msp',
-               '--set', 'segmenter=segformer') == 0
+    assert (
+        run(
+            picture,
+            '-o',
+            out,
+            '--model',
+            tmp_path / 'model',
+            '--scorer',
+            'msp',
+            '--set',
+            'segmenter=segformer',
+        )
+        == 0
+    )
     assert 'no queries' in capsys.readouterr().out
     names = {file.stem for file in out.iterdir()}
     assert {'score', 'refined', 'segments'} <= names and 'rejection' not in names
@@ -155,6 +181,7 @@ def test_overlapping_masks_show_the_smallest():
 
 # --- what the page says --------------------------------------------------------------------------
 
+
 def test_another_frame_of_a_folder_with_a_damaged_file_says_what_is_there(tmp_path, image, capsys):
     folder = tmp_path / 'drive'
     folder.mkdir()
@@ -168,8 +195,16 @@ def test_another_frame_of_a_folder_with_a_damaged_file_says_what_is_there(tmp_pa
 
 
 def test_the_page_names_units_papers_and_what_the_chain_does_not_use(picture, tmp_path):
-    run(picture, '-o', tmp_path / 'why', *SYNTHETIC, '--set', 'objects.threshold=0.3',
-        '--set', 'objects.min_area=0')
+    run(
+        picture,
+        '-o',
+        tmp_path / 'why',
+        *SYNTHETIC,
+        '--set',
+        'objects.threshold=0.3',
+        '--set',
+        'objects.min_area=0',
+    )
     page = (tmp_path / 'why' / 'index.html').read_text()
     assert 'area (pixels)' in page and 'eq. 1 of &quot;Zero-Shot' in page
     used, _, others = page.partition('For comparison')
@@ -180,22 +215,31 @@ def test_the_page_names_units_papers_and_what_the_chain_does_not_use(picture, tm
     assert 'alt="Rejection' in page.partition('For comparison')[2]
 
 
-@pytest.mark.parametrize(('options', 'rule'), [
-    ({'objects.threshold': 2.0}, 'not above the threshold 2'),
-    ({'objects.min_area': 5000, 'objects.reference_area': 0}, 'objects.min_area=5000: smaller'),
-    ({'objects.opening': 99}, 'objects.opening=99 removes'),
-    ({'objects.on_drivable': 'stands', 'objects.contact': 1.0}, 'objects.on_drivable=stands')])
+@pytest.mark.parametrize(
+    ('options', 'rule'),
+    [
+        ({'objects.threshold': 2.0}, 'not above the threshold 2'),
+        (
+            {'objects.min_area': 5000, 'objects.reference_area': 0},
+            'objects.min_area=5000: smaller',
+        ),
+        ({'objects.opening': 99}, 'objects.opening=99 removes'),
+        ({'objects.on_drivable': 'stands', 'objects.contact': 1.0}, 'objects.on_drivable=stands'),
+    ],
+)
 def test_bright_regions_that_are_no_obstacles_name_the_rule(options, rule, monkeypatch):
     base = {'objects.min_area': 0, 'objects.threshold': 0.6, 'objects.low_threshold': 0.5}
-    pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 'plain',
-                                     'refinements': 'none', **base, **options})
+    pipeline = Pipeline.from_config(
+        {'segmenter': 'synthetic', 'scorer': 'plain', 'refinements': 'none', **base, **options}
+    )
     result = explanation.framed(pipeline, np.full((48, 64, 3), 90, np.uint8))
     score = torch.zeros(48, 64)
     score[20:30, 20:30] = 0.9
     labels = torch.full((48, 64), pipeline.labels.names.index('sky'), dtype=torch.uint8)
-    result = dataclasses.replace(result, score=score, labels=labels,
-                                 mask=torch.zeros(48, 64, dtype=torch.bool))
-    row, = explanation.rejected(pipeline, result)
+    result = dataclasses.replace(
+        result, score=score, labels=labels, mask=torch.zeros(48, 64, dtype=torch.bool)
+    )
+    (row,) = explanation.rejected(pipeline, result)
     assert rule in row['rule']
     assert (row['box'], row['area']) == ((20, 20, 10, 10), 100)
     shown = torch.zeros(48, 64, dtype=torch.bool)

@@ -41,8 +41,11 @@ def copied(model, tmp_path) -> Path:
 @pytest.fixture
 def traced(model, monkeypatch):
     """The command takes the graph that is there already, instead of tracing for seconds."""
-    monkeypatch.setattr(tracing, '_trace', lambda network, path, strides, digest: shutil.copyfile(
-        model / GRAPH, path))
+    monkeypatch.setattr(
+        tracing,
+        '_trace',
+        lambda network, path, strides, digest: shutil.copyfile(model / GRAPH, path),
+    )
 
 
 def load(folder: Path, engine: str, **values):
@@ -72,17 +75,22 @@ def test_the_graph_says_what_torch_says_at_every_size(model):
     for mine, own in zip(found, expected, strict=True):
         assert mine.image_size == own.image_size
         for name in ('class_logits', 'mask_logits', 'features'):
-            torch.testing.assert_close(getattr(mine, name), getattr(own, name), rtol=1e-3,
-                                       atol=1e-3)
+            torch.testing.assert_close(
+                getattr(mine, name), getattr(own, name), rtol=1e-3, atol=1e-3
+            )
     assert float(expected[0].mask_logits.std()) > 1e-2
 
 
 def test_the_graph_keeps_the_precision_of_the_weights_and_no_norm(model, tmp_path):
     import onnxruntime
+
     assert (model / GRAPH).stat().st_size < 1.1 * (model / 'model.safetensors').stat().st_size
     stored = onnx.load(str(model / GRAPH)).graph.initializer
-    large = [tensor for tensor in stored
-             if tensor.data_type == onnx.TensorProto.FLOAT and sum(tensor.dims) > 1000]
+    large = [
+        tensor
+        for tensor in stored
+        if tensor.data_type == onnx.TensorProto.FLOAT and sum(tensor.dims) > 1000
+    ]
     assert not [tensor.name for tensor in large]
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / 'run.onnx')
@@ -102,18 +110,30 @@ def test_auto_takes_the_graph_where_it_can(model, copied):
 
 
 def test_the_chain_runs_through_the_graph(model, image):
-    results = [Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
-                                    **{'segmenters.mask2former.engine': engine})(image)
-               for engine in ('onnxruntime', 'torch')]
+    results = [
+        Pipeline.from_config(
+            model=str(model),
+            scorer='plain',
+            device='cpu',
+            **{'segmenters.mask2former.engine': engine},
+        )(image)
+        for engine in ('onnxruntime', 'torch')
+    ]
     torch.testing.assert_close(results[0].score, results[1].score, rtol=1e-3, atol=1e-3)
 
 
 def test_openvino_computes_the_same_as_exactly_as_its_arithmetic_allows(model, image):
     pytest.importorskip('openvino', reason='needs OpenVINO')
-    exact, found = (Pipeline.from_config(model=str(model), scorer='plain', device='cpu',
-                                         **{'segmenters.mask2former.engine': engine})(image)
-                    for engine in ('torch', 'openvino'))
-    assert float((found.score - exact.score).abs().max()) < 0.05        # bfloat16 has 8 bits
+    exact, found = (
+        Pipeline.from_config(
+            model=str(model),
+            scorer='plain',
+            device='cpu',
+            **{'segmenters.mask2former.engine': engine},
+        )(image)
+        for engine in ('torch', 'openvino')
+    )
+    assert float((found.score - exact.score).abs().max()) < 0.05  # bfloat16 has 8 bits
     assert float((found.labels == exact.labels).float().mean()) > 0.9
 
 
@@ -169,8 +189,12 @@ def test_a_copy_of_the_model_receives_the_graph(model, traced, tmp_path, capsys)
     assert cli.main(['export', '--model', str(folder), '-o', str(out)]) == 0
     assert f'{out / GRAPH}: ' in capsys.readouterr().out
     assert {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()} == {
-        GRAPH, 'config.json', 'model.safetensors', 'preprocessor_config.json',
-        'heads/head_v3/head.json'}
+        GRAPH,
+        'config.json',
+        'model.safetensors',
+        'preprocessor_config.json',
+        'heads/head_v3/head.json',
+    }
     assert isinstance(load(out, 'onnxruntime')._network, GraphNetwork)
     assert not (folder / GRAPH).exists()
     assert cli.main(['export', '--model', str(folder), '-o', str(out)]) == 0
@@ -197,6 +221,7 @@ def test_a_graph_that_differs_is_not_kept(copied, traced, monkeypatch, capsys):
 def test_the_difference_counts_every_output():
     def raw(*values: float):
         return tracing.RawOutput(*(torch.tensor([[value]]) for value in values), stages=())
+
     wanted = raw(0.5, 10.0, -100.0)
     for place, least in ((0, 0.1), (1, 0.01), (2, 0.001)):
         values = [0.5, 10.0, -100.0]
@@ -221,6 +246,9 @@ def test_other_folders_and_missing_packages_are_refused(copied, tmp_path, monkey
     assert 'expected a new or empty folder, or one with this model' in error
     assert [path.name for path in (tmp_path / 'full').iterdir()] == ['letter.txt']
     find = tracing.importlib.util.find_spec
-    monkeypatch.setattr(tracing.importlib.util, 'find_spec',
-                        lambda name, *more: None if name == 'onnx' else find(name, *more))
+    monkeypatch.setattr(
+        tracing.importlib.util,
+        'find_spec',
+        lambda name, *more: None if name == 'onnx' else find(name, *more),
+    )
     assert "pip install 'road_anomaly_ros[export]'" in complaint(capsys, '--model', str(copied))

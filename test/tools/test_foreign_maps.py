@@ -26,7 +26,7 @@ def write_maps(folder, names, kind='.png'):
     folder.mkdir()
     for index, name in enumerate(names):
         values = np.zeros((24, 32), np.uint16)
-        values[8:16, 4 + index:12 + index] = 60000
+        values[8:16, 4 + index : 12 + index] = 60000
         if kind == '.png':
             cv2.imwrite(str(folder / f'{name}.png'), values)
         else:
@@ -72,7 +72,10 @@ def test_run_turns_foreign_maps_into_obstacles(pictures, tmp_path, kind):
         rows = list(csv.DictReader(file))
     # The square of 8 x 8 on a map of half the size: 16 x 16 pixels of the picture.
     assert [(int(row['x']), int(row['y']), int(row['w']), int(row['h'])) for row in rows] == [
-        (8, 16, 16, 16), (10, 16, 16, 16), (12, 16, 16, 16)]
+        (8, 16, 16, 16),
+        (10, 16, 16, 16),
+        (12, 16, 16, 16),
+    ]
 
 
 def test_errors_are_one_line(pictures, tmp_path, capsys):

@@ -49,7 +49,7 @@ def try_files(what, rng, path, raw, tries, read, harm=damage):
     """Write damaged versions of a file and read each."""
     account = Account(what)
     path.write_bytes(raw)
-    read()                                      # the sound file can be read
+    read()  # the sound file can be read
     for _ in range(tries):
         path.write_bytes(bytes(harm(rng, raw)))
         account(read)
@@ -79,13 +79,24 @@ def test_mutated_videos(rng, tmp_path):
 def test_mutated_bags(rng, tmp_path, storage):
     writer = BagWriter(tmp_path / 'bag', storage)
     for index in range(4):
-        writer.write('/image', IMAGE, image_message(
-            picture(rng), 'rgb8', stamp_ns=10 ** 18 + index, frame_id='front'), 10 ** 18 + index)
+        writer.write(
+            '/image',
+            IMAGE,
+            image_message(picture(rng), 'rgb8', stamp_ns=10**18 + index, frame_id='front'),
+            10**18 + index,
+        )
     writer.close()
     for path in sorted((tmp_path / 'bag').iterdir()):
         raw, text = path.read_bytes(), path.suffix == '.yaml'
-        try_files(f'{storage} {path.suffix}', rng, path, raw, count(25),
-                  lambda: read_all(tmp_path / 'bag'), damage_text if text else damage)
+        try_files(
+            f'{storage} {path.suffix}',
+            rng,
+            path,
+            raw,
+            count(25),
+            lambda: read_all(tmp_path / 'bag'),
+            damage_text if text else damage,
+        )
         path.write_bytes(raw)
 
 
@@ -93,20 +104,26 @@ def test_mutated_bags(rng, tmp_path, storage):
 def test_metadata_of_a_bag_leads_to_no_file_elsewhere(rng, tmp_path, storage):
     for name in ('ours', 'theirs'):
         writer = BagWriter(tmp_path / name, storage)
-        writer.write('/image', IMAGE, image_message(
-            picture(rng), 'rgb8', stamp_ns=10 ** 18, frame_id=name), 10 ** 18)
+        writer.write(
+            '/image',
+            IMAGE,
+            image_message(picture(rng), 'rgb8', stamp_ns=10**18, frame_id=name),
+            10**18,
+        )
         writer.close()
     metadata, ours = (tmp_path / 'ours' / 'metadata.yaml'), None
     for path in (tmp_path / 'ours').iterdir():
         ours = path if path != metadata else ours
-    theirs, = (path for path in (tmp_path / 'theirs').iterdir() if path.suffix == ours.suffix)
+    (theirs,) = (path for path in (tmp_path / 'theirs').iterdir() if path.suffix == ours.suffix)
     text = metadata.read_text()
     ours.unlink()
     for elsewhere in (f'../theirs/{theirs.name}', str(theirs)):
         metadata.write_text(text.replace(ours.name, elsewhere))
         frames = []
-        with contextlib.suppress(ValueError, OSError), \
-                open_source(str(tmp_path / 'ours')) as source:
+        with (
+            contextlib.suppress(ValueError, OSError),
+            open_source(str(tmp_path / 'ours')) as source,
+        ):
             frames = list(source)
         assert not frames
 
@@ -114,13 +131,20 @@ def test_metadata_of_a_bag_leads_to_no_file_elsewhere(rng, tmp_path, storage):
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 def test_mutated_checkpoints(rng, tmp_path, suffix):
     from safetensors.torch import save
+
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     stream = io.BytesIO()
     torch.save(network.state_dict(), stream)
     raw = save(network.state_dict()) if suffix == '.safetensors' else stream.getvalue()
     path = tmp_path / f'a{suffix}'
-    assert try_files(f'weights {suffix}', rng, path, raw, count(125),
-                     lambda: load_state(network, read_state(path), path)).refused
+    assert try_files(
+        f'weights {suffix}',
+        rng,
+        path,
+        raw,
+        count(125),
+        lambda: load_state(network, read_state(path), path),
+    ).refused
 
 
 @pytest.mark.parametrize('name', [heads.WEIGHTS, heads.INFO])
@@ -129,20 +153,35 @@ def test_mutated_heads(rng, tmp_path, name):
     heads.save_head(tmp_path, info, info.module())
     raw = (tmp_path / name).read_bytes()
     harm = damage_text if name == heads.INFO else damage
-    assert try_files(name, rng, tmp_path / name, raw, count(75),
-                     lambda: heads.load_head(tmp_path), harm).refused
+    assert try_files(
+        name, rng, tmp_path / name, raw, count(75), lambda: heads.load_head(tmp_path), harm
+    ).refused
 
 
 def test_mutated_calibrations(rng, tmp_path):
     path = tmp_path / 'calibration.yaml'
-    assert try_files('calibration', rng, path, CALIBRATION, count(300),
-                     lambda: Calibration.read(path), damage_text).refused
+    assert try_files(
+        'calibration',
+        rng,
+        path,
+        CALIBRATION,
+        count(300),
+        lambda: Calibration.read(path),
+        damage_text,
+    ).refused
 
 
 def test_mutated_configurations(rng, tmp_path):
     path = tmp_path / 'chain.yaml'
-    assert try_files('configuration', rng, path, CONFIGURATION, count(300),
-                     lambda: PipelineConfig.from_any(path), damage_text).refused
+    assert try_files(
+        'configuration',
+        rng,
+        path,
+        CONFIGURATION,
+        count(300),
+        lambda: PipelineConfig.from_any(path),
+        damage_text,
+    ).refused
 
 
 @pytest.mark.parametrize('suffix', ['.npy', '.npz', '.png'])
@@ -157,13 +196,17 @@ def test_mutated_anomaly_maps(rng, tmp_path, suffix):
     assert try_files(f'map {suffix}', rng, path, raw, count(100), lambda: read_map(path)).refused
 
 
-@pytest.mark.parametrize('text', [
-    '{"kind": "head_v2", "segmenter": "", "channels": 99999999999, "hidden": [64, 32]}',
-    '{"kind": "head_v2", "segmenter": "", "channels": 6, "hidden": [64, 9000000000]}',
-    '{"kind": "head_v2", "segmenter": "", "channels": -6, "hidden": [64, 32]}',
-    '{"kind": "head_v2", "segmenter": "", "channels": 6.5, "hidden": [64, 32]}',
-    '{"kind": "head_v2", "segmenter": "", "channels": 6, "hidden": [64]}',
-    '{"kind": "head_v2", "segmenter": "", "channels": 6, "projection": 1e10, "hidden": [4, 4]}'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '{"kind": "head_v2", "segmenter": "", "channels": 99999999999, "hidden": [64, 32]}',
+        '{"kind": "head_v2", "segmenter": "", "channels": 6, "hidden": [64, 9000000000]}',
+        '{"kind": "head_v2", "segmenter": "", "channels": -6, "hidden": [64, 32]}',
+        '{"kind": "head_v2", "segmenter": "", "channels": 6.5, "hidden": [64, 32]}',
+        '{"kind": "head_v2", "segmenter": "", "channels": 6, "hidden": [64]}',
+        '{"kind": "head_v2", "segmenter": "", "channels": 6, "projection": 1e9, "hidden": [4, 4]}',
+    ],
+)
 def test_a_head_of_absurd_sizes_takes_no_memory(tmp_path, text):
     (tmp_path / heads.INFO).write_text(text)
     with pytest.raises(heads.PipelineError, match='describes no anomaly head'):

@@ -32,8 +32,9 @@ def save(path, layout, **options):
     return path
 
 
-@pytest.mark.parametrize('layout', ['JPEG', 'PNG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM',
-                                    'JPEG2000', 'AVIF', 'HEIF'])
+@pytest.mark.parametrize(
+    'layout', ['JPEG', 'PNG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM', 'JPEG2000', 'AVIF', 'HEIF']
+)
 @pytest.mark.parametrize('name', ['shot', 'shot.JPG', 'shot.data', 'a.b.c'])
 def test_every_format_is_told_by_its_content(tmp_path, layout, name):
     if layout == 'HEIF':
@@ -45,8 +46,9 @@ def test_every_format_is_told_by_its_content(tmp_path, layout, name):
     [frame] = source
     assert source.kind == 'image'
     away_from_the_edge = np.r_[0:24, 40:64]
-    np.testing.assert_allclose(frame.image[:, away_from_the_edge].astype(int),
-                               scene()[:, away_from_the_edge], atol=12)
+    np.testing.assert_allclose(
+        frame.image[:, away_from_the_edge].astype(int), scene()[:, away_from_the_edge], atol=12
+    )
     folder = open_source(tmp_path)
     assert [frame.name for frame in folder] == [name] and not folder.refused
 
@@ -63,8 +65,12 @@ def test_a_folder_counts_and_names_all_that_it_leaves_out(tmp_path):
     assert [frame.name for frame in source] == ['a.png', 'b']
     assert source.count == 3
     assert source.refused == {'no picture': 1, 'camera raw': 1, 'folder': 1, 'undecodable': 1}
-    assert source.left_out == {'no picture': ['notes.txt'], 'camera raw': ['raw.dng'],
-                               'folder': ['inner'], 'undecodable': ['c.webp']}
+    assert source.left_out == {
+        'no picture': ['notes.txt'],
+        'camera raw': ['raw.dng'],
+        'folder': ['inner'],
+        'undecodable': ['c.webp'],
+    }
 
 
 def test_a_folder_without_pictures_says_what_is_there(tmp_path):
@@ -80,8 +86,9 @@ def test_a_raw_file_is_not_taken_for_its_thumbnail(tmp_path):
 
 
 def test_a_video_that_is_called_a_picture_is_a_video(tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / 'clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 10,
-                             SIZE[::-1])
+    writer = cv2.VideoWriter(
+        str(tmp_path / 'clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 10, SIZE[::-1]
+    )
     for _ in range(3):
         writer.write(scene())
     writer.release()
@@ -101,6 +108,7 @@ def test_heic_without_its_reader_names_the_remedy(monkeypatch, tmp_path, head):
         if name == 'pillow_heif':
             raise ImportError(name)
         return real(name, *arguments, **options)
+
     monkeypatch.setattr(builtins, '__import__', without)
     monkeypatch.delitem(sys.modules, 'pillow_heif', raising=False)
     monkeypatch.delitem(PIL.Image.OPEN, 'HEIF', raising=False)
@@ -116,18 +124,25 @@ def test_heic_without_its_reader_names_the_remedy(monkeypatch, tmp_path, head):
     encodings._heif_reader.cache_clear()
 
 
-@pytest.mark.parametrize(('head', 'expected'), [
-    (b'\0\0\0\x18ftypavif\0\0\0\0mif1miaf', 'AVIF'),
-    (b'\0\0\0\x18ftypmif1\0\0\0\0avifmiaf', 'AVIF'),
-    (HEIC[0], 'HEIF'), (HEIC[1], 'HEIF'), (b'\0\0\0\x18ftypisom\0\0\0\0mp41avc1', ''),
-    (b'\0\0\0\x18ftypqt  \0\0\0\0qt  qt  ', ''), (b'', '')])
+@pytest.mark.parametrize(
+    ('head', 'expected'),
+    [
+        (b'\0\0\0\x18ftypavif\0\0\0\0mif1miaf', 'AVIF'),
+        (b'\0\0\0\x18ftypmif1\0\0\0\0avifmiaf', 'AVIF'),
+        (HEIC[0], 'HEIF'),
+        (HEIC[1], 'HEIF'),
+        (b'\0\0\0\x18ftypisom\0\0\0\0mp41avc1', ''),
+        (b'\0\0\0\x18ftypqt  \0\0\0\0qt  qt  ', ''),
+        (b'', ''),
+    ],
+)
 def test_containers_by_their_brands(head, expected):
     assert pictures.container(head) == expected
 
 
 def test_orientation_is_followed_or_left_alone(tmp_path):
     exif = PIL.Image.Exif()
-    exif[274] = 6                               # turn by 90 degrees
+    exif[274] = 6  # turn by 90 degrees
     for layout in ('JPEG', 'WEBP', 'AVIF'):
         if layout in PIL.Image.SAVE:
             raw = save(tmp_path / 'turned', layout, exif=exif).read_bytes()

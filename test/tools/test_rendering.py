@@ -84,7 +84,8 @@ def test_obstacle_ids_are_stable_while_the_camera_closes_in():
     for frame in (drive[i] for i in range(18, 30)):
         for number in np.unique(frame.instances[frame.instances > 0]):
             nearest.setdefault(int(number), []).append(
-                float(np.median(frame.depth[frame.instances == number])))
+                float(np.median(frame.depth[frame.instances == number]))
+            )
     long_seen = [depths for depths in nearest.values() if len(depths) > 8]
     assert len(long_seen) >= 2
     for depths in long_seen:
@@ -102,12 +103,15 @@ def test_default_drive_shows_four_large_obstacles_and_an_empty_road():
     assert empty >= 4
 
 
-@pytest.mark.parametrize('point, pixel', [
-    ((0.0, 0.0, 10.0), (50.0, 65.0)),
-    ((1.0, 0.0, 10.0), (60.0, 65.0)),
-    ((-2.0, 1.5, 20.0), (40.0, 50.0)),
-    ((0.0, 3.0, 5.0), (50.0, 20.0)),
-])
+@pytest.mark.parametrize(
+    'point, pixel',
+    [
+        ((0.0, 0.0, 10.0), (50.0, 65.0)),
+        ((1.0, 0.0, 10.0), (60.0, 65.0)),
+        ((-2.0, 1.5, 20.0), (40.0, 50.0)),
+        ((0.0, 3.0, 5.0), (50.0, 20.0)),
+    ],
+)
 def test_projection_by_hand(point, pixel):
     camera = Camera(101, 101, 100.0, 1.5, 0.0, 0.0, 0.0, lambda ahead: 0 * ahead)
     np.testing.assert_allclose(camera.project(np.array(point)), pixel)
@@ -118,7 +122,7 @@ def test_projection_by_hand(point, pixel):
 def test_pitch_keeps_the_distance_to_a_point():
     camera = Camera(101, 101, 100.0, 1.5, 0.1, 0.5, 2.0, lambda ahead: 0 * ahead)
     seen = camera.to_camera(np.array([1.0, 0.0, 12.0]))
-    assert np.linalg.norm(seen) == pytest.approx(np.sqrt(0.5 ** 2 + 1.5 ** 2 + 10 ** 2))
+    assert np.linalg.norm(seen) == pytest.approx(np.sqrt(0.5**2 + 1.5**2 + 10**2))
     assert camera.project(np.array([0.5, 1.5, 1e9]))[1] == pytest.approx(camera.horizon)
 
 
@@ -147,8 +151,14 @@ def test_a_point_on_the_road_lands_on_road_of_its_depth():
 def test_a_mixed_pixel_carries_the_label_of_its_majority(start, labelled, tone):
     canvas = Canvas(16, 16)
     depth = np.full(16, 7.0, np.float32)
-    canvas.board(Texture(np.full((8, 8, 3), 255, np.uint8)), np.array([start, 4.0]),
-                 np.array([start + 8, 12.0]), depth, surface_code(255, 5), 1.0)
+    canvas.board(
+        Texture(np.full((8, 8, 3), 255, np.uint8)),
+        np.array([start, 4.0]),
+        np.array([start + 8, 12.0]),
+        depth,
+        surface_code(255, 5),
+        1.0,
+    )
     assert (canvas.codes[8, 2] == surface_code(255, 5)) == labelled
     assert (canvas.depth[8, 2] == 7.0) == labelled
     assert canvas.color[8, 2, 0] == pytest.approx(tone, abs=3)
@@ -163,12 +173,21 @@ def test_odd_sizes(size):
     np.testing.assert_array_equal(np.isinf(frame.depth), frame.labels == SKY)
 
 
-@pytest.mark.parametrize('change, error', [
-    ({'width': 1}, ValueError), ({'height': 1}, ValueError), ({'width': 9000}, ValueError),
-    ({'frames': 0}, ValueError), ({'fps': 0.0}, ValueError), ({'fps': float('nan')}, ValueError),
-    ({'seed': -1}, ValueError), ({'width': None}, TypeError), ({'obstacles': 3}, TypeError),
-    ({'height': 1.5}, TypeError),
-])
+@pytest.mark.parametrize(
+    'change, error',
+    [
+        ({'width': 1}, ValueError),
+        ({'height': 1}, ValueError),
+        ({'width': 9000}, ValueError),
+        ({'frames': 0}, ValueError),
+        ({'fps': 0.0}, ValueError),
+        ({'fps': float('nan')}, ValueError),
+        ({'seed': -1}, ValueError),
+        ({'width': None}, TypeError),
+        ({'obstacles': 3}, TypeError),
+        ({'height': 1.5}, TypeError),
+    ],
+)
 def test_bad_options_are_refused_by_name(change, error):
     with pytest.raises(error, match=next(iter(change))):
         DriveOptions(**change)
@@ -189,7 +208,11 @@ def test_streets_show_every_class_that_is_drawn():
         scene = Drive(DriveOptions(width=240, height=180, seed=seed, frames=1, obstacles=False))
         seen |= set(np.unique(scene[0].labels).tolist())
     assert {CITYSCAPES[label] for label in seen} == set(CITYSCAPES) - {
-        'truck', 'bus', 'train', 'motorcycle'}
+        'truck',
+        'bus',
+        'train',
+        'motorcycle',
+    }
 
 
 @pytest.mark.parametrize('name', CITYSCAPES)
@@ -203,11 +226,17 @@ def test_a_rider_is_told_from_the_bicycle(variant, wide):
     """Head and coat are the rider's; handlebar, tyres on the ground and wheels the bicycle's."""
     canvas = Canvas(160, 190)
     low, high = np.array([5.0, 5.0]), np.array([155.0, 185.0])
-    canvas.board(people.bicyclist(variant, 0), low, high, np.full(190, 7.0, np.float32),
-                 names.RIDER, 1.0, names.BICYCLE)
+    canvas.board(
+        people.bicyclist(variant, 0),
+        low,
+        high,
+        np.full(190, 7.0, np.float32),
+        names.RIDER,
+        1.0,
+        names.BICYCLE,
+    )
     assert set(np.unique(canvas.codes)) == {SKY, names.RIDER, names.BICYCLE}
-    rider, bicycle = (np.argwhere(canvas.codes == label) for label in (names.RIDER,
-                                                                       names.BICYCLE))
+    rider, bicycle = (np.argwhere(canvas.codes == label) for label in (names.RIDER, names.BICYCLE))
     assert rider[:, 0].min() < 20 and rider[:, 0].max() < 170
     assert bicycle[:, 0].min() > 75 and bicycle[:, 0].max() > 175
     assert len(rider) > len(bicycle) > 200

@@ -20,7 +20,12 @@ def test_a_video_gives_everything_that_is_promised(tmp_path, capsys):
     out = tmp_path / 'out'
     assert run(write_video(tmp_path / 'in.avi'), out) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        'frames.csv', 'objects.csv', 'overlay.mp4', 'snapshots', 'summary.json']
+        'frames.csv',
+        'objects.csv',
+        'overlay.mp4',
+        'snapshots',
+        'summary.json',
+    ]
     assert count_frames(out / 'overlay.mp4') == 12
     table = rows(out / 'frames.csv')
     assert [row['stamp'] for row in table] == [f'{index * 0.05:.9f}' for index in range(12)]
@@ -59,7 +64,7 @@ def test_a_tracker_adds_a_table_of_tracks(tmp_path, capsys):
             largest[row['frame']] = row
     assert {row['track_id'] for row in largest.values()} == {largest['0']['track_id']}
     assert [row['confirmed'] for row in largest.values()][0::11] == ['0', '1']
-    assert abs(float(largest['11']['velocity_x']) - 20) < 8             # a pixel in 0.05 s
+    assert abs(float(largest['11']['velocity_x']) - 20) < 8  # a pixel in 0.05 s
     assert float(largest['11']['age_s']) == pytest.approx(0.55)
     document = summary(out)
     assert document['tracks'] == len({row['track_id'] for row in table})
@@ -76,7 +81,8 @@ def test_the_summary_names_model_options_versions_and_times(tmp_path):
     assert document['input']['kind'] == 'video' and document['input']['count'] == 12
     assert {'road_anomaly_ros', 'torch', 'numpy', 'python'} <= set(document['versions'])
     assert {'decode', 'segment', 'score', 'objects', 'total', 'draw', 'write'} <= set(
-        document['stages_ms'])
+        document['stages_ms']
+    )
     for stage in document['stages_ms'].values():
         assert 0 <= stage['p50'] <= stage['p99']
     assert document['interrupted'] is False and document['machine']['cores'] >= 1
@@ -98,7 +104,11 @@ def test_a_folder_of_pictures_gives_a_picture_for_each(tmp_path):
     assert run(tmp_path / 'in', tmp_path / 'out', '--no-video') == 0
     overlays = tmp_path / 'out' / 'overlays'
     assert sorted(path.name for path in overlays.iterdir()) == [
-        'a.jpg', 'b.jpg', 'b.png.jpg', 'c.jpg']
+        'a.jpg',
+        'b.jpg',
+        'b.png.jpg',
+        'c.jpg',
+    ]
     assert cv2.imread(str(overlays / 'a.jpg')).shape == (*SIZE, 3)
     assert 'overlays' in summary(tmp_path / 'out')['outputs']
 
@@ -146,15 +156,22 @@ def test_bag_in_bag_out_keeps_stamps_frames_and_values(tmp_path, storage):
     assert run(source, tmp_path / 'out', '--bag', storage) == 0
     reader = BagReader(tmp_path / 'out' / 'bag')
     assert set(reader.counts) == {
-        ('/anomaly_node/semantic/labels', IMAGE), ('/anomaly_node/anomaly/score', IMAGE),
-        ('/anomaly_node/obstacle/mask', IMAGE), ('/anomaly_node/obstacle/instances', IMAGE),
-        ('/anomaly_node/overlay/compressed', COMPRESSED)}
+        ('/anomaly_node/semantic/labels', IMAGE),
+        ('/anomaly_node/anomaly/score', IMAGE),
+        ('/anomaly_node/obstacle/mask', IMAGE),
+        ('/anomaly_node/obstacle/instances', IMAGE),
+        ('/anomaly_node/overlay/compressed', COMPRESSED),
+    }
     assert set(reader.counts.values()) == {6}
     pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain')
     results = [pipeline(scene(index)) for index in range(6)]
     seen = dict.fromkeys(('labels', 'score', 'mask', 'instances', 'compressed'), 0)
-    kinds = {'labels': ('mono8', np.uint8), 'score': ('32FC1', '<f4'), 'mask': ('mono8', np.uint8),
-             'instances': ('16UC1', '<u2')}
+    kinds = {
+        'labels': ('mono8', np.uint8),
+        'score': ('32FC1', '<f4'),
+        'mask': ('mono8', np.uint8),
+        'instances': ('16UC1', '<u2'),
+    }
     for record in reader.records():
         message, name = reader.decode(record), record.topic.rsplit('/', 1)[1]
         index, seen[name] = seen[name], seen[name] + 1
@@ -182,9 +199,18 @@ def test_resize_and_limit(tmp_path):
 
 def test_options_come_from_a_file_and_set_wins(tmp_path):
     (tmp_path / 'chain.yaml').write_text(
-        'segmenter: synthetic\nscorer: rba\nobjects: {min_area: 3, threshold: -0.2}\n')
-    arguments = ['run', str(write_video(tmp_path / 'in.avi', 2)), '-o', str(tmp_path / 'out'),
-                 '--config', str(tmp_path / 'chain.yaml'), '--set', 'objects.min_area=5']
+        'segmenter: synthetic\nscorer: rba\nobjects: {min_area: 3, threshold: -0.2}\n'
+    )
+    arguments = [
+        'run',
+        str(write_video(tmp_path / 'in.avi', 2)),
+        '-o',
+        str(tmp_path / 'out'),
+        '--config',
+        str(tmp_path / 'chain.yaml'),
+        '--set',
+        'objects.min_area=5',
+    ]
     assert cli.main(arguments) == 0
     options = summary(tmp_path / 'out')['options']
     assert (options['scorer'], options['objects.min_area']) == ('rba', 5)
@@ -193,15 +219,19 @@ def test_options_come_from_a_file_and_set_wins(tmp_path):
 
 # --- what goes wrong ---------------------------------------------------------------------------
 
-@pytest.mark.parametrize('options, words', [
-    (['--set', 'scorer.plain'], 'expected NAME=VALUE'),
-    (['--set', 'objects.min_ara=3'], 'unknown option'),
-    (['--scorer', 'enrgy'], 'unknown scorer'),
-    (['--resize', '12'], 'WIDTHxHEIGHT'),
-    (['--max-frames', '0'], 'at least 1'),
-    (['--topic', '/x'], 'in a bag only'),
-    (['--device', 'toaster'], 'toaster'),
-])
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--set', 'scorer.plain'], 'expected NAME=VALUE'),
+        (['--set', 'objects.min_ara=3'], 'unknown option'),
+        (['--scorer', 'enrgy'], 'unknown scorer'),
+        (['--resize', '12'], 'WIDTHxHEIGHT'),
+        (['--max-frames', '0'], 'at least 1'),
+        (['--topic', '/x'], 'in a bag only'),
+        (['--device', 'toaster'], 'toaster'),
+    ],
+)
 def test_wrong_options_are_one_line_and_leave_nothing(tmp_path, capsys, options, words):
     video = write_video(tmp_path / 'in.avi', 2)
     assert run(video, tmp_path / 'out', *options) == 2
@@ -213,7 +243,7 @@ def test_wrong_options_are_one_line_and_leave_nothing(tmp_path, capsys, options,
 def test_truncated_video_is_processed_up_to_the_break(tmp_path, capsys):
     video = write_video(tmp_path / 'in.avi', 40)
     raw = video.read_bytes()
-    video.write_bytes(raw[:len(raw) * 6 // 10])
+    video.write_bytes(raw[: len(raw) * 6 // 10])
     assert run(video, tmp_path / 'out') == 0
     document = summary(tmp_path / 'out')
     assert 10 < document['frames'] < 40 and 'breaks off after' in document['problem']
@@ -251,7 +281,12 @@ def test_an_earlier_run_is_replaced_and_other_files_are_kept(tmp_path):
     (out / 'notes.txt').write_text('mine')
     assert run(video, out, '--no-video', '--max-frames', '2') == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        'frames.csv', 'notes.txt', 'objects.csv', 'snapshots', 'summary.json']
+        'frames.csv',
+        'notes.txt',
+        'objects.csv',
+        'snapshots',
+        'summary.json',
+    ]
     assert summary(out)['frames'] == 2 and (out / 'notes.txt').read_text() == 'mine'
 
 
@@ -269,6 +304,7 @@ def test_files_of_our_names_that_are_not_ours_are_never_replaced(tmp_path, capsy
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path, capsys):
     from road_anomaly_ros.tools.staging import Staging
+
     first = Staging(tmp_path / 'out', [])
     assert run(write_video(tmp_path / 'in.avi', 2), tmp_path / 'out') == 2
     assert 'another run is writing there' in capsys.readouterr().err
@@ -291,7 +327,7 @@ def test_a_failing_frame_keeps_those_before_it(tmp_path, monkeypatch, capsys):
 
     def failing(self, image, stamp=None, **options):
         calls.append(stamp)
-        if len(calls) == 6:             # the first call warms up
+        if len(calls) == 6:  # the first call warms up
             raise ValueError('frame five is cursed')
         return original(self, image, stamp, **options)
 
@@ -305,8 +341,9 @@ def test_a_failing_frame_keeps_those_before_it(tmp_path, monkeypatch, capsys):
 
 def test_a_disk_that_runs_full_keeps_what_is_done(tmp_path, monkeypatch, capsys):
     free = iter([2**40] * 4 + [2**20] * 99)
-    monkeypatch.setattr(processing.shutil, 'disk_usage',
-                        lambda _: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(
+        processing.shutil, 'disk_usage', lambda _: SimpleNamespace(free=next(free))
+    )
     assert run(write_video(tmp_path / 'in.avi'), tmp_path / 'out') == 2
     assert 'the disk is full, stopped after 5 frames' in capsys.readouterr().err
     document = summary(tmp_path / 'out')
@@ -327,7 +364,10 @@ def test_snapshots_are_the_first_frame_and_the_strongest_far_apart(tmp_path):
         sink.write(Fake(index, strength))
     sink.finish()
     assert sorted(path.name for path in (tmp_path / 'snapshots').iterdir()) == [
-        'frame_000000.png', 'frame_000002.png', 'frame_000006.png']
+        'frame_000000.png',
+        'frame_000002.png',
+        'frame_000006.png',
+    ]
 
 
 def test_fit_scales_down_and_centres_on_black():
@@ -342,4 +382,8 @@ def test_highway_clip_end_to_end(shared, tmp_path):
     assert run(clip, tmp_path / 'out', '--max-frames', '4') == 0
     assert count_frames(tmp_path / 'out' / 'overlay.mp4') == 4
     assert [row['stamp'] for row in rows(tmp_path / 'out' / 'frames.csv')] == [
-        '0.000000000', '0.040000000', '0.080000000', '0.120000000']
+        '0.000000000',
+        '0.040000000',
+        '0.080000000',
+        '0.120000000',
+    ]

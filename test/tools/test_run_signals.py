@@ -23,14 +23,31 @@ from road_anomaly_ros.tools.flow import AS_ONE_S
 
 def start(tmp_path, frames, *options, limit=None):
     """Start `road-anomaly run` on the rendered drive as a process of its own."""
-    command = [sys.executable, '-m', 'road_anomaly_ros.cli', 'run',
-               f'rendered:3?frames={frames}&width=64&height=48', '-o', str(tmp_path / 'out'),
-               *SYNTHETIC, *options]
+    command = [
+        sys.executable,
+        '-m',
+        'road_anomaly_ros.cli',
+        'run',
+        f'rendered:3?frames={frames}&width=64&height=48',
+        '-o',
+        str(tmp_path / 'out'),
+        *SYNTHETIC,
+        *options,
+    ]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    before = None if limit is None else lambda: resource.setrlimit(
-        resource.RLIMIT_FSIZE, (limit, limit))
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, preexec_fn=before,
-                            stderr=subprocess.PIPE, text=True)
+    before = (
+        None
+        if limit is None
+        else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        preexec_fn=before,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -57,13 +74,25 @@ def test_a_signal_keeps_what_is_done_and_says_so(tmp_path, number):
 def test_a_terminal_that_is_closed_loses_nothing(tmp_path):
     """As when an ssh session breaks: SIGHUP comes, and every word to the terminal fails."""
     master, slave = pty.openpty()
-    command = [sys.executable, '-m', 'road_anomaly_ros.cli', 'run',
-               'rendered:3?frames=100000&width=64&height=48', '-o', str(tmp_path / 'out'),
-               *SYNTHETIC]
+    command = [
+        sys.executable,
+        '-m',
+        'road_anomaly_ros.cli',
+        'run',
+        'rendered:3?frames=100000&width=64&height=48',
+        '-o',
+        str(tmp_path / 'out'),
+        *SYNTHETIC,
+    ]
     process = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
     os.close(slave)
     table = tmp_path / 'out' / '.partial' / 'frames.csv'
     deadline = time.monotonic() + PATIENCE
@@ -90,11 +119,16 @@ with StopOnSignal(interrupt=sys.argv[1] == 'interrupt'):
 @pytest.mark.parametrize('mode', ['interrupt', 'note'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_ends_at_once(number, mode):
-    process = subprocess.Popen([sys.executable, '-c', STUCK, mode], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, '-c', STUCK, mode],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == 'in\n'
     process.send_signal(signal.SIGINT)
-    time.sleep(2 * AS_ONE_S)                        # sooner it would be the same one, passed on
+    time.sleep(2 * AS_ONE_S)  # sooner it would be the same one, passed on
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, said) == (128 + number, '')
@@ -111,8 +145,13 @@ print(int(stop.signal))
 
 
 def test_signals_that_come_together_are_one():
-    done = subprocess.run([sys.executable, '-c', TOGETHER], cwd=ROOT, capture_output=True,
-                          text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, '-c', TOGETHER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert (done.stdout.strip(), done.returncode) == (str(int(signal.SIGTERM)), 0)
 
 

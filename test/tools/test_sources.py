@@ -53,7 +53,7 @@ def write_bag(folder, frames, storage, topic='/camera/image', encoding='rgb8'):
 
 def truncate(path, share):
     raw = path.read_bytes()
-    path.write_bytes(raw[:int(len(raw) * share)])
+    path.write_bytes(raw[: int(len(raw) * share)])
     return path
 
 
@@ -63,8 +63,10 @@ def storage_file(folder):
 
 # --- video -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('name, code', [('clip.mp4', 'mp4v'), ('clip.avi', 'MJPG'),
-                                        ('clip.mkv', 'mp4v')])
+
+@pytest.mark.parametrize(
+    'name, code', [('clip.mp4', 'mp4v'), ('clip.avi', 'MJPG'), ('clip.mkv', 'mp4v')]
+)
 def test_video_gives_every_frame_with_its_stamp(tmp_path, name, code):
     source = open_source(write_video(tmp_path / name, 12, code))
     frames = list(source)
@@ -104,7 +106,7 @@ def _move_matroska_blocks(raw, times):
             found.append(at - 3)
         at += 1
     for index, time in times.items():
-        raw[found[index]:found[index] + 2] = time.to_bytes(2, 'big')
+        raw[found[index] : found[index] + 2] = time.to_bytes(2, 'big')
 
 
 def test_truncated_video_is_read_up_to_the_break(tmp_path):
@@ -120,7 +122,7 @@ def test_truncated_video_is_read_up_to_the_break(tmp_path):
 def test_what_is_no_video_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / 'broken.mp4'
     if content is None:
-        truncate(write_video(path, 10), 0.5)        # an MP4 loses its index with its end
+        truncate(write_video(path, 10), 0.5)  # an MP4 loses its index with its end
     else:
         path.write_bytes(content)
     with pytest.raises(ValueError, match='expected a video') as caught:
@@ -130,10 +132,17 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, content):
 
 # --- images ------------------------------------------------------------------------------------
 
+
 def test_natural_order_counts_like_a_person():
     names = ['f10.png', 'f2.png', 'F1.png', 'f02b.png', 'a.png', '7.png']
     assert sorted(names, key=natural_key) == [
-        '7.png', 'a.png', 'F1.png', 'f2.png', 'f02b.png', 'f10.png']
+        '7.png',
+        'a.png',
+        'F1.png',
+        'f2.png',
+        'f02b.png',
+        'f10.png',
+    ]
 
 
 def test_folder_is_read_in_natural_order_and_sizes_may_differ(tmp_path):
@@ -150,9 +159,15 @@ def test_folder_is_read_in_natural_order_and_sizes_may_differ(tmp_path):
     np.testing.assert_array_equal(frames[0].image, picture(1, (11, 20))[..., ::-1])
 
 
-@pytest.mark.parametrize('pixels', [
-    np.full((5, 7), 90, np.uint8), np.full((5, 7, 4), 90, np.uint8),
-    np.full((5, 7), 90 * 257, np.uint16), np.full((1, 1, 3), 90, np.uint8)])
+@pytest.mark.parametrize(
+    'pixels',
+    [
+        np.full((5, 7), 90, np.uint8),
+        np.full((5, 7, 4), 90, np.uint8),
+        np.full((5, 7), 90 * 257, np.uint16),
+        np.full((1, 1, 3), 90, np.uint8),
+    ],
+)
 def test_grey_alpha_sixteen_bit_and_tiny_images_become_rgb(tmp_path, pixels):
     cv2.imwrite(str(tmp_path / 'image.png'), pixels)
     source = open_source(tmp_path / 'image.png')
@@ -195,6 +210,7 @@ def test_missing_paths_and_empty_folders_are_refused(tmp_path):
 
 # --- bags --------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize('storage', STORAGES)
 @pytest.mark.parametrize('single', [False, True])
 def test_bag_gives_pixels_stamps_and_frames_of_the_headers(tmp_path, storage, single):
@@ -235,19 +251,25 @@ def test_bag_with_compressed_images_and_some_that_are_damaged(tmp_path):
     assert source.refused == {'undecodable': 3}
 
 
-@pytest.mark.parametrize('encoding', ['16UC1', '32FC1', '16UC1; compressedDepth png',
-                                      '16UC1; png compressed '])
+@pytest.mark.parametrize(
+    'encoding', ['16UC1', '32FC1', '16UC1; compressedDepth png', '16UC1; png compressed ']
+)
 def test_depth_is_no_photograph(tmp_path, encoding):
     depth = np.full(SIZE, 1500, np.uint16)
     writer = BagWriter(tmp_path / 'bag')
     if ';' in encoding:
         png = cv2.imencode('.png', depth)[1].reshape(-1)
-        writer.write('/depth', COMPRESSED, compressed_message(
-            png, encoding, stamp_ns=1, frame_id='front'), 1)
+        writer.write(
+            '/depth',
+            COMPRESSED,
+            compressed_message(png, encoding, stamp_ns=1, frame_id='front'),
+            1,
+        )
     else:
         array = depth if encoding == '16UC1' else depth.astype(np.float32)
-        writer.write('/depth', IMAGE, image_message(
-            array, encoding, stamp_ns=1, frame_id='front'), 1)
+        writer.write(
+            '/depth', IMAGE, image_message(array, encoding, stamp_ns=1, frame_id='front'), 1
+        )
     writer.close()
     with pytest.raises(ValueError, match=r'expected a photograph.*this bag has none'):
         open_source(tmp_path / 'bag')
@@ -265,10 +287,15 @@ def test_depth_is_no_photograph(tmp_path, encoding):
 
 def test_depth_among_pictures_is_counted(tmp_path):
     writer = BagWriter(tmp_path / 'bag')
-    for stamp, (array, encoding) in enumerate([
-            (picture(0), 'rgb8'), (np.full(SIZE, 1500, np.uint16), '16UC1')], start=1):
-        writer.write('/image', IMAGE, image_message(
-            array, encoding, stamp_ns=stamp, frame_id='front'), stamp)
+    for stamp, (array, encoding) in enumerate(
+        [(picture(0), 'rgb8'), (np.full(SIZE, 1500, np.uint16), '16UC1')], start=1
+    ):
+        writer.write(
+            '/image',
+            IMAGE,
+            image_message(array, encoding, stamp_ns=stamp, frame_id='front'),
+            stamp,
+        )
     writer.close()
     source = open_source(tmp_path / 'bag')
     assert len(list(source)) == 1 and source.left_out == {'encoding': ['1']}
@@ -368,9 +395,11 @@ def test_a_split_bag_without_one_of_its_files_says_so(tmp_path, storage, gone):
     source = open_source(folder)
     assert source.count == 8
     assert [int(frame.stamp_ns - START) // 100_000_000 for frame in source] == [
-        index for index in range(12) if index // 4 != gone]
-    assert source.problem == (f'{lost.name} is missing, 2 files of the bag are there; '
-                              '8 of 12 messages can be read')
+        index for index in range(12) if index // 4 != gone
+    ]
+    assert source.problem == (
+        f'{lost.name} is missing, 2 files of the bag are there; 8 of 12 messages can be read'
+    )
     source.close()
 
 
@@ -412,6 +441,7 @@ def test_files_that_metadata_do_not_name_or_that_hold_less_are_told(tmp_path):
 
 
 # --- real footage ------------------------------------------------------------------------------
+
 
 def test_highway_clip(shared):
     source = open_source(shared / 'data' / 'dashcam' / 'highway_960x540_25fps.mp4')

@@ -7,17 +7,25 @@ import pytest
 from road_anomaly_ros.tools.truth import FrameTruth, Tally, compare
 
 # Obstacle 3 has 8 pixels, obstacle 7 has 4, obstacle 9 has 2.
-TRUTH = np.array([[3, 3, 3, 3, 0, 7, 7, 0],
-                  [3, 3, 3, 3, 0, 7, 7, 0],
-                  [0, 0, 0, 0, 0, 0, 0, 9],
-                  [0, 0, 0, 0, 0, 0, 0, 9]])
+TRUTH = np.array(
+    [
+        [3, 3, 3, 3, 0, 7, 7, 0],
+        [3, 3, 3, 3, 0, 7, 7, 0],
+        [0, 0, 0, 0, 0, 0, 0, 9],
+        [0, 0, 0, 0, 0, 0, 0, 9],
+    ]
+)
 
 
 def test_shares_covered_and_false_alarms_by_hand():
-    instances = np.array([[1, 1, 0, 0, 0, 0, 0, 0],
-                          [0, 0, 0, 0, 2, 2, 0, 0],
-                          [0, 0, 0, 0, 0, 0, 0, 3],
-                          [4, 4, 4, 0, 0, 0, 5, 3]])
+    instances = np.array(
+        [
+            [1, 1, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 2, 2, 0, 0],
+            [0, 0, 0, 0, 0, 0, 0, 3],
+            [4, 4, 4, 0, 0, 0, 5, 3],
+        ]
+    )
     frame = compare(instances > 0, instances, TRUTH, min_area=3)
     # 1 lies on obstacle 3, 2 half on 7, 3 on 9, which is too small to be due; 4 and 5 on none.
     assert frame == FrameTruth({3: 2 / 8, 7: 1 / 4}, 2)
@@ -26,7 +34,7 @@ def test_shares_covered_and_false_alarms_by_hand():
 @pytest.mark.parametrize('on_truth, alarms', [(1, 0), (0, 1)])
 def test_a_quarter_on_an_obstacle_is_no_false_alarm(on_truth, alarms):
     instances = np.zeros_like(TRUTH)
-    instances[2, 3:7 - on_truth] = 1
+    instances[2, 3 : 7 - on_truth] = 1
     instances[1, 3] = on_truth
     assert (instances > 0).sum() == 4
     assert compare(instances > 0, instances, TRUTH, min_area=3).false_alarms == alarms

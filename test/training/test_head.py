@@ -43,8 +43,12 @@ def world(tmp_path_factory) -> Path:
 
 
 def train(world: Path, out: Path, options: HeadTrainOptions = OPTIONS, **changes):
-    settings = {'data': [world / 'synth'], 'model': str(world / 'model'), 'device': 'cpu',
-                **changes}
+    settings = {
+        'data': [world / 'synth'],
+        'model': str(world / 'model'),
+        'device': 'cpu',
+        **changes,
+    }
     return head_trainer.train(options, out=out, **settings)
 
 
@@ -54,13 +58,16 @@ def test_a_trained_head_runs_in_the_chain(world, tmp_path, kind):
     assert set(figures) == {'AP', 'AUROC', 'FPR95', 'F1', 'threshold'}
     assert json.loads((tmp_path / 'results.json').read_text()) == figures
     pipeline = Pipeline.from_config(
-        model=str(world / 'model'), scorer=kind,
-        **{f'scorers.{kind}.checkpoint': str(tmp_path), 'objects.threshold': 0.5})
+        model=str(world / 'model'),
+        scorer=kind,
+        **{f'scorers.{kind}.checkpoint': str(tmp_path), 'objects.threshold': 0.5},
+    )
     result = pipeline(np.zeros((*scenes.SIZE, 3), np.uint8))
     assert result.score.shape == scenes.SIZE
     assert bool(((result.score >= 0) & (result.score <= 1)).all())
-    losses = [float(line.split(',')[1])
-              for line in (tmp_path / 'curve.csv').read_text().splitlines()[1:]]
+    losses = [
+        float(line.split(',')[1]) for line in (tmp_path / 'curve.csv').read_text().splitlines()[1:]
+    ]
     assert len(losses) == 3
     assert kind == 'head_v1' or losses[-1] < losses[0]
 
@@ -68,14 +75,25 @@ def test_a_trained_head_runs_in_the_chain(world, tmp_path, kind):
 def test_stored_weights_take_raw_features(world, tmp_path):
     """The trainer's logits on standardised features are those of the stored head on raw ones."""
     segmenter = SEGMENTERS['mask2former']
-    frozen = segmenter.make(str(world / 'model'), device=torch.device('cpu'),
-                            precision=torch.float32, options=segmenter.options())
-    cache = head_features.Cache(tmp_path / 'cache', data=world / 'synth', digest='x',
-                                features='pyramid')
+    frozen = segmenter.make(
+        str(world / 'model'),
+        device=torch.device('cpu'),
+        precision=torch.float32,
+        options=segmenter.options(),
+    )
+    cache = head_features.Cache(
+        tmp_path / 'cache', data=world / 'synth', digest='x', features='pyramid'
+    )
     cache.fill(frozen, torch.device('cpu'))
     cache = head_features.Joined([cache])
-    trainer = head_trainer.Trainer(OPTIONS, cache, tmp_path / 'out', digest='x',
-                                   features='pyramid', device=torch.device('cpu'))
+    trainer = head_trainer.Trainer(
+        OPTIONS,
+        cache,
+        tmp_path / 'out',
+        digest='x',
+        features='pyramid',
+        device=torch.device('cpu'),
+    )
     trainer.run()
     trainer.save_head(frames=len(cache))
     trainer.head.eval()
@@ -83,8 +101,10 @@ def test_stored_weights_take_raw_features(world, tmp_path):
     with torch.no_grad():
         want = trainer._logits(cache[0], points)
         from road_anomaly_ros.perception import scorers
-        found = scorers.evaluate(cache[0].output, 'head_v2',
-                                 {'checkpoint': str(tmp_path / 'out')}, extras=['logit'])
+
+        found = scorers.evaluate(
+            cache[0].output, 'head_v2', {'checkpoint': str(tmp_path / 'out')}, extras=['logit']
+        )
     torch.testing.assert_close(found.extras['logit'].flatten(), want, atol=2e-4, rtol=1e-4)
 
 
@@ -104,8 +124,9 @@ def test_resumed_equals_uninterrupted(world, tmp_path, monkeypatch):
     assert torch.load(tmp_path / 'parts' / 'checkpoint.pt', weights_only=True)['epoch'] == 1
     train(world, tmp_path / 'parts', cache=tmp_path / 'cache', resume=True)
     for name in (heads.WEIGHTS, heads.INFO, 'curve.csv'):
-        assert (tmp_path / 'parts' / name).read_bytes() == \
-            (tmp_path / 'whole' / name).read_bytes(), name
+        assert (tmp_path / 'parts' / name).read_bytes() == (
+            tmp_path / 'whole' / name
+        ).read_bytes(), name
 
 
 def test_several_folders_are_trained_on_together(world, tmp_path):
@@ -118,20 +139,26 @@ def test_several_folders_are_trained_on_together(world, tmp_path):
     times = [path.stat().st_mtime_ns for path in stored]
     train(world, tmp_path / 'one', cache=tmp_path / 'cache')
     assert [path.stat().st_mtime_ns for path in stored] == times
-    assert (tmp_path / 'one' / heads.WEIGHTS).read_bytes() != \
-        (tmp_path / 'both' / heads.WEIGHTS).read_bytes()
+    assert (tmp_path / 'one' / heads.WEIGHTS).read_bytes() != (
+        tmp_path / 'both' / heads.WEIGHTS
+    ).read_bytes()
     with pytest.raises(ValueError, match='trained on other images'):
         train(world, tmp_path / 'one', data=both, cache=tmp_path / 'cache', resume=True)
 
 
 def test_joined_caches_keep_their_order(world, tmp_path):
     train(world, tmp_path / 'out', data=[world / 'val', world / 'synth'], cache=tmp_path / 'cache')
-    parts = [head_features.Cache(
-        tmp_path / 'cache' / head_features.cache_name(world / name), data=world / name,
-        digest=json.loads((tmp_path / 'out' / heads.INFO).read_text())['segmenter'],
-        features='pyramid') for name in ('val', 'synth')]
+    parts = [
+        head_features.Cache(
+            tmp_path / 'cache' / head_features.cache_name(world / name),
+            data=world / name,
+            digest=json.loads((tmp_path / 'out' / heads.INFO).read_text())['segmenter'],
+            features='pyramid',
+        )
+        for name in ('val', 'synth')
+    ]
     for part in parts:
-        part.fill(None, torch.device('cpu'))        # nothing is missing, so nobody is asked
+        part.fill(None, torch.device('cpu'))  # nothing is missing, so nobody is asked
     joined = head_features.Joined(parts)
     assert len(joined) == 10
     for number in (0, 4, 5, 9):
@@ -148,8 +175,9 @@ def test_features_are_computed_once(world, tmp_path, monkeypatch):
     files[0].unlink()
     train(world, tmp_path / 'two', cache=tmp_path / 'cache')
     assert [path.stat().st_mtime_ns for path in files][1:] == times[1:]
-    assert (tmp_path / 'one' / heads.WEIGHTS).read_bytes() == \
-        (tmp_path / 'two' / heads.WEIGHTS).read_bytes()
+    assert (tmp_path / 'one' / heads.WEIGHTS).read_bytes() == (
+        tmp_path / 'two' / heads.WEIGHTS
+    ).read_bytes()
 
 
 def test_a_segmenter_that_changes_is_noticed(world, tmp_path, monkeypatch):
@@ -190,19 +218,37 @@ def test_a_full_disk_keeps_the_features_that_are_complete(world, tmp_path, monke
         train(world, tmp_path)
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / 'features').glob('synth-*/*')) == [
-        '000000.safetensors', '000001.safetensors', '000002.safetensors', 'cache.json']
+        '000000.safetensors',
+        '000001.safetensors',
+        '000002.safetensors',
+        'cache.json',
+    ]
     train(world, tmp_path)
     assert (tmp_path / heads.WEIGHTS).is_file()
 
 
 def test_what_cannot_work_is_said_in_one_line(world, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
-    words = ['train', 'head', '--data', str(world / 'synth'), '--model', str(world / 'model'),
-             '--device', 'cpu', '--epochs', '1', '-o', str(tmp_path / 'out')]
-    for extra, message in ((['--data', str(tmp_path / 'empty')], 'found none'),
-                           (['--features', 'soul'], "offers ['pixel_decoder'"),
-                           (['--hidden', '8'], 'two widths'),
-                           (['--kind', 'head_v3'], 'head_v3')):
+    words = [
+        'train',
+        'head',
+        '--data',
+        str(world / 'synth'),
+        '--model',
+        str(world / 'model'),
+        '--device',
+        'cpu',
+        '--epochs',
+        '1',
+        '-o',
+        str(tmp_path / 'out'),
+    ]
+    for extra, message in (
+        (['--data', str(tmp_path / 'empty')], 'found none'),
+        (['--features', 'soul'], "offers ['pixel_decoder'"),
+        (['--hidden', '8'], 'two widths'),
+        (['--kind', 'head_v3'], 'head_v3'),
+    ):
         assert cli.main([*words, *extra]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in error, error
@@ -220,6 +266,7 @@ def test_what_cannot_work_is_said_in_one_line(world, tmp_path, capsys):
 def test_ctrl_c_is_an_orderly_end(world, tmp_path, capsys, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
+
     monkeypatch.setattr(head_trainer, 'train', interrupt)
     assert cli.main(['train', 'head', '--data', str(world / 'synth'), '-o', str(tmp_path)]) == 130
     assert '--resume continues' in capsys.readouterr().err
@@ -241,6 +288,7 @@ def test_points_equal_the_resized_planes(rng):
 
 def test_windows_become_examples_of_their_own():
     from road_anomaly_ros.perception.contract import MaskOutput, WindowedOutput
+
     part = MaskOutput(torch.zeros(2, 3), torch.zeros(2, 4, 4), (8, 8))
     mask = np.zeros((8, 16), np.uint8)
     mask[:, 8:] = 1
@@ -254,14 +302,16 @@ class Scored(list):
 
     def examples(self, number: int):
         score, mask = self[number]
-        yield head_features.Example(types.SimpleNamespace(score=torch.tensor([score])),
-                                    torch.tensor([mask]))
+        yield head_features.Example(
+            types.SimpleNamespace(score=torch.tensor([score])), torch.tensor([mask])
+        )
 
 
 def test_figures_by_hand(tmp_path, monkeypatch):
     """Two images of one row; 255 counts nowhere, and at a stride of 2 every second pixel only."""
-    monkeypatch.setattr(head_trainer.scorers, 'evaluate',
-                        lambda output, kind, options, resources: output)
+    monkeypatch.setattr(
+        head_trainer.scorers, 'evaluate', lambda output, kind, options, resources: output
+    )
     cache = Scored([([0.9, 0.8, 0.7, 0.8], [1, 1, 255, 0]), ([0.3, 0.1], [1, 0])])
     score = np.array([0.9, 0.8, 0.8, 0.3, 0.1], np.float32)
     found = head_trainer.measure(tmp_path, 'head_v2', cache, stride=1)

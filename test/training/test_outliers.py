@@ -19,9 +19,13 @@ def canvas(size: tuple[int, int] = SIZE) -> outliers.Canvas:
     """Even grey over sky and road, at a size of which the truth has half."""
     half = (size[0] // 2, size[1] // 2)
     codes = np.full(half, label_sets.CODES['sky'], np.uint8)
-    codes[half[0] // 3:] = ROAD
-    return outliers.Canvas(np.full((*size, 3), 120, np.uint8), codes, np.zeros(half, np.uint8),
-                           np.ones(half, np.float32))
+    codes[half[0] // 3 :] = ROAD
+    return outliers.Canvas(
+        np.full((*size, 3), 120, np.uint8),
+        codes,
+        np.zeros(half, np.uint8),
+        np.ones(half, np.float32),
+    )
 
 
 def cutout(colour, height: int = 40, width: int = 30):
@@ -66,7 +70,7 @@ def test_known_things_keep_their_codes_and_stay_normal(as_they_are):
     paster, seen = outliers.Paster([], [thing]), 0
     for seed in range(40):
         before, after = canvas(), canvas()
-        after.anomaly[:], after.weight[:] = 1, 5        # what lay there before is hidden
+        after.anomaly[:], after.weight[:] = 1, 5  # what lay there before is hidden
         paster.knowns(np.random.default_rng(seed), after)
         touched = after.anomaly != 1
         assert (after.anomaly[touched] == 0).all() and (after.weight[touched] == 1).all()
@@ -97,16 +101,22 @@ def marked(top: int, left: int, mask: np.ndarray, codes=None, size=(8, 8)) -> ou
 def test_marks_at_half_the_resolution_by_hand():
     """Four pixels square at (1, 1): one whole cell, four halves and four quarters."""
     found = marked(1, 1, np.ones((4, 4), np.float32))
-    assert found.anomaly.tolist() == [[255, 255, 255, 0], [255, 1, 255, 0], [255, 255, 255, 0],
-                                      [0, 0, 0, 0]]
+    assert found.anomaly.tolist() == [
+        [255, 255, 255, 0],
+        [255, 1, 255, 0],
+        [255, 255, 255, 0],
+        [0, 0, 0, 0],
+    ]
     assert found.weight[1, 1] == 6 and found.weight.sum() == 6 + 15
     even = marked(2, 4, np.ones((4, 2), np.float32))
     assert np.argwhere(even.anomaly == 1).tolist() == [[1, 2], [2, 2]]
     assert not (even.anomaly == IGNORE).any()
 
 
-@pytest.mark.parametrize(('top', 'left', 'cells'), [
-    (-2, -2, [[0, 0]]), (6, 6, [[3, 3]]), (-3, 5, []), (-2, 6, [[0, 3]])])
+@pytest.mark.parametrize(
+    ('top', 'left', 'cells'),
+    [(-2, -2, [[0, 0]]), (6, 6, [[3, 3]]), (-3, 5, []), (-2, 6, [[0, 3]])],
+)
 def test_what_hangs_over_the_border_is_cut_off(top, left, cells):
     found = marked(top, left, np.ones((4, 4), np.float32))
     assert np.argwhere(found.anomaly == 1).tolist() == cells
@@ -119,8 +129,10 @@ def test_faint_pixels_are_ignored_and_the_faintest_left_alone():
 
 
 def test_small_things_count_more():
-    weights = [marked(0, 0, np.ones((side, side), np.float32), size=(128, 128)).weight.max()
-               for side in (4, 20, 40, 80)]
+    weights = [
+        marked(0, 0, np.ones((side, side), np.float32), size=(128, 128)).weight.max()
+        for side in (4, 20, 40, 80)
+    ]
     assert weights == [6, pytest.approx(2), 1, 1]
 
 
@@ -133,7 +145,7 @@ def test_a_known_thing_by_hand():
 
 def test_known_things_are_cut_out_of_labelled_frames():
     codes = np.full((120, 160), ROAD, np.uint8)
-    codes[40:60, 20:50], codes[40:50, 100:140] = CAR, CAR       # the second one is too low
+    codes[40:60, 20:50], codes[40:50, 100:140] = CAR, CAR  # the second one is too low
     codes[80:110, 60:70] = label_sets.CODES['person']
     image = np.repeat(codes[..., None], 3, 2) * np.uint8(5)
     found = outliers.known_things([Source('camvid', [Frame(image, codes)], 1.0, (1, 1))])
@@ -141,5 +153,5 @@ def test_known_things_are_cut_out_of_labelled_frames():
     for thing in found:
         assert (thing.alpha == 1).all() and len(np.unique(thing.codes)) == 1
         assert (thing.image == thing.codes[..., None] * 5).all()
-    one, = outliers.known_things([Source('camvid', [Frame(image, codes)], 1.0, (1, 1))], most=1)
+    (one,) = outliers.known_things([Source('camvid', [Frame(image, codes)], 1.0, (1, 1))], most=1)
     assert one.alpha.any()

@@ -20,10 +20,18 @@ LAYOUTS = {
     'camvid': ('images/a.png', 'labels/a.png', 8, 'vehicle'),
     'idd_lite': ('images/a.jpg', 'labels/a.png', 6, 'sky'),
     'trainids': ('images/a.webp', 'labels/a.png', 13, 'car'),
-    'cityscapes': ('leftImg8bit/train/ulm/ulm_0_leftImg8bit.png',
-                   'gtFine/train/ulm/ulm_0_gtFine_labelIds.png', 26, 'car'),
-    'idd': ('leftImg8bit/train/7/0_leftImg8bit.png',
-            'gtFine/train/7/0_gtFine_labellevel3Ids.png', 9, 'car'),
+    'cityscapes': (
+        'leftImg8bit/train/ulm/ulm_0_leftImg8bit.png',
+        'gtFine/train/ulm/ulm_0_gtFine_labelIds.png',
+        26,
+        'car',
+    ),
+    'idd': (
+        'leftImg8bit/train/7/0_leftImg8bit.png',
+        'gtFine/train/7/0_gtFine_labellevel3Ids.png',
+        9,
+        'car',
+    ),
     'bdd100k': ('images/10k/train/a.jpg', 'labels/sem_seg/masks/train/a.png', 13, 'car'),
     'vistas': ('training/images/a.jpg', 'training/v1.2/labels/a.png', 55, 'car'),
     'unlabelled': ('a.jpg', '', 255, 'ignore'),
@@ -62,7 +70,7 @@ def test_every_layout_is_read(tmp_path, layout):
     if layout == 'unlabelled':
         text += f',teacher={teacher(tmp_path / "teacher", layout, 255)}'
     source = roads.parse_source(text)
-    frame, = source.frames
+    (frame,) = source.frames
     assert np.abs(frame.image.astype(int) - COLOUR).max() < 12 and frame.image.dtype == np.uint8
     expected = np.full((16, 24), 255, np.uint8)
     expected[:8] = CODES[LAYOUTS[layout][3]]
@@ -75,8 +83,9 @@ def test_every_layout_is_read(tmp_path, layout):
 def test_a_teacher_is_found_by_the_stem_of_the_image(tmp_path, layout):
     tiny(tmp_path / 'data', layout)
     teacher(tmp_path / 'teacher', layout, 10)
-    frame, = roads.parse_source(f'{layout}:{tmp_path / "data"},teacher={tmp_path / "teacher"}'
-                                ).frames
+    (frame,) = roads.parse_source(
+        f'{layout}:{tmp_path / "data"},teacher={tmp_path / "teacher"}'
+    ).frames
     kind = LAYOUTS[layout][3]
     assert (frame.codes[:8] == (10 if kind == 'ignore' else CODES[kind])).all()
     assert (frame.codes[8:] == 10).all()
@@ -107,21 +116,24 @@ def refused(text: str) -> str:
     return message
 
 
-@pytest.mark.parametrize(('layout', 'settings', 'said'), [
-    ('', '', "a layout of ['bdd100k', 'camvid'"),
-    ('kitti', '', "a layout of ['bdd100k', 'camvid'"),
-    ('camvid', ',size=3', "got 'size'"),
-    ('camvid', ',weight=-1', 'weight >= 0'),
-    ('camvid', ',weight=nan', 'weight >= 0'),
-    ('camvid', ',weight=inf', 'weight >= 0'),
-    ('camvid', ',weight=much', 'are numbers'),
-    ('camvid', ',zoom=2-1', 'LOW <= HIGH'),
-    ('camvid', ',zoom=0-1', '0 < LOW'),
-    ('camvid', ',zoom=1-nan', 'LOW <= HIGH'),
-    ('camvid', ',zoom=wide', 'are numbers'),
-    ('camvid', ',teacher=nowhere', 'nowhere: expected PNG files named as the images'),
-    ('unlabelled', '', 'needs teacher=FOLDER'),
-])
+@pytest.mark.parametrize(
+    ('layout', 'settings', 'said'),
+    [
+        ('', '', "a layout of ['bdd100k', 'camvid'"),
+        ('kitti', '', "a layout of ['bdd100k', 'camvid'"),
+        ('camvid', ',size=3', "got 'size'"),
+        ('camvid', ',weight=-1', 'weight >= 0'),
+        ('camvid', ',weight=nan', 'weight >= 0'),
+        ('camvid', ',weight=inf', 'weight >= 0'),
+        ('camvid', ',weight=much', 'are numbers'),
+        ('camvid', ',zoom=2-1', 'LOW <= HIGH'),
+        ('camvid', ',zoom=0-1', '0 < LOW'),
+        ('camvid', ',zoom=1-nan', 'LOW <= HIGH'),
+        ('camvid', ',zoom=wide', 'are numbers'),
+        ('camvid', ',teacher=nowhere', 'nowhere: expected PNG files named as the images'),
+        ('unlabelled', '', 'needs teacher=FOLDER'),
+    ],
+)
 def test_wrong_words_are_one_line(tmp_path, layout, settings, said):
     tiny(tmp_path, 'camvid')
     text = f'{layout}:{tmp_path}{settings}' if layout else str(tmp_path)
@@ -151,10 +163,12 @@ def test_missing_folders_images_labels_and_teachers_are_one_line(tmp_path, layou
 def test_damaged_files_and_wrong_labels_are_one_line(tmp_path):
     tiny(tmp_path, 'camvid')
     label = tmp_path / 'labels' / 'a.png'
-    for picture, said in ((np.full((16, 24), 11, np.uint8), 'ids 0..10 or 255, got [11]'),
-                          (np.zeros((8, 8), np.uint8), 'of shape (16, 24), got uint8 (8, 8)'),
-                          (np.zeros((16, 24, 3), np.uint8), 'got uint8 (16, 24, 3)'),
-                          (np.zeros((16, 24), np.uint16), 'got uint16')):
+    for picture, said in (
+        (np.full((16, 24), 11, np.uint8), 'ids 0..10 or 255, got [11]'),
+        (np.zeros((8, 8), np.uint8), 'of shape (16, 24), got uint8 (8, 8)'),
+        (np.zeros((16, 24, 3), np.uint8), 'got uint8 (16, 24, 3)'),
+        (np.zeros((16, 24), np.uint16), 'got uint16'),
+    ):
         write(label, picture)
         message = refused(f'camvid:{tmp_path}')
         assert message.startswith(str(label)) and said in message

@@ -45,9 +45,16 @@ def options(tmp_path_factory) -> TrainOptions:
     root = tmp_path_factory.mktemp('data')
     frames = scenes.camvid(root / 'camvid')
     return TrainOptions(
-        data=(f'camvid:{frames},zoom=0.2-0.5',), val=(f'camvid:{frames}',),
-        outliers=(str(scenes.cutouts(root / 'cutouts')),), steps=4, fall=2, batch=2, height=64,
-        width=96, short_side=64)
+        data=(f'camvid:{frames},zoom=0.2-0.5',),
+        val=(f'camvid:{frames}',),
+        outliers=(str(scenes.cutouts(root / 'cutouts')),),
+        steps=4,
+        fall=2,
+        batch=2,
+        height=64,
+        width=96,
+        short_side=64,
+    )
 
 
 def train(options: TrainOptions, out: Path, **changes) -> Path:
@@ -72,10 +79,16 @@ def tensors(state, place: str = '') -> dict[str, torch.Tensor]:
     """Return every tensor of a checkpoint by where it lies in it."""
     if isinstance(state, torch.Tensor):
         return {place: state}
-    rows = state.items() if isinstance(state, dict) else (
-        enumerate(state) if isinstance(state, (list, tuple)) else ())
-    return {name: value for key, part in rows
-            for name, value in tensors(part, f'{place}/{key}').items()}
+    rows = (
+        state.items()
+        if isinstance(state, dict)
+        else (enumerate(state) if isinstance(state, (list, tuple)) else ())
+    )
+    return {
+        name: value
+        for key, part in rows
+        for name, value in tensors(part, f'{place}/{key}').items()
+    }
 
 
 def checkpoint(folder: Path) -> dict:
@@ -88,18 +101,20 @@ def test_the_result_is_a_model_with_its_head(whole, options):
     assert model.config.num_queries == 19
     stored = load_file(whole / 'model.safetensors')
     assert {value.dtype for value in stored.values() if value.is_floating_point()} == {
-        torch.float16}
-    average = {name.removeprefix('segmenter.'): value
-               for name, value in checkpoint(whole)['average'].items()}
+        torch.float16
+    }
+    average = {
+        name.removeprefix('segmenter.'): value
+        for name, value in checkpoint(whole)['average'].items()
+    }
     average['class_predictor.bias'][-1] -= network.PRESENCE
     for name, value in stored.items():
         assert torch.equal(value, average[name].to(value.dtype)), name
     info = load_head(whole / 'heads' / 'head_v3').info
     assert (info.kind, info.features, info.channels) == ('head_v3', 'two_scales', 64)
     assert info.training['steps_done'] == 4
-    told = info.training['data']                # what, but not where it lies here
-    assert [text.split(':')[0] for text in told] == [
-        text.split(':')[0] for text in options.data]
+    told = info.training['data']  # what, but not where it lies here
+    assert [text.split(':')[0] for text in told] == [text.split(':')[0] for text in options.data]
     assert not any(str(whole.parent) in text for text in told)
     image = np.full((48, 64, 3), 90, np.uint8)
     result = Pipeline.from_config(model=str(whole), scorer='head_v3', device='cpu')(image)
@@ -116,9 +131,9 @@ def test_frames_are_prepared_as_transformers_prepares_them(whole):
 
 
 def test_the_curve_says_what_the_averaged_weights_reach(whole, options):
-    row, = csv.DictReader((whole / 'curve.csv').open())
+    (row,) = csv.DictReader((whole / 'curve.csv').open())
     assert list(row) == ['step', 'minutes', 'rate', 'classes', 'anomaly', 'mIoU camvid camvid']
-    assert (row['step'], row['rate']) == ('4', '2.02e-05')       # 4 of 200 steps, half fallen
+    assert (row['step'], row['rate']) == ('4', '2.02e-05')  # 4 of 200 steps, half fallen
     model = network.RoadNetwork('lite0').eval()
     model.load_state_dict(checkpoint(whole)['average'])
     source = parse_source(options.val[0])
@@ -126,7 +141,8 @@ def test_the_curve_says_what_the_averaged_weights_reach(whole, options):
     assert float(np.nanmean(ious)) == pytest.approx(float(row['mIoU camvid camvid']), abs=1e-4)
     labelled = np.unique(np.concatenate([frame.codes.ravel() for frame in source.frames]))
     assert np.flatnonzero(~np.isnan(ious)).tolist() == [
-        code for code in labelled if code != label_sets.IGNORE]
+        code for code in labelled if code != label_sets.IGNORE
+    ]
 
 
 def test_iou_counts_what_a_label_allows(monkeypatch, options):
@@ -135,8 +151,9 @@ def test_iou_counts_what_a_label_allows(monkeypatch, options):
     codes[0], codes[1] = label_sets.CODES['road'], label_sets.IGNORE
     frame = trainer.roads.Frame(np.zeros((4, 4, 3), np.uint8), codes)
     monkeypatch.setattr(trainer, 'predict', lambda *_: np.full((4, 4), 2))
-    ious = trainer.evaluate(torch.nn.Identity(), trainer.roads.Source(
-        'camvid x', [frame], 1.0, (1, 1)), CPU)
+    ious = trainer.evaluate(
+        torch.nn.Identity(), trainer.roads.Source('camvid x', [frame], 1.0, (1, 1)), CPU
+    )
     found = {code: iou for code, iou in enumerate(ious) if not np.isnan(iou)}
     assert found == {label_sets.CODES['road']: 0, label_sets.CODES['structure']: 8 / 12}
 
@@ -152,14 +169,19 @@ def test_a_run_continues_to_the_bit_also_with_another_end(whole, options, tmp_pa
     for name in ('model.safetensors', 'heads/head_v3/head.safetensors'):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     fresh = new(options).model.state_dict()
-    moved = [name for name, value in checkpoint(whole)['model'].items()
-             if not torch.equal(value, fresh[name])]
+    moved = [
+        name
+        for name, value in checkpoint(whole)['model'].items()
+        if not torch.equal(value, fresh[name])
+    ]
     assert any('_backbone' in name for name in moved) and any('head.' in name for name in moved)
 
 
 def test_only_the_same_run_is_continued(whole, options):
-    for changes, said in (({'rate': .1}, 'another --rate (0.002)'),
-                          ({'outlier_share': .1}, 'another --outlier-share')):
+    for changes, said in (
+        ({'rate': 0.1}, 'another --rate (0.002)'),
+        ({'outlier_share': 0.1}, 'another --outlier-share'),
+    ):
         with pytest.raises(ValueError) as caught:
             new(options, whole, **changes).load()
         assert said in str(caught.value) and '\n' not in str(caught.value)
@@ -172,19 +194,23 @@ def test_only_the_same_run_is_continued(whole, options):
 
 def test_two_processes_share_a_batch(options, tmp_path):
     options = dataclasses.replace(options, steps=2, val=())
-    states = [tensors(checkpoint(train(options, tmp_path / name, processes=2, half=False)))
-              for name in 'ab']
+    states = [
+        tensors(checkpoint(train(options, tmp_path / name, processes=2, half=False)))
+        for name in 'ab'
+    ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_what_a_process_refuses_is_said_as_it_was():
     def work(rank: int) -> None:
         raise ValueError('the loss became nan in step 7; lower --rate')
+
     with pytest.raises(ValueError, match=r'^the loss became nan in step 7; lower --rate$'):
         parallel.launch(work, 2)
 
     def defect(rank: int) -> None:
         raise KeyError(rank)
+
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match='KeyError'):
         parallel.launch(defect, 2)
 
@@ -194,6 +220,7 @@ def test_the_seed_decides_and_without_outliers_no_head_is_trained(options):
         run = new(options, seed=seed, **changes)
         run.advance(run.batches[0])
         return run
+
     runs = [first_step(1), first_step(1), first_step(2)]
     assert runs[0].losses == runs[1].losses
     assert all(runs[0].losses[name] != runs[2].losses[name] for name in ('classes', 'anomaly'))
@@ -211,8 +238,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(options):
     with pytest.raises(ValueError, match=r'^the loss became nan in step 0; lower --rate$'):
         run.advance(run.batches[0])
     assert run.step == 0
-    assert all(torch.equal(value, before[name])
-               for name, value in run.average.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in run.average.state_dict().items()
+    )
 
 
 def test_a_checkpoint_survives_a_failing_write(options, tmp_path, monkeypatch):
@@ -223,6 +251,7 @@ def test_a_checkpoint_survives_a_failing_write(options, tmp_path, monkeypatch):
     def fail(state, path):
         Path(path).write_bytes(b'half')
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='No space'):
         run.save()
@@ -233,33 +262,58 @@ def label(folder: Path, name: str) -> Path:
     return folder / 'labels' / f'{name}.png'
 
 
-@pytest.mark.parametrize(('break_it', 'words', 'said'), [
-    (None, ['--data', 'nowhere'], 'expected LAYOUT:FOLDER'),
-    (None, ['--data', 'kitti:nowhere'], "got 'kitti:nowhere'"),
-    (None, ['--data', 'camvid:nowhere'], 'nowhere/images: expected a folder with images'),
-    (None, ['--val', 'camvid:nowhere'], 'nowhere/images: expected a folder with images'),
-    (None, ['--outliers', 'nowhere'], 'nowhere: expected RGBA cut-outs'),
-    (lambda data: label(data, 'scene1').unlink(), [], 'scene1.png: expected a label PNG'),
-    (lambda data: (data / 'images' / 'scene0.png').write_bytes(b'no image'), [],
-     'scene0.png: expected a readable image'),
-    (lambda data: cv2.imwrite(str(label(data, 'scene0')), np.full(scenes.SIZE, 11, np.uint8)), [],
-     'scene0.png: expected label ids 0..10 or 255, got [11]'),
-    (lambda data: cv2.imwrite(str(label(data, 'scene2')), np.ones((8, 8), np.uint8)), [],
-     'scene2.png: expected uint8 labels of shape (48, 64)'),
-    (None, ['--resume'], 'leave out --resume'),
-    (None, ['--steps', '0'], 'steps'),
-    (None, ['--backbone', 'resnet'], "'lite0', 'lite1', 'lite2'"),
-    (None, ['--height', 'tall'], 'height'),
-    (None, ['--processes', '0'], '--processes: expected 1 to --batch'),
-    (None, ['--processes', '99'], '--processes: expected 1 to --batch'),
-    (None, ['--device', 'tpu'], "got 'tpu'"),
-])
+@pytest.mark.parametrize(
+    ('break_it', 'words', 'said'),
+    [
+        (None, ['--data', 'nowhere'], 'expected LAYOUT:FOLDER'),
+        (None, ['--data', 'kitti:nowhere'], "got 'kitti:nowhere'"),
+        (None, ['--data', 'camvid:nowhere'], 'nowhere/images: expected a folder with images'),
+        (None, ['--val', 'camvid:nowhere'], 'nowhere/images: expected a folder with images'),
+        (None, ['--outliers', 'nowhere'], 'nowhere: expected RGBA cut-outs'),
+        (lambda data: label(data, 'scene1').unlink(), [], 'scene1.png: expected a label PNG'),
+        (
+            lambda data: (data / 'images' / 'scene0.png').write_bytes(b'no image'),
+            [],
+            'scene0.png: expected a readable image',
+        ),
+        (
+            lambda data: cv2.imwrite(
+                str(label(data, 'scene0')), np.full(scenes.SIZE, 11, np.uint8)
+            ),
+            [],
+            'scene0.png: expected label ids 0..10 or 255, got [11]',
+        ),
+        (
+            lambda data: cv2.imwrite(str(label(data, 'scene2')), np.ones((8, 8), np.uint8)),
+            [],
+            'scene2.png: expected uint8 labels of shape (48, 64)',
+        ),
+        (None, ['--resume'], 'leave out --resume'),
+        (None, ['--steps', '0'], 'steps'),
+        (None, ['--backbone', 'resnet'], "'lite0', 'lite1', 'lite2'"),
+        (None, ['--height', 'tall'], 'height'),
+        (None, ['--processes', '0'], '--processes: expected 1 to --batch'),
+        (None, ['--processes', '99'], '--processes: expected 1 to --batch'),
+        (None, ['--device', 'tpu'], "got 'tpu'"),
+    ],
+)
 def test_bad_input_is_one_line(tmp_path, capsys, break_it, words, said):
     data = scenes.camvid(tmp_path / 'data')
     if break_it:
         break_it(data)
-    code = cli.main(['train', 'segmenter', '--data', f'camvid:{data}', '-o',
-                     str(tmp_path / 'out'), '--device', 'cpu', *words])
+    code = cli.main(
+        [
+            'train',
+            'segmenter',
+            '--data',
+            f'camvid:{data}',
+            '-o',
+            str(tmp_path / 'out'),
+            '--device',
+            'cpu',
+            *words,
+        ]
+    )
     error = capsys.readouterr().err
     assert code == 2 and said in error
     assert len(error.strip().splitlines()) == 1
@@ -278,10 +332,29 @@ def test_a_run_without_frames_or_over_another_is_refused(tmp_path, capsys):
 
 def test_options_reach_the_run(tmp_path, monkeypatch):
     found = {}
-    monkeypatch.setattr(trainer, 'train', lambda options, **more: found.update(
-        dataclasses.asdict(options), **more))
-    assert cli.main(['train', 'segmenter', '--data', 'camvid:a,weight=2', '--data', 'idd:b',
-                     '--outliers', 'c', '-o', str(tmp_path), '--steps', '7', '--no-half']) == 0
+    monkeypatch.setattr(
+        trainer, 'train', lambda options, **more: found.update(dataclasses.asdict(options), **more)
+    )
+    assert (
+        cli.main(
+            [
+                'train',
+                'segmenter',
+                '--data',
+                'camvid:a,weight=2',
+                '--data',
+                'idd:b',
+                '--outliers',
+                'c',
+                '-o',
+                str(tmp_path),
+                '--steps',
+                '7',
+                '--no-half',
+            ]
+        )
+        == 0
+    )
     assert found['data'] == ('camvid:a,weight=2', 'idd:b') and found['outliers'] == ('c',)
     assert (found['steps'], found['half'], found['val']) == (7, False, ())
     assert json.dumps(found['rate']) == '0.002'

@@ -26,8 +26,10 @@ def canvas() -> Canvas:
 
 
 def same_truth(first: Canvas, second: Canvas) -> bool:
-    return all(np.array_equal(getattr(first, name), getattr(second, name))
-               for name in ('codes', 'anomaly', 'weight'))
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for name in ('codes', 'anomaly', 'weight')
+    )
 
 
 def test_marks_change_the_ground_only():
@@ -37,8 +39,8 @@ def test_marks_change_the_ground_only():
         surroundings.mark_ground(np.random.default_rng(seed), after)
         assert same_truth(before, after)
         difference = (after.image != before.image).any(-1)
-        assert not difference[:20].any()            # the ground begins in row 24
-        assert not difference[50:54, 42:50].any()   # nor is anything drawn over the thing
+        assert not difference[:20].any()  # the ground begins in row 24
+        assert not difference[50:54, 42:50].any()  # nor is anything drawn over the thing
         changed += difference.any()
     assert changed > 25
 
@@ -80,8 +82,9 @@ def test_light_and_lenses_depend_on_the_generator_alone(name):
     image, changed = canvas().image, 0
     for seed in SEEDS:
         before = image.copy()
-        found, again = (getattr(surroundings, name)(np.random.default_rng(seed), image)
-                        for _ in range(2))
+        found, again = (
+            getattr(surroundings, name)(np.random.default_rng(seed), image) for _ in range(2)
+        )
         assert found.shape == image.shape and found.dtype == np.uint8
         assert (image == before).all() and (found == again).all()
         changed += (found != image).any()
@@ -98,7 +101,11 @@ def test_a_bonnet_hides_what_is_below_it():
         assert (after.codes[hidden] == IGNORE).all() and (after.weight[hidden] == 1).all()
         assert (after.anomaly[hidden] == 0).all()
         kept = ~hidden
-        assert same_truth(*(Canvas(part.image, part.codes[kept], part.anomaly[kept],
-                                   part.weight[kept]) for part in (before, after)))
+        assert same_truth(
+            *(
+                Canvas(part.image, part.codes[kept], part.anomaly[kept], part.weight[kept])
+                for part in (before, after)
+            )
+        )
         difference = (after.image != before.image).any(-1)
         assert difference[::2, ::2][hidden].mean() > 0.9 and not difference[:16].any()

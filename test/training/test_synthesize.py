@@ -37,8 +37,11 @@ def sources(tmp_path: Path) -> Sources:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize('case', ['lab_mean', 'rgb_meanstd', 'nofeather'])
@@ -49,35 +52,44 @@ def test_blending_equals_the_published_code(golden, case):
     (x, y), (height, width) = want['top_left_xy'], alpha.shape
     image = want['background'].copy()
     patch = blend.match_colour(
-        want['patch'], image[y:y + height, x:x + width], lab=bool(want['match_lab']),
-        mean=bool(want['match_mean']), std=bool(want['match_std']))
+        want['patch'],
+        image[y : y + height, x : x + width],
+        lab=bool(want['match_lab']),
+        mean=bool(want['match_mean']),
+        std=bool(want['match_std']),
+    )
     blend.composite(image, patch, alpha, (x, y))
     for found, name in ((patch, 'matched_patch'), (image, 'composite')):
         assert np.abs(found.astype(int) - want[name]).max() <= 1, name
     full = np.zeros(image.shape[:2], np.float32)
-    full[y:y + height, x:x + width] = alpha
+    full[y : y + height, x : x + width] = alpha
     np.testing.assert_array_equal(full, want['alpha_full'])
     np.testing.assert_array_equal(full > 0.5, want['gt'] > 0)
 
 
 def test_published_sizes(golden):
-    for city_h, city_w, patch_h, patch_w, y, scale, out_h, out_w in \
-            golden('synthetic_blend')['']['geometry_rows']:
-        found = placement.published_size((int(city_h), int(city_w)), (int(patch_h), int(patch_w)),
-                                         int(y), GeneratorOptions())
+    for city_h, city_w, patch_h, patch_w, y, scale, out_h, out_w in golden('synthetic_blend')[''][
+        'geometry_rows'
+    ]:
+        found = placement.published_size(
+            (int(city_h), int(city_w)), (int(patch_h), int(patch_w)), int(y), GeneratorOptions()
+        )
         assert found.scale == pytest.approx(scale, abs=1e-9)
         assert (found.height, found.width) == (out_h, out_w)
 
 
 def test_size_falls_linearly_towards_the_horizon():
     options = GeneratorOptions(horizon=0.5)
-    heights = [placement.perspective_size((201, 400), (50, 25), foot, 0.5, options).height
-               for foot in (140, 160, 180, 200)]
+    heights = [
+        placement.perspective_size((201, 400), (50, 25), foot, 0.5, options).height
+        for foot in (140, 160, 180, 200)
+    ]
     assert heights == [20, 30, 40, 50]
 
 
 def test_seed_is_the_head_of_a_sha256():
     import hashlib
+
     want = int(hashlib.sha256(b'7::12').hexdigest()[:8], 16)
     assert image_seed(7, '12') == want
 
@@ -89,11 +101,12 @@ def test_objects_stand_on_the_target_and_spare_what_is_forbidden(sources):
     for sample in drawn:
         assert not ((sample.mask == 1) & (sample.labels == scenes.CAR)).any()
         np.testing.assert_array_equal(sample.mask == 1, sample.instances > 0)
-        np.testing.assert_array_equal((sample.labels == 255) & (sample.instances == 0),
-                                      sample.mask == 255)
+        np.testing.assert_array_equal(
+            (sample.labels == 255) & (sample.instances == 0), sample.mask == 255
+        )
         for item in sample.record['objects']:
             x, y, width, height = item['box']
-            foot = sample.labels[y + height - 1, x:x + width]
+            foot = sample.labels[y + height - 1, x : x + width]
             assert item['on'] == 'road' and (foot == scenes.ROAD).any()
             assert item['visible'] == (sample.instances == item['id']).sum()
 
@@ -122,8 +135,10 @@ def test_negative_frames_have_no_object(sources):
         assert not sample.record['objects'] and not (sample.mask == 1).any()
 
 
-@pytest.mark.parametrize('changes', [
-    {'vary': 1.0}, {'procedural': 1.0}, {'scale_from_paste_y': False, 'contact': 'box'}])
+@pytest.mark.parametrize(
+    'changes',
+    [{'vary': 1.0}, {'procedural': 1.0}, {'scale_from_paste_y': False, 'contact': 'box'}],
+)
 def test_every_kind_of_object_can_be_drawn(sources, changes):
     generator = sources.generator(dataclasses.replace(OPTIONS, area_max=0.3, **changes))
     assert any(generator[index].record['objects'] for index in range(12))
@@ -235,16 +250,34 @@ def test_folders_of_other_ids_are_named_before_their_path(tmp_path):
     groups = read_backgrounds(f'idd_lite:{folder}')
     assert groups.layout == 'idd_lite' and groups.names[3] == 'vehicles'
     assert [groups.ids(name) for name in ('road', 'sidewalk', 'bus', 'person', 'cow')] == [
-        (0,), (1,), (3,), (2,), ()]
+        (0,),
+        (1,),
+        (3,),
+        (2,),
+        (),
+    ]
     train_ids = read_backgrounds(f'trainids:{folder}')
     assert train_ids.ids('bus') == (15,) and train_ids.scenes == groups.scenes
     with pytest.raises(ValueError, match='images/ and labels/ in it, as idd_lite: asks for'):
         read_backgrounds(f'idd_lite:{tmp_path}')
 
 
-@pytest.mark.parametrize(('name', 'ids'), [
-    ('road', (3,)), ('sidewalk', (4,)), ('pavement', (4,)), ('bus', (8,)), ('bicycle', (10,)),
-    ('rider', (10,)), ('tree', (5,)), ('terrain', ()), ('cow', ()), ('7', (7,)), ('-1', (-1,))])
+@pytest.mark.parametrize(
+    ('name', 'ids'),
+    [
+        ('road', (3,)),
+        ('sidewalk', (4,)),
+        ('pavement', (4,)),
+        ('bus', (8,)),
+        ('bicycle', (10,)),
+        ('rider', (10,)),
+        ('tree', (5,)),
+        ('terrain', ()),
+        ('cow', ()),
+        ('7', (7,)),
+        ('-1', (-1,)),
+    ],
+)
 def test_classes_of_camvid_by_name(sources, name, ids):
     """What CamVid counts among its cars is one; a verge among its trees is no place to stand."""
     assert read_backgrounds(sources.backgrounds).ids(name) == ids
@@ -278,14 +311,18 @@ def test_rendered_scenes_are_backgrounds_too(tmp_path):
     assert first.record['background'] == again.record['background'] == 'rendered 3 96x72 clear'
     assert second.record['background'] == 'rendered 4 96x72 clear'
     assert first.record['objects'] and (first.mask == 1).any()
-    for text, message in (('rendered:x', 'seed'), ('rendered:3?moon=1', 'moon'),
-                          ('rendered:3?scenes=0', 'scenes')):
+    for text, message in (
+        ('rendered:x', 'seed'),
+        ('rendered:3?moon=1', 'moon'),
+        ('rendered:3?scenes=0', 'scenes'),
+    ):
         with pytest.raises((ValueError, TypeError), match=message):
             read_backgrounds(text)
 
 
 def test_obstacles_of_the_renderer_are_the_truth(tmp_path):
     from road_anomaly_ros.training.generator.rendered import render
+
     sources = Sources(f'{RENDERED}&obstacles=true')
     samples = [sources.generator(OPTIONS)[index] for index in range(2)]
     assert any((sample.mask == 1).any() for sample in samples)
@@ -293,10 +330,13 @@ def test_obstacles_of_the_renderer_are_the_truth(tmp_path):
         frame = render(seed, (72, 96), obstacles=True)
         np.testing.assert_array_equal(sample.image, frame.image)
         np.testing.assert_array_equal(sample.mask == 1, frame.instances > 0)
-        np.testing.assert_array_equal(sample.mask == 255,
-                                      (frame.labels == 255) & (frame.instances == 0))
-        counts = [np.count_nonzero(frame.instances == number)
-                  for number in np.unique(frame.instances)[1:]]
+        np.testing.assert_array_equal(
+            sample.mask == 255, (frame.labels == 255) & (frame.instances == 0)
+        )
+        counts = [
+            np.count_nonzero(frame.instances == number)
+            for number in np.unique(frame.instances)[1:]
+        ]
         assert [item['visible'] for item in sample.record['objects']] == counts
 
 
@@ -316,9 +356,13 @@ def test_rendered_scenes_from_the_command_line(tmp_path):
     words = ['synthesize', '--backgrounds', RENDERED, '--count', '2', '--processes', '1']
     assert cli.main([*words, '-o', str(tmp_path / 'out')]) == 0
     assert sorted(path.name for path in (tmp_path / 'out' / 'labels').iterdir()) == [
-        '000000.png', '000001.png']
-    assert all(not json.loads(line)['objects'] for line in
-               (tmp_path / 'out' / 'manifest.jsonl').read_text().splitlines())
+        '000000.png',
+        '000001.png',
+    ]
+    assert all(
+        not json.loads(line)['objects']
+        for line in (tmp_path / 'out' / 'manifest.jsonl').read_text().splitlines()
+    )
     assert cli.main([*words, '--annotations', 'a.json', '-o', str(tmp_path / 'other')]) == 2
 
 
@@ -332,7 +376,7 @@ def test_mirrored_and_magnified_backgrounds_keep_image_and_labels_together():
         seen = shown(View(image, labels, labels), cut)
         assert seen.image.shape == image.shape
         same = np.abs(seen.image[..., 0] - seen.labels * 40.0) < 1
-        assert same.mean() > 0.7        # all but the soft edges between classes
+        assert same.mean() > 0.7  # all but the soft edges between classes
     whole = shown(View(image, labels, labels), Cut(0, 0, 60, 80, True))
     np.testing.assert_array_equal(whole.labels, labels[:, ::-1])
     assert Cut(20, 0, 31, 80, False).horizon(0.5, 61) == pytest.approx(10 / 30)
@@ -352,8 +396,9 @@ def test_restyling_changes_classes_as_wholes():
     labels = np.zeros((40, 60), np.uint8)
     labels[:, 30:] = 1
     image = np.full((40, 60, 3), (90, 120, 70), np.uint8)
-    moved = [restyle.restyled(np.random.default_rng(seed), image, labels) != image
-             for seed in range(20)]
+    moved = [
+        restyle.restyled(np.random.default_rng(seed), image, labels) != image for seed in range(20)
+    ]
     halves = {(bool(part[:, :25].any()), bool(part[:, 35:].any())) for part in moved}
     assert halves == {(False, False), (False, True), (True, False), (True, True)}
 
@@ -368,14 +413,27 @@ def coco(folder: Path) -> Path:
     cv2.imwrite(str(folder / 'a.png'), np.full((40, 50, 3), 200, np.uint8))
     box = [10, 10, 30, 10, 30, 24, 10, 24]
     things = [
-        (1, 1, [box], [10, 10, 20, 14], 0), (2, 2, [box], [10, 10, 20, 14], 0),
-        (3, 1, [box], [45, 10, 20, 14], 0), (4, 1, [[1, 1, 2, 1, 2, 2]], [1, 1, 1, 1], 0),
-        (5, 1, {'counts': [0, 2000], 'size': [40, 50]}, [0, 0, 50, 40], 1)]
-    tree = {'images': [{'id': 7, 'file_name': 'a.png', 'height': 40, 'width': 50}],
-            'categories': [{'id': 1, 'name': 'dog'}, {'id': 2, 'name': 'car'}],
-            'annotations': [{'id': index, 'image_id': 7, 'category_id': kind, 'iscrowd': crowd,
-                             'segmentation': outline, 'bbox': bbox}
-                            for index, kind, outline, bbox, crowd in things]}
+        (1, 1, [box], [10, 10, 20, 14], 0),
+        (2, 2, [box], [10, 10, 20, 14], 0),
+        (3, 1, [box], [45, 10, 20, 14], 0),
+        (4, 1, [[1, 1, 2, 1, 2, 2]], [1, 1, 1, 1], 0),
+        (5, 1, {'counts': [0, 2000], 'size': [40, 50]}, [0, 0, 50, 40], 1),
+    ]
+    tree = {
+        'images': [{'id': 7, 'file_name': 'a.png', 'height': 40, 'width': 50}],
+        'categories': [{'id': 1, 'name': 'dog'}, {'id': 2, 'name': 'car'}],
+        'annotations': [
+            {
+                'id': index,
+                'image_id': 7,
+                'category_id': kind,
+                'iscrowd': crowd,
+                'segmentation': outline,
+                'bbox': bbox,
+            }
+            for index, kind, outline, bbox, crowd in things
+        ],
+    }
     path = folder / 'instances.json'
     path.write_text(json.dumps(tree))
     return path
@@ -395,40 +453,83 @@ def test_run_lengths_are_read_in_column_order():
     np.testing.assert_array_equal(mask, [[0, 0], [1, 0], [1, 0]])
 
 
-@pytest.mark.parametrize(('breakage', 'message'), [
-    (lambda root: (root / 'camvid' / 'labels' / 'scene1.png').unlink(), 'a label map for every'),
-    (lambda root: cv2.imwrite(str(root / 'camvid' / 'labels' / 'scene0.png'),
-                              np.zeros((4, 4), np.uint8)), 'expected uint8 labels of shape'),
-    (lambda root: (root / 'camvid' / 'labels').rename(root / 'camvid' / 'other'),
-     'CamVid layout'),
-    (lambda root: [path.unlink() for path in (root / 'cutouts').iterdir()],
-     'RGBA cut-outs (PNG or WebP)'),
-    (lambda root: [path.unlink() for path in (root / 'camvid' / 'images').iterdir()],
-     'found none'),
-])
+@pytest.mark.parametrize(
+    ('breakage', 'message'),
+    [
+        (
+            lambda root: (root / 'camvid' / 'labels' / 'scene1.png').unlink(),
+            'a label map for every',
+        ),
+        (
+            lambda root: cv2.imwrite(
+                str(root / 'camvid' / 'labels' / 'scene0.png'), np.zeros((4, 4), np.uint8)
+            ),
+            'expected uint8 labels of shape',
+        ),
+        (
+            lambda root: (root / 'camvid' / 'labels').rename(root / 'camvid' / 'other'),
+            'CamVid layout',
+        ),
+        (
+            lambda root: [path.unlink() for path in (root / 'cutouts').iterdir()],
+            'RGBA cut-outs (PNG or WebP)',
+        ),
+        (
+            lambda root: [path.unlink() for path in (root / 'camvid' / 'images').iterdir()],
+            'found none',
+        ),
+    ],
+)
 def test_bad_folders_give_one_line(sources, tmp_path, capsys, breakage, message):
     breakage(tmp_path)
-    code = cli.main(['synthesize', '--backgrounds', str(sources.backgrounds), '--objects',
-                     str(sources.objects), '--count', '2', '--processes', '1', '-o',
-                     str(tmp_path / 'out')])
+    code = cli.main(
+        [
+            'synthesize',
+            '--backgrounds',
+            str(sources.backgrounds),
+            '--objects',
+            str(sources.objects),
+            '--count',
+            '2',
+            '--processes',
+            '1',
+            '-o',
+            str(tmp_path / 'out'),
+        ]
+    )
     error = capsys.readouterr().err
     assert code == 2 and message in error and len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(('values', 'message'), [
-    ({'instances_min': 3, 'instances_max': 1}, 'instances_min <= instances_max'),
-    ({'target_labels': ('road:much',)}, 'NAME:WEIGHT'),
-    ({'target_labels': ('road:0',)}, 'positive weight'),
-])
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'instances_min': 3, 'instances_max': 1}, 'instances_min <= instances_max'),
+        ({'target_labels': ('road:much',)}, 'NAME:WEIGHT'),
+        ({'target_labels': ('road:0',)}, 'positive weight'),
+    ],
+)
 def test_options_that_cannot_work(values, message):
     with pytest.raises(ValueError, match=message):
         GeneratorOptions(**values)
 
 
 def test_command_says_what_is_done_and_stops_in_order(sources, tmp_path, capsys, monkeypatch):
-    words = ['synthesize', '--backgrounds', str(sources.backgrounds), '--objects',
-             str(sources.objects), '--count', '2', '--processes', '1', '--seed', '3', '-o',
-             str(tmp_path / 'out')]
+    words = [
+        'synthesize',
+        '--backgrounds',
+        str(sources.backgrounds),
+        '--objects',
+        str(sources.objects),
+        '--count',
+        '2',
+        '--processes',
+        '1',
+        '--seed',
+        '3',
+        '-o',
+        str(tmp_path / 'out'),
+    ]
     assert cli.main(words) == 0
     assert '2 images in' in capsys.readouterr().out
     assert len(writer.read_records(tmp_path / 'out')) == 2
@@ -437,6 +538,7 @@ def test_command_says_what_is_done_and_stops_in_order(sources, tmp_path, capsys,
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
+
     monkeypatch.setattr(writer, '_draw', interrupt)
     words[words.index('2')] = '3'
     assert cli.main(words) == 130

@@ -19,10 +19,10 @@ _KEPT_SIZES = 8
 class RawOutput:
     """What the network says about a batch; the mask features are those the masks are made of."""
 
-    class_logits: torch.Tensor              # [B, Q, K+1]
-    mask_logits: torch.Tensor               # [B, Q, h, w]
-    mask_features: torch.Tensor             # [B, C, h, w]
-    stages: Sequence[torch.Tensor]          # [B, C', h', w'] of the backbone, fine to coarse
+    class_logits: torch.Tensor  # [B, Q, K+1]
+    mask_logits: torch.Tensor  # [B, Q, h, w]
+    mask_features: torch.Tensor  # [B, C, h, w]
+    stages: Sequence[torch.Tensor]  # [B, C', h', w'] of the backbone, fine to coarse
 
 
 class PerSize:
@@ -58,8 +58,11 @@ class Constants:
         """Return those of levels of `sizes` (h, w), coarse to fine, with `channels` each."""
         scale = torch.tensor([[2 / width, 2 / height] for height, width in sizes], device=device)
         centres = torch.cat([_centres(size, device) for size in sizes], dim=1)
-        return cls([_sine(size, channels, device) for size in sizes], scale[..., None, None],
-                   centres[None, :, None] * 2 - 1)
+        return cls(
+            [_sine(size, channels, device) for size in sizes],
+            scale[..., None, None],
+            centres[None, :, None] * 2 - 1,
+        )
 
 
 def _sine(size: Size, channels: int, device: torch.device) -> torch.Tensor:
@@ -83,6 +86,7 @@ def _sine(size: Size, channels: int, device: torch.device) -> torch.Tensor:
 
 def _centres(size: Size, device: torch.device) -> torch.Tensor:
     """Return x and y of the cell centres in 0 .. 1, [2, h*w]."""
-    y, x = torch.meshgrid(*((torch.arange(length, device=device) + 0.5) / length
-                            for length in size), indexing='ij')
+    y, x = torch.meshgrid(
+        *((torch.arange(length, device=device) + 0.5) / length for length in size), indexing='ij'
+    )
     return torch.stack([x.flatten(), y.flatten()])

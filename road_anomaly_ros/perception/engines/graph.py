@@ -49,25 +49,42 @@ class GraphNetwork:
             digest = stored[f'{METADATA}weights']
             self.channels = int(stored[f'{METADATA}channels'])
             self.strides = tuple(int(part) for part in stored[f'{METADATA}strides'].split(','))
-        except Exception as error:          # runtimes raise types of their own
-            raise PipelineError(f'{path} could not be loaded: {reason(error)}; make it anew with '
-                                'road-anomaly export, or set engine to torch') from None
+        except Exception as error:  # runtimes raise types of their own
+            raise PipelineError(
+                f'{path} could not be loaded: {reason(error)}; make it anew with '
+                'road-anomaly export, or set engine to torch'
+            ) from None
         if digest != weights_digest(folder):
-            raise PipelineError(f'{path} was made of other weights than those beside it; make it '
-                                'anew with road-anomaly export, or set engine to torch')
+            raise PipelineError(
+                f'{path} was made of other weights than those beside it; make it '
+                'anew with road-anomaly export, or set engine to torch'
+            )
         self._constants = PerSize(self._make_constants)
 
     def _make_constants(self, height: int, width: int) -> dict[str, np.ndarray]:
         sizes = [(-(-height // stride), -(-width // stride)) for stride in self.strides[::-1]]
         found = Constants.of(sizes, self.channels, torch.device('cpu'))
-        return {**{f'places{level}': places.numpy() for level, places in enumerate(found.places)},
-                'scale': found.scale.numpy(), 'reference': found.reference.numpy()}
+        return {
+            **{f'places{level}': places.numpy() for level, places in enumerate(found.places)},
+            'scale': found.scale.numpy(),
+            'reference': found.reference.numpy(),
+        }
 
     def __call__(self, pixels: torch.Tensor) -> RawOutput:
         """Return the raw output; the stages of the backbone are not among it."""
-        rows = [[torch.from_numpy(part) for part in self._session(
-            {'pixels': image[None].contiguous().numpy(), **self._constants(*image.shape[1:])})]
-                for image in pixels]
-        classes, masks, features = rows[0] if len(rows) == 1 else (
-            torch.cat(part) for part in zip(*rows, strict=True))
+        rows = [
+            [
+                torch.from_numpy(part)
+                for part in self._session(
+                    {
+                        'pixels': image[None].contiguous().numpy(),
+                        **self._constants(*image.shape[1:]),
+                    }
+                )
+            ]
+            for image in pixels
+        ]
+        classes, masks, features = (
+            rows[0] if len(rows) == 1 else (torch.cat(part) for part in zip(*rows, strict=True))
+        )
         return RawOutput(classes, masks, features, stages=())

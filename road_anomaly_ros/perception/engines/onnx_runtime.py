@@ -13,8 +13,8 @@ import torch
 
 try:
     import onnxruntime
-except ImportError:                                 # an optional dependency
-    onnxruntime = None                              # type: ignore[assignment]
+except ImportError:  # an optional dependency
+    onnxruntime = None  # type: ignore[assignment]
 
 
 def missing() -> str:
@@ -30,11 +30,12 @@ class Session:
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4      # what fails is raised
+        options.log_severity_level = 4  # what fails is raised
         # Threads that wait by turning would keep the cores from the dense pass.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         self._session: Any = onnxruntime.InferenceSession(
-            str(path), options, providers=['CPUExecutionProvider'])
+            str(path), options, providers=['CPUExecutionProvider']
+        )
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -20,8 +20,8 @@ from road_anomaly_ros.perception.engines.base import PerSize
 
 try:
     import openvino
-except ImportError:                                 # an optional dependency
-    openvino = None                                 # type: ignore[assignment]
+except ImportError:  # an optional dependency
+    openvino = None  # type: ignore[assignment]
 
 
 def missing() -> str:
@@ -53,15 +53,23 @@ class Session:
         self._path = str(path)
         stored = self._core.read_model(self._path).get_rt_info('framework').astype(dict)
         self.metadata: Mapping[str, str] = {
-            str(key): _text(value) for key, value in stored.items()}
+            str(key): _text(value) for key, value in stored.items()
+        }
         self._requests = PerSize(self._compiled)
 
     def _compiled(self, *shapes: tuple[str, tuple[int, ...]]) -> Any:
         graph = self._core.read_model(self._path)
         graph.reshape({name: list(shape) for name, shape in shapes})
-        compiled = self._core.compile_model(graph, 'CPU', {
-            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
-            'INFERENCE_NUM_THREADS': torch.get_num_threads()})
+        compiled = self._core.compile_model(
+            graph,
+            'CPU',
+            {
+                'PERFORMANCE_HINT': 'LATENCY',
+                'NUM_STREAMS': 1,
+                'ENABLE_CPU_PINNING': False,
+                'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            },
+        )
         return compiled.create_infer_request()
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -17,11 +17,11 @@ from road_anomaly_ros.perception.geometry.options import GeometryOptions
 Floats = NDArray[np.float64]
 
 GIVEN, GUESSED = 'given', 'guessed'
-GUESSED_ERROR = math.radians(2.0)   # of a pitch that nobody measured, one standard deviation
+GUESSED_ERROR = math.radians(2.0)  # of a pitch that nobody measured, one standard deviation
 _STEEPEST_ROLL = math.radians(60.0)
 _LENGTHS = {False: (0, 4, 5, 8, 12, 14), True: (4,)}
-_STEPS = 10                         # towards the inverse of a lens model
-_TOLERANCE = 1.0                    # pixels by which a lens model may miss its own inverse
+_STEPS = 10  # towards the inverse of a lens model
+_TOLERANCE = 1.0  # pixels by which a lens model may miss its own inverse
 # Forward, left, up of a camera's body, from right, down, forward of its picture (REP 103).
 _BODY = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -41,16 +41,21 @@ class CameraModel:
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (*self.matrix, *self.distortion)):
-            raise ValueError('expected finite numbers in K and D of the calibration, got '
-                             f'{list(self.matrix)} and {list(self.distortion)}')
+            raise ValueError(
+                'expected finite numbers in K and D of the calibration, got '
+                f'{list(self.matrix)} and {list(self.distortion)}'
+            )
         if min(self.matrix[:2]) <= 0 or min(self.size) < 1:
             raise ValueError(
                 f'expected a calibrated camera (fx and fy of K above 0), got fx '
                 f'{self.matrix[0]:g} and fy {self.matrix[1]:g} for {self.size[1]}x{self.size[0]}: '
-                f'calibrate it (camera_calibration)')
+                f'calibrate it (camera_calibration)'
+            )
         if len(self.distortion) not in _LENGTHS[self.fisheye]:
-            raise ValueError(f'expected {_LENGTHS[self.fisheye]} numbers of distortion, got '
-                             f'{len(self.distortion)}: calibrate the camera again or rectify')
+            raise ValueError(
+                f'expected {_LENGTHS[self.fisheye]} numbers of distortion, got '
+                f'{len(self.distortion)}: calibrate the camera again or rectify'
+            )
 
     @property
     def array(self) -> Floats:
@@ -79,8 +84,9 @@ class CameraModel:
         """
         points = np.asarray(points, np.float64).reshape(-1, 3)
         ahead = points[:, 2:] > 1e-6
-        flat = np.divide(points[:, :2], points[:, 2:], where=ahead,
-                         out=np.full((len(points), 2), np.nan))
+        flat = np.divide(
+            points[:, :2], points[:, 2:], where=ahead, out=np.full((len(points), 2), np.nan)
+        )
         seen = np.flatnonzero(ahead[:, 0])
         found = np.full((len(points), 2), np.nan)
         if not self.distortion:
@@ -132,12 +138,15 @@ class Mounting:
 
     def __post_init__(self) -> None:
         if not self.height > 0 or not math.isfinite(self.height):
-            raise ValueError(f'expected a camera above the road, got a height of '
-                             f'{self.height:g} m: is the origin of the vehicle on the road?')
+            raise ValueError(
+                f'expected a camera above the road, got a height of '
+                f'{self.height:g} m: is the origin of the vehicle on the road?'
+            )
         if abs(self.roll) > _STEEPEST_ROLL:
             raise ValueError(
                 f'expected a camera mounted upright (roll up to 60 degrees), got a roll of '
-                f'{math.degrees(self.roll):.0f}: turn its pictures or correct the mounting')
+                f'{math.degrees(self.roll):.0f}: turn its pictures or correct the mounting'
+            )
 
     @classmethod
     def from_options(cls, options: GeometryOptions) -> Mounting | None:
@@ -147,26 +156,41 @@ class Mounting:
         angles = [options.camera_pitch, options.camera_roll]
         guessed = any(math.isnan(angle) for angle in angles)
         pitch, roll = (0.0 if math.isnan(angle) else math.radians(angle) for angle in angles)
-        return cls(options.camera_height, pitch, roll, math.radians(options.camera_yaw),
-                   options.camera_forward, options.camera_left, GUESSED if guessed else GIVEN)
+        return cls(
+            options.camera_height,
+            pitch,
+            roll,
+            math.radians(options.camera_yaw),
+            options.camera_forward,
+            options.camera_left,
+            GUESSED if guessed else GIVEN,
+        )
 
     @classmethod
-    def from_transform(cls, position: Sequence[float], quaternion: Sequence[float],
-                       source: str = GIVEN) -> Mounting:
+    def from_transform(
+        cls, position: Sequence[float], quaternion: Sequence[float], source: str = GIVEN
+    ) -> Mounting:
         """Return the mounting of an optical frame in the vehicle's frame.
 
         `position` x, y, z in metres; `quaternion` x, y, z, w, of any length but 0.
         """
         x, y, z, w = np.asarray(quaternion, np.float64) / np.linalg.norm(quaternion)
-        rotation = np.array([
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]) @ _BODY.T
+        rotation = (
+            np.array(
+                [
+                    [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                    [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                    [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+                ]
+            )
+            @ _BODY.T
+        )
         pitch = math.asin(min(1.0, max(-1.0, -rotation[2, 0])))
         roll = math.atan2(rotation[2, 1], rotation[2, 2])
         yaw = math.atan2(rotation[1, 0], rotation[0, 0])
-        return cls(float(position[2]), pitch, roll, yaw, float(position[0]), float(position[1]),
-                   source)
+        return cls(
+            float(position[2]), pitch, roll, yaw, float(position[0]), float(position[1]), source
+        )
 
     @property
     def position(self) -> Floats:
@@ -176,8 +200,9 @@ class Mounting:
     @property
     def rotation(self) -> Floats:
         """The matrix [3, 3] that turns (right, down, ahead) of the camera to the vehicle's."""
-        (cr, sr), (cp, sp), (cy, sy) = ((math.cos(angle), math.sin(angle))
-                                        for angle in (self.roll, self.pitch, self.yaw))
+        (cr, sr), (cp, sp), (cy, sy) = (
+            (math.cos(angle), math.sin(angle)) for angle in (self.roll, self.pitch, self.yaw)
+        )
         roll = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
         pitch = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
         yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
@@ -197,6 +222,8 @@ class Mounting:
         return max(told, GUESSED_ERROR) if self.source == GUESSED else told
 
     def __str__(self) -> str:
-        angles = ', '.join(f'{name} {math.degrees(value):.2f}' for name, value in (
-            ('pitch', self.pitch), ('roll', self.roll), ('yaw', self.yaw)))
+        angles = ', '.join(
+            f'{name} {math.degrees(value):.2f}'
+            for name, value in (('pitch', self.pitch), ('roll', self.roll), ('yaw', self.yaw))
+        )
         return f'{self.source}: height {self.height:.2f} m, {angles} deg'

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MEMORY_S = 1.0                      # how long ago distances still count
+MEMORY_S = 1.0  # how long ago distances still count
 _LEAST_S = 0.2
 _LEAST_COUNT = 3
 
@@ -28,8 +28,9 @@ class Closing:
     seconds: float
 
 
-def closing(times: Sequence[float], distances: Sequence[float],
-            errors: Sequence[float]) -> Closing | None:
+def closing(
+    times: Sequence[float], distances: Sequence[float], errors: Sequence[float]
+) -> Closing | None:
     """Return the line through distances [n] m with errors [n] at times [n] s; None for too few.
 
     An error of scale, such as that of the height of the camera, leaves `seconds` as they are.
@@ -61,8 +62,9 @@ class Histories:
         if stamp < self._now:
             self._rows.clear()
         self._now = stamp
-        for track in [track for track, rows in self._rows.items()
-                      if rows[-1][0] < stamp - MEMORY_S]:
+        for track in [
+            track for track, rows in self._rows.items() if rows[-1][0] < stamp - MEMORY_S
+        ]:
             del self._rows[track]
 
     def add(self, track: int, distance: float, error: float) -> Closing | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.int64]
-_RAGGED = 0.05                      # share of the columns of an outline that may stick out below
+_RAGGED = 0.05  # share of the columns of an outline that may stick out below
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class ContactLine:
     The columns of one obstacle stand together, in order: those of obstacle i from `begin[i]` on.
     """
 
-    owner: Table                    # [m] 0 .. n-1
-    column: Table                   # [m]
-    row: Table                      # [m]
-    ids: Table                      # [n] number in the map of instances, rising
-    begin: Table                    # [n]
+    owner: Table  # [m] 0 .. n-1
+    column: Table  # [m]
+    row: Table  # [m]
+    ids: Table  # [n] number in the map of instances, rising
+    begin: Table  # [n]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,8 +41,13 @@ def contact_line(instances: NDArray[np.int32]) -> ContactLine:
     last = np.ones(len(order), bool)
     last[:-1] = (numbers[1:] != numbers[:-1]) | (columns[1:] != columns[:-1])
     ids, begin, owner = np.unique(numbers[last], return_index=True, return_inverse=True)
-    return ContactLine(owner.reshape(-1).astype(np.int64), columns[last].astype(np.int64),
-                       rows[last].astype(np.int64), ids, begin.astype(np.int64))
+    return ContactLine(
+        owner.reshape(-1).astype(np.int64),
+        columns[last].astype(np.int64),
+        rows[last].astype(np.int64),
+        ids,
+        begin.astype(np.int64),
+    )
 
 
 def feet(line: ContactLine) -> tuple[Table, NDArray[np.float64]]:
@@ -56,5 +61,6 @@ def feet(line: ContactLine) -> tuple[Table, NDArray[np.float64]]:
     lowest = line.row >= row[line.owner]
     owner = line.owner[lowest]
     column = np.bincount(owner, line.column[lowest], len(line)) / np.bincount(
-        owner, minlength=len(line))
+        owner, minlength=len(line)
+    )
     return row, column

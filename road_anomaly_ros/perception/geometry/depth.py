@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from road_anomaly_ros.perception.geometry.contact import ContactLine, Table
 
-_NEAR = 0.1                         # quantile of an obstacle's depths that is its near side
+_NEAR = 0.1  # quantile of an obstacle's depths that is its near side
 _LEAST_PIXELS, _LEAST_SHARE = 5, 0.1
 
 
@@ -28,8 +28,9 @@ def metres(depth: NDArray[Any]) -> NDArray[np.float32]:
         return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
 
 
-def near_sides(depth: NDArray[np.float32], instances: NDArray[np.int32],
-               line: ContactLine) -> NDArray[np.float64]:
+def near_sides(
+    depth: NDArray[np.float32], instances: NDArray[np.int32], line: ContactLine
+) -> NDArray[np.float64]:
     """Return the depth [n] of the near side of each obstacle, NaN where too few are known."""
     rows, columns = np.nonzero(instances)
     owner = np.searchsorted(line.ids, instances[rows, columns])
@@ -46,8 +47,12 @@ def near_sides(depth: NDArray[np.float32], instances: NDArray[np.int32],
     return found
 
 
-def at(depth: NDArray[np.float32], line: ContactLine, fallback: NDArray[np.float64],
-       reach: NDArray[np.float64]) -> NDArray[np.float64]:
+def at(
+    depth: NDArray[np.float32],
+    line: ContactLine,
+    fallback: NDArray[np.float64],
+    reach: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """Return the depth [m] at the contact line.
 
     `fallback` [n] of the obstacle stands in where none is known, or where it is more than

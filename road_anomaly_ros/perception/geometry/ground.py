@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from road_anomaly_ros.perception.geometry.camera import CameraModel, Floats, Mounting
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
 
-SIGMAS = 2.0                        # of every error that is told
+SIGMAS = 2.0  # of every error that is told
 _STEEPEST = np.pi / 2
 
 
@@ -24,12 +24,12 @@ _STEEPEST = np.pi / 2
 class Spots:
     """n places on the road as seen from the foot of the camera; NaN above the horizon."""
 
-    bearing: Floats                 # [n] radians, from the vehicle's forward to its left
-    distance: Floats                # [n] metres
-    nearest: Floats                 # [n] metres, bounds of two standard deviations
-    farthest: Floats                # [n] metres, inf where the horizon may be meant
-    distance_error: Floats          # [n] metres, two standard deviations, linearised
-    bearing_error: Floats           # [n] radians, two standard deviations
+    bearing: Floats  # [n] radians, from the vehicle's forward to its left
+    distance: Floats  # [n] metres
+    nearest: Floats  # [n] metres, bounds of two standard deviations
+    farthest: Floats  # [n] metres, inf where the horizon may be meant
+    distance_error: Floats  # [n] metres, two standard deviations, linearised
+    bearing_error: Floats  # [n] radians, two standard deviations
 
 
 def directions(model: CameraModel, mounting: Mounting, pixels: Floats) -> Floats:
@@ -41,13 +41,13 @@ def meet(model: CameraModel, mounting: Mounting, pixels: Floats) -> Floats:
     """Return forward and left [n, 2] of the road at pixels [n, 2], NaN above the horizon."""
     view = directions(model, mounting, pixels)
     down = -view[:, 2:]
-    scale = np.divide(mounting.height, down, where=down > 1e-9,
-                      out=np.full(down.shape, np.nan))
+    scale = np.divide(mounting.height, down, where=down > 1e-9, out=np.full(down.shape, np.nan))
     return view[:, :2] * scale + mounting.position[:2]
 
 
-def spots(model: CameraModel, mounting: Mounting, pixels: Floats,
-          options: GeometryOptions) -> Spots:
+def spots(
+    model: CameraModel, mounting: Mounting, pixels: Floats, options: GeometryOptions
+) -> Spots:
     """Return where pixels [n, 2] see the road, with the errors of pixel and pitch."""
     steps = np.array([[0.0, 0.0], [0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
     pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
@@ -56,8 +56,7 @@ def spots(model: CameraModel, mounting: Mounting, pixels: Floats,
     fall, bearing = _angles(view)
     fall_slope = np.hypot(fall[1] - fall[2], fall[3] - fall[4])
     turn = [_wrapped(bearing[1] - bearing[2]), _wrapped(bearing[3] - bearing[4])]
-    fall_error = SIGMAS * np.hypot(
-        mounting.pitch_error(options), options.pixel_error * fall_slope)
+    fall_error = SIGMAS * np.hypot(mounting.pitch_error(options), options.pixel_error * fall_slope)
     bearing_error = SIGMAS * options.pixel_error * np.hypot(*turn)
     down = np.where(fall[0] > 1e-9, fall[0], np.nan)
     with np.errstate(invalid='ignore'):
@@ -67,7 +66,8 @@ def spots(model: CameraModel, mounting: Mounting, pixels: Floats,
             nearest=_reach(mounting.height, np.minimum(down + fall_error, _STEEPEST)),
             farthest=_reach(mounting.height, down - fall_error),
             distance_error=mounting.height / np.sin(down) ** 2 * fall_error,
-            bearing_error=bearing_error)
+            bearing_error=bearing_error,
+        )
 
 
 def _angles(view: Floats) -> tuple[Floats, Floats]:

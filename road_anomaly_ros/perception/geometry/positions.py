@@ -20,7 +20,7 @@ from road_anomaly_ros.perception.geometry.ground import SIGMAS, Spots, direction
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
 
 ROAD, DEPTH = 'road', 'depth'
-_LEAST_REACH = 0.5                  # metres behind its nearest point that an obstacle may stand
+_LEAST_REACH = 0.5  # metres behind its nearest point that an obstacle may stand
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +45,19 @@ class Position:
     width_error: float
     nearest: float
     farthest: float
-    source: str                     # 'road' or 'depth'
+    source: str  # 'road' or 'depth'
     cut: bool
     line: Floats
 
 
-def locate(objects: Sequence[AnomalyObject], instances: NDArray[np.int32], model: CameraModel,
-           mounting: Mounting, options: GeometryOptions,
-           depth: NDArray[Any] | None = None) -> tuple[Position, ...]:
+def locate(
+    objects: Sequence[AnomalyObject],
+    instances: NDArray[np.int32],
+    model: CameraModel,
+    mounting: Mounting,
+    options: GeometryOptions,
+    depth: NDArray[Any] | None = None,
+) -> tuple[Position, ...]:
     """Return the positions of those objects that have one, in their order.
 
     `instances` [H, W] holds the objects' ids; `depth` [H, W], uint16 in mm or float32 in m,
@@ -60,11 +65,15 @@ def locate(objects: Sequence[AnomalyObject], instances: NDArray[np.int32], model
     farther away than `max_range`. Raises ValueError where sizes differ.
     """
     if instances.shape != model.size:
-        raise ValueError(f'expected a calibration for {instances.shape[1]}x{instances.shape[0]}, '
-                         f'got one for {model.size[1]}x{model.size[0]}')
+        raise ValueError(
+            f'expected a calibration for {instances.shape[1]}x{instances.shape[0]}, '
+            f'got one for {model.size[1]}x{model.size[0]}'
+        )
     if depth is not None and depth.shape != instances.shape:
-        raise ValueError(f'expected a depth image registered to {instances.shape[1]}x'
-                         f'{instances.shape[0]}, got {depth.shape[1]}x{depth.shape[0]}')
+        raise ValueError(
+            f'expected a depth image registered to {instances.shape[1]}x'
+            f'{instances.shape[0]}, got {depth.shape[1]}x{depth.shape[0]}'
+        )
     line = contact_line(instances)
     if not len(line):
         return ()
@@ -74,15 +83,23 @@ def locate(objects: Sequence[AnomalyObject], instances: NDArray[np.int32], model
     lines = np.split(scene.points, line.begin[1:])
     with np.errstate(invalid='ignore'):
         good = scene.distance <= options.max_range
-    return tuple(scene.position(found, place, lines[place])
-                 for found, place in known if good[place])
+    return tuple(
+        scene.position(found, place, lines[place]) for found, place in known if good[place]
+    )
 
 
 class _Scene:
     """All obstacles of one frame at once, rows of n; points [m, 3] of their contact lines."""
 
-    def __init__(self, line: ContactLine, instances: NDArray[np.int32], model: CameraModel,
-                 mounting: Mounting, options: GeometryOptions, depth: NDArray[Any] | None) -> None:
+    def __init__(
+        self,
+        line: ContactLine,
+        instances: NDArray[np.int32],
+        model: CameraModel,
+        mounting: Mounting,
+        options: GeometryOptions,
+        depth: NDArray[Any] | None,
+    ) -> None:
         self._model, self._mounting, self._options = model, mounting, options
         self._row, self._column = feet(line)
         ends = np.append(line.begin[1:], len(line.owner)) - 1
@@ -113,8 +130,12 @@ class _Scene:
         self._by_depth = ~np.isnan(sides)
         distance = np.hypot(view[:, 0], view[:, 1]) * sides
         error = np.minimum(SIGMAS * self._options.depth_error, 1.0) * distance
-        for name, value in (('distance', distance), ('_distance_error', error),
-                            ('nearest', distance - error), ('farthest', distance + error)):
+        for name, value in (
+            ('distance', distance),
+            ('_distance_error', error),
+            ('nearest', distance - error),
+            ('farthest', distance + error),
+        ):
             setattr(self, name, np.where(self._by_depth, value, getattr(self, name)))
 
     def _spread(self) -> None:
@@ -148,8 +169,9 @@ class _Scene:
         right, left, up = directions(self._model, self._mounting, pixel)[0]
         return float(self._mounting.height + self.distance[place] * up / math.hypot(right, left))
 
-    def _lines(self, line: ContactLine, depth: NDArray[np.float32] | None,
-               sides: Floats) -> Floats:
+    def _lines(
+        self, line: ContactLine, depth: NDArray[np.float32] | None, sides: Floats
+    ) -> Floats:
         """Return the contact line on the road, or where the depth image sees it, [m, 3]."""
         own: Table = line.owner
         pixels = np.column_stack((line.column, line.row + 0.5))
@@ -171,9 +193,25 @@ class _Scene:
 
     def position(self, found: AnomalyObject, place: int, line: Floats) -> Position:
         """Return one row as the public noun."""
-        row = {name: float(getattr(self, name)[place]) for name in (
-            'forward', 'left', 'width', 'distance', 'forward_error', 'left_error', 'width_error',
-            'nearest', 'farthest')}
-        return Position(id=found.id, height=self._top(found.box[1], place),
-                        source=DEPTH if self._by_depth[place] else ROAD,
-                        cut=bool(self.cut[place]), line=line, **row)
+        row = {
+            name: float(getattr(self, name)[place])
+            for name in (
+                'forward',
+                'left',
+                'width',
+                'distance',
+                'forward_error',
+                'left_error',
+                'width_error',
+                'nearest',
+                'farthest',
+            )
+        }
+        return Position(
+            id=found.id,
+            height=self._top(found.box[1], place),
+            source=DEPTH if self._by_depth[place] else ROAD,
+            cut=bool(self.cut[place]),
+            line=line,
+            **row,
+        )

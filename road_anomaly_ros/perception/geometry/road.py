@@ -13,8 +13,8 @@ from road_anomaly_ros.perception.geometry.camera import CameraModel, Floats, Mou
 from road_anomaly_ros.perception.geometry.ground import meet
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
 
-_COARSE = 33                        # pixels of each axis that tell what part of the road is seen
-_MOST_STEPS = 1024                  # places looked at along a bearing
+_COARSE = 33  # pixels of each axis that tell what part of the road is seen
+_MOST_STEPS = 1024  # places looked at along a bearing
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class FreeRoad:
     inf is free up to `longest`, NaN unseen. Nearer than `shortest` no road is seen.
     """
 
-    bearings: Floats                # [b] radians
-    distances: Floats               # [b] metres
+    bearings: Floats  # [b] radians
+    distances: Floats  # [b] metres
     shortest: float
     longest: float
 
@@ -56,8 +56,10 @@ class RoadGrid:
         distance = np.hypot(spots[:, 0], spots[:, 1])
         spots = spots[distance < self.longest]
         if not len(spots):
-            raise ValueError(f'no road within {self.longest:g} m is in view: look at the pitch of '
-                             f'the mounting ({mounting})')
+            raise ValueError(
+                f'no road within {self.longest:g} m is in view: look at the pitch of '
+                f'the mounting ({mounting})'
+            )
         # Around the camera's own direction, so that a view to the rear has no seam.
         turn = np.arctan2(spots[:, 1], spots[:, 0]) - mounting.yaw
         turn = (turn + np.pi) % (2 * np.pi) - np.pi + mounting.yaw
@@ -66,8 +68,10 @@ class RoadGrid:
 
     def _seen(self, model: CameraModel, mounting: Mounting) -> NDArray[np.int64]:
         """Return the flat place of the pixel at each bearing and distance, -1 out of view."""
-        flat = np.stack((np.cos(self.bearings), np.sin(self.bearings)), -1)[:, None] * (
-            self._ranges[:, None])
+        flat = (
+            np.stack((np.cos(self.bearings), np.sin(self.bearings)), -1)[:, None]
+            * (self._ranges[:, None])
+        )
         points = np.dstack((flat, np.zeros(flat.shape[:2]))).reshape(-1, 3) - mounting.position
         pixels = model.pixels(points @ mounting.rotation)
         height, width = model.size

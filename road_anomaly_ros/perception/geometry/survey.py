@@ -41,21 +41,32 @@ class Surveyor:
         self._histories = Histories()
         self._grid: tuple[Any, RoadGrid] | None = None
 
-    def survey(self, result: FrameResult, model: CameraModel, mounting: Mounting,
-               options: GeometryOptions, depth: NDArray[Any] | None = None) -> Survey:
+    def survey(
+        self,
+        result: FrameResult,
+        model: CameraModel,
+        mounting: Mounting,
+        options: GeometryOptions,
+        depth: NDArray[Any] | None = None,
+    ) -> Survey:
         """Return what a frame says in metres; `depth` [H, W] as in `locate`."""
         return Survey(self, result, model, mounting, options, depth)
 
-    def closings(self, result: FrameResult, positions: tuple[Position, ...]
-                 ) -> Mapping[int, Closing | None]:
+    def closings(
+        self, result: FrameResult, positions: tuple[Position, ...]
+    ) -> Mapping[int, Closing | None]:
         """Note the positions of a frame and return how the tracked ones come nearer, by id."""
         if result.stamp is None:
             return {}
         self._histories.begin(result.stamp)
         tracks = {found.id: found.track_id for found in result.objects if found.track_id}
-        return {place.id: self._histories.add(
-            tracks[place.id], place.distance, place.distance - place.nearest)
-            for place in positions if place.id in tracks}
+        return {
+            place.id: self._histories.add(
+                tracks[place.id], place.distance, place.distance - place.nearest
+            )
+            for place in positions
+            if place.id in tracks
+        }
 
     def grid(self, model: CameraModel, mounting: Mounting, options: GeometryOptions) -> RoadGrid:
         """Return the places to look at, made once for a camera."""
@@ -68,9 +79,15 @@ class Surveyor:
 class Survey:
     """One frame in metres; each part is made when it is first asked for."""
 
-    def __init__(self, surveyor: Surveyor, result: FrameResult, model: CameraModel,
-                 mounting: Mounting, options: GeometryOptions,
-                 depth: NDArray[Any] | None) -> None:
+    def __init__(
+        self,
+        surveyor: Surveyor,
+        result: FrameResult,
+        model: CameraModel,
+        mounting: Mounting,
+        options: GeometryOptions,
+        depth: NDArray[Any] | None,
+    ) -> None:
         self.result, self.mounting, self.options = result, mounting, options
         self._surveyor, self._model, self._depth = surveyor, model, depth
 
@@ -78,11 +95,16 @@ class Survey:
     def obstacles(self) -> tuple[Located, ...]:
         """The confirmed obstacles that have a position, in the order of the result."""
         confirmed = {found.id: found for found in self.result.objects if found.confirmed}
-        places = locate(tuple(confirmed.values()), self._instances, self._model, self.mounting,
-                        self.options, self._depth)
+        places = locate(
+            tuple(confirmed.values()),
+            self._instances,
+            self._model,
+            self.mounting,
+            self.options,
+            self._depth,
+        )
         speeds = self._surveyor.closings(self.result, places)
-        return tuple(Located(confirmed[place.id], place, speeds.get(place.id))
-                     for place in places)
+        return tuple(Located(confirmed[place.id], place, speeds.get(place.id)) for place in places)
 
     @property
     def unknown(self) -> int:
@@ -97,8 +119,9 @@ class Survey:
         """
         drivable = self.result.label_set.drivable
         if not drivable:
-            raise ValueError('the label set of the model names no drivable class: the free road '
-                             'is unknown')
+            raise ValueError(
+                'the label set of the model names no drivable class: the free road is unknown'
+            )
         labels = self.result.labels.cpu().numpy()
         free = np.isin(labels, drivable) & ~self.result.mask.cpu().numpy()
         lines = [place.position.line for place in self.obstacles]

@@ -16,8 +16,10 @@ from road_anomaly_ros.remarks import Remark
 FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz'}
 
 Array = Any
-UNCACHED = Remark('compiled loops cannot be kept, so that every start compiles them anew, some '
-                  'half a minute: set NUMBA_CACHE_DIR to a folder that can be written')
+UNCACHED = Remark(
+    'compiled loops cannot be kept, so that every start compiles them anew, some '
+    'half a minute: set NUMBA_CACHE_DIR to a folder that can be written'
+)
 
 
 def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -25,9 +27,14 @@ def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..
 
     Loops are inlined where they are called: handing over arrays takes longer than a row of a tile.
     """
+
     def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
         flags: dict[str, Any] = {
-            'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath, 'forceinline': True}
+            'nogil': True,
+            'error_model': 'numpy',
+            'fastmath': fastmath,
+            'forceinline': True,
+        }
         try:
             return numba.njit(cache=True, **flags)(function)  # type: ignore[no-any-return]
         except RuntimeError:  # no folder where compiled code may be kept

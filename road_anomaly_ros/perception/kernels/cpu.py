@@ -135,8 +135,9 @@ def widened(planes: Tensor, width: int) -> Tensor:
     # Rows of an odd number of strips: powers of two crowd a few places of the cache.
     out = torch.zeros((*planes.shape[:2], len(starts) * loops.TILE + loops.STRIP))
     lines = planes.contiguous().flatten(0, 1)[:, None].numpy()
-    loops.widen(lines, starts.ravel(), weights.reshape(-1, *weights.shape[2:]),
-                out.flatten(0, 1).numpy())
+    loops.widen(
+        lines, starts.ravel(), weights.reshape(-1, *weights.shape[2:]), out.flatten(0, 1).numpy()
+    )
     return out
 
 
@@ -146,8 +147,11 @@ def resized_cells(cells: Tensor, grid: Sequence[int]) -> Tensor:
     In this thread: for maps of some thousand cells it takes longer to wake another one.
     """
     out = torch.empty((grid[0] * grid[1], cells.shape[2]))
-    taps = (part.numpy() for length, target in zip(cells.shape, grid, strict=False)
-            for part in vars(Taps.of(length, target)).values())
+    taps = (
+        part.numpy()
+        for length, target in zip(cells.shape, grid, strict=False)
+        for part in vars(Taps.of(length, target)).values()
+    )
     loops.blend_cells(cells.contiguous().numpy(), *taps, out.numpy())
     return out
 

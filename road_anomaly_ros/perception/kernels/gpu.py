@@ -44,6 +44,7 @@ ABSENT = -3e38  # stands for -inf
 
 Result = TypeVar('Result')
 
+
 def available(device: torch.device) -> bool:
     """Tell whether there are kernels for `device`."""
     return programs is not None and device.type == 'cuda'

@@ -86,8 +86,9 @@ def _widen(
 
 
 @jit()
-def _choose(least: Array, most: Array, cull: Array, before: int, active: Array,
-            tame: Array) -> tuple[int, bool]:
+def _choose(
+    least: Array, most: Array, cull: Array, before: int, active: Array, tame: Array
+) -> tuple[int, bool]:
     """List in `active` the queries whose largest logit in the tile is above their limit.
 
     `least` and `most` [2,n] of two mask rows; `cull` [n] is the limit in their terms, `tame` [n]
@@ -171,7 +172,6 @@ def _pack(linear: Array, active: Array, count: int, packed: Array) -> None:
             packed[k, j] = linear[k, active[j]]
 
 
-
 @jit()
 def _largest(weights: Array, active: Array, masks: Array, largest: Array) -> None:
     """Raise `largest` [rows TILE] to weights[q] m_q of the active queries."""
@@ -244,9 +244,7 @@ def _accept(
 
 
 @jit()
-def _hold(
-    row: int, kept: int, logits: Array, queries: Array, place: Array, state: Array
-) -> int:
+def _hold(row: int, kept: int, logits: Array, queries: Array, place: Array, state: Array) -> int:
     """Return which of the two places of `state` holds a mask row; if none did, not `kept` does."""
     held, wide, least, most = state
     if held[0] == row or held[1] == row:
@@ -386,8 +384,19 @@ def accumulate(
             if other:
                 _pack(linear, active, count, packed)
             found = active[:count]
-            _reduce(low, high, row_weight[first:stop], found, groups, tame, packed, masks, sums,
-                    maxima, largest)
+            _reduce(
+                low,
+                high,
+                row_weight[first:stop],
+                found,
+                groups,
+                tame,
+                packed,
+                masks,
+                sums,
+                maxima,
+                largest,
+            )
             for o in range(first, stop):
                 at, t = (o - first) * TILE, row_weight[o]
                 for j in range(maxima.shape[0]):

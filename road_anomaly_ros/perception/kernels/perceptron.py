@@ -100,8 +100,12 @@ def logits(
             hidden[:] = np.float32(0.0)
             for j in range(visual.shape[0]):
                 x = left + start
-                _blend(visual[j, low[row], x : x + width], visual[j, high[row], x : x + width],
-                       share[row], hidden[j, :width])
+                _blend(
+                    visual[j, low[row], x : x + width],
+                    visual[j, high[row], x : x + width],
+                    share[row],
+                    hidden[j, :width],
+                )
             add_product(first, statistics, 0, 4, TILE, hidden)
             _relu(hidden)
             for i in range(second.shape[0]):

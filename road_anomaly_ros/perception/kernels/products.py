@@ -41,20 +41,24 @@ _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 _SPREAD = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
 
 
-def _write(builder: Any, rows: int, vectors: int, starts: Sequence[Any], steps: Sequence[Any],
-           count: Any) -> None:
+def _write(
+    builder: Any, rows: int, vectors: int, starts: Sequence[Any], steps: Sequence[Any], count: Any
+) -> None:
     """Write the loop over `count` terms; `starts` and `steps` of rows are of a, b and out."""
     wide = _VECTOR.as_pointer()
     # Unlike llvm.fma this is no call of the C library where there is no such instruction.
     fused = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f'llvm.fmuladd.v{WIDTH}f32')
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f'llvm.fmuladd.v{WIDTH}f32'
+    )
 
     def rows_of(start: Any, step: Any) -> list[Any]:
         return [builder.gep(start, [builder.mul(step, _I64(row))]) for row in range(rows)]
 
     def vectors_of(start: Any) -> list[Any]:
-        return [builder.bitcast(builder.gep(start, [_I64(WIDTH * vector)]), wide)
-                for vector in range(vectors)]
+        return [
+            builder.bitcast(builder.gep(start, [_I64(WIDTH * vector)]), wide)
+            for vector in range(vectors)
+        ]
 
     places = [place for row in rows_of(starts[2], steps[2]) for place in vectors_of(row)]
     before, loop = builder.block, builder.append_basic_block('terms')
@@ -90,8 +94,19 @@ def _tile(rows: int, vectors: int) -> Callable[..., Any]:
     """Return the product of `rows` rows and `vectors` times WIDTH columns."""
 
     @intrinsic
-    def add(typing: Any, a: Any, at_a: Any, step_a: Any, b: Any, at_b: Any, step_b: Any,
-            terms: Any, out: Any, at_out: Any, step_out: Any) -> Any:
+    def add(
+        typing: Any,
+        a: Any,
+        at_a: Any,
+        step_a: Any,
+        b: Any,
+        at_b: Any,
+        step_b: Any,
+        terms: Any,
+        out: Any,
+        at_out: Any,
+        step_out: Any,
+    ) -> Any:
         """Add to the tile of `out` that begins at element `at_out`; its rows are `step_out` apart.
 
         Likewise for the other two, of `terms` columns and rows; at least one. Unchecked.
@@ -135,8 +150,9 @@ def add_product(a: Array, b: Array, begin: int, terms: int, width: int, out: Arr
 
 
 @jit()
-def add_resized(planes: Array, chosen: Array, at: int, weights: Array, out: Array,
-                column: int) -> None:
+def add_resized(
+    planes: Array, chosen: Array, at: int, weights: Array, out: Array, column: int
+) -> None:
     """Add to WIDTH columns of `out` [n,...] the elements from `at` on of chosen planes, weighed.
 
     `planes` [Q,h,w] and `weights` [m,WIDTH] are of C order.

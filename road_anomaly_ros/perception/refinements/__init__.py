@@ -19,7 +19,14 @@ from road_anomaly_ros.perception.refinements.cover import check_index
 from road_anomaly_ros.perception.registry import build_options
 
 __all__ = [
-    'REFINEMENTS', 'RefineContext', 'Refinement', 'check', 'filters', 'refine', 'segmentwise']
+    'REFINEMENTS',
+    'RefineContext',
+    'Refinement',
+    'check',
+    'filters',
+    'refine',
+    'segmentwise',
+]
 
 Map = torch.Tensor | np.ndarray
 
@@ -27,12 +34,21 @@ Map = torch.Tensor | np.ndarray
 def check(name: str, label_set: LabelSet) -> None:
     """Raise ValueError where refinement `name` cannot work with the classes of a model."""
     if REFINEMENTS[name].make.needs_labels and not label_set.drivable:
-        raise ValueError(f'refinement {name!r} expects drivable classes, the model has none; '
-                         f'leave it out of refinements')
+        raise ValueError(
+            f'refinement {name!r} expects drivable classes, the model has none; '
+            f'leave it out of refinements'
+        )
 
 
-def refine(name: str, score: Map, masks: Map | Segments | None = None, *,
-           labels: Map | None = None, drivable: Sequence[int] = (), **options: Any) -> Map:
+def refine(
+    name: str,
+    score: Map,
+    masks: Map | Segments | None = None,
+    *,
+    labels: Map | None = None,
+    drivable: Sequence[int] = (),
+    **options: Any,
+) -> Map:
     """Refine one score map by the refinement `name`; higher stays stranger.
 
     `score` [H, W] float; `masks` [N, h, w] bool (may overlap), [h, w] int (a partition, -1 in
@@ -55,7 +71,7 @@ def refine(name: str, score: Map, masks: Map | Segments | None = None, *,
         count = max(drivable, default=-1) + 1
         context.label_set = LabelSet(('',) * count, ((0, 0, 0),) * count, tuple(drivable))
     refined = entry.make(values, context, chosen)
-    if refined.data_ptr() == values.data_ptr():     # nothing to refine; the result is the caller's
+    if refined.data_ptr() == values.data_ptr():  # nothing to refine; the result is the caller's
         refined = refined.clone()
     return refined if isinstance(score, torch.Tensor) else refined.numpy()
 

@@ -21,20 +21,22 @@ Function = Callable[[torch.Tensor, 'RefineContext', Any], torch.Tensor]
 class RefineContext:
     """What is known of a score's image; segments are made once, when first asked for."""
 
-    image: torch.Tensor | None = None               # [3, H, W] uint8 RGB
-    labels: torch.Tensor | None = None              # [H, W] uint8, 255 = unlabelled
+    image: torch.Tensor | None = None  # [3, H, W] uint8 RGB
+    labels: torch.Tensor | None = None  # [H, W] uint8, 255 = unlabelled
     label_set: LabelSet | None = None
     source: Callable[..., Segments] | None = None
-    score: torch.Tensor | None = None               # [H, W], where promptable sources look
-    threshold: float = math.nan                     # suspicious from here on, if it is finite
+    score: torch.Tensor | None = None  # [H, W], where promptable sources look
+    threshold: float = math.nan  # suspicious from here on, if it is finite
     _made: Segments | None = field(default=None, init=False, repr=False)
 
     def segments(self) -> Segments:
         """Return the segments of this image, or raise ValueError without a source."""
         if self._made is None:
             if self.source is None or self.image is None:
-                raise ValueError('expected class-agnostic segments, got none; '
-                                 'choose a segment source or hand in masks')
+                raise ValueError(
+                    'expected class-agnostic segments, got none; '
+                    'choose a segment source or hand in masks'
+                )
             self._made = self.source(self.image, *self._prompts())
         return self._made
 
@@ -71,11 +73,18 @@ REFINEMENTS: Registry[Refinement] = Registry('refinement')
 
 
 def refinement(
-    name: str, options: type = NoOptions, *, source: str, needs_segments: bool = False,
+    name: str,
+    options: type = NoOptions,
+    *,
+    source: str,
+    needs_segments: bool = False,
     needs_labels: bool = False,
 ) -> Callable[[Function], Refinement]:
     """Return a decorator that registers a function (score, context, options) -> score."""
+
     def announce(function: Function) -> Refinement:
         return REFINEMENTS.register(name, options)(
-            Refinement(function, source, needs_segments, needs_labels))
+            Refinement(function, source, needs_segments, needs_labels)
+        )
+
     return announce

@@ -14,13 +14,13 @@ from road_anomaly_ros.perception.contract import Segments
 
 # Elements of masks widened at once: what fits the cache on a CPU, what fills a GPU.
 _BLOCK = {'cpu': 1 << 21, 'cuda': 1 << 26}
-_FEW = 16                       # words per run from which on runs are worth their bookkeeping
+_FEW = 16  # words per run from which on runs are worth their bookkeeping
 
 
 class Cover(Protocol):
     """Which pixel of a map [H, W] lies in which of n segments; nothing waits for the device."""
 
-    count: int                                      # n
+    count: int  # n
 
     def sums(self, score: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Return over each segment the number of finite scores and the sums of s and s^2, [3, n].
@@ -59,9 +59,11 @@ def check_index(index: torch.Tensor) -> None:
     """Raise ValueError where an index [h, w] holds numbers that no 0 .. N-1 can reach."""
     most = int(index.max()) if index.numel() else -1
     if most >= index.numel():
-        raise ValueError(f'expected segments numbered 0 .. N-1, so below {index.numel()} in '
-                         f'{index.numel()} pixels, got {most}; number them anew, as '
-                         'numpy.unique(index, return_inverse=True) does')
+        raise ValueError(
+            f'expected segments numbered 0 .. N-1, so below {index.numel()} in '
+            f'{index.numel()} pixels, got {most}; number them anew, as '
+            'numpy.unique(index, return_inverse=True) does'
+        )
 
 
 class _Cells:
@@ -142,10 +144,11 @@ class _Masks:
         """See Cover; the areas are counted in the same walk."""
         if self._cells.shape == self._cells.size:
             found = self._products(
-                self._masks, score.flatten(), lambda part: _moments(part, shift))
+                self._masks, score.flatten(), lambda part: _moments(part, shift)
+            )
         else:
             cells = self._cells.join(score, shift)
-            cells[3] = 1                            # areas count pixels of the masks themselves
+            cells[3] = 1  # areas count pixels of the masks themselves
             found = self._products(self._masks, cells, torch.clone)
         if self._areas is None:
             self._areas = found[3]
@@ -175,15 +178,19 @@ class _Masks:
         ones = torch.ones(1, 1, dtype=torch.float64, device=masks.device)
         return self._products(masks, ones.expand(1, masks.shape[1]), torch.clone)[0]
 
-    def _products(self, masks: torch.Tensor, given: torch.Tensor,
-                  to_maps: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _products(
+        self,
+        masks: torch.Tensor,
+        given: torch.Tensor,
+        to_maps: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
         """Return the sums over masks [n, P] of maps made block by block from `given` [.., P]."""
         add = _add_eights if _in_eights(masks) else _add
         total: torch.Tensor | float = 0.0
         step = self._step
         for begin in range(0, masks.shape[1], step):
-            maps = to_maps(given[..., begin:begin + step])
-            total = total + add(maps, masks[:, begin:begin + step])
+            maps = to_maps(given[..., begin : begin + step])
+            total = total + add(maps, masks[:, begin : begin + step])
         return torch.as_tensor(total)
 
 

@@ -16,10 +16,10 @@ from road_anomaly_ros.perception.registry import option
 
 try:
     from road_anomaly_ros.perception.kernels import boundary
-except ImportError:                                 # numba is an optional dependency
-    boundary = None                                 # type: ignore[assignment]
+except ImportError:  # numba is an optional dependency
+    boundary = None  # type: ignore[assignment]
 
-_DISTANCE_SIDE = 256        # the distance to the road is smooth: larger images are reduced to this
+_DISTANCE_SIDE = 256  # the distance to the road is smooth: larger images are reduced to this
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class MbpOptions:
     """Options of `mbp`."""
 
     gauss_ksize: int = option(
-        7, 'Side of the final blur, odd; 1 is none.', choices=tuple(range(1, 32, 2)), unit='pixel')
+        7, 'Side of the final blur, odd; 1 is none.', choices=tuple(range(1, 32, 2)), unit='pixel'
+    )
     gauss_sigma: float = option(
-        1.0, 'Standard deviation of the final blur.', low=0.01, high=50.0, unit='pixel')
+        1.0, 'Standard deviation of the final blur.', low=0.01, high=50.0, unit='pixel'
+    )
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,24 @@ class RoadPriorOptions:
     """Options of `road_prior`."""
 
     reach: float = option(
-        0.1, 'Distance from drivable ground at which the weight has fallen to 0.61 of its way.',
-        low=0.001, high=10.0, unit='image height')
+        0.1,
+        'Distance from drivable ground at which the weight has fallen to 0.61 of its way.',
+        low=0.001,
+        high=10.0,
+        unit='image height',
+    )
     floor: float = option(0.3, 'Weight of scores far from drivable ground.', low=0.0, high=1.0)
     base: float = option(
-        math.nan, 'Score that means nothing strange, to which others are drawn; nan takes the '
-        'lowest of the image.')
+        math.nan,
+        'Score that means nothing strange, to which others are drawn; nan takes the '
+        'lowest of the image.',
+    )
 
 
 @refinement('gaussian', GaussianOptions, source='blur of the score')
-def gaussian(score: torch.Tensor, context: RefineContext,
-             options: GaussianOptions) -> torch.Tensor:
+def gaussian(
+    score: torch.Tensor, context: RefineContext, options: GaussianOptions
+) -> torch.Tensor:
     """Blur with a Gaussian cut at three sigma, border reflect-101; NaN spreads as far."""
     return _blur(score, 2 * math.ceil(3 * options.sigma) + 1, options.sigma)
 
@@ -71,8 +80,9 @@ def mbp(score: torch.Tensor, context: RefineContext, options: MbpOptions) -> tor
 
 
 @refinement('road_prior', RoadPriorOptions, source='ours', needs_labels=True)
-def road_prior(score: torch.Tensor, context: RefineContext,
-               options: RoadPriorOptions) -> torch.Tensor:
+def road_prior(
+    score: torch.Tensor, context: RefineContext, options: RoadPriorOptions
+) -> torch.Tensor:
     """Draw scores far from drivable ground to the base: base + w (score - base), never upwards.
 
     w = floor + (1 - floor) exp(-d^2 / (2 (reach H)^2)), d the city-block distance to the nearest
@@ -80,16 +90,21 @@ def road_prior(score: torch.Tensor, context: RefineContext,
     silence obstacles. Source: ours. Raises ValueError without labels or drivable classes.
     """
     if context.labels is None or context.label_set is None or not context.label_set.drivable:
-        raise ValueError('road_prior expects labels and drivable classes, got none; '
-                         'name the drivable classes or leave it out of refinements')
+        raise ValueError(
+            'road_prior expects labels and drivable classes, got none; '
+            'name the drivable classes or leave it out of refinements'
+        )
     ground = _drivable(context.labels, context.label_set.drivable)
     distance = _distance_to(ground, (score.shape[0], score.shape[1]))
     near = torch.exp(-0.5 * (distance / (options.reach * score.shape[0])).square())
     weight = options.floor + (1 - options.floor) * near
     weight = torch.where(ground.any(), weight, 1).to(score.dtype)
     finite = torch.isfinite(score)
-    base = (torch.where(finite, score, math.inf).amin() if math.isnan(options.base)
-            else torch.full((), options.base, dtype=score.dtype, device=score.device))
+    base = (
+        torch.where(finite, score, math.inf).amin()
+        if math.isnan(options.base)
+        else torch.full((), options.base, dtype=score.dtype, device=score.device)
+    )
     return torch.where(finite, torch.minimum(score, base + weight * (score - base)), score)
 
 

@@ -25,8 +25,10 @@ class OascOptions:
     """Options of `oasc`."""
 
     order: str = option(
-        LARGEST, 'Which of the masks over a pixel gives it its mean; among equals the later one.',
-        choices=(LARGEST, SMALLEST))
+        LARGEST,
+        'Which of the masks over a pixel gives it its mean; among equals the later one.',
+        choices=(LARGEST, SMALLEST),
+    )
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,23 @@ class VarianceAwareOptions:
     """Options of `variance_aware`."""
 
     beta: float = option(
-        50.0, 'How fast the pull to the mean fades with the variance in a segment; 0 always '
-        'averages. About 5 suits the normalised variance.', low=0.0, high=1e6)
+        50.0,
+        'How fast the pull to the mean fades with the variance in a segment; 0 always '
+        'averages. About 5 suits the normalised variance.',
+        low=0.0,
+        high=1e6,
+    )
     variance: str = option(
-        POPULATION, "Variance of the score ('population') or the same divided by mean (1 - mean) "
-        "for scores in 0..1 ('normalised').", choices=(POPULATION, NORMALISED))
+        POPULATION,
+        "Variance of the score ('population') or the same divided by mean (1 - mean) "
+        "for scores in 0..1 ('normalised').",
+        choices=(POPULATION, NORMALISED),
+    )
     segment_overlap: str = option(
-        SMALLEST, 'Which of the segments over a pixel refines it; among equals the later one.',
-        choices=(SMALLEST, LARGEST, AVERAGE))
+        SMALLEST,
+        'Which of the segments over a pixel refines it; among equals the later one.',
+        choices=(SMALLEST, LARGEST, AVERAGE),
+    )
 
 
 @refinement('oasc', OascOptions, source='Objectomaly eq. 7-10', needs_segments=True)
@@ -61,10 +72,15 @@ def oasc(score: torch.Tensor, context: RefineContext, options: OascOptions) -> t
     return torch.where(finite & ~mean.isnan(), mean, score)
 
 
-@refinement('variance_aware', VarianceAwareOptions, source='query-level uncertainty, eq. 12',
-            needs_segments=True)
-def variance_aware(score: torch.Tensor, context: RefineContext,
-                   options: VarianceAwareOptions) -> torch.Tensor:
+@refinement(
+    'variance_aware',
+    VarianceAwareOptions,
+    source='query-level uncertainty, eq. 12',
+    needs_segments=True,
+)
+def variance_aware(
+    score: torch.Tensor, context: RefineContext, options: VarianceAwareOptions
+) -> torch.Tensor:
     """Pull scores to their segment's mean, the more the less they vary: a mean + (1 - a) score.
 
     Source: query-level uncertainty paper, eq. 12, with a = exp(-beta v), v the segment's variance.
@@ -94,8 +110,9 @@ def _moments(cover: Cover, score: torch.Tensor, finite: torch.Tensor) -> tuple[t
     return counts, mean + shift, (squares / counts - mean.square()).clamp_min(0)
 
 
-def _average(cover: Cover, counts: torch.Tensor, mean: torch.Tensor, pull: torch.Tensor,
-             score: torch.Tensor) -> torch.Tensor:
+def _average(
+    cover: Cover, counts: torch.Tensor, mean: torch.Tensor, pull: torch.Tensor, score: torch.Tensor
+) -> torch.Tensor:
     held = counts > 0
     weights = torch.where(held, torch.stack((held.double(), pull, pull * mean)), 0)
     number, pulls, means = cover.spread(weights.to(score.dtype))

@@ -38,5 +38,6 @@ def map_source(output: MapOutput, size: tuple[int, int], *, sanitized: bool) -> 
 
 
 # Maps of 8 and 16 bits are read as 0 .. 1, hence the starting values.
-SCORERS.register('external')(Scorer(
-    as_given, 'made elsewhere', kinds=MAPS_ONLY, threshold=0.5, display=(0.0, 1.0)))
+SCORERS.register('external')(
+    Scorer(as_given, 'made elsewhere', kinds=MAPS_ONLY, threshold=0.5, display=(0.0, 1.0))
+)

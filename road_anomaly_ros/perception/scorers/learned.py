@@ -21,7 +21,7 @@ from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers.base import MASKS_ONLY, SCORERS, Maps, Scorer
 
-_HEADS = 8                          # kept loaded, for those who compare them
+_HEADS = 8  # kept loaded, for those who compare them
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,24 @@ class HeadOptions:
     """Options of the heads."""
 
     checkpoint: str = option(
-        '', 'Folder of the head (head.safetensors and head.json); empty for the one that comes '
-        'with the model.')
-    head: heads.Running | None = None       # no option: what `load` put in
+        '',
+        'Folder of the head (head.safetensors and head.json); empty for the one that comes '
+        'with the model.',
+    )
+    head: heads.Running | None = None  # no option: what `load` put in
 
 
 def bind(kind: str) -> Callable[[HeadOptions, Any, tuple[str, ...]], tuple[HeadOptions, str]]:
     """Return the function that finds the head of a model and refuses one that is not its own."""
-    def bound(options: HeadOptions, segmenter: Any,
-              maps: tuple[str, ...]) -> tuple[HeadOptions, str]:
+
+    def bound(
+        options: HeadOptions, segmenter: Any, maps: tuple[str, ...]
+    ) -> tuple[HeadOptions, str]:
         folder = heads.find_head(kind, options.checkpoint, segmenter.model_dir)
         info = heads.read_info(folder / heads.INFO)
         heads.check_head(info, folder, kind, heads.weights_of(segmenter), maps)
         return dataclasses.replace(options, checkpoint=str(folder)), info.features
+
     return bound
 
 
@@ -54,11 +59,16 @@ def load(options: HeadOptions, resources: Resources) -> HeadOptions:
         return options
     folder = Path(options.checkpoint)
     if not options.checkpoint:
-        raise ValueError("checkpoint: expected the folder of a head; '' stands for the one of the "
-                         'model only inside a pipeline')
+        raise ValueError(
+            "checkpoint: expected the folder of a head; '' stands for the one of the "
+            'model only inside a pipeline'
+        )
     head = resources.get(
-        'head', heads.stamp_of(folder), lambda: heads.load_head(folder).to(resources.device),
-        most=_HEADS)
+        'head',
+        heads.stamp_of(folder),
+        lambda: heads.load_head(folder).to(resources.device),
+        most=_HEADS,
+    )
     return dataclasses.replace(options, head=head)
 
 
@@ -94,8 +104,21 @@ def logits(block: Block, options: HeadOptions) -> Tensor:
 
 _STUDY = 'EoMT with anomaly heads, section 3.4'
 for _kind, _needs, _source in (
-        ('head_v1', {'semantic'}, _STUDY), ('head_v2', {'semantic', 'features'}, _STUDY),
-        ('head_v3', {'features'}, 'ours: trained with the segmenter, resized as masks are')):
-    SCORERS.register(_kind, HeadOptions)(Scorer(
-        head_score, _source, vectors, frozenset(_needs), MASKS_ONLY,
-        extras=('logit',), threshold=0.5, bind=bind(_kind), load=load, merged=('logit',)))
+    ('head_v1', {'semantic'}, _STUDY),
+    ('head_v2', {'semantic', 'features'}, _STUDY),
+    ('head_v3', {'features'}, 'ours: trained with the segmenter, resized as masks are'),
+):
+    SCORERS.register(_kind, HeadOptions)(
+        Scorer(
+            head_score,
+            _source,
+            vectors,
+            frozenset(_needs),
+            MASKS_ONLY,
+            extras=('logit',),
+            threshold=0.5,
+            bind=bind(_kind),
+            load=load,
+            merged=('logit',),
+        )
+    )

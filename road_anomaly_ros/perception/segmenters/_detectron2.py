@@ -17,39 +17,59 @@ from road_anomaly_ros.perception.labels import names_of
 from road_anomaly_ros.perception.segmenters._mask2former import Branches, masked_branches
 from road_anomaly_ros.perception.weights import load_state, rename_keys
 
-_LEVELS, _POINTS = 3, 4             # of the deformable attention of every published model
+_LEVELS, _POINTS = 3, 4  # of the deformable attention of every published model
 _PIXELS = 'model.pixel_level_module.'
 _QUERIES = 'model.transformer_module.'
 _LAYERS = f'{_QUERIES}decoder.layers.'
 _NOT_LOADED = re.compile(r'^criterion\.|^pixel_(mean|std)$|\.fusion_layer\.')
-_NORMS = {'conv1.norm': 'layer.0.normalization', 'conv2.norm': 'layer.1.normalization',
-          'conv3.norm': 'layer.2.normalization', 'shortcut.norm': 'shortcut.normalization',
-          'conv1': 'layer.0.convolution', 'conv2': 'layer.1.convolution',
-          'conv3': 'layer.2.convolution', 'shortcut': 'shortcut.convolution'}
+_NORMS = {
+    'conv1.norm': 'layer.0.normalization',
+    'conv2.norm': 'layer.1.normalization',
+    'conv3.norm': 'layer.2.normalization',
+    'shortcut.norm': 'shortcut.normalization',
+    'conv1': 'layer.0.convolution',
+    'conv2': 'layer.1.convolution',
+    'conv3': 'layer.2.convolution',
+    'shortcut': 'shortcut.convolution',
+}
 _NAMES = (
     (r'^backbone\.stem\.conv1\.norm\.', f'{_PIXELS}encoder.embedder.embedder.normalization.'),
     (r'^backbone\.stem\.conv1\.', f'{_PIXELS}encoder.embedder.embedder.convolution.'),
     (r'^sem_seg_head\.pixel_decoder\.', f'{_PIXELS}decoder.'),
-    (r'^sem_seg_head\.predictor\.transformer_self_attention_layers\.(\d+)\.norm\.',
-     rf'{_LAYERS}\1.self_attn_layer_norm.'),
+    (
+        r'^sem_seg_head\.predictor\.transformer_self_attention_layers\.(\d+)\.norm\.',
+        rf'{_LAYERS}\1.self_attn_layer_norm.',
+    ),
     (r'^sem_seg_head\.predictor\.transformer_self_attention_layers\.(\d+)\.', rf'{_LAYERS}\1.'),
-    (r'^sem_seg_head\.predictor\.transformer_cross_attention_layers\.(\d+)\.norm\.',
-     rf'{_LAYERS}\1.cross_attn_layer_norm.'),
-    (r'^sem_seg_head\.predictor\.transformer_cross_attention_layers\.(\d+)'
-     r'\.multihead_attn_background\.', rf'{_LAYERS}\1.cross_attn_background.'),
-    (r'^sem_seg_head\.predictor\.transformer_cross_attention_layers\.(\d+)'
-     r'\.multihead_attn(_foreground)?\.', rf'{_LAYERS}\1.cross_attn.'),
+    (
+        r'^sem_seg_head\.predictor\.transformer_cross_attention_layers\.(\d+)\.norm\.',
+        rf'{_LAYERS}\1.cross_attn_layer_norm.',
+    ),
+    (
+        r'^sem_seg_head\.predictor\.transformer_cross_attention_layers\.(\d+)'
+        r'\.multihead_attn_background\.',
+        rf'{_LAYERS}\1.cross_attn_background.',
+    ),
+    (
+        r'^sem_seg_head\.predictor\.transformer_cross_attention_layers\.(\d+)'
+        r'\.multihead_attn(_foreground)?\.',
+        rf'{_LAYERS}\1.cross_attn.',
+    ),
     (r'^sem_seg_head\.predictor\.transformer_ffn_layers\.(\d+)\.linear', rf'{_LAYERS}\1.fc'),
-    (r'^sem_seg_head\.predictor\.transformer_ffn_layers\.(\d+)\.norm\.',
-     rf'{_LAYERS}\1.final_layer_norm.'),
+    (
+        r'^sem_seg_head\.predictor\.transformer_ffn_layers\.(\d+)\.norm\.',
+        rf'{_LAYERS}\1.final_layer_norm.',
+    ),
     (r'^sem_seg_head\.predictor\.decoder_norm\.', f'{_QUERIES}decoder.layernorm.'),
     (r'^sem_seg_head\.predictor\.(query_feat|static_query)\.', f'{_QUERIES}queries_features.'),
     (r'^sem_seg_head\.predictor\.query_embed\.', f'{_QUERIES}queries_embedder.'),
     (r'^sem_seg_head\.predictor\.level_embed\.', f'{_QUERIES}level_embed.'),
     (r'^sem_seg_head\.predictor\.input_proj\.', f'{_QUERIES}input_projections.'),
     (r'^sem_seg_head\.predictor\.class_embed\.', 'class_predictor.'),
-    (r'^sem_seg_head\.predictor\.mask_embed\.layers\.(\d+)\.',
-     rf'{_QUERIES}decoder.mask_predictor.mask_embedder.\1.0.'),
+    (
+        r'^sem_seg_head\.predictor\.mask_embed\.layers\.(\d+)\.',
+        rf'{_QUERIES}decoder.mask_predictor.mask_embedder.\1.0.',
+    ),
 )
 _PIXEL_NAMES = (
     (r'decoder\.transformer\.level_embed$', 'decoder.level_embed'),
@@ -71,16 +91,20 @@ def load_detectron2(state: Mapping[str, torch.Tensor], source: Path) -> Any:
     branch `cross_attn_background`. PipelineError lists keys that have no counterpart.
     """
     from transformers import Mask2FormerForUniversalSegmentation
+
     try:
         config = _config(state)
     except KeyError as error:
-        raise PipelineError(f'{source}: {error} is missing; expected a Mask2Former or '
-                            'Mask2Anomaly checkpoint of detectron2 with a ResNet') from None
+        raise PipelineError(
+            f'{source}: {error} is missing; expected a Mask2Former or '
+            'Mask2Anomaly checkpoint of detectron2 with a ResNet'
+        ) from None
     model = Mask2FormerForUniversalSegmentation(config)
     if any('multihead_attn_background' in key for key in state):
         for layer in model.model.transformer_module.decoder.layers:
             layer.cross_attn_background = nn.MultiheadAttention(
-                config.hidden_dim, config.num_attention_heads)
+                config.hidden_dim, config.num_attention_heads
+            )
     return load_state(model, _split(rename_keys(state, _renamed)), source)
 
 
@@ -97,8 +121,10 @@ def _renamed(key: str) -> str | None:
     block = re.match(r'backbone\.res(\d)\.(\d+)\.(\w+(?:\.norm)?)\.(\w+)$', key)
     if block:
         stage, number, part, value = block.groups()
-        return (f'{_PIXELS}encoder.encoder.stages.{int(stage) - 2}.layers.{number}.'
-                f'{_NORMS.get(part, part)}.{value}')
+        return (
+            f'{_PIXELS}encoder.encoder.stages.{int(stage) - 2}.layers.{number}.'
+            f'{_NORMS.get(part, part)}.{value}'
+        )
     for pattern, replacement in _NAMES:
         key, count = re.subn(pattern, replacement, key)
         if count:
@@ -124,6 +150,7 @@ def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _config(state: Mapping[str, torch.Tensor]) -> Any:
     from transformers import Mask2FormerConfig
+
     pixels, queries = 'sem_seg_head.pixel_decoder.', 'sem_seg_head.predictor.'
     layer = f'{pixels}transformer.encoder.layers.0.'
     features = state.get(f'{queries}query_feat.weight', state.get(f'{queries}static_query.weight'))
@@ -132,9 +159,11 @@ def _config(state: Mapping[str, torch.Tensor]) -> Any:
     names = names_of(int(state[f'{queries}class_embed.weight'].shape[0]) - 1)
     weights = state[f'{layer}self_attn.attention_weights.weight']
     return Mask2FormerConfig(
-        backbone_config=_resnet(state), feature_size=int(weights.shape[1]),
+        backbone_config=_resnet(state),
+        feature_size=int(weights.shape[1]),
         mask_feature_size=int(state[f'{pixels}mask_features.weight'].shape[0]),
-        hidden_dim=int(features.shape[1]), num_queries=int(features.shape[0]),
+        hidden_dim=int(features.shape[1]),
+        num_queries=int(features.shape[0]),
         encoder_feedforward_dim=int(state[f'{layer}linear1.weight'].shape[0]),
         dim_feedforward=int(state[f'{queries}transformer_ffn_layers.0.linear1.weight'].shape[0]),
         encoder_layers=_count(state, rf'{pixels}transformer\.encoder\.layers\.(\d+)\.'),
@@ -142,20 +171,24 @@ def _config(state: Mapping[str, torch.Tensor]) -> Any:
         num_attention_heads=int(weights.shape[0]) // (_LEVELS * _POINTS),
         enforce_input_projection=f'{queries}input_proj.0.weight' in state,
         id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)})
+        label2id={name: index for index, name in enumerate(names)},
+    )
 
 
 def _resnet(state: Mapping[str, torch.Tensor]) -> Any:
     from transformers import ResNetConfig
+
     deep = 'backbone.res2.0.conv3.weight' in state
     last = 'conv3' if deep else 'conv2'
     return ResNetConfig(
         embedding_size=int(state['backbone.stem.conv1.weight'].shape[0]),
-        hidden_sizes=[int(state[f'backbone.res{stage}.0.{last}.weight'].shape[0])
-                      for stage in (2, 3, 4, 5)],
+        hidden_sizes=[
+            int(state[f'backbone.res{stage}.0.{last}.weight'].shape[0]) for stage in (2, 3, 4, 5)
+        ],
         depths=[_count(state, rf'backbone\.res{stage}\.(\d+)\.') for stage in (2, 3, 4, 5)],
         layer_type='bottleneck' if deep else 'basic',
-        out_features=['stage1', 'stage2', 'stage3', 'stage4'])
+        out_features=['stage1', 'stage2', 'stage3', 'stage4'],
+    )
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:

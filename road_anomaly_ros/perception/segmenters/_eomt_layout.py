@@ -17,7 +17,7 @@ from road_anomaly_ros.perception.labels import names_of
 from road_anomaly_ros.perception.weights import load_state, rename_keys
 
 _BACKBONE = 'encoder.backbone.'
-_HEAD_WIDTH = 64                    # of every vision transformer that EoMT was published with
+_HEAD_WIDTH = 64  # of every vision transformer that EoMT was published with
 _NOT_LOADED = re.compile(r'criterion\.|encoder\.pixel_(mean|std)$')
 _NAMES = (
     (r'^encoder\.backbone\.cls_token$', 'embeddings.cls_token'),
@@ -33,7 +33,8 @@ _NAMES = (
     (r'^class_head\.', 'class_predictor.'),
     (r'^upscale\.(\d+)\.norm\.', r'upscale_block.block.\1.layernorm2d.'),
     (r'^upscale\.(\d+)\.', r'upscale_block.block.\1.'),
-    (r'^mask_head\.0\.', 'mask_head.fc1.'), (r'^mask_head\.2\.', 'mask_head.fc2.'),
+    (r'^mask_head\.0\.', 'mask_head.fc1.'),
+    (r'^mask_head\.2\.', 'mask_head.fc2.'),
     (r'^mask_head\.4\.', 'mask_head.fc3.'),
 )
 
@@ -49,12 +50,15 @@ def load_original(state: Mapping[str, torch.Tensor], source: Path) -> Any:
     The architecture is read from the shapes. PipelineError lists keys that have no counterpart.
     """
     from transformers import EomtForUniversalSegmentation
+
     state = rename_keys(state, _without_prefix)
     try:
         config = _config(state)
     except (KeyError, IndexError) as error:
-        raise PipelineError(f'{source}: {error} is missing; expected a semantic EoMT with a '
-                            'plain vision transformer') from None
+        raise PipelineError(
+            f'{source}: {error} is missing; expected a semantic EoMT with a '
+            'plain vision transformer'
+        ) from None
     converted = _split(rename_keys(state, _renamed))
     return load_state(EomtForUniversalSegmentation(config), converted, source)
 
@@ -70,7 +74,7 @@ def pixel_statistics(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _without_prefix(key: str) -> str | None:
-    key = key.replace('_orig_mod.', '')         # left behind by torch.compile
+    key = key.replace('_orig_mod.', '')  # left behind by torch.compile
     plain = key.removeprefix('network.')
     return None if _NOT_LOADED.search(plain) else plain
 
@@ -97,21 +101,26 @@ def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _config(state: Mapping[str, torch.Tensor]) -> Any:
     from transformers import EomtConfig
+
     projection = state[f'{_BACKBONE}patch_embed.proj.weight']
     hidden, patch = int(projection.shape[0]), int(projection.shape[-1])
     side = math.isqrt(state[f'{_BACKBONE}pos_embed'].shape[1])
     registers = state.get(f'{_BACKBONE}reg_token')
     names = names_of(int(state['class_head.weight'].shape[0]) - 1)
     return EomtConfig(
-        hidden_size=hidden, patch_size=patch, image_size=side * patch,
+        hidden_size=hidden,
+        patch_size=patch,
+        image_size=side * patch,
         num_attention_heads=max(1, hidden // _HEAD_WIDTH),
         num_hidden_layers=_count(state, rf'{_BACKBONE}blocks\.(\d+)\.'),
         mlp_ratio=state[f'{_BACKBONE}blocks.0.mlp.fc1.weight'].shape[0] // hidden,
         num_upscale_blocks=_count(state, r'upscale\.(\d+)\.'),
         num_register_tokens=0 if registers is None else int(registers.shape[1]),
         num_blocks=int(state['attn_mask_probs'].shape[0]),
-        num_queries=int(state['q.weight'].shape[0]), id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)})
+        num_queries=int(state['q.weight'].shape[0]),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+    )
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:

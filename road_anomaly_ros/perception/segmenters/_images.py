@@ -22,8 +22,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Of 0..255 after normalisation: 4 as on ImageNet, 1 for 0..1, 255 for networks that take bytes.
 _LEAST_SPAN, _LARGEST_SPAN = 0.05, 300.0
-_RESAMPLE = {0: vision.InterpolationMode.NEAREST_EXACT, 2: vision.InterpolationMode.BILINEAR,
-             3: vision.InterpolationMode.BICUBIC}
+_RESAMPLE = {
+    0: vision.InterpolationMode.NEAREST_EXACT,
+    2: vision.InterpolationMode.BILINEAR,
+    3: vision.InterpolationMode.BICUBIC,
+}
 
 Size = tuple[int, int]
 
@@ -39,8 +42,7 @@ def check_image(image: Any) -> torch.Tensor:
     return image
 
 
-def same_size_batches(
-        images: Sequence[torch.Tensor]) -> Iterator[tuple[list[int], torch.Tensor]]:
+def same_size_batches(images: Sequence[torch.Tensor]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield (positions, batch [B,3,H,W]) for each size among the checked `images`."""
     groups: dict[Size, list[int]] = {}
     for position, image in enumerate(images):
@@ -54,33 +56,39 @@ def _refuse_meaningless(preprocessing: Preprocessing) -> None:
     """Raise ValueError where no picture would reach the network in a range that says anything."""
     mean, std = preprocessing.mean, preprocessing.std
     if len(mean) != 3 or len(std) != 3:
-        raise ValueError(f'expected image_mean and image_std of three channels, got {len(mean)} '
-                         f'and {len(std)}')
+        raise ValueError(
+            f'expected image_mean and image_std of three channels, got {len(mean)} and {len(std)}'
+        )
     if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
-        raise ValueError(f'expected finite image_mean, image_std above 0 and rescale_factor above '
-                         f'0, got {list(mean)} and {list(std)} of values 0..255')
+        raise ValueError(
+            f'expected finite image_mean, image_std above 0 and rescale_factor above '
+            f'0, got {list(mean)} and {list(std)} of values 0..255'
+        )
     spans = [255 / value for value in std]
     if not _LEAST_SPAN <= min(spans) <= max(spans) <= _LARGEST_SPAN:
-        raise ValueError(f'pictures would span {min(spans):.3g} after do_rescale, image_mean and '
-                         'image_std, expected about 1 to 5; these do not fit together')
+        raise ValueError(
+            f'pictures would span {min(spans):.3g} after do_rescale, image_mean and '
+            'image_std, expected about 1 to 5; these do not fit together'
+        )
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """From image to network input, as a preprocessor_config.json describes it."""
 
-    rule: Mapping[str, int]                     # as transformers names it: shortest_edge, ...
-    only_shrink: bool = False                   # smaller images keep their size
-    divisor: int = 0                            # stretched to sides that are its multiples
-    padded: Size | None = None                  # canvas with the image in its top left corner
-    pad_divisor: int = 0                        # or a canvas with sides that are its multiples
+    rule: Mapping[str, int]  # as transformers names it: shortest_edge, ...
+    only_shrink: bool = False  # smaller images keep their size
+    divisor: int = 0  # stretched to sides that are its multiples
+    padded: Size | None = None  # canvas with the image in its top left corner
+    pad_divisor: int = 0  # or a canvas with sides that are its multiples
     resample: vision.InterpolationMode = vision.InterpolationMode.BILINEAR
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)   # of values 0..255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # of values 0..255
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     @classmethod
-    def from_directory(cls, directory: Path, *, default: Mapping[str, Any],
-                       short_side: int = 0) -> Preprocessing:
+    def from_directory(
+        cls, directory: Path, *, default: Mapping[str, Any], short_side: int = 0
+    ) -> Preprocessing:
         """Read preprocessor_config.json; `short_side` > 0 replaces its size (long side: twice).
 
         PipelineError where the file is missing or says something that is not understood.
@@ -89,12 +97,17 @@ class Preprocessing:
         try:
             stored = {**default, **json.loads(path.read_text(encoding='utf-8'))}
             if short_side:
-                stored.update(size={'shortest_edge': short_side, 'longest_edge': 2 * short_side},
-                              pad_size=None, do_resize=True)
+                stored.update(
+                    size={'shortest_edge': short_side, 'longest_edge': 2 * short_side},
+                    pad_size=None,
+                    do_resize=True,
+                )
             return cls.from_stored(stored)
         except FileNotFoundError:
-            raise PipelineError(f'no preprocessor_config.json in {directory}; expected the file '
-                                'that came with the model') from None
+            raise PipelineError(
+                f'no preprocessor_config.json in {directory}; expected the file '
+                'that came with the model'
+            ) from None
         except (OSError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise PipelineError(f'{path} is not understood: {reason(error)}') from None
 
@@ -114,7 +127,8 @@ class Preprocessing:
             padded=(int(padding['height']), int(padding['width'])) if padding else None,
             resample=_RESAMPLE[int(stored.get('resample', 2))],
             mean=tuple(float(value) * scale for value in mean),
-            std=tuple(float(value) * scale for value in std))
+            std=tuple(float(value) * scale for value in std),
+        )
         preprocessing.net_size((64, 64))
         _refuse_meaningless(preprocessing)
         return preprocessing
@@ -174,8 +188,10 @@ def _planes(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
 def _pad(pixels: torch.Tensor, canvas: Size) -> torch.Tensor:
     below, right = canvas[0] - pixels.shape[-2], canvas[1] - pixels.shape[-1]
     if min(below, right) < 0:
-        raise PipelineError(f'pad_size {canvas} is smaller than the resized image '
-                            f'{tuple(pixels.shape[-2:])}; enlarge it in preprocessor_config.json')
+        raise PipelineError(
+            f'pad_size {canvas} is smaller than the resized image '
+            f'{tuple(pixels.shape[-2:])}; enlarge it in preprocessor_config.json'
+        )
     return nn.functional.pad(pixels, (0, right, 0, below))
 
 
@@ -206,8 +222,10 @@ def _resized(size: Size, rule: Mapping[str, int]) -> Size:
         return int(height * scale), int(width * scale)
     if 'height' in rule and 'width' in rule:
         return rule['height'], rule['width']
-    raise ValueError(f'expected a size of shortest_edge, height and width, or max_height and '
-                     f'max_width, got {sorted(rule)}')
+    raise ValueError(
+        f'expected a size of shortest_edge, height and width, or max_height and '
+        f'max_width, got {sorted(rule)}'
+    )
 
 
 def _by_short_side(size: Size, short: int, long: int | None) -> Size:

@@ -21,11 +21,19 @@ class PixelSegmenter:
     kind = 'pixel'
     num_queries = None
 
-    def __init__(self, network: nn.Module, forward: Callable[[Any, torch.Tensor], torch.Tensor], *,
-                 labels: LabelSet, model_dir: Path | None, preprocessing: Preprocessing,
-                 device: torch.device, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        forward: Callable[[Any, torch.Tensor], torch.Tensor],
+        *,
+        labels: LabelSet,
+        model_dir: Path | None,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
         self.labels, self.model_dir = labels, model_dir
-        self.weights = model_dir                # the file, where that is not the whole directory
+        self.weights = model_dir  # the file, where that is not the whole directory
         self._network = network.requires_grad_(False).to(device)
         self._forward, self._preprocessing = forward, preprocessing
         self._device, self._precision = device, precision
@@ -40,6 +48,8 @@ class PixelSegmenter:
             pixels = self._preprocessing(batch.to(self._device))
             with torch.autocast(self._device.type, self._precision, enabled=mixed):
                 logits = self._preprocessing.crop(self._forward(self._network, pixels), size)
-            found.update((position, PixelOutput(logits[row], size))
-                         for row, position in enumerate(positions))
+            found.update(
+                (position, PixelOutput(logits[row], size))
+                for row, position in enumerate(positions)
+            )
         return [found[position] for position in range(len(images))]

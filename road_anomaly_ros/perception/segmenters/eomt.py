@@ -33,9 +33,11 @@ from road_anomaly_ros.perception.windows import WindowPlan, plan_windows
 SOURCE = 'EoMT, Kerssies et al. 2025; transformers'
 NEEDS = 'directory, hub name or original checkpoint'
 
-_CLASSES = {'eomt': 'EomtForUniversalSegmentation',
-            'eomt_dinov3': 'EomtDinov3ForUniversalSegmentation'}
-_MAX_WINDOWS = 32                   # of one image: a strip one pixel high would need thousands
+_CLASSES = {
+    'eomt': 'EomtForUniversalSegmentation',
+    'eomt_dinov3': 'EomtDinov3ForUniversalSegmentation',
+}
+_MAX_WINDOWS = 32  # of one image: a strip one pixel high would need thousands
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,19 @@ class Options:
     """What a user may choose about an EoMT."""
 
     keep_aspect: bool = option(
-        True, 'Slide windows over the image; otherwise squeeze all of it into one window.',
-        live=False)
+        True,
+        'Slide windows over the image; otherwise squeeze all of it into one window.',
+        live=False,
+    )
     window_batch: int = option(
-        4, 'Windows that go through the network at once.', low=1, high=64, live=False)
+        4, 'Windows that go through the network at once.', low=1, high=64, live=False
+    )
     features: str = option(
-        'none', "Features handed on for learned heads: 'none' or the patches of the 'encoder'.",
-        choices=('none', 'encoder'), live=False)
+        'none',
+        "Features handed on for learned heads: 'none' or the patches of the 'encoder'.",
+        choices=('none', 'encoder'),
+        live=False,
+    )
 
 
 class EomtSegmenter:
@@ -58,9 +66,17 @@ class EomtSegmenter:
     kind = 'mask'
     feature_maps = ('encoder',)
 
-    def __init__(self, model: Any, *, model_dir: Path | None, source: Path,
-                 preprocessing: Preprocessing, device: torch.device, precision: torch.dtype,
-                 options: Options) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        model_dir: Path | None,
+        source: Path,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        precision: torch.dtype,
+        options: Options,
+    ) -> None:
         self.labels = labels_of(model.config, source)
         self.num_queries = int(model.config.num_queries)
         self.model_dir, self.weights = model_dir, source
@@ -70,8 +86,9 @@ class EomtSegmenter:
         self._device, self._precision = device, precision
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[torch.Tensor], *,
-                 features: str = '') -> list[WindowedOutput]:
+    def __call__(
+        self, images: Sequence[torch.Tensor], *, features: str = ''
+    ) -> list[WindowedOutput]:
         """Return one output per uint8 RGB image [3,H,W]; windows of one size share batches.
 
         `features` names one of `feature_maps` to hand on; '' is what the options say.
@@ -82,32 +99,43 @@ class EomtSegmenter:
             size = (batch.shape[-2], batch.shape[-1])
             plan = self._plan(size)
             pixels = vision.resize(batch.to(self._device), list(plan.scaled_size), antialias=True)
-            windows = self._windows(self._preprocessing.normalize(plan.cut(pixels)), plan,
-                                    features or self._options.features)
+            windows = self._windows(
+                self._preprocessing.normalize(plan.cut(pixels)),
+                plan,
+                features or self._options.features,
+            )
             for row, position in enumerate(positions):
                 found[position] = WindowedOutput(
-                    tuple(windows[row::len(positions)]), plan.offsets, plan.scaled_size, size)
+                    tuple(windows[row :: len(positions)]), plan.offsets, plan.scaled_size, size
+                )
         return [found[position] for position in range(len(images))]
 
     def _plan(self, size: tuple[int, int]) -> WindowPlan:
         if not self._options.keep_aspect:
             return WindowPlan(self._input, ((0, 0),), self._input)
         if max(size) > _MAX_WINDOWS * min(size):
-            raise ValueError(f'expected an image with sides of at most 1:{_MAX_WINDOWS}, got '
-                             f'{size[0]}x{size[1]}; crop it')
+            raise ValueError(
+                f'expected an image with sides of at most 1:{_MAX_WINDOWS}, got '
+                f'{size[0]}x{size[1]}; crop it'
+            )
         return plan_windows(size, self._input)
 
-    def _windows(self, pixels: torch.Tensor, plan: WindowPlan,
-                 wanted: str) -> list[MaskOutput]:
+    def _windows(self, pixels: torch.Tensor, plan: WindowPlan, wanted: str) -> list[MaskOutput]:
         mixed = self._precision != torch.float32
         found: list[MaskOutput] = []
         for part in pixels.split(self._options.window_batch):
             with torch.autocast(self._device.type, self._precision, enabled=mixed):
                 raw = self._network(pixel_values=part)
             features = self._features(raw.last_hidden_state, wanted)
-            found += [MaskOutput(raw.class_queries_logits[row], raw.masks_queries_logits[row],
-                                 plan.window, None if features is None else features[row])
-                      for row in range(len(part))]
+            found += [
+                MaskOutput(
+                    raw.class_queries_logits[row],
+                    raw.masks_queries_logits[row],
+                    plan.window,
+                    None if features is None else features[row],
+                )
+                for row in range(len(part))
+            ]
         return found
 
     def _features(self, tokens: torch.Tensor, wanted: str) -> torch.Tensor | None:
@@ -127,8 +155,9 @@ def _without_chance(model: Any) -> Any:
     return model
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> EomtSegmenter:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> EomtSegmenter:
     """Load an EoMT in transformers' or the original layout; PipelineError where it cannot work."""
     found = resolve_model(model)
     pickle = _original_file(found)
@@ -137,14 +166,27 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
         if is_original(state):
             statistics = Preprocessing.from_stored({'do_resize': False, **pixel_statistics(state)})
             return EomtSegmenter(
-                load_original(state, pickle), model_dir=pickle.parent, source=pickle,
-                preprocessing=statistics, device=device, precision=precision, options=options)
+                load_original(state, pickle),
+                model_dir=pickle.parent,
+                source=pickle,
+                preprocessing=statistics,
+                device=device,
+                precision=precision,
+                options=options,
+            )
     directory = model_directory(model)
     preprocessing = Preprocessing.from_directory(
-        directory, default={'size': {'shortest_edge': 640}})
+        directory, default={'size': {'shortest_edge': 640}}
+    )
     return EomtSegmenter(
-        load_pretrained(_model_class(directory), directory), model_dir=directory, source=directory,
-        preprocessing=preprocessing, device=device, precision=precision, options=options)
+        load_pretrained(_model_class(directory), directory),
+        model_dir=directory,
+        source=directory,
+        preprocessing=preprocessing,
+        device=device,
+        precision=precision,
+        options=options,
+    )
 
 
 def _original_file(found: str | Path) -> Path | None:
@@ -159,10 +201,13 @@ def _original_file(found: str | Path) -> Path | None:
 
 def _model_class(directory: Path) -> Any:
     import transformers
+
     kind = model_kind(directory)
     found = getattr(transformers, _CLASSES.get(kind, ''), None)
     if found is None:
-        raise PipelineError(f'{directory} holds a model of the kind {kind!r}, expected one of '
-                            f'{sorted(_CLASSES)} that this version of transformers knows; name '
-                            'another model')
+        raise PipelineError(
+            f'{directory} holds a model of the kind {kind!r}, expected one of '
+            f'{sorted(_CLASSES)} that this version of transformers knows; name '
+            'another model'
+        )
     return found

@@ -23,7 +23,7 @@ SOURCE = 'ERFNet, Romera et al. 2018'
 NEEDS = 'the public .pth of 20 classes'
 
 _SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
-_STRIDE = 8                         # the network halves its maps three times, then doubles them
+_STRIDE = 8  # the network halves its maps three times, then doubles them
 _EPSILON = 1e-3
 _UNUSED = r'^encoder\.output_conv\.'
 
@@ -32,10 +32,22 @@ _UNUSED = r'^encoder\.output_conv\.'
 class Options:
     """What a user may choose about an ERFNet."""
 
-    height: int = option(512, 'Height of the network input, rounded up to a multiple of 8.',
-                         low=8, high=4096, unit='px', live=False)
-    width: int = option(1024, 'Width of the network input, rounded up to a multiple of 8.',
-                        low=8, high=8192, unit='px', live=False)
+    height: int = option(
+        512,
+        'Height of the network input, rounded up to a multiple of 8.',
+        low=8,
+        high=4096,
+        unit='px',
+        live=False,
+    )
+    width: int = option(
+        1024,
+        'Width of the network input, rounded up to a multiple of 8.',
+        low=8,
+        high=8192,
+        unit='px',
+        live=False,
+    )
 
 
 class Downsampler(nn.Module):
@@ -59,10 +71,12 @@ class Factorized(nn.Module):
         self.conv3x1_1 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.conv1x3_1 = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
         self.bn1 = nn.BatchNorm2d(channels, eps=_EPSILON)
-        self.conv3x1_2 = nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0),
-                                   dilation=(dilation, 1))
-        self.conv1x3_2 = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation),
-                                   dilation=(1, dilation))
+        self.conv3x1_2 = nn.Conv2d(
+            channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1)
+        )
+        self.conv1x3_2 = nn.Conv2d(
+            channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation)
+        )
         self.bn2 = nn.BatchNorm2d(channels, eps=_EPSILON)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -75,7 +89,7 @@ class Factorized(nn.Module):
         """Put the norms into the convolutions before them."""
         self.conv1x3_1 = fuse_conv_bn_eval(self.conv1x3_1, self.bn1)
         self.conv1x3_2 = fuse_conv_bn_eval(self.conv1x3_2, self.bn2)
-        self.bn1, self.bn2 = nn.Identity(), nn.Identity()      # type: ignore[assignment]
+        self.bn1, self.bn2 = nn.Identity(), nn.Identity()  # type: ignore[assignment]
 
 
 class Upsampler(nn.Module):
@@ -98,9 +112,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.initial_block = Downsampler(3, 16)
         dilated = [Factorized(128, dilation) for _ in range(2) for dilation in (2, 4, 8, 16)]
-        self.layers = nn.ModuleList([
-            Downsampler(16, 64), *(Factorized(64, 1) for _ in range(5)),
-            Downsampler(64, 128), *dilated])
+        self.layers = nn.ModuleList(
+            [
+                Downsampler(16, 64),
+                *(Factorized(64, 1) for _ in range(5)),
+                Downsampler(64, 128),
+                *dilated,
+            ]
+        )
 
 
 class Decoder(nn.Module):
@@ -108,9 +127,16 @@ class Decoder(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([
-            Upsampler(128, 64), Factorized(64, 1), Factorized(64, 1),
-            Upsampler(64, 16), Factorized(16, 1), Factorized(16, 1)])
+        self.layers = nn.ModuleList(
+            [
+                Upsampler(128, 64),
+                Factorized(64, 1),
+                Factorized(64, 1),
+                Upsampler(64, 16),
+                Factorized(16, 1),
+                Factorized(16, 1),
+            ]
+        )
         self.output_conv = nn.ConvTranspose2d(16, outputs, 2, stride=2)
 
 
@@ -128,8 +154,9 @@ class ERFNet(nn.Module):
         return self.decoder.output_conv(maps)
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> PixelSegmenter:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> PixelSegmenter:
     """Load public ERFNet weights; PipelineError, one line with the remedy, where it cannot work.
 
     With 20 outputs the classes are those of Cityscapes and 'void', which training never used.
@@ -140,12 +167,22 @@ def load(model: str, *, device: torch.device, precision: torch.dtype,
     for block in network.modules():
         if isinstance(block, Factorized):
             block.fold()
-    preprocessing = Preprocessing.from_stored({
-        'size': {'height': options.height, 'width': options.width}, 'size_divisor': _STRIDE,
-        'do_normalize': False})
+    preprocessing = Preprocessing.from_stored(
+        {
+            'size': {'height': options.height, 'width': options.width},
+            'size_divisor': _STRIDE,
+            'do_normalize': False,
+        }
+    )
     segmenter = PixelSegmenter(
-        network, lambda net, pixels: net(pixels), labels=label_set(_names(_outputs(state, path))),
-        model_dir=path.parent, preprocessing=preprocessing, device=device, precision=precision)
+        network,
+        lambda net, pixels: net(pixels),
+        labels=label_set(_names(_outputs(state, path))),
+        model_dir=path.parent,
+        preprocessing=preprocessing,
+        device=device,
+        precision=precision,
+    )
     segmenter.weights = path
     return segmenter
 

@@ -30,7 +30,8 @@ class Options:
     """What a user may say about foreign anomaly maps."""
 
     invert: bool = option(
-        False, 'The maps say how normal a pixel is: their negative is the score.', live=False)
+        False, 'The maps say how normal a pixel is: their negative is the score.', live=False
+    )
 
 
 class ExternalMaps:
@@ -52,12 +53,18 @@ class ExternalMaps:
         ValueError where their number or shape, TypeError where their kind is another.
         """
         if len(images) != len(maps):
-            raise ValueError(f'expected one anomaly map per image, got {len(maps)} maps for '
-                             f'{len(images)} images')
+            raise ValueError(
+                f'expected one anomaly map per image, got {len(maps)} maps for '
+                f'{len(images)} images'
+            )
         sign = -1.0 if self._invert else 1.0
-        return [MapOutput(sign * _score(values, self._device),
-                          (int(check_image(image).shape[1]), int(image.shape[2])))
-                for image, values in zip(images, maps, strict=True)]
+        return [
+            MapOutput(
+                sign * _score(values, self._device),
+                (int(check_image(image).shape[1]), int(image.shape[2])),
+            )
+            for image, values in zip(images, maps, strict=True)
+        ]
 
 
 def _score(values: Any, device: torch.device) -> torch.Tensor:
@@ -90,7 +97,7 @@ def read_map(path: str | Path) -> np.ndarray:
             values = np.load(path, allow_pickle=False)
         else:
             values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except Exception as error:          # readers of npy, zip, ... raise their own types
+    except Exception as error:  # readers of npy, zip, ... raise their own types
         raise ValueError(f'{path} could not be read as an anomaly map: {reason(error)}') from None
     values = np.squeeze(values) if isinstance(values, np.ndarray) else values
     if not isinstance(values, np.ndarray) or values.ndim != 2:
@@ -98,7 +105,8 @@ def read_map(path: str | Path) -> np.ndarray:
     return values
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> ExternalMaps:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> ExternalMaps:
     """Return the source; `model` and `precision` mean nothing to it."""
     return ExternalMaps(device, options)

@@ -24,7 +24,7 @@ SOURCE = 'Mask2Anomaly, Rai et al. 2023; global masked attention'
 NEEDS = "the authors' .pth"
 
 _SUFFIXES = ('.pth', '.pt', '.pkl', '.bin', '.safetensors')
-_STRIDE, _DIVISOR = 4, 32           # of the mask logits, and of the padded input
+_STRIDE, _DIVISOR = 4, 32  # of the mask logits, and of the padded input
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,42 @@ class Options:
     """What a user may choose about a Mask2Anomaly."""
 
     short_side: int = option(
-        1024, 'Short side of the network input; the long side is at most twice as long.',
-        low=32, high=4096, unit='px', live=False)
+        1024,
+        'Short side of the network input; the long side is at most twice as long.',
+        low=32,
+        high=4096,
+        unit='px',
+        live=False,
+    )
     features: str = option(
-        'none', "Features handed on for learned heads: 'none', those of the 'pixel_decoder' or "
-        "of the 'encoder'.", choices=('none', 'pixel_decoder', 'encoder'), live=False)
+        'none',
+        "Features handed on for learned heads: 'none', those of the 'pixel_decoder' or "
+        "of the 'encoder'.",
+        choices=('none', 'pixel_decoder', 'encoder'),
+        live=False,
+    )
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> MaskSegmenter:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> MaskSegmenter:
     """Load the authors' .pth; PipelineError, in one line with the remedy, where it cannot work."""
     path = weights_file(model, _SUFFIXES, 'mask2anomaly')
     network = load_detectron2(read_state(path), path)
     size = {'shortest_edge': options.short_side, 'longest_edge': 2 * options.short_side}
     # Whole cells of the mask logits, so that cutting the padding off is exact.
-    preprocessing = Preprocessing.from_stored(
-        {'size': size, 'size_divisor': _STRIDE}).padded_to(_DIVISOR)
+    preprocessing = Preprocessing.from_stored({'size': size, 'size_divisor': _STRIDE}).padded_to(
+        _DIVISOR
+    )
     segmenter = MaskSegmenter(
-        Network(network, global_branches), labels=labels_of(network.config, path),
-        num_queries=network.config.num_queries, model_dir=path.parent,
-        preprocessing=preprocessing, device=device, precision=precision,
-        features=options.features)
+        Network(network, global_branches),
+        labels=labels_of(network.config, path),
+        num_queries=network.config.num_queries,
+        model_dir=path.parent,
+        preprocessing=preprocessing,
+        device=device,
+        precision=precision,
+        features=options.features,
+    )
     segmenter.weights = path
     return segmenter

@@ -25,7 +25,7 @@ SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
 NEEDS = 'built-in model, directory or hub name'
 
 _PREPROCESSING = {'size': {'shortest_edge': 800, 'longest_edge': 1333}, 'size_divisor': 32}
-_CONTEXT = 272                      # rows
+_CONTEXT = 272  # rows
 FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid', 'two_scales')
 
 
@@ -34,17 +34,29 @@ class Options:
     """What a user may choose about a Mask2Former."""
 
     engine: str = option(
-        'auto', "What computes the network: 'torch', or on the CPU the model.onnx beside the "
+        'auto',
+        "What computes the network: 'torch', or on the CPU the model.onnx beside the "
         "weights through 'onnxruntime' or 'openvino' (bfloat16 where the CPU has it); 'auto' is "
-        'the fastest that can be had.', choices=ENGINES, live=False)
+        'the fastest that can be had.',
+        choices=ENGINES,
+        live=False,
+    )
     short_side: int = option(
-        0, 'Short side of the network input; 0 takes the size rule stored with the model.',
-        low=0, high=4096, unit='px', live=False)
+        0,
+        'Short side of the network input; 0 takes the size rule stored with the model.',
+        low=0,
+        high=4096,
+        unit='px',
+        live=False,
+    )
     features: str = option(
-        'none', "Features always handed on: 'none', those of the 'pixel_decoder', of the "
+        'none',
+        "Features always handed on: 'none', those of the 'pixel_decoder', of the "
         "'encoder', the 'pyramid' of both at every scale, or the pixel decoder's of the image at "
         "'two_scales'; a learned head asks for its own.",
-        choices=('none', *FEATURE_MAPS), live=False)
+        choices=('none', *FEATURE_MAPS),
+        live=False,
+    )
 
 
 class MaskSegmenter:
@@ -55,13 +67,22 @@ class MaskSegmenter:
 
     kind = 'mask'
 
-    def __init__(self, network: nn.Module | graph.GraphNetwork, *, labels: LabelSet,
-                 num_queries: int, model_dir: Path | None, preprocessing: Preprocessing,
-                 device: torch.device, precision: torch.dtype, features: str = 'none',
-                 feature_maps: tuple[str, ...] = FEATURE_MAPS) -> None:
+    def __init__(
+        self,
+        network: nn.Module | graph.GraphNetwork,
+        *,
+        labels: LabelSet,
+        num_queries: int,
+        model_dir: Path | None,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        precision: torch.dtype,
+        features: str = 'none',
+        feature_maps: tuple[str, ...] = FEATURE_MAPS,
+    ) -> None:
         self.feature_maps = feature_maps
         self.labels, self.num_queries, self.model_dir = labels, num_queries, model_dir
-        self.weights = model_dir                # the file, where that is not the whole directory
+        self.weights = model_dir  # the file, where that is not the whole directory
         # Convolutions of the CPU are a quarter faster on channels_last, at equal results.
         cpu = device.type == 'cpu'
         self._layout = torch.channels_last if cpu else torch.contiguous_format
@@ -83,8 +104,11 @@ class MaskSegmenter:
             pixels = self._preprocessing(batch.to(self._device))
             raw = self._run(pixels)
             masks = self._preprocessing.crop(raw.mask_logits, size)
-            kept = self._kept_features(raw, size, name) if name != 'two_scales' else (
-                self._two_scales(raw, pixels, size))
+            kept = (
+                self._kept_features(raw, size, name)
+                if name != 'two_scales'
+                else (self._two_scales(raw, pixels, size))
+            )
             for row, position in enumerate(positions):
                 found[position] = MaskOutput(raw.class_logits[row], masks[row], size, kept[row])
         return [found[position] for position in range(len(images))]
@@ -94,31 +118,33 @@ class MaskSegmenter:
         with torch.autocast(self._device.type, self._precision, enabled=mixed):
             return self._network(pixels.contiguous(memory_format=self._layout))
 
-    def _two_scales(self, raw: RawOutput, pixels: torch.Tensor,
-                    size: tuple[int, int]) -> Sequence[Pyramid]:
+    def _two_scales(
+        self, raw: RawOutput, pixels: torch.Tensor, size: tuple[int, int]
+    ) -> Sequence[Pyramid]:
         """Return the pixel decoder's features of every image and of a small copy, finest first.
 
         What fills the image at its own size is a thing of ordinary size in the copy.
         """
         size_again = context_size((pixels.shape[-2], pixels.shape[-1]))
-        small = nn.functional.interpolate(pixels, size=size_again, mode='bilinear',
-                                          antialias=True)
+        small = nn.functional.interpolate(pixels, size=size_again, mode='bilinear', antialias=True)
         again = self._run(small).mask_features
         levels = [self._preprocessing.crop(level, size) for level in (raw.mask_features, again)]
         height, width = levels[0].shape[-2:]
         return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
 
-    def _kept_features(self, raw: RawOutput, size: tuple[int, int],
-                       name: str) -> Sequence[torch.Tensor | Pyramid | None]:
+    def _kept_features(
+        self, raw: RawOutput, size: tuple[int, int], name: str
+    ) -> Sequence[torch.Tensor | Pyramid | None]:
         """Return the features of every image of the batch."""
         if name == 'none':
             return [None] * len(raw.class_logits)
         if name not in self.feature_maps:
             raise ValueError(f'expected features one of {list(self.feature_maps)}, got {name!r}')
         if name == 'pyramid':
-            levels = [self._preprocessing.crop(level, size)
-                      for level in (*raw.stages, raw.mask_features)]
-            height, width = levels[1].shape[-2:]        # the second finest
+            levels = [
+                self._preprocessing.crop(level, size) for level in (*raw.stages, raw.mask_features)
+            ]
+            height, width = levels[1].shape[-2:]  # the second finest
             return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
         chosen = raw.stages[-1] if name == 'encoder' else raw.mask_features
         return list(self._preprocessing.crop(chosen, size))
@@ -135,47 +161,67 @@ def context_size(size: tuple[int, int], divisor: int = 32) -> tuple[int, int]:
     return height, width
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> MaskSegmenter:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> MaskSegmenter:
     """Load a Mask2Former; PipelineError, in one line with the remedy, where that cannot work."""
     directory = model_directory(model)
     preprocessing = Preprocessing.from_directory(
-        directory, default=_PREPROCESSING, short_side=options.short_side)
+        directory, default=_PREPROCESSING, short_side=options.short_side
+    )
     engine = _engine(directory, device, precision, options)
     if engine:
         stored = read_config(directory)
         return MaskSegmenter(
             graph.GraphNetwork(directory, engine),
             labels=_labels(stored.get('id2label'), directory),
-            num_queries=int(stored.get('num_queries', 0)), model_dir=directory,
-            preprocessing=preprocessing, device=device, precision=precision,
-            features=options.features, feature_maps=graph.FEATURE_MAPS)
+            num_queries=int(stored.get('num_queries', 0)),
+            model_dir=directory,
+            preprocessing=preprocessing,
+            device=device,
+            precision=precision,
+            features=options.features,
+            feature_maps=graph.FEATURE_MAPS,
+        )
     network = read_model(directory)
     return MaskSegmenter(
-        Network(network), labels=labels_of(network.config, directory),
-        num_queries=network.config.num_queries, model_dir=directory, preprocessing=preprocessing,
-        device=device, precision=precision, features=options.features)
+        Network(network),
+        labels=labels_of(network.config, directory),
+        num_queries=network.config.num_queries,
+        model_dir=directory,
+        preprocessing=preprocessing,
+        device=device,
+        precision=precision,
+        features=options.features,
+    )
 
 
 def read_model(directory: Path) -> Any:
     """Return the model of transformers in a directory; PipelineError where it is none."""
     from transformers import Mask2FormerForUniversalSegmentation
+
     if _backbones.needed(read_config(directory)):
         _backbones.register()
     return load_pretrained(Mask2FormerForUniversalSegmentation, directory)
 
 
-def _engine(directory: Path, device: torch.device, precision: torch.dtype,
-            options: Options) -> str:
+def _engine(
+    directory: Path, device: torch.device, precision: torch.dtype, options: Options
+) -> str:
     """Return what computes the graph, '' for torch; PipelineError where it must and cannot."""
-    fits = device.type == 'cpu' and precision == torch.float32 and options.features in (
-        'none', *graph.FEATURE_MAPS)
+    fits = (
+        device.type == 'cpu'
+        and precision == torch.float32
+        and options.features in ('none', *graph.FEATURE_MAPS)
+    )
     if options.engine == 'torch' or (options.engine == 'auto' and not fits):
         return ''
     if not fits:
-        raise PipelineError(f'engine {options.engine} computes on the CPU and hands on '
-                            f'{list(graph.FEATURE_MAPS)} alone; set device to cpu, precision to '
-                            'float32 and features to one of these or none, or engine to torch')
+        raise PipelineError(
+            f'engine {options.engine} computes on the CPU and hands on '
+            f'{list(graph.FEATURE_MAPS)} alone; set device to cpu, precision to '
+            'float32 and features to one of these or none, or engine to torch'
+        )
     if options.engine == 'auto':
         return graph.fastest(directory)
     problem = graph.unusable(directory, options.engine)
@@ -199,5 +245,6 @@ def _labels(stored: Any, directory: Path) -> LabelSet:
             names = dict(zip(names, names_of(len(names)), strict=True))
         return label_set(names)
     except (ValueError, AttributeError) as error:
-        raise PipelineError(f'{directory / "config.json"}: id2label is no list of classes: '
-                            f'{error}') from None
+        raise PipelineError(
+            f'{directory / "config.json"}: id2label is no list of classes: {error}'
+        ) from None

@@ -24,22 +24,36 @@ class Options:
     """What a user may choose about a SegFormer."""
 
     short_side: int = option(
-        0, 'Short side of the network input; 0 takes the size rule stored with the model.',
-        low=0, high=4096, unit='px', live=False)
+        0,
+        'Short side of the network input; 0 takes the size rule stored with the model.',
+        low=0,
+        high=4096,
+        unit='px',
+        live=False,
+    )
 
 
 def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:
     return network(pixel_values=pixels).logits
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> PixelSegmenter:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> PixelSegmenter:
     """Load a SegFormer; PipelineError, in one line with the remedy, where that cannot work."""
     from transformers import SegformerForSemanticSegmentation
+
     directory = model_directory(model)
     preprocessing = Preprocessing.from_directory(
-        directory, default={'size': 512, 'default_to_square': True}, short_side=options.short_side)
+        directory, default={'size': 512, 'default_to_square': True}, short_side=options.short_side
+    )
     network = load_pretrained(SegformerForSemanticSegmentation, directory)
-    return PixelSegmenter(network, _logits, labels=labels_of(network.config, directory),
-                          model_dir=directory, preprocessing=preprocessing, device=device,
-                          precision=precision)
+    return PixelSegmenter(
+        network,
+        _logits,
+        labels=labels_of(network.config, directory),
+        model_dir=directory,
+        preprocessing=preprocessing,
+        device=device,
+        precision=precision,
+    )

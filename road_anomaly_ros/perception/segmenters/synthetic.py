@@ -20,20 +20,25 @@ SOURCE = 'ours, for tests and first steps'
 NEEDS = 'nothing'
 
 # Class, its hue as (red - green, blue - green), and whether it lies above or below the horizon.
-_CLASSES = (('road', (0.0, 0.01), 1.0), ('building', (0.0, 0.01), -1.0),
-            ('vegetation', (-0.12, -0.15), 0.0), ('sky', (-0.2, 0.2), -1.0))
-_HORIZON = 0.42                     # of the image's height
-_RADIUS = 0.15                      # how far a hue may lie from that of its class
-_SHARPNESS = 60.0                   # mask logit per unit of hue
-_CERTAINTY = 8.0                    # class logit of a query's own class
+_CLASSES = (
+    ('road', (0.0, 0.01), 1.0),
+    ('building', (0.0, 0.01), -1.0),
+    ('vegetation', (-0.12, -0.15), 0.0),
+    ('sky', (-0.2, 0.2), -1.0),
+)
+_HORIZON = 0.42  # of the image's height
+_RADIUS = 0.15  # how far a hue may lie from that of its class
+_SHARPNESS = 60.0  # mask logit per unit of hue
+_CERTAINTY = 8.0  # class logit of a query's own class
 
 
 @dataclass(frozen=True)
 class Options:
     """What a user may choose about the synthetic segmenter."""
 
-    stride: int = option(4, 'Image pixels per pixel of the mask logits.', low=1, high=32,
-                         unit='px', live=False)
+    stride: int = option(
+        4, 'Image pixels per pixel of the mask logits.', low=1, high=32, unit='px', live=False
+    )
 
 
 class SyntheticSegmenter:
@@ -58,8 +63,10 @@ class SyntheticSegmenter:
         for positions, batch in same_size_batches(images):
             size = (batch.shape[-2], batch.shape[-1])
             masks = self._mask_logits(batch.to(self._hues.device))
-            found.update((position, MaskOutput(self._class_logits, masks[row], size))
-                         for row, position in enumerate(positions))
+            found.update(
+                (position, MaskOutput(self._class_logits, masks[row], size))
+                for row, position in enumerate(positions)
+            )
         return [found[position] for position in range(len(images))]
 
     def _mask_logits(self, batch: torch.Tensor) -> torch.Tensor:
@@ -73,7 +80,8 @@ class SyntheticSegmenter:
         return _SHARPNESS * torch.where(inside, _RADIUS - distance, -torch.ones_like(distance))
 
 
-def load(model: str, *, device: torch.device, precision: torch.dtype,
-         options: Options) -> SyntheticSegmenter:
+def load(
+    model: str, *, device: torch.device, precision: torch.dtype, options: Options
+) -> SyntheticSegmenter:
     """Return the segmenter; `model` and `precision` mean nothing to it."""
     return SyntheticSegmenter(device, options)

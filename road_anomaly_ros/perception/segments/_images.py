@@ -17,8 +17,9 @@ def reduced(image: torch.Tensor, max_side: int) -> NDArray[np.uint8]:
     Pixels are averaged; from a GPU only the reduced image is copied. ValueError for other inputs.
     """
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-        raise ValueError(f'expected an RGB image uint8 [3,H,W], got {image.dtype} '
-                         f'{list(image.shape)}')
+        raise ValueError(
+            f'expected an RGB image uint8 [3,H,W], got {image.dtype} {list(image.shape)}'
+        )
     height, width = image.shape[1:]
     share = min(1.0, max_side / max(height, width))
     size = max(1, round(share * height)), max(1, round(share * width))

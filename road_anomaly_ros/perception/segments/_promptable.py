@@ -30,31 +30,41 @@ class PromptOptions:
     """What every promptable source lets a user choose."""
 
     mode: str = option(
-        'guided', "'guided' asks only where the score is suspicious, 'everything' on a grid.",
-        choices=('guided', 'everything'))
-    max_prompts: int = option(32, "Most points asked per image in the mode 'guided'.",
-                              low=1, high=1024)
-    points_per_side: int = option(32, "Points per side of the grid in the mode 'everything'.",
-                                  low=1, high=128)
+        'guided',
+        "'guided' asks only where the score is suspicious, 'everything' on a grid.",
+        choices=('guided', 'everything'),
+    )
+    max_prompts: int = option(
+        32, "Most points asked per image in the mode 'guided'.", low=1, high=1024
+    )
+    points_per_side: int = option(
+        32, "Points per side of the grid in the mode 'everything'.", low=1, high=128
+    )
     prompt_batch: int = option(64, 'Points that go through the decoder at once.', low=1, high=1024)
-    min_quality: float = option(0.8, 'Least quality that the model itself gives a mask.',
-                                low=0.0, high=1.0)
+    min_quality: float = option(
+        0.8, 'Least quality that the model itself gives a mask.', low=0.0, high=1.0
+    )
     min_stability: float = option(
-        0.9, 'Least overlap of a mask with itself when its threshold moves by one up and down.',
-        low=0.0, high=1.0)
-    max_overlap: float = option(0.7, 'Boxes that overlap more are one object (IoU).',
-                                low=0.0, high=1.0)
+        0.9,
+        'Least overlap of a mask with itself when its threshold moves by one up and down.',
+        low=0.0,
+        high=1.0,
+    )
+    max_overlap: float = option(
+        0.7, 'Boxes that overlap more are one object (IoU).', low=0.0, high=1.0
+    )
     max_masks: int = option(256, 'Most masks handed on, the best by quality.', low=1, high=4096)
-    mask_side: int = option(512, 'Longer side of the masks handed on.', low=16, high=4096,
-                            unit='px')
+    mask_side: int = option(
+        512, 'Longer side of the masks handed on.', low=16, high=4096, unit='px'
+    )
 
 
 class Backend(Protocol):
     """A promptable network with a square input of `side` pixels."""
 
     side: int
-    stretches: bool                 # the image fills the square; else it keeps its aspect
-    mean: tuple[float, float, float]            # of values 0..255
+    stretches: bool  # the image fills the square; else it keeps its aspect
+    mean: tuple[float, float, float]  # of values 0..255
     std: tuple[float, float, float]
 
     def embed(self, pixels: torch.Tensor) -> Any:
@@ -72,8 +82,9 @@ class PromptedSegments:
         self._mixed = device.type == 'cuda'
 
     @torch.inference_mode()
-    def __call__(self, image: torch.Tensor,
-                 prompts: Prompts | torch.Tensor | None = None) -> Segments:
+    def __call__(
+        self, image: torch.Tensor, prompts: Prompts | torch.Tensor | None = None
+    ) -> Segments:
         """Return masks [N,h,w] of a uint8 image [3,H,W], best first, with their qualities.
 
         `prompts` are points [N,2] (x, y) or a score [H,W], plain or as `Prompts`. In the mode
@@ -83,13 +94,16 @@ class PromptedSegments:
         target = limited(size, self._options.mask_side)
         points = points_for(prompts, size, self._options, self._device)
         if len(points) == 0:
-            return Segments(masks=torch.zeros(0, *target, dtype=torch.bool, device=image.device),
-                            scores=torch.zeros(0, device=image.device))
+            return Segments(
+                masks=torch.zeros(0, *target, dtype=torch.bool, device=image.device),
+                scores=torch.zeros(0, device=image.device),
+            )
         masks, scores = self._ask(image.to(self._device), points, size, target)
         return Segments(masks=masks.to(image.device), scores=scores.to(image.device))
 
-    def _ask(self, image: torch.Tensor, points: torch.Tensor, size: Size,
-             target: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    def _ask(
+        self, image: torch.Tensor, points: torch.Tensor, size: Size, target: Size
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return masks [N,h,w] and scores [N]; never more than a batch and the kept are held."""
         backend, options = self._backend, self._options
         content = self._content(size)
@@ -99,11 +113,13 @@ class PromptedSegments:
             embedding = backend.embed(self._input(image, content))
             for part in (points * scale).split(options.prompt_batch):
                 logits, quality = backend.decode(embedding, part)
-                extent = [length * filled / backend.side for length, filled
-                          in zip(logits.shape[-2:], content, strict=True)]
+                extent = [
+                    length * filled / backend.side
+                    for length, filled in zip(logits.shape[-2:], content, strict=True)
+                ]
                 found = self._good_ones(logits, quality, extent)
                 both = tuple(map(torch.cat, zip(kept, found, strict=True))) if kept else found
-                chosen = nms(both[2], both[1], options.max_overlap)[:options.max_masks]
+                chosen = nms(both[2], both[1], options.max_overlap)[: options.max_masks]
                 kept = tuple(values[chosen] for values in both)
         logits, scores, _ = kept
         grid = _sampling_grid(extent, target, logits)
@@ -120,12 +136,15 @@ class PromptedSegments:
     def _input(self, image: torch.Tensor, content: Size) -> torch.Tensor:
         side = self._backend.side
         pixels = vision.resize(image[None], list(content), antialias=True).float()
-        mean, std = (pixels.new_tensor(values).view(-1, 1, 1)
-                     for values in (self._backend.mean, self._backend.std))
+        mean, std = (
+            pixels.new_tensor(values).view(-1, 1, 1)
+            for values in (self._backend.mean, self._backend.std)
+        )
         return F.pad((pixels - mean) / std, (0, side - content[1], 0, side - content[0]))
 
-    def _good_ones(self, logits: torch.Tensor, quality: torch.Tensor, extent: Sequence[float]
-                   ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _good_ones(
+        self, logits: torch.Tensor, quality: torch.Tensor, extent: Sequence[float]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits [n,h,w], scores [n] and boxes [n,4] of what is good; padding is cut off.
 
         `extent` is the part of the logits that the image fills, in cells.
@@ -143,19 +162,25 @@ class PromptedSegments:
 def size_of(image: torch.Tensor) -> Size:
     """Return (H, W) of a uint8 RGB image [3,H,W]; ValueError for anything else."""
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-        raise ValueError(f'expected an RGB image uint8 [3,H,W], got {image.dtype} '
-                         f'{list(image.shape)}')
+        raise ValueError(
+            f'expected an RGB image uint8 [3,H,W], got {image.dtype} {list(image.shape)}'
+        )
     return int(image.shape[1]), int(image.shape[2])
 
 
-def points_for(prompts: Prompts | torch.Tensor | None, size: Size, options: PromptOptions,
-               device: torch.device) -> torch.Tensor:
+def points_for(
+    prompts: Prompts | torch.Tensor | None,
+    size: Size,
+    options: PromptOptions,
+    device: torch.device,
+) -> torch.Tensor:
     """Return the points x, y [N,2] to ask about in an image (H, W); ValueError without prompts."""
     if options.mode == 'everything':
         return grid_points(size, options.points_per_side, device)
     if prompts is None:
-        raise ValueError("expected a score or points for the mode 'guided', got none; "
-                         "choose mode 'everything'")
+        raise ValueError(
+            "expected a score or points for the mode 'guided', got none; choose mode 'everything'"
+        )
     if isinstance(prompts, torch.Tensor):
         points = prompts.ndim == 2 and prompts.shape[1] == 2 and prompts.shape != size
         prompts = Prompts(points=prompts) if points else Prompts(score=prompts)
@@ -170,14 +195,17 @@ def limited(size: Size, longest: int) -> Size:
 
 def _sampling_grid(extent: Sequence[float], target: Size, logits: torch.Tensor) -> torch.Tensor:
     """Return where in logits [n,h,w] the cells of a map of the image lie, [1,H,W,2] in -1 .. 1."""
-    y, x = (((torch.arange(count, device=logits.device) + 0.5) / count) * (cells / length) * 2 - 1
-            for count, cells, length in zip(target, extent, logits.shape[1:], strict=True))
+    y, x = (
+        ((torch.arange(count, device=logits.device) + 0.5) / count) * (cells / length) * 2 - 1
+        for count, cells, length in zip(target, extent, logits.shape[1:], strict=True)
+    )
     return torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)[None]
 
 
 def _sample(logits: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    return F.grid_sample(logits[None], grid, mode='bilinear', padding_mode='border',
-                         align_corners=False)[0]
+    return F.grid_sample(
+        logits[None], grid, mode='bilinear', padding_mode='border', align_corners=False
+    )[0]
 
 
 def _boxes(masks: torch.Tensor) -> torch.Tensor:
@@ -191,8 +219,9 @@ def _boxes(masks: torch.Tensor) -> torch.Tensor:
     return torch.stack([left, top, right, bottom], 1).float()
 
 
-def shared_network(resources: Resources | None, name: str, source: Path,
-                   make: Callable[[], Network]) -> Network:
+def shared_network(
+    resources: Resources | None, name: str, source: Path, make: Callable[[], Network]
+) -> Network:
     """Return what `make` reads from a file or directory; other options must not read it again."""
     if resources is None:
         return make()
@@ -202,6 +231,8 @@ def shared_network(resources: Resources | None, name: str, source: Path,
 def needs_weights(name: str, path: str, files: str) -> None:
     """Refuse an empty path at configure time: PipelineError with the remedy."""
     if not path.strip():
-        raise PipelineError(f'segment source {name!r} needs weights; set '
-                            f'segment_sources.{name}.model to {files}, or choose '
-                            f'segments=felzenszwalb, which needs none')
+        raise PipelineError(
+            f'segment source {name!r} needs weights; set '
+            f'segment_sources.{name}.model to {files}, or choose '
+            f'segments=felzenszwalb, which needs none'
+        )

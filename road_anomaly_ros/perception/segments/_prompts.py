@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from road_anomaly_ros.perception.contract import Prompts
 
-_WORK_SIDE = 192                    # longer side of the map on which maxima are looked for
-_SPACING = 4                        # cells between neighbouring prompts there
-_CONTRAST = 4.0                     # deviations above the median that count as suspicious
-_BAND = 0.25                        # of the way from the threshold to the peak: uncertain below it
+_WORK_SIDE = 192  # longer side of the map on which maxima are looked for
+_SPACING = 4  # cells between neighbouring prompts there
+_CONTRAST = 4.0  # deviations above the median that count as suspicious
+_BAND = 0.25  # of the way from the threshold to the peak: uncertain below it
 _MAD_TO_SIGMA = 1.4826
-_ROUNDING = 1e-4                    # relative differences below this are none
+_ROUNDING = 1e-4  # relative differences below this are none
 
 
 def grid_points(size: tuple[int, int], per_side: int, device: torch.device) -> torch.Tensor:
@@ -34,7 +34,7 @@ def choose_points(prompts: Prompts, size: tuple[int, int], most: int) -> torch.T
     if prompts.points is not None:
         limit = prompts.points.new_tensor([size[1] - 1, size[0] - 1], dtype=torch.float32)
         return torch.minimum(prompts.points[:most].float().clamp(min=0), limit)
-    score = _reduced(prompts.score)         # type: ignore[arg-type]
+    score = _reduced(prompts.score)  # type: ignore[arg-type]
     threshold = _threshold(score, prompts.threshold)
     peak = score.max()
     uncertain = threshold - _BAND * (peak - threshold)
@@ -43,8 +43,10 @@ def choose_points(prompts: Prompts, size: tuple[int, int], most: int) -> torch.T
     places = places[(values > -torch.inf) & (peak > threshold)]
     cell = places.new_tensor([score.shape[1], 1])
     rows, columns = places // cell[0], places % cell[0]
-    return torch.stack([(columns + 0.5) * (size[1] / score.shape[1]),
-                        (rows + 0.5) * (size[0] / score.shape[0])], -1)
+    return torch.stack(
+        [(columns + 0.5) * (size[1] / score.shape[1]), (rows + 0.5) * (size[0] / score.shape[0])],
+        -1,
+    )
 
 
 def _reduced(score: torch.Tensor) -> torch.Tensor:

@@ -24,13 +24,23 @@ class Options:
     """Options of `felzenszwalb`."""
 
     scale: float = option(100.0, 'Higher gives larger segments.', low=1.0, high=10_000.0)
-    sigma: float = option(0.6, 'Standard deviation of the blur before.', low=0.0, high=5.0,
-                          unit='pixel')
-    min_size: int = option(20, 'Smaller segments join a neighbour, in the reduced image.',
-                           low=1, high=100_000, unit='pixel')
+    sigma: float = option(
+        0.6, 'Standard deviation of the blur before.', low=0.0, high=5.0, unit='pixel'
+    )
+    min_size: int = option(
+        20,
+        'Smaller segments join a neighbour, in the reduced image.',
+        low=1,
+        high=100_000,
+        unit='pixel',
+    )
     max_side: int = option(
-        240, 'Longer side of the reduced image; the time grows with its square.',
-        low=16, high=4096, unit='pixel')
+        240,
+        'Longer side of the reduced image; the time grows with its square.',
+        low=16,
+        high=4096,
+        unit='pixel',
+    )
 
 
 class Felzenszwalb:
@@ -45,12 +55,16 @@ class Felzenszwalb:
         """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
         options = self._options
         index = segmentation.felzenszwalb(
-            reduced(image, options.max_side), scale=options.scale, sigma=options.sigma,
-            min_size=options.min_size)
+            reduced(image, options.max_side),
+            scale=options.scale,
+            sigma=options.sigma,
+            min_size=options.min_size,
+        )
         return Segments(index=torch.from_numpy(index.astype(np.int32)).to(image.device))
 
 
-def load(*, device: torch.device, options: Options,
-         resources: Resources | None = None) -> Felzenszwalb:
+def load(
+    *, device: torch.device, options: Options, resources: Resources | None = None
+) -> Felzenszwalb:
     """Return the source; it computes on the CPU and answers on the device of the image."""
     return Felzenszwalb(options)

@@ -25,8 +25,10 @@ SOURCE = 'Segment Anything 2, Ravi et al. 2024; transformers'
 NEEDS = 'directory or hub name'
 
 # The published checkpoints are of the video model; its memory has no part in single images.
-_VIDEO = (r'^memory_|^mask_downsample|^object_pointer_proj|^temporal_|^no_object_pointer'
-          r'|^no_memory_positional|^occlusion_spatial|^prompt_encoder\.shared_embedding\.')
+_VIDEO = (
+    r'^memory_|^mask_downsample|^object_pointer_proj|^temporal_|^no_object_pointer'
+    r'|^no_memory_positional|^occlusion_spatial|^prompt_encoder\.shared_embedding\.'
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Sam2Backend(TransformersBackend):
         self.side = int(network.config.prompt_encoder_config.image_size)
 
 
-def load(*, device: torch.device, options: Options,
-         resources: Resources | None = None) -> PromptedSegments:
+def load(
+    *, device: torch.device, options: Options, resources: Resources | None = None
+) -> PromptedSegments:
     """Load a SAM 2; PipelineError, in one line with the remedy, where that cannot work."""
-    needs_weights('sam2', options.model,
-                  'a directory or hub name such as facebook/sam2.1-hiera-tiny')
+    needs_weights(
+        'sam2', options.model, 'a directory or hub name such as facebook/sam2.1-hiera-tiny'
+    )
     directory = model_directory(options.model)
     backend = shared_network(resources, 'sam2', directory, lambda: _backend(directory, device))
     return PromptedSegments(backend, options, device)
@@ -59,6 +63,6 @@ def load(*, device: torch.device, options: Options,
 
 def _backend(directory: Path, device: torch.device) -> Sam2Backend:
     from transformers import Sam2Model
-    network = load_pretrained(Sam2Model, directory, ignore=_VIDEO,
-                              also='sam2_video')
+
+    network = load_pretrained(Sam2Model, directory, ignore=_VIDEO, also='sam2_video')
     return Sam2Backend(network.requires_grad_(False).to(device))

@@ -54,8 +54,9 @@ class TransformersBackend:
         return found.pred_masks[0], found.iou_scores[0]
 
 
-def load(*, device: torch.device, options: Options,
-         resources: Resources | None = None) -> PromptedSegments:
+def load(
+    *, device: torch.device, options: Options, resources: Resources | None = None
+) -> PromptedSegments:
     """Load a SAM; PipelineError, in one line with the remedy, where that cannot work."""
     needs_weights('sam_hf', options.model, 'a directory or hub name such as facebook/sam-vit-base')
     directory = model_directory(options.model)
@@ -65,5 +66,6 @@ def load(*, device: torch.device, options: Options,
 
 def _backend(directory: Path, device: torch.device) -> TransformersBackend:
     from transformers import SamModel
+
     network = load_pretrained(SamModel, directory, ignore=_TIED)
     return TransformersBackend(network.requires_grad_(False).to(device))

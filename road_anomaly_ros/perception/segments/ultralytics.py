@@ -50,14 +50,17 @@ class UltralyticsSegments:
         self._network, self._options, self._device = network, options, device
 
     @torch.inference_mode()
-    def __call__(self, image: torch.Tensor,
-                 prompts: Prompts | torch.Tensor | None = None) -> Segments:
+    def __call__(
+        self, image: torch.Tensor, prompts: Prompts | torch.Tensor | None = None
+    ) -> Segments:
         """Return masks [N,h,w] of a uint8 image [3,H,W] with their qualities."""
         size = size_of(image)
         target = limited(size, self._options.mask_side)
         points = points_for(prompts, size, self._options, self._device)
-        empty = Segments(masks=torch.zeros(0, *target, dtype=torch.bool, device=image.device),
-                         scores=torch.zeros(0, device=image.device))
+        empty = Segments(
+            masks=torch.zeros(0, *target, dtype=torch.bool, device=image.device),
+            scores=torch.zeros(0, device=image.device),
+        )
         if len(points) == 0:
             return empty
         reduced = limited(size, _NETWORK_SIDE)
@@ -66,9 +69,16 @@ class UltralyticsSegments:
         if self._options.mode == 'guided':
             scale = points.new_tensor([reduced[1] / size[1], reduced[0] / size[0]])
             asked = {'points': (points * scale).tolist(), 'labels': [1] * len(points)}
-        pixels = small.flip(0).permute(1, 2, 0).contiguous().cpu().numpy()      # BGR, as cv2 reads
-        found = self._network(pixels, device=str(self._device), retina_masks=True, verbose=False,
-                              imgsz=_NETWORK_SIDE, iou=self._options.max_overlap, **asked)[0]
+        pixels = small.flip(0).permute(1, 2, 0).contiguous().cpu().numpy()  # BGR, as cv2 reads
+        found = self._network(
+            pixels,
+            device=str(self._device),
+            retina_masks=True,
+            verbose=False,
+            imgsz=_NETWORK_SIDE,
+            iou=self._options.max_overlap,
+            **asked,
+        )[0]
         if found.masks is None or len(found.masks.data) == 0:
             return empty
         planes = F.interpolate(found.masks.data[None].float(), target, mode='bilinear')[0]
@@ -76,8 +86,9 @@ class UltralyticsSegments:
         return Segments(masks=(planes > 0.5).to(image.device), scores=scores.to(image.device))
 
 
-def load(*, device: torch.device, options: Options,
-         resources: Resources | None = None) -> UltralyticsSegments:
+def load(
+    *, device: torch.device, options: Options, resources: Resources | None = None
+) -> UltralyticsSegments:
     """Load the model; PipelineError, in one line with the remedy, where that cannot work."""
     needs_weights('ultralytics', options.model, 'a file such as FastSAM-s.pt')
     path = weights_file(options.model, ('.pt',), 'segment source ultralytics')
@@ -89,10 +100,12 @@ def _network(path: Path) -> Any:
     try:
         package = importlib.import_module('ultralytics')
     except ImportError:
-        raise PipelineError('segment source ultralytics needs the package of that name; '
-                            "pip install 'road_anomaly_ros[ultralytics]'") from None
+        raise PipelineError(
+            'segment source ultralytics needs the package of that name; '
+            "pip install 'road_anomaly_ros[ultralytics]'"
+        ) from None
     kind = package.FastSAM if 'fastsam' in path.name.lower() else package.SAM
     try:
         return kind(str(path))
-    except Exception as error:          # the package raises whatever its readers raise
+    except Exception as error:  # the package raises whatever its readers raise
         raise PipelineError(f'{path} could not be read by ultralytics: {reason(error)}') from None

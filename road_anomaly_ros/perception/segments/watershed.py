@@ -28,7 +28,7 @@ Index = NDArray[np.int32]
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Colors = NDArray[np.float32]
-_SMALL_FIRST = 1e-6         # factor on the cost of joining a region below min_size
+_SMALL_FIRST = 1e-6  # factor on the cost of joining a region below min_size
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,29 @@ class Options:
     """Options of `watershed`."""
 
     scale: float = option(
-        100.0, 'Regions join while their difference in colour (Lab, 0..255) times the square root '
+        100.0,
+        'Regions join while their difference in colour (Lab, 0..255) times the square root '
         'of their reduced size stays below this; higher gives larger segments.',
-        low=0.0, high=100_000.0)
-    sigma: float = option(0.0, 'Standard deviation of the blur before.', low=0.0, high=5.0,
-                          unit='pixel')
-    min_size: int = option(12, 'Smaller segments join their most similar neighbour, in the '
-                           'reduced image.', low=1, high=100_000, unit='pixel')
+        low=0.0,
+        high=100_000.0,
+    )
+    sigma: float = option(
+        0.0, 'Standard deviation of the blur before.', low=0.0, high=5.0, unit='pixel'
+    )
+    min_size: int = option(
+        12,
+        'Smaller segments join their most similar neighbour, in the reduced image.',
+        low=1,
+        high=100_000,
+        unit='pixel',
+    )
     max_side: int = option(
-        256, 'Longer side of the reduced image; the time grows with its square.',
-        low=16, high=4096, unit='pixel')
+        256,
+        'Longer side of the reduced image; the time grows with its square.',
+        low=16,
+        high=4096,
+        unit='pixel',
+    )
 
 
 class Watershed:
@@ -67,8 +80,9 @@ class Watershed:
         return Segments(index=torch.from_numpy(index).to(image.device))
 
 
-def load(*, device: torch.device, options: Options,
-         resources: Resources | None = None) -> Watershed:
+def load(
+    *, device: torch.device, options: Options, resources: Resources | None = None
+) -> Watershed:
     """Return the source; it computes on the CPU and answers on the device of the image."""
     return Watershed(options)
 
@@ -94,8 +108,12 @@ def merge(index: Index, colors: Colors, scale: float, min_size: int) -> Index:
     """
     count = int(index.max()) + 1
     flat = index.ravel()
-    sums: Floats = np.stack([np.bincount(flat, channel, count).astype(np.float64)
-                     for channel in (np.ones(flat.size), *colors.reshape(-1, 3).T)])
+    sums: Floats = np.stack(
+        [
+            np.bincount(flat, channel, count).astype(np.float64)
+            for channel in (np.ones(flat.size), *colors.reshape(-1, 3).T)
+        ]
+    )
     owner = np.arange(count)
     first, second = _neighbours(index, count)
     while len(first):
@@ -114,8 +132,9 @@ def merge(index: Index, colors: Colors, scale: float, min_size: int) -> Index:
     return (np.cumsum(used, dtype=np.int32) - 1)[owner][index]
 
 
-def _cheapest(first: Numbers, second: Numbers, sums: Floats, scale: float,
-              min_size: int) -> NDArray[np.bool_]:
+def _cheapest(
+    first: Numbers, second: Numbers, sums: Floats, scale: float, min_size: int
+) -> NDArray[np.bool_]:
     """Return which pairs are each other's cheapest neighbour and may join, one per region."""
     size, means = sums[0], sums[1:] / sums[0]
     gap = means[:, first] - means[:, second]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_GROWTH = 3.0                   # fastest change of a log size per second; nearer is a collision
-_FIRST_RATE = 2.0               # standard deviation of the first velocity, sizes per second
+_GROWTH = 3.0  # fastest change of a log size per second; nearer is a collision
+_FIRST_RATE = 2.0  # standard deviation of the first velocity, sizes per second
 
 
 class Motion:
@@ -24,7 +24,7 @@ class Motion:
     def __init__(self, noise: float, acceleration: float) -> None:
         self._noise, self._acceleration = noise, acceleration
         self.value, self.rate = np.empty((0, 4)), np.empty((0, 4))
-        self._variance = np.empty((3, 0, 4))            # of the value, of both, of the rate
+        self._variance = np.empty((3, 0, 4))  # of the value, of both, of the rate
 
     def __len__(self) -> int:
         return len(self.value)
@@ -37,11 +37,11 @@ class Motion:
     def predict(self, seconds: float) -> None:
         """Move all boxes on by so many seconds."""
         self.value += self.rate * seconds
-        np.clip(self.value[:, 2:], 0.0, 12.0, out=self.value[:, 2:])    # 1 to 160 000 pixels
+        np.clip(self.value[:, 2:], 0.0, 12.0, out=self.value[:, 2:])  # 1 to 160 000 pixels
         value, both, rate = self._variance
         drive = (self._acceleration * _scale(self.value)) ** 2
-        value += 2 * seconds * both + seconds ** 2 * rate + drive * seconds ** 3 / 3
-        both += seconds * rate + drive * seconds ** 2 / 2
+        value += 2 * seconds * both + seconds**2 * rate + drive * seconds**3 / 3
+        both += seconds * rate + drive * seconds**2 / 2
         rate += drive * seconds
 
     def correct(self, rows: NDArray[np.intp], boxes: Floats, floor: float) -> None:
@@ -55,7 +55,10 @@ class Motion:
         self.rate[rows] += gain_of_rate * surprise
         self.rate[rows, 2:] = np.clip(self.rate[rows, 2:], -_GROWTH, _GROWTH)
         self._variance[:, rows] = (
-            (1 - gain) * value, (1 - gain) * both, rate - gain_of_rate * both)
+            (1 - gain) * value,
+            (1 - gain) * both,
+            rate - gain_of_rate * both,
+        )
 
     def begin(self, boxes: Floats, floor: float) -> None:
         """Append boxes [m, 4] that are seen for the first time."""
@@ -76,7 +79,7 @@ class Motion:
         error = self._noise * _scale(measured)
         error[:, :2] += floor
         error[:, 2:] += floor / (sizes + floor)
-        return error ** 2
+        return error**2
 
 
 def _measured(boxes: Floats) -> Floats:

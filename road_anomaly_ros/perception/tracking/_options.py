@@ -16,16 +16,29 @@ class TrackOptions:
     """When tracks begin, are confirmed, and what becomes of obstacles that are not."""
 
     start: float = option(
-        0.75, 'Where a track may start: at the threshold (1), at the low threshold (0) to which '
+        0.75,
+        'Where a track may start: at the threshold (1), at the low threshold (0) to which '
         'obstacles grow, or between. What is fainter than an obstacle is one once its track is '
-        'confirmed.', low=0.0, high=1.0)
+        'confirmed.',
+        low=0.0,
+        high=1.0,
+    )
     confirm: float = option(
-        3.0, 'Evidence, summed over the frames of a track, from which it is confirmed; a frame '
+        3.0,
+        'Evidence, summed over the frames of a track, from which it is confirmed; a frame '
         'with a clear obstacle brings 2, one at the threshold and of the least area none.',
-        low=0.0, high=1000.0)
+        low=0.0,
+        high=1000.0,
+    )
     miss: float = option(
-        1.0, 'Evidence that a frame takes away in which the thing is not seen.',
-        low=0.0, high=1000.0)
+        1.0,
+        'Evidence that a frame takes away in which the thing is not seen.',
+        low=0.0,
+        high=1000.0,
+    )
     listed: str = option(
-        ALL, "Obstacles in results and pictures: 'all', each with its state, or those that are "
-        "'confirmed'.", choices=(ALL, CONFIRMED))
+        ALL,
+        "Obstacles in results and pictures: 'all', each with its state, or those that are "
+        "'confirmed'.",
+        choices=(ALL, CONFIRMED),
+    )

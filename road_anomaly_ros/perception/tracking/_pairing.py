@@ -30,7 +30,8 @@ def overlaps(left: Floats, right: Floats) -> Floats:
 
 def pairs(likeness: Floats, least: float) -> tuple[Rows, Rows]:
     """Return rows and columns of the pairs that are most alike in sum, each at least `least`."""
-    rows, columns = linear_sum_assignment(np.where(likeness >= least, likeness, 0.0),
-                                          maximize=True)
+    rows, columns = linear_sum_assignment(
+        np.where(likeness >= least, likeness, 0.0), maximize=True
+    )
     alike = likeness[rows, columns] >= least
     return rows[alike], columns[alike]

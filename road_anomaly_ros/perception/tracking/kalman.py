@@ -21,8 +21,8 @@ SOURCE = 'Kalman 1960, Kuhn 1955; SORT, Bewley et al. 2016'
 NEEDS = 'nothing'
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
-_FLOOR = 0.006                  # image heights by which the whole picture may shake
-_CLEAR = 2.0                    # most evidence of one frame: no single one may be enough
+_FLOOR = 0.006  # image heights by which the whole picture may shake
+_CLEAR = 2.0  # most evidence of one frame: no single one may be enough
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,42 @@ class Options(TrackOptions):
     """Options of `kalman`."""
 
     max_gap: float = option(
-        1.0, 'Silence of a camera after which all its tracks end.', low=0.01, high=60.0, unit='s')
+        1.0, 'Silence of a camera after which all its tracks end.', low=0.01, high=60.0, unit='s'
+    )
     patience: float = option(
-        0.6, 'How long a thing may be unseen before its track ends.', low=0.0, high=60.0, unit='s')
+        0.6, 'How long a thing may be unseen before its track ends.', low=0.0, high=60.0, unit='s'
+    )
     margin: float = option(
-        0.3, 'By which boxes are widened on every side before their overlap is taken, so that '
-        'small things are not lost.', low=0.0, high=5.0, unit='box size')
+        0.3,
+        'By which boxes are widened on every side before their overlap is taken, so that '
+        'small things are not lost.',
+        low=0.0,
+        high=5.0,
+        unit='box size',
+    )
     min_overlap: float = option(
-        0.2, 'Least intersection over union of a widened box with the one expected.',
-        low=0.01, high=1.0)
+        0.2,
+        'Least intersection over union of a widened box with the one expected.',
+        low=0.01,
+        high=1.0,
+    )
     noise: float = option(
-        0.1, 'Standard deviation of a measured centre or size.', low=0.001, high=10.0,
-        unit='box size')
+        0.1,
+        'Standard deviation of a measured centre or size.',
+        low=0.001,
+        high=10.0,
+        unit='box size',
+    )
     acceleration: float = option(
-        3.0, 'How much velocities change; higher follows turns, lower bridges lost frames.',
-        low=0.0, high=1000.0, unit='box size/s^1.5')
+        3.0,
+        'How much velocities change; higher follows turns, lower bridges lost frames.',
+        low=0.0,
+        high=1000.0,
+        unit='box size/s^1.5',
+    )
     max_tracks: int = option(
-        200, 'Most things followed at once, those with most evidence.', low=1, high=1000)
+        200, 'Most things followed at once, those with most evidence.', low=1, high=1000
+    )
 
 
 class Kalman:
@@ -61,7 +80,7 @@ class Kalman:
 
     def _forget(self) -> None:
         self._motion = Motion(self._options.noise, self._options.acceleration)
-        self._ids, self._hits = np.empty(0, np.int64), np.empty(0, np.int64)        # [n]
+        self._ids, self._hits = np.empty(0, np.int64), np.empty(0, np.int64)  # [n]
         self._born, self._seen, self._evidence = np.empty(0), np.empty(0), np.empty(0)
         self._confirmed = np.empty(0, bool)
 
@@ -108,8 +127,9 @@ class Kalman:
         likeness = _pairing.overlaps(expected, _pairing.widened(boxes, share, floor))
         return _pairing.pairs(likeness, self._options.min_overlap)
 
-    def _see(self, rows: Rows, columns: Rows, boxes: Floats, gains: Floats, floor: float,
-             stamp: float) -> None:
+    def _see(
+        self, rows: Rows, columns: Rows, boxes: Floats, gains: Floats, floor: float, stamp: float
+    ) -> None:
         missed = np.setdiff1d(np.arange(len(self._ids)), rows)
         self._motion.correct(rows, boxes[columns], floor)
         self._evidence[rows] += gains[columns]
@@ -139,7 +159,7 @@ class Kalman:
         kept = np.flatnonzero(alive)
         if len(kept) > self._options.max_tracks:
             order = np.lexsort((-self._evidence[kept], ~self._confirmed[kept]))
-            kept = np.sort(kept[order[:self._options.max_tracks]])
+            kept = np.sort(kept[order[: self._options.max_tracks]])
         self._motion.keep(kept)
         for name in ('_ids', '_hits', '_born', '_seen', '_evidence', '_confirmed'):
             setattr(self, name, getattr(self, name)[kept])
@@ -153,10 +173,15 @@ class Kalman:
                 found.append(dataclasses.replace(item, confirmed=False))
                 continue
             x, y = self._motion.rate[row, :2].tolist()
-            found.append(dataclasses.replace(
-                item, track_id=int(self._ids[row]), confirmed=bool(self._confirmed[row]),
-                age_s=float(sight.stamp - self._born[row]),
-                velocity=(x, y) if self._hits[row] > 1 else None))
+            found.append(
+                dataclasses.replace(
+                    item,
+                    track_id=int(self._ids[row]),
+                    confirmed=bool(self._confirmed[row]),
+                    age_s=float(sight.stamp - self._born[row]),
+                    velocity=(x, y) if self._hits[row] > 1 else None,
+                )
+            )
         return tuple(found)
 
 

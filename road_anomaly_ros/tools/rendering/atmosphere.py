@@ -16,8 +16,14 @@ from road_anomaly_ros.tools.rendering.textures import fractal_noise
 from road_anomaly_ros.tools.rendering.vegetation import horizon
 
 _FAR = 450.0
-_ZENITH = ((76, 126, 190), (92, 140, 200), (62, 108, 176), (110, 150, 196), (120, 160, 206),
-           (86, 120, 160))
+_ZENITH = (
+    (76, 126, 190),
+    (92, 140, 200),
+    (62, 108, 176),
+    (110, 150, 196),
+    (120, 160, 206),
+    (86, 120, 160),
+)
 
 
 @cache
@@ -46,14 +52,21 @@ class Sky:
         style, rows, columns = self._style, -(-height // 3), -(-width // 3)
         rise = (rows / 2 - np.arange(rows, dtype=np.float32)) * 3 / self._focal
         fade = np.clip(rise * 2.0, 0, 1)[:, None, None] ** 0.6
-        base = (np.array(style.haze_color, np.float32) * (1 - fade)
-                + np.array(_ZENITH[style.sky], np.float32) * fade)
+        base = (
+            np.array(style.haze_color, np.float32) * (1 - fade)
+            + np.array(_ZENITH[style.sky], np.float32) * fade
+        )
         layer = 1.0 / np.clip(rise, 0.02, None)
         across = (np.arange(columns, dtype=np.float32) - columns / 2) * 3 / self._focal
         map_x = across[None] * layer[:, None] * 46 + 256
         map_y = np.repeat((layer * 52)[:, None], columns, 1).astype(np.float32)
-        density = cv2.remap(_clouds(style.sky), map_x.astype(np.float32), map_y,
-                            cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).astype(np.float32)
+        density = cv2.remap(
+            _clouds(style.sky),
+            map_x.astype(np.float32),
+            map_y,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_WRAP,
+        ).astype(np.float32)
         threshold = 255 * (1.02 - style.cloud)
         cover = np.clip((density - threshold) / 60, 0, 1)
         cover *= np.clip(rise * 9, 0, 1)[:, None]
@@ -78,7 +91,7 @@ class Sky:
         y = int(np.clip(round(top), 0, rows - canvas.height))
         turn = round(0.5 * heading * self._focal)
         x = int(np.clip(self._margin_x + turn, 0, columns - canvas.width))
-        canvas.color[:] = self._picture[y:y + canvas.height, x:x + canvas.width]
+        canvas.color[:] = self._picture[y : y + canvas.height, x : x + canvas.width]
         self._paint_horizon(canvas, camera, heading)
 
     def _paint_horizon(self, canvas: Canvas, camera: Camera, heading: float) -> None:
@@ -90,9 +103,14 @@ class Sky:
         period = texture.width / scale
         offset = (-heading * camera.focal + 0.37 * period) % period - period
         for start in np.arange(offset, canvas.width, period):
-            canvas.board(texture, np.array([start - 0.5, low]),
-                         np.array([start + period + 0.5, high]),
-                         np.full(canvas.height, _FAR, np.float32), VEGETATION, 0.9)
+            canvas.board(
+                texture,
+                np.array([start - 0.5, low]),
+                np.array([start + period + 0.5, high]),
+                np.full(canvas.height, _FAR, np.float32),
+                VEGETATION,
+                0.9,
+            )
 
 
 class Sensor:
@@ -107,8 +125,9 @@ class Sensor:
         self._clear = np.clip(clear, 0, 255).astype(np.uint8)
         values = np.linspace(0, 1, 256)
         gains = (1 + style.warmth, 1.0, 1 - style.warmth)
-        curves = [255 * np.clip(style.exposure * gain * values, 0, 1.3) ** style.gamma
-                  for gain in gains]
+        curves = [
+            255 * np.clip(style.exposure * gain * values, 0, 1.3) ** style.gamma for gain in gains
+        ]
         soft = [np.where(c > 200, 200 + 55 * np.tanh((c - 200) / 55), c) for c in curves]
         self._curve = np.stack(soft, -1).clip(0, 255).astype(np.uint8)[None]
 
@@ -117,8 +136,9 @@ class Sensor:
         clear = cv2.LUT(cv2.convertScaleAbs(canvas.depth, alpha=0.5), self._clear)
         clear[canvas.codes == SKY] = 255
         veil = cv2.cvtColor(cv2.bitwise_not(clear), cv2.COLOR_GRAY2RGB)
-        picture = cv2.multiply(canvas.color, cv2.cvtColor(clear, cv2.COLOR_GRAY2RGB),
-                               scale=1 / 255)
+        picture = cv2.multiply(
+            canvas.color, cv2.cvtColor(clear, cv2.COLOR_GRAY2RGB), scale=1 / 255
+        )
         veil = cv2.multiply(veil, (*self._style.haze_color, 0), scale=1 / 255)
         cv2.add(picture, veil, dst=picture)
         picture = cv2.GaussianBlur(picture, (3, 3), 0.55)
@@ -136,7 +156,7 @@ class Sensor:
         for tile, apply in ((bright, cv2.add), (dark, cv2.subtract)):
             if tiles != (1, 1):
                 tile = np.tile(tile, (*tiles, 1))
-            apply(picture, np.ascontiguousarray(tile[y:y + height, x:x + width]), dst=picture)
+            apply(picture, np.ascontiguousarray(tile[y : y + height, x : x + width]), dst=picture)
         return picture
 
 
@@ -155,5 +175,7 @@ def _noise(doubled: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng((73, doubled))
     noise = rng.normal(0, doubled / 2, (512, 512, 3))
     noise = 0.7 * noise + 0.6 * noise.mean(-1, keepdims=True)
-    return (np.clip(noise, 0, 255).round().astype(np.uint8),
-            np.clip(-noise, 0, 255).round().astype(np.uint8))
+    return (
+        np.clip(noise, 0, 255).round().astype(np.uint8),
+        np.clip(-noise, 0, 255).round().astype(np.uint8),
+    )

@@ -10,8 +10,27 @@ import numpy as np
 from road_anomaly_ros.tools.rendering.textures import Texture
 
 # The train ids of Cityscapes, in their order.
-(ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN, VEGETATION, TERRAIN,
- SKY, PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE) = range(19)
+(
+    ROAD,
+    SIDEWALK,
+    BUILDING,
+    WALL,
+    FENCE,
+    POLE,
+    TRAFFIC_LIGHT,
+    TRAFFIC_SIGN,
+    VEGETATION,
+    TERRAIN,
+    SKY,
+    PERSON,
+    RIDER,
+    CAR,
+    TRUCK,
+    BUS,
+    TRAIN,
+    MOTORCYCLE,
+    BICYCLE,
+) = range(19)
 UNLABELLED = 255
 
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -45,8 +64,16 @@ class Canvas:
         bottom = min(self.height, int(np.ceil(high[1])) + 1)
         return (left, top, right, bottom) if right > left and bottom > top else None
 
-    def quad(self, texture: Texture, corners: np.ndarray, scale: tuple[float, float],
-             plane: np.ndarray, code: int, shade: float, span: tuple[float, float]) -> None:
+    def quad(
+        self,
+        texture: Texture,
+        corners: np.ndarray,
+        scale: tuple[float, float],
+        plane: np.ndarray,
+        code: int,
+        shade: float,
+        span: tuple[float, float],
+    ) -> None:
         """Paint a texture on a plane seen in perspective.
 
         corners: pixels [4, 2] of top left, top right, bottom right, bottom left; scale: mean
@@ -57,22 +84,33 @@ class Canvas:
         if window is None:
             return
         left, top, right, bottom = window
-        pixels = texture.level_for(texture.width * (span[1] - span[0]) / scale[0],
-                                   texture.height / scale[1])
+        pixels = texture.level_for(
+            texture.width * (span[1] - span[0]) / scale[0], texture.height / scale[1]
+        )
         rows, columns = pixels.shape[:2]
         first, last = span[0] * columns - 0.5, span[1] * columns - 0.5
-        target = np.array([[first, -0.5], [last, -0.5], [last, rows - 0.5], [first, rows - 0.5]],
-                          np.float32)
+        target = np.array(
+            [[first, -0.5], [last, -0.5], [last, rows - 0.5], [first, rows - 0.5]], np.float32
+        )
         source = (corners - (left, top)).astype(np.float32)
         transform = cv2.getPerspectiveTransform(source, target)
         layer = cv2.warpPerspective(pixels, transform, (right - left, bottom - top), flags=_FLAGS)
-        inverse = (self._columns[left:right] * plane[0]
-                   + (self._rows[top:bottom, None] * plane[1] + plane[2]))
+        inverse = self._columns[left:right] * plane[0] + (
+            self._rows[top:bottom, None] * plane[1] + plane[2]
+        )
         np.reciprocal(np.maximum(inverse, 1e-4, out=inverse), out=inverse)
         self._blend(window, layer, inverse, code, shade)
 
-    def board(self, texture: Texture, low: np.ndarray, high: np.ndarray, depth: np.ndarray,
-              code: int, shade: float, part_code: int | None = None) -> None:
+    def board(
+        self,
+        texture: Texture,
+        low: np.ndarray,
+        high: np.ndarray,
+        depth: np.ndarray,
+        code: int,
+        shade: float,
+        part_code: int | None = None,
+    ) -> None:
         """Paint a texture on an upright rectangle from `low` to `high` (u, v pixels).
 
         depth: float32 [H], the depth of the board at every image row; part_code: what the
@@ -96,8 +134,14 @@ class Canvas:
             inside = (layer[..., 3] >= 128) & (2 * shown.astype(int) >= layer[..., 3])
             np.copyto(self.codes[top:bottom, left:right], part_code, where=inside)
 
-    def _blend(self, window: tuple[int, int, int, int], layer: np.ndarray, depth: np.ndarray,
-               code: int, shade: float) -> None:
+    def _blend(
+        self,
+        window: tuple[int, int, int, int],
+        layer: np.ndarray,
+        depth: np.ndarray,
+        code: int,
+        shade: float,
+    ) -> None:
         """Put a premultiplied layer uint8 [h, w, 4] over the window."""
         left, top, right, bottom = window
         alpha = cv2.extractChannel(layer, 3)
@@ -110,4 +154,3 @@ class Canvas:
         covered = alpha >= 128
         np.copyto(self.codes[top:bottom, left:right], code, where=covered)
         np.copyto(self.depth[top:bottom, left:right], depth, where=covered)
-

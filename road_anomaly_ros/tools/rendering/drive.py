@@ -81,9 +81,14 @@ class Drive:
         canvas, camera = self._paint(index)
         codes = canvas.codes
         return RenderedFrame(
-            self._sensor.develop(canvas, index), (codes & 255).astype(np.uint8),
-            (codes >> 8).astype(np.uint16), canvas.depth, camera.matrix,
-            index / self.options.fps, index)
+            self._sensor.develop(canvas, index),
+            (codes & 255).astype(np.uint8),
+            (codes >> 8).astype(np.uint16),
+            canvas.depth,
+            camera.matrix,
+            index / self.options.fps,
+            index,
+        )
 
     def camera(self, index: int) -> Camera:
         """Pose and geometry of the camera at a frame; projects road coordinates."""
@@ -94,11 +99,16 @@ class Drive:
         a, b, c = rng.uniform(0, 2 * np.pi, 3)
         bounce = np.sin(7.1 * time + a) + 0.6 * np.sin(11.3 * time + b)
         sway = 0.15 * np.sin(0.5 * time + c) - 0.15 * np.sin(c)
-        return Camera(options.width, options.height,
-                      style.focal * max(options.width, options.height),
-                      style.camera_height + 0.012 * bounce, style.pitch + 0.0016 * bounce,
-                      self._world.ego_x + sway, station,
-                      lambda ahead: self._bend(station, ahead))
+        return Camera(
+            options.width,
+            options.height,
+            style.focal * max(options.width, options.height),
+            style.camera_height + 0.012 * bounce,
+            style.pitch + 0.0016 * bounce,
+            self._world.ego_x + sway,
+            station,
+            lambda ahead: self._bend(station, ahead),
+        )
 
     def _center(self, station: np.ndarray | float) -> tuple:
         """Sideways position and slope of the road's centre line."""

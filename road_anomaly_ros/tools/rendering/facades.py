@@ -20,10 +20,28 @@ from road_anomaly_ros.tools.rendering.textures import (
 PIXELS_PER_METRE = 26
 VARIANTS = 36
 
-_WALLS = ((150, 92, 72), (128, 78, 62), (196, 170, 128), (182, 176, 164), (214, 208, 196),
-          (168, 132, 98), (116, 104, 96), (232, 226, 214), (172, 150, 120), (94, 84, 80))
-_SHOPS = ((24, 52, 110), (120, 24, 28), (22, 70, 48), (40, 40, 44), (190, 150, 40),
-          (90, 30, 80), (200, 196, 190), (20, 90, 130))
+_WALLS = (
+    (150, 92, 72),
+    (128, 78, 62),
+    (196, 170, 128),
+    (182, 176, 164),
+    (214, 208, 196),
+    (168, 132, 98),
+    (116, 104, 96),
+    (232, 226, 214),
+    (172, 150, 120),
+    (94, 84, 80),
+)
+_SHOPS = (
+    (24, 52, 110),
+    (120, 24, 28),
+    (22, 70, 48),
+    (40, 40, 44),
+    (190, 150, 40),
+    (90, 30, 80),
+    (200, 196, 190),
+    (20, 90, 130),
+)
 _DOORS = ((50, 60, 80), (90, 30, 28), (36, 60, 44), (70, 50, 36), (200, 200, 196))
 
 
@@ -32,16 +50,25 @@ def _masonry(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     color = np.array(_WALLS[rng.integers(len(_WALLS))], np.float32)
     factor = 1 + 0.06 * fractal_noise(rng, height, width, 3, 4)
     if rng.random() < 0.6:
-        factor += 0.07 * grain(rng, -(-height // 2), -(-width // 5)).repeat(2, 0).repeat(
-            5, 1)[:height, :width]
+        factor += (
+            0.07
+            * grain(rng, -(-height // 2), -(-width // 5))
+            .repeat(2, 0)
+            .repeat(5, 1)[:height, :width]
+        )
         factor[::3] *= 0.94
     factor += 0.03 * grain(rng, height, width)
     factor *= np.linspace(1.04, 0.9, height, dtype=np.float32)[:, None]
     return modulated(color, factor)
 
 
-def _window(wall: np.ndarray, rng: np.random.Generator, box: tuple[int, int, int, int],
-            frame: tuple[int, int, int], bars: tuple[int, int]) -> None:
+def _window(
+    wall: np.ndarray,
+    rng: np.random.Generator,
+    box: tuple[int, int, int, int],
+    frame: tuple[int, int, int],
+    bars: tuple[int, int],
+) -> None:
     """Draw a window with reveal, sill, panes and a reflection in `box` (x, y, w, h)."""
     x, y, w, h = box
     cv2.rectangle(wall, (x - 2, y - 2), (x + w + 1, y + h + 1), (60, 56, 52), -1)
@@ -49,11 +76,14 @@ def _window(wall: np.ndarray, rng: np.random.Generator, box: tuple[int, int, int
     cv2.rectangle(wall, (x, y), (x + w, y + h), frame, -1)
     light = rng.uniform(0.5, 1.5)
     shine = np.linspace(88, 36, max(h - 3, 1)) * light
-    glass = shine[:, None, None] * np.array([0.92, 1.0, 1.1]) * np.linspace(
-        1.0, rng.uniform(0.7, 1.2), max(w - 3, 1))[None, :, None]
+    glass = (
+        shine[:, None, None]
+        * np.array([0.92, 1.0, 1.1])
+        * np.linspace(1.0, rng.uniform(0.7, 1.2), max(w - 3, 1))[None, :, None]
+    )
     if rng.random() < 0.35:
-        glass[:max(1, int(h * rng.uniform(0.2, 0.6)))] = rng.uniform(120, 190)
-    wall[y + 2:y + h - 1, x + 2:x + w - 1] = np.clip(glass, 0, 255)
+        glass[: max(1, int(h * rng.uniform(0.2, 0.6)))] = rng.uniform(120, 190)
+    wall[y + 2 : y + h - 1, x + 2 : x + w - 1] = np.clip(glass, 0, 255)
     for column in range(1, bars[0]):
         at = x + w * column // bars[0]
         cv2.line(wall, (at, y), (at, y + h), frame, 1)
@@ -67,7 +97,7 @@ def _shop(wall: np.ndarray, rng: np.random.Generator, top: int) -> None:
     height, width = wall.shape[:2]
     color = _SHOPS[rng.integers(len(_SHOPS))]
     wall[top:] = np.array(color) * 0.8
-    wall[top:top + 16] = color
+    wall[top : top + 16] = color
     ink = (235, 230, 215) if sum(color) < 380 else (30, 30, 40)
     for x in range(int(width * 0.25), int(width * 0.75), 9):
         cv2.rectangle(wall, (x, top + 4), (x + int(rng.integers(3, 7)), top + 11), ink, -1)
@@ -162,8 +192,10 @@ def fence(variant: int) -> Texture:
         alpha[3:7] = alpha[40:44] = 255
     elif kind == 1:
         shade[:, ::8] *= 0.5
-        color = modulated(((134, 104, 72), (150, 140, 126))[variant // 4 % 2],
-                          shade + 0.08 * grain(rng, 1, width // 8).repeat(8, 1))
+        color = modulated(
+            ((134, 104, 72), (150, 140, 126))[variant // 4 % 2],
+            shade + 0.08 * grain(rng, 1, width // 8).repeat(8, 1),
+        )
         alpha[2:] = 255
     elif is_wall(kind):
         shade += 0.1 * grain(rng, height // 3, width // 8).repeat(3, 0).repeat(8, 1)

@@ -31,7 +31,7 @@ def _asphalt(variant: int) -> np.ndarray:
     for _ in range(int(rng.integers(2, 7))):
         x, y = rng.integers(0, width), rng.integers(40, _ROWS - 160)
         w, h = rng.integers(20, 90), rng.integers(20, 120)
-        light[y:y + h, x:x + w] *= rng.uniform(0.8, 0.95)
+        light[y : y + h, x : x + w] *= rng.uniform(0.8, 0.95)
     cracks = np.zeros((_ROWS, width), np.uint8)
     for _ in range(int(rng.integers(3, 10))):
         start = rng.uniform((0, 40), (width, _ROWS - 40))
@@ -88,24 +88,27 @@ class Ground:
     def _assemble(self) -> np.ndarray:
         """Cross-section from -20 m to 20 m, uint8 [768, 960, 3]."""
         style = self._style
-        grass = _grass(style.grass) if style.verge == TERRAIN else np.tile(
-            _paving(style.paving), (1, 2, 1))
+        grass = (
+            _grass(style.grass)
+            if style.verge == TERRAIN
+            else np.tile(_paving(style.paving), (1, 2, 1))
+        )
         strip = np.hstack([grass, grass])
         middle = int(_HALF * _SCALE)
         road, walk = int(style.half_road * _SCALE), int(style.pavement * _SCALE)
         if walk:
             paving = _paving(style.paving)[:, :walk]
-            strip[:, middle - road - walk:middle - road] = paving
-            strip[:, middle + road:middle + road + walk] = paving
+            strip[:, middle - road - walk : middle - road] = paving
+            strip[:, middle + road : middle + road + walk] = paving
             for edge in (middle - road - 4, middle + road):
-                strip[:, edge:edge + 4] = style.kerb
-                strip[::_SCALE, edge:edge + 4] = np.array(style.kerb) * 0.7
+                strip[:, edge : edge + 4] = style.kerb
+                strip[::_SCALE, edge : edge + 4] = np.array(style.kerb) * 0.7
         across = np.arange(-road, road) / _SCALE
         wear = self._wear(across) * style.asphalt_light
         tiled = cv2.resize(wear[None].astype(np.float32), (2 * road, _ROWS))
         profile = cv2.cvtColor(np.clip(tiled * 128, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB)
-        asphalt = _asphalt(style.asphalt)[:, :2 * road]
-        strip[:, middle - road:middle + road] = cv2.multiply(asphalt, profile, scale=1 / 128)
+        asphalt = _asphalt(style.asphalt)[:, : 2 * road]
+        strip[:, middle - road : middle + road] = cv2.multiply(asphalt, profile, scale=1 / 128)
         return strip
 
     def _wear(self, across: np.ndarray) -> np.ndarray:
@@ -113,8 +116,8 @@ class Ground:
         wear = np.ones_like(across)
         for center in self._style.lane_centers:
             offset = np.abs(across - center)
-            wear += 0.07 * np.exp(-((offset - 0.75) / 0.28) ** 2)
-            wear -= 0.08 * np.exp(-(offset / 0.35) ** 2)
+            wear += 0.07 * np.exp(-(((offset - 0.75) / 0.28) ** 2))
+            wear -= 0.08 * np.exp(-((offset / 0.35) ** 2))
         gap = self._style.half_road - np.abs(across)
         return wear - 0.16 * np.exp(-gap / 0.22)
 
@@ -137,20 +140,26 @@ class Ground:
         step = (rows.depth / camera.focal).astype(np.float32)
         start = (camera.x - rows.bend - camera.center[0] * step).astype(np.float32)
         across = np.arange(camera.width, dtype=np.float32)[None] * step[:, None] + start[:, None]
-        along = (camera.station + rows.distance)
-        color = canvas.color[rows.first:]
+        along = camera.station + rows.distance
+        color = canvas.color[rows.first :]
         self._texture(color, across, along, step, rows)
         self._codes(canvas, rows, step, start)
-        canvas.depth[rows.first:] = rows.depth[:, None]
+        canvas.depth[rows.first :] = rows.depth[:, None]
         self._add_grit(color, across, along, rows)
         self._add_markings(color, camera, rows)
         if shade is not None:
-            part = cv2.cvtColor(shade[rows.first:], cv2.COLOR_GRAY2RGB)
+            part = cv2.cvtColor(shade[rows.first :], cv2.COLOR_GRAY2RGB)
             cv2.multiply(color, part, dst=color, scale=1 / 255)
         return rows
 
-    def _texture(self, color: np.ndarray, across: np.ndarray, along: np.ndarray,
-                 step: np.ndarray, rows: GroundRows) -> None:
+    def _texture(
+        self,
+        color: np.ndarray,
+        across: np.ndarray,
+        along: np.ndarray,
+        step: np.ndarray,
+        rows: GroundRows,
+    ) -> None:
         """Map the strip onto the rows, each group of rows from its own pair of halvings."""
         stride = np.abs(np.gradient(rows.distance)) if len(along) > 1 else step
         levels_x = np.clip(np.log2(step * _SCALE) + 0.5, 0, 4).astype(int)
@@ -162,33 +171,42 @@ class Ground:
         for begin, end in zip([0, *cuts], [*cuts, len(keys)], strict=True):
             level_x, level_y = int(levels_x[begin]), int(levels_y[begin])
             source = self._level(level_x, level_y)
-            map_x = inside[begin:end] * np.float32(_SCALE / 2 ** level_x) - np.float32(0.5)
-            map_y = np.repeat((phase[begin:end] * (_SCALE / 2 ** level_y) - 0.5).astype(
-                np.float32)[:, None], color.shape[1], 1)
-            color[begin:end] = cv2.remap(source, map_x, map_y,
-                                         cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            map_x = inside[begin:end] * np.float32(_SCALE / 2**level_x) - np.float32(0.5)
+            map_y = np.repeat(
+                (phase[begin:end] * (_SCALE / 2**level_y) - 0.5).astype(np.float32)[:, None],
+                color.shape[1],
+                1,
+            )
+            color[begin:end] = cv2.remap(
+                source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+            )
 
-    def _codes(self, canvas: Canvas, rows: GroundRows, step: np.ndarray,
-               start: np.ndarray) -> None:
+    def _codes(
+        self, canvas: Canvas, rows: GroundRows, step: np.ndarray, start: np.ndarray
+    ) -> None:
         """Label the rows: verge, pavement, road, pavement, verge; smooth the borders."""
-        style, codes = self._style, canvas.codes[rows.first:]
+        style, codes = self._style, canvas.codes[rows.first :]
         columns = np.arange(canvas.width, dtype=np.float32)[None]
         codes[:] = style.verge
-        for outer, label in ((style.half_road + style.pavement, SIDEWALK),
-                             (style.half_road, ROAD)):
+        for outer, label in (
+            (style.half_road + style.pavement, SIDEWALK),
+            (style.half_road, ROAD),
+        ):
             low = ((-outer - start) / step)[:, None]
             high = ((outer - start) / step)[:, None]
             np.copyto(codes, label, where=(columns >= low) & (columns < high))
 
-    def _add_grit(self, color: np.ndarray, across: np.ndarray, along: np.ndarray,
-                  rows: GroundRows) -> None:
+    def _add_grit(
+        self, color: np.ndarray, across: np.ndarray, along: np.ndarray, rows: GroundRows
+    ) -> None:
         """Modulate the nearest rows with fine grain that the strip cannot hold."""
         begin = int(np.searchsorted(-rows.distance, -16.0))
         if begin >= len(along):
             return
         map_x = across[begin:] * np.float32(160)
-        map_y = np.repeat(((along[begin:] % 51.2) * 160).astype(np.float32)[:, None],
-                          color.shape[1], 1)
+        map_y = np.repeat(
+            ((along[begin:] % 51.2) * 160).astype(np.float32)[:, None], color.shape[1], 1
+        )
         grit = cv2.remap(_grit(), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         near = color[begin:]
         cv2.multiply(near, cv2.cvtColor(grit, cv2.COLOR_GRAY2RGB), dst=near, scale=1 / 128)
@@ -205,8 +223,9 @@ class Ground:
         for points in np.split(pixels, cuts):
             cv2.fillPoly(mask, [points], self._style.paint_strength, cv2.LINE_AA, 4)
         keep = cv2.cvtColor(cv2.bitwise_not(mask), cv2.COLOR_GRAY2RGB)
-        paint = cv2.multiply(cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB), self._style.paint_color,
-                             scale=1 / 255)
+        paint = cv2.multiply(
+            cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB), self._style.paint_color, scale=1 / 255
+        )
         cv2.add(cv2.multiply(color, keep, scale=1 / 255), paint, dst=color)
 
 

@@ -25,7 +25,7 @@ Face = tuple[Texture, np.ndarray]
 
 def _ellipsoid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Light and coverage of a round body lit from the upper left, float32 [height, width]."""
-    y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     inside = 1 - x * x - y * y
     depth = np.sqrt(np.clip(inside, 0, 1))
     return np.clip(0.45 - 0.4 * x - 0.5 * y + 0.35 * depth, 0.12, 1.3), inside
@@ -35,8 +35,9 @@ def _boulder(rng: np.random.Generator) -> np.ndarray:
     light, inside = _ellipsoid(96, 120)
     rough = fractal_noise(rng, 96, 120, 3, 5)
     light *= 1 + 0.3 * rough
-    color = (np.array((150, 130, 112)) + rng.uniform(-25, 25, 3)) * (1 + 0.08 * grain(
-        rng, 96, 120))[..., None]
+    color = (np.array((150, 130, 112)) + rng.uniform(-25, 25, 3)) * (
+        1 + 0.08 * grain(rng, 96, 120)
+    )[..., None]
     inside = inside + 0.16 * rough
     inside[60:] += np.linspace(0, 0.8, 36)[:, None] * (np.abs(np.linspace(-1, 1, 120)) < 0.82)
     return with_alpha(modulated(color, light), np.clip(inside * 9, 0, 1))
@@ -68,8 +69,17 @@ def _tyres(rng: np.random.Generator) -> np.ndarray:
     for x, y in stack:
         x, y = x + int(rng.integers(-4, 5)), y + int(rng.integers(-2, 3))
         for grow, tone in ((0, 20), (-3, 58), (-7, 34)):
-            cv2.ellipse(picture, (x, y), (31 + grow, 15 + grow // 2), 0, 0, 360,
-                        (tone, tone, tone + 4), -1, cv2.LINE_AA)
+            cv2.ellipse(
+                picture,
+                (x, y),
+                (31 + grow, 15 + grow // 2),
+                0,
+                0,
+                360,
+                (tone, tone, tone + 4),
+                -1,
+                cv2.LINE_AA,
+            )
         cv2.ellipse(picture, (x, y - 3), (15, 6), 0, 0, 360, (12, 12, 14), -1, cv2.LINE_AA)
         cv2.ellipse(picture, (x, y + 1), (29, 13), 0, 20, 120, (190, 60, 40), 2, cv2.LINE_AA)
         cv2.ellipse(alpha, (x, y), (31, 15), 0, 0, 360, 255, -1, cv2.LINE_AA)
@@ -89,8 +99,11 @@ def _animal(rng: np.random.Generator) -> np.ndarray:
     light = np.tile(np.linspace(1.25, 0.45, 100, dtype=np.float32)[:, None], (1, 140))
     light *= 1 + 0.12 * grain(rng, 100, 140, 0.8)
     patches = fractal_noise(rng, 100, 140, 5, 2) > 0.3
-    pair = (((214, 196, 166), (92, 58, 34)), ((60, 54, 50), (216, 212, 204)),
-            ((196, 140, 70), (240, 226, 196)))[rng.integers(3)]
+    pair = (
+        ((214, 196, 166), (92, 58, 34)),
+        ((60, 54, 50), (216, 212, 204)),
+        ((196, 140, 70), (240, 226, 196)),
+    )[rng.integers(3)]
     color = np.where(patches[..., None], np.array(pair[1]), np.array(pair[0])).astype(np.float32)
     return with_alpha(modulated(color, light), alpha)
 
@@ -103,8 +116,8 @@ def _sacks(rng: np.random.Generator) -> np.ndarray:
         color = np.array(((206, 60, 140), (70, 190, 180), (216, 200, 70))[rng.integers(3)])
         sack = modulated(color.astype(np.float32), light + 0.1 * fractal_noise(rng, 46, 68, 5, 3))
         part = np.clip(inside * 12, 0, 1) > 0.5
-        picture[y - 23:y + 23, x - 34:x + 34][part] = sack[part]
-        alpha[y - 23:y + 23, x - 34:x + 34][part] = 255
+        picture[y - 23 : y + 23, x - 34 : x + 34][part] = sack[part]
+        alpha[y - 23 : y + 23, x - 34 : x + 34][part] = 255
     return with_alpha(picture, cv2.GaussianBlur(alpha, (3, 3), 0))
 
 
@@ -116,9 +129,14 @@ def _ball(rng: np.random.Generator) -> np.ndarray:
     return with_alpha(modulated(colors[(wave > 0).astype(int)], light), np.clip(inside * 24, 0, 1))
 
 
-_DRAW = {'boulder': (_boulder, 1.3, 1.0), 'barrel': (_barrel, 0.78, 1.1),
-         'tyres': (_tyres, 1.35, 1.15), 'animal': (_animal, 1.5, 1.05),
-         'sacks': (_sacks, 1.5, 0.85), 'ball': (_ball, 1.0, 1.0)}
+_DRAW = {
+    'boulder': (_boulder, 1.3, 1.0),
+    'barrel': (_barrel, 0.78, 1.1),
+    'tyres': (_tyres, 1.35, 1.15),
+    'animal': (_animal, 1.5, 1.05),
+    'sacks': (_sacks, 1.5, 0.85),
+    'ball': (_ball, 1.0, 1.0),
+}
 
 
 @cache
@@ -168,13 +186,18 @@ def _enamel(rng: np.random.Generator) -> Texture:
 def _slats(rng: np.random.Generator) -> Texture:
     light = np.ones((64, 96), np.float32) + 0.12 * grain(rng, 64, 96, 1.5)
     for y in range(0, 64, 16):
-        light[y + 8:y + 15] *= 0.25
-        light[y + 8:y + 15, ::32] *= 3.2
+        light[y + 8 : y + 15] *= 0.25
+        light[y + 8 : y + 15, ::32] *= 3.2
     return Texture(modulated(((96, 150, 200), (202, 160, 96))[rng.integers(2)], light))
 
 
-def box(texture: Texture, width: float, height: float, length: float,
-        at: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple[Face, ...]:
+def box(
+    texture: Texture,
+    width: float,
+    height: float,
+    length: float,
+    at: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> tuple[Face, ...]:
     """Five faces of a box standing on y = at[1], its middle at (at[0], at[2])."""
     x0, x1 = at[0] - width / 2, at[0] + width / 2
     y0, y1 = at[1], at[1] + height
@@ -184,7 +207,8 @@ def box(texture: Texture, width: float, height: float, length: float,
         ((x0, y1, s1), (x0, y1, s0), (x0, y0, s0), (x0, y0, s1)),
         ((x1, y1, s0), (x1, y1, s1), (x1, y0, s1), (x1, y0, s0)),
         ((x0, y1, s1), (x1, y1, s1), (x1, y1, s0), (x0, y1, s0)),
-        ((x0, y1, s0), (x1, y1, s0), (x1, y0, s0), (x0, y0, s0)))
+        ((x0, y1, s0), (x1, y1, s0), (x1, y0, s0), (x0, y0, s0)),
+    )
     return tuple((texture, np.array(face)) for face in corners)
 
 
@@ -201,8 +225,12 @@ def boxes(kind: str, variant: int) -> tuple[tuple[Face, ...], tuple[float, float
         return box(cover, 1.9, 0.3, 0.9) + box(cover, 1.9, 0.5, 0.25, (0.0, 0.28, 0.3)), size
     if kind == 'sofa':
         cover = _cloth(rng)
-        parts = (((1.7, 0.85, 0.25), (0, 0, 0.35)), ((0.25, 0.6, 0.9), (-0.85, 0, 0)),
-                 ((0.25, 0.6, 0.9), (0.85, 0, 0)), ((1.45, 0.42, 0.65), (0, 0, -0.1)))
+        parts = (
+            ((1.7, 0.85, 0.25), (0, 0, 0.35)),
+            ((0.25, 0.6, 0.9), (-0.85, 0, 0)),
+            ((0.25, 0.6, 0.9), (0.85, 0, 0)),
+            ((1.45, 0.42, 0.65), (0, 0, -0.1)),
+        )
         faces: tuple[Face, ...] = ()
         for size, at in parts:
             faces += box(cover, *size, at)

@@ -36,21 +36,32 @@ def _board_jobs(boards: list[Board], canvas: Canvas, camera: Camera) -> Iterator
     pixels = camera.to_pixels(points)
     middle = pixels[..., 0].mean(1)
     half = np.array([b.width for b in boards]) / 2 * camera.focal / points[..., 2].mean(1)
-    seen = ((points[..., 2].min(1) > _NEAR) & (middle + half > 0)
-            & (middle - half < canvas.width) & (half > 0.3)
-            & (pixels[:, 1, 1] - pixels[:, 0, 1] > 2.0))
+    seen = (
+        (points[..., 2].min(1) > _NEAR)
+        & (middle + half > 0)
+        & (middle - half < canvas.width)
+        & (half > 0.3)
+        & (pixels[:, 1, 1] - pixels[:, 0, 1] > 2.0)
+    )
     rows = np.arange(canvas.height)
     for i in np.flatnonzero(seen):
         board = boards[i]
         low = np.array([middle[i] - half[i], pixels[i, 0, 1]])
         high = np.array([middle[i] + half[i], pixels[i, 1, 1]])
-        yield ((-board.layer, -board.s, 0.0),
-               lambda board=board, low=low, high=high: canvas.board(
-                   board.texture, low, high,
-                   camera.upright_depth(board.s - camera.station, rows),
-                   surface_code(board.label, board.instance), board.shade,
-                   None if board.part_label is None
-                   else surface_code(board.part_label, board.instance)))
+        yield (
+            (-board.layer, -board.s, 0.0),
+            lambda board=board, low=low, high=high: canvas.board(
+                board.texture,
+                low,
+                high,
+                camera.upright_depth(board.s - camera.station, rows),
+                surface_code(board.label, board.instance),
+                board.shade,
+                None
+                if board.part_label is None
+                else surface_code(board.part_label, board.instance),
+            ),
+        )
 
 
 def _solid_jobs(solids: list[Solid], canvas: Canvas, camera: Camera) -> Iterator[_Job]:
@@ -66,15 +77,30 @@ def _solid_jobs(solids: list[Solid], canvas: Canvas, camera: Camera) -> Iterator
     pixels = camera.to_pixels(points)
     width, height = _extents(pixels)
     low, high = pixels.min(1), pixels.max(1)
-    seen = (alive & facing & (high > 0).all(1) & (low[:, 0] < canvas.width)
-            & (low[:, 1] < canvas.height) & (width > 0.7) & (height > 0.7) & (width * height > 5))
+    seen = (
+        alive
+        & facing
+        & (high > 0).all(1)
+        & (low[:, 0] < canvas.width)
+        & (low[:, 1] < canvas.height)
+        & (width > 0.7)
+        & (height > 0.7)
+        & (width * height > 5)
+    )
     for i in np.flatnonzero(seen):
         thing = solids[owner[i]]
-        yield ((-thing.layer, -thing.s, -float(points[i, :, 2].mean())),
-               lambda i=i, thing=thing: canvas.quad(
-                   textures[i], pixels[i], (width[i], height[i]), planes[i],
-                   surface_code(thing.label, thing.instance), float(shades[i]),
-                   (begin[i], end[i])))
+        yield (
+            (-thing.layer, -thing.s, -float(points[i, :, 2].mean())),
+            lambda i=i, thing=thing: canvas.quad(
+                textures[i],
+                pixels[i],
+                (width[i], height[i]),
+                planes[i],
+                surface_code(thing.label, thing.instance),
+                float(shades[i]),
+                (begin[i], end[i]),
+            ),
+        )
 
 
 def _cut_near(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -86,9 +112,15 @@ def _cut_near(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     begin = np.where(alive & (left < _NEAR), crossing, 0.0)
     end = np.where(alive & (right < _NEAR), crossing, 1.0)
     top, bottom = points[:, 1] - points[:, 0], points[:, 2] - points[:, 3]
-    cut = np.stack([points[:, 0] + begin[:, None] * top, points[:, 0] + end[:, None] * top,
-                    points[:, 3] + end[:, None] * bottom,
-                    points[:, 3] + begin[:, None] * bottom], 1)
+    cut = np.stack(
+        [
+            points[:, 0] + begin[:, None] * top,
+            points[:, 0] + end[:, None] * top,
+            points[:, 3] + end[:, None] * bottom,
+            points[:, 3] + begin[:, None] * bottom,
+        ],
+        1,
+    )
     cut[..., 2] = np.maximum(cut[..., 2], _NEAR * 0.99)
     return cut, begin, end, alive
 
@@ -111,8 +143,9 @@ def _extents(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (edges[:, 0] + edges[:, 2]) / 2, (edges[:, 1] + edges[:, 3]) / 2
 
 
-def paint_shadows(things: Sequence[Thing], canvas: Canvas, camera: Camera, light: Light,
-                  reach: float) -> np.ndarray:
+def paint_shadows(
+    things: Sequence[Thing], canvas: Canvas, camera: Camera, light: Light, reach: float
+) -> np.ndarray:
     """Brightness of the ground under shadows, uint8 [H, W], 255 = lit."""
     shade = np.full((canvas.height, canvas.width), 255, np.uint8)
     near = [ground_polygons(t, light) for t in things if t.s - camera.station < reach]
@@ -136,8 +169,13 @@ def _fill(shade: np.ndarray, polygons: list[np.ndarray], camera: Camera, value: 
     pixels = (np.clip(pixels, -limit, limit) * 16).astype(np.int32)
     starts = np.cumsum([0] + [len(polygon) for polygon in polygons[:-1]])
     low, high = np.minimum.reduceat(pixels, starts), np.maximum.reduceat(pixels, starts)
-    inside = ((high > 0).all(1) & (low[:, 0] < 16 * shade.shape[1])
-              & (low[:, 1] < 16 * shade.shape[0]) & (high[:, 1] - low[:, 1] > 4))
+    inside = (
+        (high > 0).all(1)
+        & (low[:, 0] < 16 * shade.shape[1])
+        & (low[:, 1] < 16 * shade.shape[0])
+        & (high[:, 1] - low[:, 1] > 4)
+    )
     for i in np.flatnonzero(inside):
-        cv2.fillConvexPoly(shade, pixels[starts[i]:starts[i] + len(polygons[i])], value,
-                           cv2.LINE_8, 4)
+        cv2.fillConvexPoly(
+            shade, pixels[starts[i] : starts[i] + len(polygons[i])], value, cv2.LINE_8, 4
+        )

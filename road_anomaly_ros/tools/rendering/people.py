@@ -15,8 +15,18 @@ PHASES = 8
 WALKERS = 12
 RIDERS = 8
 SIGNS = 10
-_CLOTHES = ((34, 36, 42), (58, 62, 72), (44, 54, 92), (104, 34, 36), (70, 66, 56), (130, 126, 120),
-            (28, 60, 52), (150, 130, 96), (170, 172, 178), (92, 60, 44))
+_CLOTHES = (
+    (34, 36, 42),
+    (58, 62, 72),
+    (44, 54, 92),
+    (104, 34, 36),
+    (70, 66, 56),
+    (130, 126, 120),
+    (28, 60, 52),
+    (150, 130, 96),
+    (170, 172, 178),
+    (92, 60, 44),
+)
 _SKIN = ((206, 160, 132), (150, 108, 80), (98, 68, 50), (224, 180, 150))
 Point = tuple[float, float]
 
@@ -37,8 +47,10 @@ class _Figure:
 
     def _pixel(self, point: Point) -> tuple[int, int]:
         x, y = point
-        return (int((x + self._width / 2) * self._scale * 16),
-                int((self._height - y) * self._scale * 16))
+        return (
+            int((x + self._width / 2) * self._scale * 16),
+            int((self._height - y) * self._scale * 16),
+        )
 
     def limb(self, start: Point, end: Point, thickness: float, color: tuple[int, ...]) -> None:
         """Draw a rounded stroke with a lit edge; lengths in metres."""
@@ -50,16 +62,29 @@ class _Figure:
         cv2.line(self._color, a, b, tuple(int(c * 0.78) for c in color), wide + 2, cv2.LINE_AA, 4)
         shift = int(thickness * self._scale * 3)
         inner = max(1, wide // 2)
-        cv2.line(self._color, (a[0] - shift, a[1]), (b[0] - shift, b[1]),
-                 tuple(min(255, int(c * 1.12)) for c in color), inner, cv2.LINE_AA, 4)
+        cv2.line(
+            self._color,
+            (a[0] - shift, a[1]),
+            (b[0] - shift, b[1]),
+            tuple(min(255, int(c * 1.12)) for c in color),
+            inner,
+            cv2.LINE_AA,
+            4,
+        )
 
-    def ring(self, center: Point, radius: float, thickness: float,
-             color: tuple[int, ...]) -> None:
+    def ring(self, center: Point, radius: float, thickness: float, color: tuple[int, ...]) -> None:
         """Draw a wheel."""
         wide = max(1, round(thickness * self._scale))
         for target, value in ((self._color, color), (self._alpha, 255)):
-            cv2.circle(target, self._pixel(center), int(radius * self._scale * 16), value, wide,
-                       cv2.LINE_AA, 4)
+            cv2.circle(
+                target,
+                self._pixel(center),
+                int(radius * self._scale * 16),
+                value,
+                wide,
+                cv2.LINE_AA,
+                4,
+            )
 
     def texture(self, rng: np.random.Generator) -> Texture:
         """Finish with cloth-like noise and a darker lower half."""
@@ -117,9 +142,13 @@ def bicyclist(variant: int, phase: int) -> Texture:
     if side_on:
         for x in (-0.36, 0.34):
             figure.ring((x, 0.34), 0.31, 0.045, tyre)
-        for a, b in (((-.36, .34), (-.08, .36)), ((-.08, .36), (.28, .82)),
-                     ((-.2, .84), (.28, .82)), ((-.08, .36), (-.2, .88)),
-                     ((.34, .34), (.26, .95))):
+        for a, b in (
+            ((-0.36, 0.34), (-0.08, 0.36)),
+            ((-0.08, 0.36), (0.28, 0.82)),
+            ((-0.2, 0.84), (0.28, 0.82)),
+            ((-0.08, 0.36), (-0.2, 0.88)),
+            ((0.34, 0.34), (0.26, 0.95)),
+        ):
             figure.limb(a, b, 0.04, frame)
     else:
         figure.limb((0.0, 0.06), (0.0, 0.66), 0.07, tyre)
@@ -203,8 +232,11 @@ def _disc(color: np.ndarray, alpha: np.ndarray, rim: tuple, face: tuple) -> None
 def signal(phase: int) -> Texture:
     """Head of a traffic light showing red (0), amber (1) or green (2), 1 to 3."""
     color = np.full((108, 40, 3), (26, 28, 28), np.uint8)
-    lamps = (((255, 60, 50), (70, 20, 20)), ((255, 190, 60), (70, 52, 20)),
-             ((60, 240, 160), (18, 60, 42)))
+    lamps = (
+        ((255, 60, 50), (70, 20, 20)),
+        ((255, 190, 60), (70, 52, 20)),
+        ((60, 240, 160), (18, 60, 42)),
+    )
     for row, (lit, dark) in enumerate(lamps):
         cv2.circle(color, (20, 20 + 34 * row), 13, lit if row == phase else dark, -1, cv2.LINE_AA)
     return Texture(color)

@@ -90,37 +90,57 @@ def _layout(rng: np.random.Generator, setting: str) -> dict:
     half = lane * per_side + parking + float(rng.uniform(0.7, 1.5))
     centers = tuple(sign * lane * (i + 0.5) for sign in (-1, 1) for i in range(per_side))
     dash, gap = ((2.0, 4.0), (3.0, 6.0), (4.0, 2.0))[rng.integers(3)]
-    lines = [(0.0, 0.12, dash, gap)] if rng.random() < 0.8 else [
-        (-0.12, 0.1, 1.0, 0.0), (0.12, 0.1, 1.0, 0.0)]
+    lines = (
+        [(0.0, 0.12, dash, gap)]
+        if rng.random() < 0.8
+        else [(-0.12, 0.1, 1.0, 0.0), (0.12, 0.1, 1.0, 0.0)]
+    )
     if per_side == 2:
         lines += [(sign * lane, 0.12, dash, gap * 1.5) for sign in (-1, 1)]
     edge = half - parking - 0.25
     if setting == 'country' or rng.random() < 0.6:
         lines += [(sign * edge, 0.12, 1.0, 0.0) for sign in (-1, 1)]
-    walk = {'city': rng.uniform(2.2, 4.5), 'suburb': rng.uniform(1.5, 2.5),
-            'country': 0.0 if rng.random() < 0.5 else 1.4}[setting]
-    return {'side': side, 'lane': lane, 'parking': parking, 'half_road': half,
-            'lane_centers': centers, 'lines': tuple(lines), 'pavement': float(walk),
-            'verge': SIDEWALK if setting == 'city' else TERRAIN}
+    walk = {
+        'city': rng.uniform(2.2, 4.5),
+        'suburb': rng.uniform(1.5, 2.5),
+        'country': 0.0 if rng.random() < 0.5 else 1.4,
+    }[setting]
+    return {
+        'side': side,
+        'lane': lane,
+        'parking': parking,
+        'half_road': half,
+        'lane_centers': centers,
+        'lines': tuple(lines),
+        'pavement': float(walk),
+        'verge': SIDEWALK if setting == 'city' else TERRAIN,
+    }
 
 
 def _weather(rng: np.random.Generator) -> dict:
     """Sun, sky, haze and how the camera exposes them."""
     azimuth, height = rng.uniform(-np.pi, np.pi), rng.uniform(0.25, 1.1)
-    direction = (float(np.cos(height) * np.sin(azimuth)), float(np.sin(height)),
-                 float(np.cos(height) * np.cos(azimuth)))
+    direction = (
+        float(np.cos(height) * np.sin(azimuth)),
+        float(np.sin(height)),
+        float(np.cos(height) * np.cos(azimuth)),
+    )
     overcast = rng.random() < 0.35
     sun = float(rng.uniform(0.0, 0.12) if overcast else rng.uniform(0.5, 1.1))
     dusk = rng.random() < 0.15
     haze = (196, 202, 208) if overcast else (188, 204, 220)
-    return {'light': Light(direction, sun, 0.62), 'cloud': float(
-                rng.uniform(0.75, 1.0) if overcast else rng.uniform(0.0, 0.6)),
-            'cloud_tone': float(rng.uniform(190, 255) if overcast else 246),
-            'haze': float(rng.uniform(90, 240) if overcast else rng.uniform(200, 700)),
-            'haze_color': haze, 'sky': int(rng.integers(6)),
-            'exposure': float(rng.uniform(0.45, 0.7) if dusk else rng.uniform(0.95, 1.3)),
-            'gamma': float(rng.uniform(0.9, 1.2)), 'warmth': float(rng.uniform(-0.05, 0.06)),
-            'noise': float(rng.uniform(1.0, 3.0))}
+    return {
+        'light': Light(direction, sun, 0.62),
+        'cloud': float(rng.uniform(0.75, 1.0) if overcast else rng.uniform(0.0, 0.6)),
+        'cloud_tone': float(rng.uniform(190, 255) if overcast else 246),
+        'haze': float(rng.uniform(90, 240) if overcast else rng.uniform(200, 700)),
+        'haze_color': haze,
+        'sky': int(rng.integers(6)),
+        'exposure': float(rng.uniform(0.45, 0.7) if dusk else rng.uniform(0.95, 1.3)),
+        'gamma': float(rng.uniform(0.9, 1.2)),
+        'warmth': float(rng.uniform(-0.05, 0.06)),
+        'noise': float(rng.uniform(1.0, 3.0)),
+    }
 
 
 def sample_style(seed: int) -> Style:
@@ -130,20 +150,38 @@ def sample_style(seed: int) -> Style:
     grey = int(rng.integers(128, 178))
     paint = float(rng.uniform(190, 226))
     yellow = rng.random() < 0.15
-    bends = tuple((float(rng.uniform(0.2, 1.0) * length ** 2 / 9000), float(length),
-                   float(rng.uniform(0, 2 * np.pi))) for length in rng.uniform(120, 420, 2))
+    bends = tuple(
+        (
+            float(rng.uniform(0.2, 1.0) * length**2 / 9000),
+            float(length),
+            float(rng.uniform(0, 2 * np.pi)),
+        )
+        for length in rng.uniform(120, 420, 2)
+    )
     return Style(
-        setting=setting, asphalt=int(rng.integers(8)),
-        asphalt_light=float(rng.uniform(0.8, 1.15)), paving=int(rng.integers(8)),
-        grass=int(rng.integers(8)), kerb=(grey, grey - 4, grey - 10),
-        paint_color=(paint, paint * (0.82 if yellow else 1.0), paint * (0.4 if yellow else 0.97),
-                     0.0),
+        setting=setting,
+        asphalt=int(rng.integers(8)),
+        asphalt_light=float(rng.uniform(0.8, 1.15)),
+        paving=int(rng.integers(8)),
+        grass=int(rng.integers(8)),
+        kerb=(grey, grey - 4, grey - 10),
+        paint_color=(
+            paint,
+            paint * (0.82 if yellow else 1.0),
+            paint * (0.4 if yellow else 0.97),
+            0.0,
+        ),
         paint_strength=int(rng.integers(150, 235)),
-        camera_height=float(rng.uniform(1.15, 1.75)), pitch=float(rng.uniform(-0.01, 0.06)),
-        focal=float(rng.uniform(0.78, 1.0)), speed=float(rng.uniform(14.5, 17.0)),
-        traffic=float(rng.uniform(0.2, 1.0)), people=float(
-            rng.uniform(0.1, 1.0) * (0.3 if setting == 'country' else 1.0)),
-        trees=float(rng.uniform(0.1, 0.9)), fence=int(rng.integers(8)),
-        season=int(rng.integers(4)), bends=bends, **_layout(rng, setting), **_weather(rng))
-
-
+        camera_height=float(rng.uniform(1.15, 1.75)),
+        pitch=float(rng.uniform(-0.01, 0.06)),
+        focal=float(rng.uniform(0.78, 1.0)),
+        speed=float(rng.uniform(14.5, 17.0)),
+        traffic=float(rng.uniform(0.2, 1.0)),
+        people=float(rng.uniform(0.1, 1.0) * (0.3 if setting == 'country' else 1.0)),
+        trees=float(rng.uniform(0.1, 0.9)),
+        fence=int(rng.integers(8)),
+        season=int(rng.integers(4)),
+        bends=bends,
+        **_layout(rng, setting),
+        **_weather(rng),
+    )

@@ -25,8 +25,9 @@ class Texture:
             self._levels = {(0, 0): np.dstack([pixels, alpha])}
         else:
             alpha = pixels[..., 3]
-            color = cv2.multiply(pixels[..., :3].copy(), cv2.cvtColor(
-                alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+            color = cv2.multiply(
+                pixels[..., :3].copy(), cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255
+            )
             self._levels = {(0, 0): np.dstack([color, alpha])}
         self.height, self.width = pixels.shape[:2]
         self._deepest = (max(0, self.width.bit_length() - 2), max(0, self.height.bit_length() - 2))
@@ -58,28 +59,38 @@ def _halvings(scale: float, deepest: int) -> int:
     return min(deepest, max(0, int(np.log2(max(scale, 1e-6)) + 0.5)))
 
 
-def value_noise(rng: np.random.Generator, height: int, width: int, rows: int,
-                columns: int) -> np.ndarray:
+def value_noise(
+    rng: np.random.Generator, height: int, width: int, rows: int, columns: int
+) -> np.ndarray:
     """Smooth tileable noise of one frequency, float32 [height, width] in about [-1, 1]."""
     grid = rng.uniform(-1.0, 1.0, (rows, columns)).astype(np.float32)
     grid = np.pad(grid, 2, mode='wrap')
     cell_y, cell_x = -(-height // rows), -(-width // columns)
-    large = cv2.resize(grid, ((columns + 4) * cell_x, (rows + 4) * cell_y),
-                       interpolation=cv2.INTER_CUBIC)
-    large = large[2 * cell_y:2 * cell_y + rows * cell_y, 2 * cell_x:2 * cell_x + columns * cell_x]
+    large = cv2.resize(
+        grid, ((columns + 4) * cell_x, (rows + 4) * cell_y), interpolation=cv2.INTER_CUBIC
+    )
+    large = large[
+        2 * cell_y : 2 * cell_y + rows * cell_y, 2 * cell_x : 2 * cell_x + columns * cell_x
+    ]
     if large.shape != (height, width):
         large = cv2.resize(large, (width, height), interpolation=cv2.INTER_LINEAR)
     return large
 
 
-def fractal_noise(rng: np.random.Generator, height: int, width: int, coarsest: int = 3,
-                  octaves: int = 5, gain: float = 0.55) -> np.ndarray:
+def fractal_noise(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    coarsest: int = 3,
+    octaves: int = 5,
+    gain: float = 0.55,
+) -> np.ndarray:
     """Tileable sum of octaves, float32 [height, width], zero mean, unit deviation."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         rows = min(height, coarsest << octave)
         columns = min(width, max(1, round(rows * width / height)))
-        total += gain ** octave * value_noise(rng, height, width, rows, columns)
+        total += gain**octave * value_noise(rng, height, width, rows, columns)
     total -= total.mean()
     return total / max(float(total.std()), 1e-6)
 

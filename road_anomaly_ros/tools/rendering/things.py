@@ -14,8 +14,13 @@ from road_anomaly_ros.tools.rendering.style import Light
 from road_anomaly_ros.tools.rendering.textures import Texture
 
 # Height share, sideways offset and radius (in widths) of the parts of a crown's shadow.
-_CLUMPS = ((0.55, -0.2, 0.2), (0.62, 0.22, 0.22), (0.75, -0.1, 0.3), (0.85, 0.16, 0.24),
-           (0.95, -0.06, 0.18))
+_CLUMPS = (
+    (0.55, -0.2, 0.2),
+    (0.62, 0.22, 0.22),
+    (0.75, -0.1, 0.3),
+    (0.85, 0.16, 0.24),
+    (0.95, -0.06, 0.18),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +57,9 @@ class Board:
             return []
         spot, top = (self.x, self.s), self.height + self.y
         middle = _cast(spot, top * 0.6, light)
-        polygons = [np.array([(self.x - self.radius, self.s), (self.x + self.radius, self.s),
-                              middle])]
+        polygons = [
+            np.array([(self.x - self.radius, self.s), (self.x + self.radius, self.s), middle])
+        ]
         for share, aside, size in _CLUMPS:
             x, s = _cast(spot, top * share, light)
             radius = self.width * size
@@ -122,16 +128,34 @@ def _posed(faces: tuple, yaw: float, light: Light) -> tuple:
     turned[..., 0] = cosine * points[..., 0] + sine * points[..., 2]
     turned[..., 2] = cosine * points[..., 2] - sine * points[..., 0]
     normal = cross(turned[:, 1] - turned[:, 0], turned[:, 3] - turned[:, 0])
-    normal /= np.sqrt((normal ** 2).sum(1, keepdims=True)) + 1e-9
+    normal /= np.sqrt((normal**2).sum(1, keepdims=True)) + 1e-9
     return tuple(texture for texture, _ in faces), turned, light.on_face(normal)
 
 
-def solid(faces: tuple, x: float, s: float, yaw: float, size: tuple[float, float, float],
-          label: int, light: Light, instance: int = 0, layer: int = 0) -> Solid:
+def solid(
+    faces: tuple,
+    x: float,
+    s: float,
+    yaw: float,
+    size: tuple[float, float, float],
+    label: int,
+    light: Light,
+    instance: int = 0,
+    layer: int = 0,
+) -> Solid:
     """Stand a body (faces about its middle) at (x, s); size is width, height, length."""
     textures, points, shades = _posed(faces, yaw, light)
     half = np.array([size[0], size[2]]) / 2
     corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-    return Solid(textures, points + np.array([x, 0.0, s]), shades, s, label, instance, layer,
-                 corners @ turn + (x, s), size[1])
+    return Solid(
+        textures,
+        points + np.array([x, 0.0, s]),
+        shades,
+        s,
+        label,
+        instance,
+        layer,
+        corners @ turn + (x, s),
+        size[1],
+    )

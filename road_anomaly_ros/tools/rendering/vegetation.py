@@ -17,13 +17,26 @@ _GREENS = ((74, 92, 44), (58, 80, 40), (92, 102, 50), (52, 70, 44), (104, 104, 5
 _AUTUMN = ((140, 100, 44), (126, 84, 40), (116, 110, 54))
 
 
-def _branch(alpha: np.ndarray, rng: np.random.Generator, start: tuple[float, float],
-            angle: float, length: float, tips: list[tuple[float, float]]) -> None:
+def _branch(
+    alpha: np.ndarray,
+    rng: np.random.Generator,
+    start: tuple[float, float],
+    angle: float,
+    length: float,
+    tips: list[tuple[float, float]],
+) -> None:
     """Draw a branch and its children; collect where twigs end."""
     end = (start[0] + length * math.sin(angle), start[1] - length * math.cos(angle))
     thickness = max(1, round((length - 15) * 0.15))
-    cv2.line(alpha, (int(start[0] * 16), int(start[1] * 16)), (int(end[0] * 16), int(end[1] * 16)),
-             255, thickness, cv2.LINE_AA, 4)
+    cv2.line(
+        alpha,
+        (int(start[0] * 16), int(start[1] * 16)),
+        (int(end[0] * 16), int(end[1] * 16)),
+        255,
+        thickness,
+        cv2.LINE_AA,
+        4,
+    )
     tips.append(end)
     if length < 12:
         return
@@ -33,8 +46,13 @@ def _branch(alpha: np.ndarray, rng: np.random.Generator, start: tuple[float, flo
         _branch(alpha, rng, end, angle * 0.8 + spread, length * (0.68 + 0.17 * share), tips)
 
 
-def _foliage(rng: np.random.Generator, alpha: np.ndarray, tips: list[tuple[float, float]],
-             color: tuple[int, int, int], density: float) -> np.ndarray:
+def _foliage(
+    rng: np.random.Generator,
+    alpha: np.ndarray,
+    tips: list[tuple[float, float]],
+    color: tuple[int, int, int],
+    density: float,
+) -> np.ndarray:
     """Grow clumps of leaves around the twigs; returns the colour picture, changes alpha."""
     height, width = alpha.shape
     leaves = np.zeros((height, width), np.uint8)
@@ -67,15 +85,16 @@ def tree(variant: int) -> Texture:
     height, width = 272, 304
     alpha = np.zeros((height, width), np.uint8)
     tips: list[tuple[float, float]] = []
-    _branch(alpha, rng, (width / 2, height - 1.0), rng.uniform(-0.06, 0.06),
-            rng.uniform(36, 50), tips)
+    _branch(
+        alpha, rng, (width / 2, height - 1.0), rng.uniform(-0.06, 0.06), rng.uniform(36, 50), tips
+    )
     season = variant % 4
     palette = _AUTUMN if season == 2 else _GREENS
     color = palette[rng.integers(len(palette))]
     density = (0.9, 0.75, 0.6, 0.0)[season]
     picture = with_alpha(_foliage(rng, alpha, tips[3:], color, density), alpha)
     columns, rows = np.flatnonzero(alpha.max(0)), np.flatnonzero(alpha.max(1))
-    return Texture(picture[rows[0]:, columns[0]:columns[-1] + 1])
+    return Texture(picture[rows[0] :, columns[0] : columns[-1] + 1])
 
 
 @cache

@@ -86,8 +86,9 @@ class World:
             at += length
         return things
 
-    def _house(self, rng: np.random.Generator, begin: float, length: float, side: int,
-               inner: float) -> Thing:
+    def _house(
+        self, rng: np.random.Generator, begin: float, length: float, side: int, inner: float
+    ) -> Thing:
         """House with front, gable towards the camera, and roof."""
         variant = int(rng.integers(facades.VARIANTS))
         front = facades.house_front(variant)
@@ -95,13 +96,21 @@ class World:
         half, rise = length / 2, float(rng.uniform(-1.2, 3.6))
         a, b = -deep / 2, 0.0
         wall = ((a, high, half), (a, high, -half), (a, 0, -half), (a, 0, half))
-        tiles = ((b, high + rise, half), (b, high + rise, -half), (a, high, -half),
-                 (a, high, half))
+        tiles = (
+            (b, high + rise, half),
+            (b, high + rise, -half),
+            (a, high, -half),
+            (a, high, half),
+        )
         end = ((a, high, -half), (-a, high, -half), (-a, 0, -half), (a, 0, -half))
         faces = []
         eaves = high - 0.12
-        peak = ((b - 0.2, high + rise, -half), (b + 0.2, high + rise, -half),
-                (-a, eaves, -half), (a, eaves, -half))
+        peak = (
+            (b - 0.2, high + rise, -half),
+            (b + 0.2, high + rise, -half),
+            (-a, eaves, -half),
+            (a, eaves, -half),
+        )
         shown = [(front, wall), (facades.gable(variant), end)]
         if rise > 0.3:
             shown += [(facades.gable(variant), peak), (facades.roof(variant), tiles)]
@@ -112,8 +121,16 @@ class World:
                 corners = corners[[1, 0, 3, 2]]
             faces.append((texture, corners))
         middle = side * (inner + deep / 2)
-        return solid(tuple(faces), middle, begin + half, 0.0, (deep, high, length), BUILDING,
-                     self._style.light, layer=4)
+        return solid(
+            tuple(faces),
+            middle,
+            begin + half,
+            0.0,
+            (deep, high, length),
+            BUILDING,
+            self._style.light,
+            layer=4,
+        )
 
     def _greenery(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
         """Trees, bushes, hedges and fences behind the pavement."""
@@ -126,28 +143,51 @@ class World:
             if not in_town and rng.random() < 0.6 * style.trees:
                 texture = vegetation.bush(int(rng.integers(12)))
                 high = float(rng.uniform(0.9, 2.6))
-                things.append(Board(texture, side * float(edge + rng.uniform(1, 9)),
-                                    float(at + rng.uniform(0, 6)), high * texture.aspect, high,
-                                    VEGETATION, layer=2, radius=0.3))
+                things.append(
+                    Board(
+                        texture,
+                        side * float(edge + rng.uniform(1, 9)),
+                        float(at + rng.uniform(0, 6)),
+                        high * texture.aspect,
+                        high,
+                        VEGETATION,
+                        layer=2,
+                        radius=0.3,
+                    )
+                )
         if not in_town and rng.random() < 0.75:
             things += self._boundary(rng, begin, side, edge)
         return things
 
-    def _tree(self, rng: np.random.Generator, s: float, side: int, edge: float,
-              in_town: bool) -> Thing:
+    def _tree(
+        self, rng: np.random.Generator, s: float, side: int, edge: float, in_town: bool
+    ) -> Thing:
         style = self._style
-        kinds = [v for v in range(vegetation.VARIANTS) if v % 4 == style.season] if (
-            rng.random() < 0.75) else range(vegetation.VARIANTS)
+        kinds = (
+            [v for v in range(vegetation.VARIANTS) if v % 4 == style.season]
+            if (rng.random() < 0.75)
+            else range(vegetation.VARIANTS)
+        )
         texture = vegetation.tree(int(rng.choice(list(kinds))))
         high = float(rng.uniform(4.5, 7) if in_town else rng.uniform(5, 12))
         x = edge - 0.8 if in_town else edge + rng.uniform(0.8, 8)
         if in_town and style.pavement < 2.5:
             x = edge + 0.1
-        return Board(texture, side * float(x), s, high * texture.aspect, high, VEGETATION,
-                     layer=2, radius=0.25, shade=float(rng.uniform(0.8, 1.15)))
+        return Board(
+            texture,
+            side * float(x),
+            s,
+            high * texture.aspect,
+            high,
+            VEGETATION,
+            layer=2,
+            radius=0.25,
+            shade=float(rng.uniform(0.8, 1.15)),
+        )
 
-    def _boundary(self, rng: np.random.Generator, begin: float, side: int,
-                  edge: float) -> list[Thing]:
+    def _boundary(
+        self, rng: np.random.Generator, begin: float, side: int, edge: float
+    ) -> list[Thing]:
         """Fence, wall, guard rail or hedge along the block."""
         hedge = rng.random() < 0.35
         kind = self._style.fence if rng.random() < 0.7 else int(rng.integers(8))
@@ -158,8 +198,18 @@ class World:
         for s in np.arange(begin, begin + BLOCK, 8.0):
             corners = np.array(((0, high, 4), (0, high, -4), (0, 0, -4), (0, 0, 4)), float)
             corners = corners if side > 0 else corners[[1, 0, 3, 2]]
-            things.append(solid(((texture, corners),), side * x, float(s + 4), 0.0,
-                                (0.1, high, 8.0), label, self._style.light, layer=3))
+            things.append(
+                solid(
+                    ((texture, corners),),
+                    side * x,
+                    float(s + 4),
+                    0.0,
+                    (0.1, high, 8.0),
+                    label,
+                    self._style.light,
+                    layer=3,
+                )
+            )
         return things
 
     def _furniture(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
@@ -170,8 +220,9 @@ class World:
         if int(begin // BLOCK) % 2 == (side > 0) and style.setting != 'country':
             s = begin + 5.0
             things.append(Board(people.post(kind), x, s, 0.16, 7.5, POLE, radius=0.1))
-            things.append(Board(people.lamp_arm(int(side < 0)), x - 0.8 * side, s, 1.7, 0.55,
-                                POLE, y=7.3))
+            things.append(
+                Board(people.lamp_arm(int(side < 0)), x - 0.8 * side, s, 1.7, 0.55, POLE, y=7.3)
+            )
         if rng.random() < 0.45:
             things += self._signpost(rng, x, begin + float(rng.uniform(8, 20)))
         if style.setting == 'city' and rng.random() < 0.2:
@@ -184,12 +235,26 @@ class World:
         high = 2.6 if signal else float(rng.uniform(2.0, 2.6))
         post = Board(people.post(int(rng.integers(2))), x, s, 0.09, high + 0.2, POLE, radius=0.06)
         if signal:
-            head = Board(people.signal(int(rng.choice((0, 2)))), x, s - 0.1, 0.36, 1.0,
-                         TRAFFIC_LIGHT, y=high - 0.4)
+            head = Board(
+                people.signal(int(rng.choice((0, 2)))),
+                x,
+                s - 0.1,
+                0.36,
+                1.0,
+                TRAFFIC_LIGHT,
+                y=high - 0.4,
+            )
         else:
             side = float(rng.uniform(0.6, 0.95))
-            head = Board(people.sign(int(rng.integers(people.SIGNS))), x, s - 0.1, side, side,
-                         TRAFFIC_SIGN, y=high - 0.3)
+            head = Board(
+                people.sign(int(rng.integers(people.SIGNS))),
+                x,
+                s - 0.1,
+                side,
+                side,
+                TRAFFIC_SIGN,
+                y=high - 0.3,
+            )
         return [post, head]
 
     def _parked(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
@@ -199,14 +264,28 @@ class World:
         things, x = [], side * (self._style.half_road - 1.05)
         for s in np.arange(begin + 3, begin + BLOCK, 6.0):
             if rng.random() < 0.3 + 0.5 * self._style.traffic:
-                things.append(self._car(int(rng.integers(4)), int(rng.integers(10)), x, float(s),
-                                        side * self._style.side < 0))
+                things.append(
+                    self._car(
+                        int(rng.integers(4)),
+                        int(rng.integers(10)),
+                        x,
+                        float(s),
+                        side * self._style.side < 0,
+                    )
+                )
         return things
 
     def _car(self, shape: int, paint: int, x: float, s: float, oncoming: bool) -> Thing:
         length, width, height = vehicles.size(shape)
-        return solid(vehicles.vehicle(shape, paint), x, s, np.pi if oncoming else 0.0,
-                     (width, height, length), CAR, self._style.light)
+        return solid(
+            vehicles.vehicle(shape, paint),
+            x,
+            s,
+            np.pi if oncoming else 0.0,
+            (width, height, length),
+            CAR,
+            self._style.light,
+        )
 
     def _traffic(self, station: float, time: float) -> list[Thing]:
         """Moving cars and bicycles: lanes of slots that travel at one speed each."""
@@ -220,8 +299,9 @@ class World:
                 chance, ahead, aside, variant = self._draw(82, lane, slot)
                 s += 16 * ahead - 8
                 if chance < style.traffic * 0.75 and nearest < s < station + VIEW:
-                    things.append(self._car(variant % 4, variant // 4, x + 0.4 * aside - 0.2, s,
-                                            oncoming))
+                    things.append(
+                        self._car(variant % 4, variant // 4, x + 0.4 * aside - 0.2, s, oncoming)
+                    )
         return things
 
     def _draw_slot(self, salt: int, lane: int, slot: int) -> tuple[float, float, float, int]:
@@ -234,17 +314,21 @@ class World:
         """Pedestrians on the pavements, bicyclists at the edge of the road."""
         style, things = self._style, []
         for lane, (side, speed, riding) in enumerate(
-                ((-1, 1.3, 0), (-1, -1.2, 0), (1, 1.2, 0), (1, -1.4, 0), (-1, -4.5, 1),
-                 (1, 4.5, 1))):
+            ((-1, 1.3, 0), (-1, -1.2, 0), (1, 1.2, 0), (1, -1.4, 0), (-1, -4.5, 1), (1, 4.5, 1))
+        ):
             walk = max(style.pavement, 1.0)
             for slot, s in _slots(station, time, speed, 42.0 if riding else 15.0, 7.0 * lane):
                 chance, ahead, aside, variant = self._draw(83, lane, slot)
                 s += 12 * ahead - 6
-                if (chance > style.people * (0.5 if riding else 0.8)
-                        or not station + 1 < s < station + 80):
+                if (
+                    chance > style.people * (0.5 if riding else 0.8)
+                    or not station + 1 < s < station + 80
+                ):
                     continue
-                x = side * (style.half_road + (0.5 + aside * max(walk - 0.8, 0.1) if not riding
-                                               else -0.5 - style.parking))
+                x = side * (
+                    style.half_road
+                    + (0.5 + aside * max(walk - 0.8, 0.1) if not riding else -0.5 - style.parking)
+                )
                 rate = 7.0 if riding else 1.8
                 phase = int((time * rate * 4 + variant * 3) % people.PHASES)
                 things.append(self._person(variant, phase, float(x), s, bool(riding)))
@@ -252,17 +336,36 @@ class World:
 
     def _person(self, variant: int, phase: int, x: float, s: float, riding: bool) -> Thing:
         if riding:
-            return Board(people.bicyclist(variant % people.RIDERS, phase), x, s, 1.5, 1.8,
-                         RIDER, radius=0.25, part_label=BICYCLE)
+            return Board(
+                people.bicyclist(variant % people.RIDERS, phase),
+                x,
+                s,
+                1.5,
+                1.8,
+                RIDER,
+                radius=0.25,
+                part_label=BICYCLE,
+            )
         high = 1.6 + 0.025 * (variant % 9)
-        return Board(people.pedestrian(variant % people.WALKERS, phase), x, s, high / 2, high,
-                     PERSON, radius=0.16)
+        return Board(
+            people.pedestrian(variant % people.WALKERS, phase),
+            x,
+            s,
+            high / 2,
+            high,
+            PERSON,
+            radius=0.16,
+        )
 
     def _obstacles(self, station: float) -> list[Thing]:
         """Unknown things that are near enough to be seen."""
         first = int((station - _FIRST_CLUSTER) // _CLUSTER)
-        near = [thing for number in (first, first + 1) if number >= 0
-                for thing in self._cluster(number)]
+        near = [
+            thing
+            for number in (first, first + 1)
+            if number >= 0
+            for thing in self._cluster(number)
+        ]
         return [thing for thing in near if station + 0.5 < thing.s < station + OBSTACLE_VIEW]
 
     def _build_cluster(self, number: int) -> list[Thing]:
@@ -283,20 +386,38 @@ class World:
             things.append(self._obstacle(rng, kind, x, s, 1 + number * 3 + place))
         return things
 
-    def _obstacle(self, rng: np.random.Generator, kind: str, x: float, s: float,
-                  instance: int) -> Thing:
+    def _obstacle(
+        self, rng: np.random.Generator, kind: str, x: float, s: float, instance: int
+    ) -> Thing:
         scale = float(rng.uniform(0.9, 1.1))
         if kind in obstacles.BOXES:
             faces, size = obstacles.boxes(kind, int(rng.integers(6)))
-            return solid(faces, x, s, float(rng.uniform(-0.7, 0.7)), size, UNLABELLED,
-                         self._style.light, instance)
+            return solid(
+                faces,
+                x,
+                s,
+                float(rng.uniform(-0.7, 0.7)),
+                size,
+                UNLABELLED,
+                self._style.light,
+                instance,
+            )
         texture, width, height = obstacles.blob(kind, int(rng.integers(6)))
-        return Board(texture, x, s, width * scale, height * scale, UNLABELLED,
-                     instance=instance, radius=0.35 * width)
+        return Board(
+            texture,
+            x,
+            s,
+            width * scale,
+            height * scale,
+            UNLABELLED,
+            instance=instance,
+            radius=0.35 * width,
+        )
 
 
-def _slots(station: float, time: float, speed: float, spacing: float,
-           offset: float) -> list[tuple[int, float]]:
+def _slots(
+    station: float, time: float, speed: float, spacing: float, offset: float
+) -> list[tuple[int, float]]:
     """Slots (number, station) of a lane moving at `speed`, near and ahead of the camera."""
     moved = speed * time + offset
     first = int(np.floor((station - 10 - moved) / spacing))

@@ -18,7 +18,7 @@ from road_anomaly_ros.tools.salvage import Record
 from road_anomaly_ros.tools.sources.base import Frame, Source
 
 KINDS = (IMAGE, COMPRESSED, 'sensor_msgs/Image', 'sensor_msgs/CompressedImage')
-_RATE_SAMPLE = 50                       # records looked at to tell the rate
+_RATE_SAMPLE = 50  # records looked at to tell the rate
 
 
 class BagSource(Source):
@@ -33,8 +33,13 @@ class BagSource(Source):
         try:
             self.topic = self._choose(path, topic)
             kind = self._reader.topics(KINDS)[self.topic]
-            super().__init__(name=str(path), kind='bag', topic=self.topic, fps=self._rate(),
-                             count=self._reader.counts[self.topic, kind])
+            super().__init__(
+                name=str(path),
+                kind='bag',
+                topic=self.topic,
+                fps=self._rate(),
+                count=self._reader.counts[self.topic, kind],
+            )
         except BaseException:
             self._reader.close()
             raise
@@ -42,15 +47,19 @@ class BagSource(Source):
     def _choose(self, path: Path, topic: str | None) -> str:
         found = list(self._reader.topics(KINDS))
         if not found:
-            raise ValueError(f'{path}: expected a topic with images, found only '
-                             f'{sorted({kind for _, kind in self._reader.counts})}')
+            raise ValueError(
+                f'{path}: expected a topic with images, found only '
+                f'{sorted({kind for _, kind in self._reader.counts})}'
+            )
         if topic is not None and topic not in found:
             raise ValueError(f'{path}: no image topic {topic!r}; choose one of {found}')
         refusals = {name: self._refusal(name) for name in found}
         photographs = [name for name in found if not refusals[name]]
         if topic is None and len(photographs) > 1:
-            raise ValueError(f'{path}: expected a choice between {len(photographs)} image topics; '
-                             f'add --topic with one of {photographs}')
+            raise ValueError(
+                f'{path}: expected a choice between {len(photographs)} image topics; '
+                f'add --topic with one of {photographs}'
+            )
         chosen = topic or (photographs or found)[0]
         if refusals[chosen]:
             others = f'it has {photographs}' if photographs else 'this bag has none'
@@ -62,11 +71,12 @@ class BagSource(Source):
         for record in self._reader.records([topic]):
             try:
                 message = self._reader.decode(record)
-                check_photograph(getattr(message, 'encoding', '') or getattr(
-                    message, 'format', ''))
+                check_photograph(
+                    getattr(message, 'encoding', '') or getattr(message, 'format', '')
+                )
             except ImageRefused as refusal:
                 return str(refusal)
-            except ValueError:          # damaged; the next one may tell
+            except ValueError:  # damaged; the next one may tell
                 continue
             return ''
         return ''

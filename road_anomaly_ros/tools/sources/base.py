@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_MOST_NAMES = 100                       # of what was left out for one reason
+_MOST_NAMES = 100  # of what was left out for one reason
 
 
 @dataclass(frozen=True)
 class Frame:
     """One picture with what is known of it."""
 
-    image: np.ndarray                   # [H, W, 3] uint8 RGB
-    stamp_ns: int                       # time of the picture in the source's own clock
-    name: str                           # file name, or number within the source
-    frame_id: str = ''                  # coordinate frame of the camera, where the source knows it
-    truth: np.ndarray | None = None     # true obstacles [H, W], 0 none, where they are known
-    anomaly: np.ndarray | None = None   # anomaly map [h, w] made elsewhere, where there is one
+    image: np.ndarray  # [H, W, 3] uint8 RGB
+    stamp_ns: int  # time of the picture in the source's own clock
+    name: str  # file name, or number within the source
+    frame_id: str = ''  # coordinate frame of the camera, where the source knows it
+    truth: np.ndarray | None = None  # true obstacles [H, W], 0 none, where they are known
+    anomaly: np.ndarray | None = None  # anomaly map [h, w] made elsewhere, where there is one
 
     @property
     def stamp(self) -> float:
@@ -40,9 +40,9 @@ class Source:
     """
 
     name: str
-    kind: str                           # 'video', 'image', 'folder', 'bag' or 'rendered'
-    fps: float | None = None            # pictures per second as recorded; None where unknown
-    count: int | None = None            # how many pictures are announced; None where nobody says
+    kind: str  # 'video', 'image', 'folder', 'bag' or 'rendered'
+    fps: float | None = None  # pictures per second as recorded; None where unknown
+    count: int | None = None  # how many pictures are announced; None where nobody says
     topic: str | None = None
     problem: str | None = None
     incomplete: bool = False

@@ -25,14 +25,27 @@ class WithAnomalyMaps(Source):
     """
 
     def __init__(self, inner: Source, folder: Path) -> None:
-        files = [path for path in folder.iterdir() if path.suffix.lower() in MAP_SUFFIXES] \
-            if folder.is_dir() else []
+        files = (
+            [path for path in folder.iterdir() if path.suffix.lower() in MAP_SUFFIXES]
+            if folder.is_dir()
+            else []
+        )
         if not files:
-            raise ValueError(f'expected a folder with anomaly maps ({", ".join(MAP_SUFFIXES)}), '
-                             f'found none at {folder}')
-        super().__init__(inner.name, inner.kind, inner.fps, inner.count, inner.topic,
-                         inner.problem, inner.incomplete, inner.refused,
-                         inner.left_out)
+            raise ValueError(
+                f'expected a folder with anomaly maps ({", ".join(MAP_SUFFIXES)}), '
+                f'found none at {folder}'
+            )
+        super().__init__(
+            inner.name,
+            inner.kind,
+            inner.fps,
+            inner.count,
+            inner.topic,
+            inner.problem,
+            inner.incomplete,
+            inner.refused,
+            inner.left_out,
+        )
         self._inner = inner
         self._files = sorted(files, key=lambda file: natural_key(file.name))
 

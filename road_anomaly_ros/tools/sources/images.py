@@ -11,7 +11,7 @@ from road_anomaly_ros.tools.encodings import ImageRefused, decode_file
 from road_anomaly_ros.tools.pictures import listed, some
 from road_anomaly_ros.tools.sources.base import Frame, Source
 
-FOLDER_FPS = 10.0                       # rate given to pictures without a clock
+FOLDER_FPS = 10.0  # rate given to pictures without a clock
 _STEP_NS = round(1e9 / FOLDER_FPS)
 
 
@@ -28,10 +28,16 @@ class ImageSource(Source):
         files, others = listed(path) if folder else ([path], [])
         if not files:
             found = some(other.name for other, _ in others)
-            raise ValueError(f'expected images in the folder {path}, found none among '
-                             f'{len(others)} files ({found or "it is empty"})')
-        super().__init__(name=str(path), kind='folder' if folder else 'image', count=len(files),
-                         fps=FOLDER_FPS if folder else None)
+            raise ValueError(
+                f'expected images in the folder {path}, found none among '
+                f'{len(others)} files ({found or "it is empty"})'
+            )
+        super().__init__(
+            name=str(path),
+            kind='folder' if folder else 'image',
+            count=len(files),
+            fps=FOLDER_FPS if folder else None,
+        )
         self._files = files
         for other, reason in others:
             self.leave_out(reason, other.name)

@@ -32,17 +32,24 @@ def _open_path(path: Path, topic: str | None) -> Source:
     if not path.exists():
         cut_off = path.parent / f'.{path.name}.partial' / path.name
         hint = f'; a recording that was cut off lies in {cut_off}' if cut_off.exists() else ''
-        raise ValueError(f'expected a video, an image, a folder of images or a bag, found nothing '
-                         f'at {path}{hint}')
+        raise ValueError(
+            f'expected a video, an image, a folder of images or a bag, found nothing '
+            f'at {path}{hint}'
+        )
     if path.suffix.lower() in RAW_SUFFIXES:
-        raise ValueError(f'{path}: expected a picture, this is a camera raw file; develop it to '
-                         'JPEG, PNG or TIFF first')
+        raise ValueError(
+            f'{path}: expected a picture, this is a camera raw file; develop it to '
+            'JPEG, PNG or TIFF first'
+        )
     # Imported where needed: a person who opens a video should not wait for the bag library.
     from road_anomaly_ros.tools.bags import is_bag
+
     if is_bag(path):
         from road_anomaly_ros.tools.sources.bag import BagSource
+
         return BagSource(path, topic)
     if path.is_dir() or is_picture(path):
         return ImageSource(path)
     from road_anomaly_ros.tools.sources.video import VideoSource
+
     return VideoSource(path)

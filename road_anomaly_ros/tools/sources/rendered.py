@@ -19,10 +19,12 @@ class RenderedSource(Source):
 
     def __init__(self, text: str) -> None:
         from road_anomaly_ros.tools.rendering import Drive
+
         self.options = parse_options(text)
         self._drive: Any = Drive(self.options)
-        super().__init__(name=text, kind='rendered', fps=float(self.options.fps),
-                         count=self.options.frames)
+        super().__init__(
+            name=text, kind='rendered', fps=float(self.options.fps), count=self.options.frames
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         for index, view in enumerate(self._drive):
@@ -33,6 +35,7 @@ class RenderedSource(Source):
 def parse_options(text: str) -> Any:
     """Return the DriveOptions that `rendered:SEED?name=value&...` asks for; raises ValueError."""
     from road_anomaly_ros.tools.rendering import DriveOptions
+
     seed, _, query = text.removeprefix(PREFIX).partition('?')
     values: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     return build_options(DriveOptions, {'seed': seed, **values} if seed else values, PREFIX)

@@ -26,15 +26,22 @@ class VideoSource(Source):
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
-            raise ValueError(f'{path}: expected a video, but it cannot be opened; it is no video, '
-                             'has an unknown codec, or was cut off before its index was written')
-        pixels = math.prod(self._read(name) for name in (
-            cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+            raise ValueError(
+                f'{path}: expected a video, but it cannot be opened; it is no video, '
+                'has an unknown codec, or was cut off before its index was written'
+            )
+        pixels = math.prod(
+            self._read(name) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
         if pixels > MAX_PIXELS:
             raise ValueError(f'{path}: expected at most {MAX_PIXELS} pixels, got {pixels:.0f}')
         fps, count = self._read(cv2.CAP_PROP_FPS), int(self._read(cv2.CAP_PROP_FRAME_COUNT))
-        super().__init__(name=str(path), kind='video', fps=fps if 0 < fps <= 1000 else None,
-                         count=count if count > 0 else None)
+        super().__init__(
+            name=str(path),
+            kind='video',
+            fps=fps if 0 < fps <= 1000 else None,
+            count=count if count > 0 else None,
+        )
 
     def _read(self, name: int) -> float:
         value = self._capture.get(name)

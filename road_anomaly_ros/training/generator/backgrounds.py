@@ -56,8 +56,10 @@ class Background:
         if labels is None:
             raise ValueError(f'{self.labels}: expected a readable image')
         if labels.ndim != 2 or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
-            raise ValueError(f'{self.labels}: expected uint8 labels of shape {image.shape[:2]}, '
-                             f'got {labels.dtype} {labels.shape}')
+            raise ValueError(
+                f'{self.labels}: expected uint8 labels of shape {image.shape[:2]}, '
+                f'got {labels.dtype} {labels.shape}'
+            )
         return View(image, labels, np.zeros_like(labels))
 
 
@@ -77,7 +79,7 @@ class Backgrounds:
         """
         if name.lstrip('-').isdigit():
             return (int(name),)
-        place, = counted_as((name,), tuple(self.names.values()))
+        (place,) = counted_as((name,), tuple(self.names.values()))
         if place is None:
             return ()
         index, found = list(self.names.items())[place]
@@ -111,14 +113,17 @@ def read_backgrounds(source: Path | str) -> Backgrounds:
         raise ValueError(f'{folder}: expected images/ and labels/ in it, as {word}: asks for')
     if 'leftImg8bit' in folder.parts or (folder / 'leftImg8bit').is_dir():
         return _cityscapes(folder)
-    raise ValueError(f'{folder}: expected images/ and labels/ (CamVid layout) or leftImg8bit/ and '
-                     'gtFine/ (Cityscapes layout) in it')
+    raise ValueError(
+        f'{folder}: expected images/ and labels/ (CamVid layout) or leftImg8bit/ and '
+        'gtFine/ (Cityscapes layout) in it'
+    )
 
 
 def _paired(folder: Path, layout: str) -> Backgrounds:
     images = sorted(filter(is_picture, (folder / 'images').iterdir()))
-    scenes = tuple(Background(path.stem, path, folder / 'labels' / f'{path.stem}.png')
-                   for path in images)
+    scenes = tuple(
+        Background(path.stem, path, folder / 'labels' / f'{path.stem}.png') for path in images
+    )
     return _checked(scenes, dict(enumerate(_CLASSES[layout])), layout, folder / 'images')
 
 
@@ -126,7 +131,7 @@ def _cityscapes(folder: Path) -> Backgrounds:
     base = folder if (folder / 'leftImg8bit').is_dir() else None
     images = folder / 'leftImg8bit' if base else folder
     if base is None:
-        base = Path(*folder.parts[:folder.parts.index('leftImg8bit')])
+        base = Path(*folder.parts[: folder.parts.index('leftImg8bit')])
     scenes, train_ids = [], True
     for path in sorted(images.rglob('*_leftImg8bit.png')):
         stem = path.name.removesuffix('_leftImg8bit.png')
@@ -140,12 +145,15 @@ def _cityscapes(folder: Path) -> Backgrounds:
     return _checked(tuple(scenes), names, 'cityscapes', images)
 
 
-def _checked(scenes: tuple[Background, ...], names: Mapping[int, str], layout: str,
-             where: Path) -> Backgrounds:
+def _checked(
+    scenes: tuple[Background, ...], names: Mapping[int, str], layout: str, where: Path
+) -> Backgrounds:
     if not scenes:
         raise ValueError(f'{where}: expected JPEG or PNG images, found none')
     missing = [scene.labels for scene in scenes if not scene.labels.is_file()]
     if missing:
-        raise ValueError(f'{missing[0]}: expected a label map for every image, found none here '
-                         f'({len(missing)} of {len(scenes)} are missing)')
+        raise ValueError(
+            f'{missing[0]}: expected a label map for every image, found none here '
+            f'({len(missing)} of {len(scenes)} are missing)'
+        )
     return Backgrounds(scenes, names, layout)

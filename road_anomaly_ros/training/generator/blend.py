@@ -10,8 +10,8 @@ import numpy as np
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 
 _EPS = 1e-6
-_MOST_BLUR = 1.5                    # sigma in pixels
-_SHADOW_SPREAD = (0.55, 0.07)       # half axes in widths and heights of the object
+_MOST_BLUR = 1.5  # sigma in pixels
+_SHADOW_SPREAD = (0.55, 0.07)  # half axes in widths and heights of the object
 
 
 def feather(alpha: np.ndarray, feather_px: int) -> np.ndarray:
@@ -30,9 +30,16 @@ def feather(alpha: np.ndarray, feather_px: int) -> np.ndarray:
     return soft
 
 
-def match_colour(patch: np.ndarray, place: np.ndarray, *, lab: bool = True, mean: bool = True,
-                 std: bool = False, strength: float = 1.0,
-                 inside: np.ndarray | None = None) -> np.ndarray:
+def match_colour(
+    patch: np.ndarray,
+    place: np.ndarray,
+    *,
+    lab: bool = True,
+    mean: bool = True,
+    std: bool = False,
+    strength: float = 1.0,
+    inside: np.ndarray | None = None,
+) -> np.ndarray:
     """Return `patch` with the colour statistics of `place`, both uint8 RGB [h,w,3].
 
     out = p g + (mean_b - mean_p g) per channel, g = 1 or std_b / std_p, in 8-bit Lab or RGB,
@@ -75,20 +82,26 @@ def _laplacian(image: np.ndarray) -> np.ndarray:
     return cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
 
 
-def composite(image: np.ndarray, patch: np.ndarray, alpha: np.ndarray,
-              top_left: tuple[int, int]) -> None:
+def composite(
+    image: np.ndarray, patch: np.ndarray, alpha: np.ndarray, top_left: tuple[int, int]
+) -> None:
     """Lay `patch` [h,w,3] over `image` in place at (x, y): alpha p + (1 - alpha) b, truncated."""
     x, y = top_left
-    region = image[y:y + alpha.shape[0], x:x + alpha.shape[1]]
+    region = image[y : y + alpha.shape[0], x : x + alpha.shape[1]]
     blend = alpha[..., None]
     region[:] = (blend * patch + (1 - blend) * region).astype(np.uint8)
 
 
-def cast_shadow(image: np.ndarray, alpha: np.ndarray, top_left: tuple[int, int],
-                darkness: float, ground: np.ndarray) -> None:
+def cast_shadow(
+    image: np.ndarray,
+    alpha: np.ndarray,
+    top_left: tuple[int, int],
+    darkness: float,
+    ground: np.ndarray,
+) -> None:
     """Darken the `ground` (bool [H,W]) around an object's foot in place, at most by `darkness`."""
     x, y = top_left
-    rows, columns = np.nonzero(alpha[-max(1, len(alpha) // 8):] > 0.5)
+    rows, columns = np.nonzero(alpha[-max(1, len(alpha) // 8) :] > 0.5)
     if darkness <= 0 or not len(rows):
         return
     middle = x + (columns.min() + columns.max()) / 2
@@ -99,19 +112,31 @@ def cast_shadow(image: np.ndarray, alpha: np.ndarray, top_left: tuple[int, int],
     top, left = (max(0, int(value)) for value in (foot - reach[0], middle - reach[1]))
     bottom, right = int(foot + reach[0]) + 1, int(middle + reach[1]) + 1
     region = image[top:bottom, left:right]
-    row, column = np.ogrid[top:top + region.shape[0], left:left + region.shape[1]]
+    row, column = np.ogrid[top : top + region.shape[0], left : left + region.shape[1]]
     distance = ((row - foot) / tall) ** 2 + ((column - middle) / wide) ** 2
     shade = darkness * np.exp(-0.5 * distance) * ground[top:bottom, left:right]
     region[:] = (region * (1 - shade[..., None])).astype(np.uint8)
 
 
-def prepared(patch: np.ndarray, alpha: np.ndarray, place: np.ndarray, sharpness: float,
-             options: GeneratorOptions) -> tuple[np.ndarray, np.ndarray]:
+def prepared(
+    patch: np.ndarray,
+    alpha: np.ndarray,
+    place: np.ndarray,
+    sharpness: float,
+    options: GeneratorOptions,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return colours and soft alpha of an object for `place`, the pixels it will cover."""
     inside = alpha > 0.5
     region = inside if options.match_region == 'object' else None
-    patch = match_colour(patch, place, lab=options.match_lab, mean=options.match_mean,
-                         std=options.match_std, strength=options.match_strength, inside=region)
+    patch = match_colour(
+        patch,
+        place,
+        lab=options.match_lab,
+        mean=options.match_mean,
+        std=options.match_std,
+        strength=options.match_strength,
+        inside=region,
+    )
     if options.match_blur:
         patch = match_blur(patch, inside, sharpness)
     return patch, feather(alpha, options.feather_px)

@@ -35,11 +35,11 @@ class Cutouts(Protocol):
 class Sample:
     """One drawn image with its truth; all arrays [H,W] beside the image."""
 
-    image: np.ndarray               # uint8 RGB [H,W,3]
-    mask: np.ndarray                # uint8 0 inlier, 1 anomaly, 255 ignored
-    instances: np.ndarray           # uint8 0 none, else the object's number from far to near
-    labels: np.ndarray              # uint8, as the background has them
-    record: dict[str, Any]          # the manifest's line
+    image: np.ndarray  # uint8 RGB [H,W,3]
+    mask: np.ndarray  # uint8 0 inlier, 1 anomaly, 255 ignored
+    instances: np.ndarray  # uint8 0 none, else the object's number from far to near
+    labels: np.ndarray  # uint8, as the background has them
+    record: dict[str, Any]  # the manifest's line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +58,33 @@ def image_seed(base: int, name: str) -> int:
 class Generator:
     """Image number `index` is a function of the options, the sources and `index`, nothing else."""
 
-    def __init__(self, backgrounds: Backgrounds, cutouts: Cutouts | None,
-                 options: GeneratorOptions) -> None:
+    def __init__(
+        self, backgrounds: Backgrounds, cutouts: Cutouts | None, options: GeneratorOptions
+    ) -> None:
         self.backgrounds, self.cutouts, self.options = backgrounds, cutouts, options
-        self._targets = [(name, backgrounds.ids(name), weight)
-                         for name, weight in options.targets() if backgrounds.ids(name)]
+        self._targets = [
+            (name, backgrounds.ids(name), weight)
+            for name, weight in options.targets()
+            if backgrounds.ids(name)
+        ]
         if not self._targets:
-            raise ValueError(f'target_labels: none of {list(options.target_labels)} is a class of '
-                             f'the {backgrounds.layout} layout ({backgrounds.names})')
-        self._forbidden = tuple(index for name in options.forbidden_labels
-                                for index in backgrounds.ids(name))
+            raise ValueError(
+                f'target_labels: none of {list(options.target_labels)} is a class of '
+                f'the {backgrounds.layout} layout ({backgrounds.names})'
+            )
+        self._forbidden = tuple(
+            index for name in options.forbidden_labels for index in backgrounds.ids(name)
+        )
 
     def __getitem__(self, index: int) -> Sample:
         """Draw image `index`; scenes repeat in order when there are fewer than images."""
         scene = self.backgrounds.scenes[index % len(self.backgrounds.scenes)]
         seed = image_seed(self.options.seed, str(index))
-        looks = np.random.default_rng([seed, 1])    # apart: objects stay where they were without
+        looks = np.random.default_rng([seed, 1])  # apart: objects stay where they were without
         view, options = self._viewed(looks, scene.read())
-        objects = self._choose(np.random.default_rng(seed), Ground(view.labels, self._forbidden),
-                               options)
+        objects = self._choose(
+            np.random.default_rng(seed), Ground(view.labels, self._forbidden), options
+        )
         mask = self._truth(view)
         instances, before = view.unknown.copy(), int(view.unknown.max())
         pasted, sharpness = view.image.copy(), blend.sharpness_of(view.image)
@@ -84,14 +92,21 @@ class Generator:
             self._paste(pasted, item, sharpness, mask, instances, number)
         if looks.random() < self.options.weather:
             pasted = restyle.weathered(looks, pasted, options.horizon)
-        record = {'index': index, 'background': scene.name, 'seed': seed,
-                  'objects': [*_unknown_lines(before, instances), *(
-                      _line(item, number, instances)
-                      for number, item in enumerate(objects, before + 1))]}
+        record = {
+            'index': index,
+            'background': scene.name,
+            'seed': seed,
+            'objects': [
+                *_unknown_lines(before, instances),
+                *(
+                    _line(item, number, instances)
+                    for number, item in enumerate(objects, before + 1)
+                ),
+            ],
+        }
         return Sample(pasted, mask, instances, view.labels, record)
 
-    def _viewed(self, rng: np.random.Generator,
-                view: View) -> tuple[View, GeneratorOptions]:
+    def _viewed(self, rng: np.random.Generator, view: View) -> tuple[View, GeneratorOptions]:
         """Return a scene as it is shown, and the options with the horizon of what is shown."""
         options = self.options
         if options.zoom > 1 or options.mirror > 0:
@@ -110,8 +125,9 @@ class Generator:
         mask[view.unknown > 0] = 1
         return mask.astype(np.uint8)
 
-    def _choose(self, rng: np.random.Generator, ground: Ground,
-                options: GeneratorOptions) -> list[_Object]:
+    def _choose(
+        self, rng: np.random.Generator, ground: Ground, options: GeneratorOptions
+    ) -> list[_Object]:
         """Draw objects and places, far ones first, so that near ones cover them."""
         if self.cutouts is None:
             return []
@@ -120,11 +136,14 @@ class Generator:
             return []
         count = rng.integers(options.instances_min, options.instances_max + 1)
         found = [self._one(rng, ground, options, self.cutouts) for _ in range(count)]
-        return sorted((item for item in found if item is not None),
-                      key=lambda item: item.place.y + item.place.size.height)
+        return sorted(
+            (item for item in found if item is not None),
+            key=lambda item: item.place.y + item.place.size.height,
+        )
 
-    def _one(self, rng: np.random.Generator, ground: Ground, options: GeneratorOptions,
-             cutouts: Cutouts) -> _Object | None:
+    def _one(
+        self, rng: np.random.Generator, ground: Ground, options: GeneratorOptions, cutouts: Cutouts
+    ) -> _Object | None:
         kind, cutout = self._cutout(rng, cutouts)
         if not (cutout[1] > 0.5).any():
             return None
@@ -148,13 +167,20 @@ class Generator:
             cutout = cutout[0][:, ::-1], cutout[1][:, ::-1]
         return name, cutout
 
-    def _paste(self, image: np.ndarray, item: _Object, sharpness: float, mask: np.ndarray,
-               instances: np.ndarray, number: int) -> None:
+    def _paste(
+        self,
+        image: np.ndarray,
+        item: _Object,
+        sharpness: float,
+        mask: np.ndarray,
+        instances: np.ndarray,
+        number: int,
+    ) -> None:
         x, y, size = item.place
         shape = (size.width, size.height)
         way = cv2.INTER_AREA if size.scale < 1 else cv2.INTER_LINEAR
         patch, alpha = (cv2.resize(part, shape, interpolation=way) for part in item.cutout)
-        box = np.s_[y:y + size.height, x:x + size.width]
+        box = np.s_[y : y + size.height, x : x + size.width]
         patch, alpha = blend.prepared(patch, alpha, image[box], sharpness, self.options)
         if self.options.shadow > 0:
             blend.cast_shadow(image, alpha, (x, y), self.options.shadow, instances == 0)
@@ -165,9 +191,14 @@ class Generator:
 
 def _line(item: _Object, number: int, instances: np.ndarray) -> dict[str, Any]:
     x, y, size = item.place
-    return {'id': number, 'object': item.name, 'on': item.target,
-            'box': [x, y, size.width, size.height], 'scale': round(size.scale, 6),
-            'visible': int((instances == number).sum())}
+    return {
+        'id': number,
+        'object': item.name,
+        'on': item.target,
+        'box': [x, y, size.width, size.height],
+        'scale': round(size.scale, 6),
+        'visible': int((instances == number).sum()),
+    }
 
 
 def _unknown_lines(count: int, instances: np.ndarray) -> list[dict[str, Any]]:
@@ -175,7 +206,14 @@ def _unknown_lines(count: int, instances: np.ndarray) -> list[dict[str, Any]]:
     lines = []
     for number in range(1, count + 1):
         visible = (instances == number).astype(np.uint8)
-        lines.append({'id': number, 'object': 'of the scene', 'on': '',
-                      'box': list(cv2.boundingRect(visible)), 'scale': 1.0,
-                      'visible': int(visible.sum())})
+        lines.append(
+            {
+                'id': number,
+                'object': 'of the scene',
+                'on': '',
+                'box': list(cv2.boundingRect(visible)),
+                'scale': 1.0,
+                'visible': int(visible.sum()),
+            }
+        )
     return lines

@@ -15,12 +15,29 @@ import cv2
 import numpy as np
 
 # Things of COCO that are strange on a road, as the published configuration lists them.
-STRANGE = ('dog', 'cat', 'horse', 'cow', 'sheep', 'bear', 'zebra', 'giraffe', 'chair', 'couch',
-           'bed', 'dining table', 'microwave', 'refrigerator', 'toaster', 'banana', 'apple',
-           'sandwich')
+STRANGE = (
+    'dog',
+    'cat',
+    'horse',
+    'cow',
+    'sheep',
+    'bear',
+    'zebra',
+    'giraffe',
+    'chair',
+    'couch',
+    'bed',
+    'dining table',
+    'microwave',
+    'refrigerator',
+    'toaster',
+    'banana',
+    'apple',
+    'sandwich',
+)
 _ASPECT, _AREA, _SOLIDITY = (0.3, 3.0), (0.002, 0.20), 0.2
 
-Cutout = tuple[np.ndarray, np.ndarray]              # RGB uint8 [h,w,3], alpha float32 [h,w]
+Cutout = tuple[np.ndarray, np.ndarray]  # RGB uint8 [h,w,3], alpha float32 [h,w]
 
 
 class FolderCutouts:
@@ -54,8 +71,11 @@ class FolderCutouts:
 
 def cutout_files(folder: Path) -> list[Path]:
     """Return the cut-outs in `folder` and below it, by path; ValueError where there is none."""
-    found = sorted(path for path in folder.rglob('*')
-                   if path.suffix.lower() in ('.png', '.webp') and not path.name.startswith('.'))
+    found = sorted(
+        path
+        for path in folder.rglob('*')
+        if path.suffix.lower() in ('.png', '.webp') and not path.name.startswith('.')
+    )
     if not found:
         raise ValueError(f'{folder}: expected RGBA cut-outs (PNG or WebP), found none')
     return found
@@ -76,17 +96,20 @@ class CocoCutouts:
     contour at least 0.2 of its hull; crowds are left out.
     """
 
-    def __init__(self, annotations: Path, images: Path,
-                 categories: Sequence[str] = STRANGE) -> None:
+    def __init__(
+        self, annotations: Path, images: Path, categories: Sequence[str] = STRANGE
+    ) -> None:
         tree = _read_json(Path(annotations))
         names = {item['id']: item['name'] for item in tree['categories']}
         wanted = {index for index, name in names.items() if name in categories}
         if not wanted:
             raise ValueError(f'{annotations}: has none of the categories {list(categories)}')
         files = {item['id']: item for item in tree['images']}
-        found = [_instance(item, files[item['image_id']], names, Path(images))
-                 for item in sorted(tree['annotations'], key=lambda item: item['id'])
-                 if item['category_id'] in wanted and not item.get('iscrowd')]
+        found = [
+            _instance(item, files[item['image_id']], names, Path(images))
+            for item in sorted(tree['annotations'], key=lambda item: item['id'])
+            if item['category_id'] in wanted and not item.get('iscrowd')
+        ]
         self._instances = [item for item in found if item is not None]
         if not self._instances:
             raise ValueError(f'{annotations}: no instance passes the filters on size and shape')
@@ -119,8 +142,9 @@ def _read_json(path: Path) -> Any:
             return tree
     except (ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f'{path}: expected COCO annotations (JSON with images, annotations and '
-                     'categories)')
+    raise ValueError(
+        f'{path}: expected COCO annotations (JSON with images, annotations and categories)'
+    )
 
 
 def _instance(item: dict, file: dict, names: dict, images: Path) -> _Instance | None:
@@ -145,15 +169,16 @@ def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         values = np.arange(len(counts)) % 2 == 1
         return np.repeat(values, counts).reshape(size[1], size[0]).T
     mask = np.zeros(size, np.uint8)
-    corners = [np.asarray(part, np.float64).reshape(-1, 2).round().astype(np.int32)
-               for part in segmentation]
+    corners = [
+        np.asarray(part, np.float64).reshape(-1, 2).round().astype(np.int32)
+        for part in segmentation
+    ]
     cv2.fillPoly(mask, corners, 1)
     return mask > 0
 
 
 def _solidity(mask: np.ndarray) -> float:
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL,
-                                   cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(contours, key=cv2.contourArea, default=None)
     if largest is None:
         return 0.0
@@ -167,5 +192,5 @@ def _trimmed(colours: np.ndarray, alpha: np.ndarray) -> Cutout:
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
         return colours, alpha
-    box = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.ascontiguousarray(colours[box]), np.ascontiguousarray(alpha[box])

@@ -11,8 +11,8 @@ import numpy as np
 
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 
-_SMALLEST = 12                      # pixels of height: less is smaller than a cell of the networks
-_LIMITS = (0.05, 10.0)              # of the published scale after the area was bounded
+_SMALLEST = 12  # pixels of height: less is smaller than a cell of the networks
+_LIMITS = (0.05, 10.0)  # of the published scale after the area was bounded
 
 
 class Size(NamedTuple):
@@ -31,8 +31,9 @@ class Place(NamedTuple):
     size: Size
 
 
-def published_size(image: tuple[int, int], patch: tuple[int, int], row: int,
-                   options: GeneratorOptions) -> Size:
+def published_size(
+    image: tuple[int, int], patch: tuple[int, int], row: int, options: GeneratorOptions
+) -> Size:
     """Return the published size of a cut-out `patch` (h, w) for a row of an `image` (H, W).
 
     s = scale_min + (scale_max - scale_min) y / (H - 1), multiplied by sqrt(bound / area) where the
@@ -49,8 +50,13 @@ def published_size(image: tuple[int, int], patch: tuple[int, int], row: int,
     return _size(patch, scale)
 
 
-def perspective_size(image: tuple[int, int], patch: tuple[int, int], foot: int, share: float,
-                     options: GeneratorOptions) -> Size:
+def perspective_size(
+    image: tuple[int, int],
+    patch: tuple[int, int],
+    foot: int,
+    share: float,
+    options: GeneratorOptions,
+) -> Size:
     """Return the size of an object whose lowest row is `foot`: `share` of its way to the horizon.
 
     Objects of one true height shrink linearly towards the horizon of a flat road.
@@ -73,8 +79,9 @@ class Ground:
         self.labels = labels
         self._forbidden = np.isin(labels, forbidden)
 
-    def find(self, rng: np.random.Generator, target: int, alpha: np.ndarray,
-             options: GeneratorOptions) -> Place | None:
+    def find(
+        self, rng: np.random.Generator, target: int, alpha: np.ndarray, options: GeneratorOptions
+    ) -> Place | None:
         """Return a place for a cut-out with `alpha` [h,w] on class `target`, None if none fits."""
         propose = self._by_foot if options.scale_from_paste_y else self._by_corner
         fits = self._foot_fits if options.contact == 'foot' else self._box_fits
@@ -90,47 +97,69 @@ class Ground:
                 return place
         return None
 
-    def _by_foot(self, rng: np.random.Generator, patch: tuple[int, int], candidates: np.ndarray,
-                 options: GeneratorOptions) -> Place | None:
+    def _by_foot(
+        self,
+        rng: np.random.Generator,
+        patch: tuple[int, int],
+        candidates: np.ndarray,
+        options: GeneratorOptions,
+    ) -> Place | None:
         row, column = divmod(int(candidates[rng.integers(len(candidates))]), self.labels.shape[1])
         share = rng.uniform(options.height_min, options.height_max)
         size = perspective_size(self.labels.shape, patch, row, share, options)
         return Place(column - size.width // 2, row - size.height + 1, size)
 
-    def _by_corner(self, rng: np.random.Generator, patch: tuple[int, int], candidates: None,
-                   options: GeneratorOptions) -> Place | None:
+    def _by_corner(
+        self,
+        rng: np.random.Generator,
+        patch: tuple[int, int],
+        candidates: None,
+        options: GeneratorOptions,
+    ) -> Place | None:
         height, width = self.labels.shape
         size = published_size((height, width), patch, int(rng.integers(height)), options)
         if size.height >= height or size.width >= width:
             return None
-        return Place(int(rng.integers(width - size.width)),
-                     int(rng.integers(height - size.height)), size)
+        return Place(
+            int(rng.integers(width - size.width)), int(rng.integers(height - size.height)), size
+        )
 
     def _inside(self, place: Place) -> bool:
         height, width = self.labels.shape
-        return (place.x > 0 and place.y > 0 and place.x + place.size.width < width - 1
-                and place.y + place.size.height < height - 1)
+        return (
+            place.x > 0
+            and place.y > 0
+            and place.x + place.size.width < width - 1
+            and place.y + place.size.height < height - 1
+        )
 
     def _box(self, place: Place) -> tuple[slice, slice]:
-        return np.s_[place.y:place.y + place.size.height, place.x:place.x + place.size.width]
+        return np.s_[place.y : place.y + place.size.height, place.x : place.x + place.size.width]
 
-    def _box_fits(self, place: Place, alpha: np.ndarray, target: int,
-                  options: GeneratorOptions) -> bool:
+    def _box_fits(
+        self, place: Place, alpha: np.ndarray, target: int, options: GeneratorOptions
+    ) -> bool:
         if not self._inside(place):
             return False
         box = self._box(place)
-        return bool((self.labels[box] == target).mean() >= options.min_target_fraction
-                    and not self._forbidden[box].any())
+        return bool(
+            (self.labels[box] == target).mean() >= options.min_target_fraction
+            and not self._forbidden[box].any()
+        )
 
-    def _foot_fits(self, place: Place, alpha: np.ndarray, target: int,
-                   options: GeneratorOptions) -> bool:
+    def _foot_fits(
+        self, place: Place, alpha: np.ndarray, target: int, options: GeneratorOptions
+    ) -> bool:
         if not self._inside(place):
             return False
         box = self._box(place)
         rows = (np.arange(place.size.height) * alpha.shape[0]) // place.size.height
         columns = (np.arange(place.size.width) * alpha.shape[1]) // place.size.width
         covered = alpha[rows[:, None], columns] > 0.5
-        foot = covered[-max(2, place.size.height // 10):]
-        under = self.labels[box][-len(foot):][foot]
-        return bool(under.size and (under == target).mean() >= options.min_target_fraction
-                    and not (self._forbidden[box] & covered).any())
+        foot = covered[-max(2, place.size.height // 10) :]
+        under = self.labels[box][-len(foot) :][foot]
+        return bool(
+            under.size
+            and (under == target).mean() >= options.min_target_fraction
+            and not (self._forbidden[box] & covered).any()
+        )

@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from road_anomaly_ros.tools.rendering import RenderedFrame
 
 PREFIX = 'rendered:'
-_FRAMES = 240                       # length of the drive of which one frame is taken
+_FRAMES = 240  # length of the drive of which one frame is taken
 
 
 @dataclasses.dataclass(frozen=True)
 class RenderedOptions:
     """What 'rendered:SEED?name=value&...' may ask for."""
 
-    seed: int = option(0, 'Seed of the first scene; the next ones follow.', low=0,
-                       high=2 ** 62)
+    seed: int = option(0, 'Seed of the first scene; the next ones follow.', low=0, high=2**62)
     scenes: int = option(100, 'Number of scenes.', low=1, high=1_000_000)
     width: int = option(480, 'Width of the images.', low=16, high=8192, unit='px')
     height: int = option(360, 'Height of the images.', low=16, high=8192, unit='px')
@@ -37,7 +36,7 @@ class RenderedScene:
     """One frame of the drive of a seed."""
 
     seed: int
-    size: tuple[int, int]           # (H, W)
+    size: tuple[int, int]  # (H, W)
     obstacles: bool
 
     @property
@@ -57,8 +56,10 @@ class RenderedScene:
 def render(seed: int, size: tuple[int, int], *, obstacles: bool = False) -> RenderedFrame:
     """Return one frame of `size` (H, W), which depends on the seed only."""
     from road_anomaly_ros.tools.rendering import Drive, DriveOptions
-    drive = Drive(DriveOptions(width=size[1], height=size[0], frames=_FRAMES, seed=seed,
-                               obstacles=obstacles))
+
+    drive = Drive(
+        DriveOptions(width=size[1], height=size[0], frames=_FRAMES, seed=seed, obstacles=obstacles)
+    )
     return drive[seed * 37 % _FRAMES]
 
 
@@ -66,7 +67,10 @@ def scenes(text: str) -> tuple[RenderedScene, ...]:
     """Return the scenes that 'rendered:SEED?name=value&...' asks for; ValueError for others."""
     seed, _, query = text.removeprefix(PREFIX).partition('?')
     values: dict[str, object] = dict(parse_qsl(query, keep_blank_values=True))
-    options = build_options(RenderedOptions, {**values, **({'seed': seed} if seed else {})},
-                            PREFIX)
-    return tuple(RenderedScene(options.seed + number, (options.height, options.width),
-                               options.obstacles) for number in range(options.scenes))
+    options = build_options(
+        RenderedOptions, {**values, **({'seed': seed} if seed else {})}, PREFIX
+    )
+    return tuple(
+        RenderedScene(options.seed + number, (options.height, options.width), options.obstacles)
+        for number in range(options.scenes)
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_SOFT = 3                           # pixels over which one class's colours pass into another's
+_SOFT = 3  # pixels over which one class's colours pass into another's
 
 
 def restyled(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -32,10 +32,14 @@ def _recoloured(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     found = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.float32)
     found *= np.exp(rng.normal(0, 0.3))
     if rng.random() < 0.5:
-        cells = tuple(max(2, int(side / np.exp(rng.uniform(0.7, 3.5))))
-                      for side in image.shape[:2])
-        grain = cv2.resize(rng.standard_normal(cells).astype(np.float32), image.shape[1::-1],
-                           interpolation=cv2.INTER_LINEAR)
+        cells = tuple(
+            max(2, int(side / np.exp(rng.uniform(0.7, 3.5)))) for side in image.shape[:2]
+        )
+        grain = cv2.resize(
+            rng.standard_normal(cells).astype(np.float32),
+            image.shape[1::-1],
+            interpolation=cv2.INTER_LINEAR,
+        )
         found *= 1 + rng.uniform(0.02, 0.2) * grain[..., None]
     return np.clip(found, 0, 255)
 

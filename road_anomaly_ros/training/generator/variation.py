@@ -13,7 +13,7 @@ import numpy as np
 
 from road_anomaly_ros.training.generator.cutouts import Cutout
 
-_SIDE = 160                         # pixels of a drawn object's canvas
+_SIDE = 160  # pixels of a drawn object's canvas
 
 
 def varied(rng: np.random.Generator, cutout: Cutout, donor: Cutout) -> Cutout:
@@ -53,28 +53,31 @@ def shaded(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
     """Return RGB uint8 lit from one side, as a solid thing would be."""
     height, width = colours.shape[:2]
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
-    y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     light = 1 + depth * (np.cos(angle) * x + np.sin(angle) * y) / 1.4
     return np.clip(colours * light[..., None], 0, 255).astype(np.uint8)
 
 
-def _with_texture(rng: np.random.Generator, colours: np.ndarray,
-                  texture: np.ndarray) -> np.ndarray:
+def _with_texture(
+    rng: np.random.Generator, colours: np.ndarray, texture: np.ndarray
+) -> np.ndarray:
     share = rng.uniform(0.3, 0.9)
     return cv2.addWeighted(colours, 1 - share, texture, share, 0)
 
 
-def _warped(rng: np.random.Generator, colours: np.ndarray,
-            alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _warped(
+    rng: np.random.Generator, colours: np.ndarray, alpha: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Bend the outline smoothly by up to a sixth of the size, and stretch it."""
     stretch = np.exp(rng.uniform(-0.4, 0.4))
     height = max(8, int(alpha.shape[0] * stretch))
     width = max(8, int(alpha.shape[1] / stretch))
-    y, x = np.mgrid[0:alpha.shape[0] - 1:height * 1j, 0:alpha.shape[1] - 1:width * 1j]
+    y, x = np.mgrid[0 : alpha.shape[0] - 1 : height * 1j, 0 : alpha.shape[1] - 1 : width * 1j]
     bend = rng.normal(0, 0.06, (2, 4, 4)) * np.array(alpha.shape)[:, None, None]
     offsets = [cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in bend]
-    maps = [(axis + offset).astype(np.float32) for axis, offset in ((x, offsets[1]),
-                                                                    (y, offsets[0]))]
+    maps = [
+        (axis + offset).astype(np.float32) for axis, offset in ((x, offsets[1]), (y, offsets[0]))
+    ]
     moved = cv2.remap(colours, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return moved, cv2.remap(alpha, *maps, cv2.INTER_LINEAR, borderValue=0)
 
@@ -95,16 +98,26 @@ def _outline(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         for _ in range(rng.integers(1, 4)):
             top, left = rng.uniform(0, 0.6, 2) * size
             tall, wide = rng.uniform(0.25, 1.0, 2) * size
-            mask[int(top):int(top + tall) + 1, int(left):int(left + wide) + 1] = 1
+            mask[int(top) : int(top + tall) + 1, int(left) : int(left + wide) + 1] = 1
         return mask
     count = 48 if kind == 0 else int(rng.integers(3, 9))
-    angles = np.sort(rng.uniform(0, 2 * np.pi, count)) if kind else np.linspace(
-        0, 2 * np.pi, count, endpoint=False)
-    waves = sum(rng.normal(0, 0.5 / order) * np.cos(order * angles + rng.uniform(0, 2 * np.pi))
-                for order in range(2, 6))
+    angles = (
+        np.sort(rng.uniform(0, 2 * np.pi, count))
+        if kind
+        else np.linspace(0, 2 * np.pi, count, endpoint=False)
+    )
+    waves = sum(
+        rng.normal(0, 0.5 / order) * np.cos(order * angles + rng.uniform(0, 2 * np.pi))
+        for order in range(2, 6)
+    )
     radius = np.clip(0.75 + (0.3 * waves if kind == 0 else rng.uniform(-0.3, 0.25, count)), 0.2, 1)
-    corners = np.stack([(1 + radius * np.cos(angles)) * (width - 1) / 2,
-                        (1 + radius * np.sin(angles)) * (height - 1) / 2], 1)
+    corners = np.stack(
+        [
+            (1 + radius * np.cos(angles)) * (width - 1) / 2,
+            (1 + radius * np.sin(angles)) * (height - 1) / 2,
+        ],
+        1,
+    )
     cv2.fillPoly(mask, [corners.round().astype(np.int32)], 1.0)
     return mask
 
@@ -131,12 +144,12 @@ def _noise(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     fall = rng.uniform(0.4, 0.9)
     for octave in range(6):
         cells = rng.random((2 << octave, 2 << octave)).astype(np.float32) - 0.5
-        total += fall ** octave * cv2.resize(cells, size[::-1], interpolation=cv2.INTER_CUBIC)
+        total += fall**octave * cv2.resize(cells, size[::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(total + 0.5, 0, 1)
 
 
 def _pattern(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    y, x = np.mgrid[0:size[0], 0:size[1]].astype(np.float32)
+    y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
     angle, pitch = rng.uniform(0, np.pi), rng.uniform(6, 40)
     along = np.sin(2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / pitch)
     if rng.random() < 0.5:

@@ -32,24 +32,31 @@ class Cut(NamedTuple):
         return (share * (height - 1) - self.top) / max(self.height - 1, 1)
 
 
-def drawn_cut(rng: np.random.Generator, shape: tuple[int, int], *, zoom: float,
-              mirror: float) -> Cut:
+def drawn_cut(
+    rng: np.random.Generator, shape: tuple[int, int], *, zoom: float, mirror: float
+) -> Cut:
     """Draw a part of a view [H,W]: magnified by 1 to `zoom`, mirrored with probability `mirror`.
 
     Factors are even in the logarithm, corners in the place.
     """
     factor = zoom ** rng.random()
     height, width = (max(1, round(side / factor)) for side in shape)
-    top, left = (int(rng.integers(side - part + 1))
-                 for side, part in zip(shape, (height, width), strict=True))
+    top, left = (
+        int(rng.integers(side - part + 1))
+        for side, part in zip(shape, (height, width), strict=True)
+    )
     return Cut(top, left, height, width, bool(rng.random() < mirror))
 
 
 def shown(view: View, cut: Cut) -> View:
     """Return the part `cut` of a view at the size of the whole."""
-    box = np.s_[cut.top:cut.top + cut.height, cut.left:cut.left + cut.width]
+    box = np.s_[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
     size = view.labels.shape[::-1]
-    planes = [cv2.resize(plane[box], size, interpolation=way) for plane, way in zip(
-        view, (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_NEAREST), strict=True)]
+    planes = [
+        cv2.resize(plane[box], size, interpolation=way)
+        for plane, way in zip(
+            view, (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_NEAREST), strict=True
+        )
+    ]
     step = -1 if cut.mirrored else 1
     return View(*(np.ascontiguousarray(plane[:, ::step]) for plane in planes))

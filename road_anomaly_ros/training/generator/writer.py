@@ -28,7 +28,7 @@ from road_anomaly_ros.training.generator.options import GeneratorOptions
 
 CONFIG, MANIFEST, JOURNAL = 'config.yaml', 'manifest.jsonl', '.journal.jsonl'
 FOLDERS = ('images', 'labels_masks', 'instances', 'labels')
-_CHUNK = 16                         # images per task of a process
+_CHUNK = 16  # images per task of a process
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
@@ -56,8 +56,15 @@ class Sources:
         return Generator(scenes, CocoCutouts(self.annotations, self.objects, **names), options)
 
 
-def synthesize(sources: Sources, options: GeneratorOptions, count: int, out: Path, *,
-               processes: int = 1, advance: Callable[[int], object] = lambda _: None) -> int:
+def synthesize(
+    sources: Sources,
+    options: GeneratorOptions,
+    count: int,
+    out: Path,
+    *,
+    processes: int = 1,
+    advance: Callable[[int], object] = lambda _: None,
+) -> int:
     """Draw images 0 .. count - 1 into `out` and return how many of them are there at the end.
 
     What an earlier run of the same settings left is kept. KeyboardInterrupt and OSError (a full
@@ -73,7 +80,7 @@ def synthesize(sources: Sources, options: GeneratorOptions, count: int, out: Pat
     records = read_records(out)
     missing = [index for index in range(count) if index not in records]
     advance(count - len(missing))
-    chunks = [missing[start:start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+    chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
     try:
         with (out / JOURNAL).open('a', encoding='utf-8') as journal:
             for found in _drawn(sources, options, generator, out, chunks, processes):
@@ -83,14 +90,20 @@ def synthesize(sources: Sources, options: GeneratorOptions, count: int, out: Pat
                 advance(len(found))
     finally:
         lines = ''.join(json.dumps(records[index]) + '\n' for index in sorted(records))
-        with contextlib.suppress(OSError):          # the journal holds the same
+        with contextlib.suppress(OSError):  # the journal holds the same
             _write(out / MANIFEST, lines.encode())
             (out / JOURNAL).unlink()
     return sum(index in records for index in range(count))
 
 
-def _drawn(sources: Sources, options: GeneratorOptions, generator: Generator, out: Path,
-           chunks: list[list[int]], processes: int) -> Iterator[list[dict[str, Any]]]:
+def _drawn(
+    sources: Sources,
+    options: GeneratorOptions,
+    generator: Generator,
+    out: Path,
+    chunks: list[list[int]],
+    processes: int,
+) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of each chunk, as they come; an error or Ctrl-C ends the processes."""
     if processes <= 1 or len(chunks) <= 1:
         for chunk in chunks:
@@ -98,16 +111,21 @@ def _drawn(sources: Sources, options: GeneratorOptions, generator: Generator, ou
                 yield [_draw(generator, out, index)]
         return
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(processes, len(chunks)), multiprocessing.get_context('spawn'), _start,
-        (sources, options, out))
+        min(processes, len(chunks)),
+        multiprocessing.get_context('spawn'),
+        _start,
+        (sources, options, out),
+    )
     try:
         waiting = iter(chunks)
         running = {pool.submit(_work, chunk) for chunk in itertools.islice(waiting, 2 * processes)}
         while running:
             done, running = concurrent.futures.wait(
-                running, return_when=concurrent.futures.FIRST_COMPLETED)
-            running |= {pool.submit(_work, chunk) for chunk in itertools.islice(
-                waiting, len(done))}
+                running, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            running |= {
+                pool.submit(_work, chunk) for chunk in itertools.islice(waiting, len(done))
+            }
             for task in done:
                 yield task.result()
     finally:
@@ -118,7 +136,7 @@ _process: list[Any] = []
 
 
 def _start(sources: Sources, options: GeneratorOptions, out: Path) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):       # the parent decides when to stop
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent decides when to stop
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _process[:] = [sources.generator(options), out]
@@ -145,8 +163,12 @@ def file_name(index: int, suffix: str) -> str:
 def encoded(sample: Sample, suffix: str) -> Iterator[tuple[str, str, bytes]]:
     """Yield folder, file name and content of everything that is stored of a sample."""
     index = sample.record['index']
-    planes = (cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), sample.mask, sample.instances,
-              sample.labels)
+    planes = (
+        cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR),
+        sample.mask,
+        sample.instances,
+        sample.labels,
+    )
     for folder, plane in zip(FOLDERS, planes, strict=True):
         kind = suffix if folder == 'images' else 'png'
         done, data = cv2.imencode(f'.{kind}', plane, _JPEG if kind == 'jpg' else _PNG)
@@ -173,7 +195,7 @@ def read_records(out: Path) -> dict[int, dict[str, Any]]:
     for name in (MANIFEST, JOURNAL):
         path = out / name
         for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
-            with contextlib.suppress(ValueError, KeyError, TypeError):      # cut off by a crash
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a crash
                 record = json.loads(line)
                 if (out / record['image']).is_file():
                     found[int(record['index'])] = record
@@ -184,13 +206,21 @@ def _describe(sources: Sources, generator: Generator) -> dict[str, Any]:
     scenes = [scene.name for scene in generator.backgrounds.scenes]
     cutouts = generator.cutouts
     names = [] if cutouts is None else [cutouts.name(index) for index in range(len(cutouts))]
-    options = {name: list(value) if isinstance(value, tuple) else value
-               for name, value in dataclasses.asdict(generator.options).items()}
-    return {'backgrounds': str(sources.backgrounds), 'layout': generator.backgrounds.layout,
-            'objects': str(sources.objects or ''),
-            'classes': dict(generator.backgrounds.names),
-            'annotations': str(sources.annotations or ''), 'scenes': len(scenes),
-            'cutouts': len(names), 'sources': _digest([*scenes, *names]), 'options': options}
+    options = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(generator.options).items()
+    }
+    return {
+        'backgrounds': str(sources.backgrounds),
+        'layout': generator.backgrounds.layout,
+        'objects': str(sources.objects or ''),
+        'classes': dict(generator.backgrounds.names),
+        'annotations': str(sources.annotations or ''),
+        'scenes': len(scenes),
+        'cutouts': len(names),
+        'sources': _digest([*scenes, *names]),
+        'options': options,
+    }
 
 
 def _digest(names: list[str]) -> str:
@@ -202,15 +232,19 @@ def _check_config(out: Path, config: dict[str, Any]) -> None:
     if not path.is_file():
         return
     before = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    if before.get('layout') != 'rendered':      # rendered labels alone had other ids once
+    if before.get('layout') != 'rendered':  # rendered labels alone had other ids once
         before.setdefault('classes', config['classes'])
     flat = [{**entry, **entry.get('options', {})} for entry in (before, config)]
     for name in flat[1]:
-        if name not in ('options', 'backgrounds', 'objects', 'annotations') \
-                and flat[0].get(name) != flat[1][name]:
-            raise ValueError(f'{out} holds images of other settings ({name}: '
-                             f'{flat[0].get(name)!r}, now {flat[1][name]!r}); '
-                             'choose another folder')
+        if (
+            name not in ('options', 'backgrounds', 'objects', 'annotations')
+            and flat[0].get(name) != flat[1][name]
+        ):
+            raise ValueError(
+                f'{out} holds images of other settings ({name}: '
+                f'{flat[0].get(name)!r}, now {flat[1][name]!r}); '
+                'choose another folder'
+            )
 
 
 def read_sample(out: Path, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
