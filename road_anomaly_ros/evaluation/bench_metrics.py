@@ -90,7 +90,8 @@ def write_random(
     import cv2
     import numpy as np
 
-    from road_anomaly_ros.evaluation.datasets import LAYOUTS, DataSet, Sample
+    from road_anomaly_ros.evaluation.datasets import DataSet
+    from road_anomaly_ros.evaluation.layouts import LAYOUTS, Sample
     from road_anomaly_ros.evaluation.measuring import STAGES
 
     width, height = size

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from road_anomaly_ros.evaluation.datasets import layout_named
+from road_anomaly_ros.evaluation.layouts import layout_named
 from road_anomaly_ros.evaluation.running import Job
 
 SEED = 1

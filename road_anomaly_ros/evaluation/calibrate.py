@@ -65,6 +65,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '-o', '--out', metavar='FILE', type=Path, required=True, help='calibration file to write'
     )
+    _add_promise_arguments(parser)
+    parser.add_argument(
+        '--every', type=positive, default=1, metavar='N', help='take every N-th frame only'
+    )
+    parser.add_argument('--max-frames', metavar='N', type=positive, help='take N frames at most')
+    parser.add_argument('--topic', help='image topic of a bag that has several')
+    parser.add_argument(
+        '--labels',
+        metavar='LAYOUT',
+        help="INPUT is a labelled data set of this layout (see 'road-anomaly evaluate --help')",
+    )
+    add_chain_arguments(parser)
+
+
+def _add_promise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--rate',
         type=_above_zero,
@@ -105,17 +120,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SECONDS',
         help='length of independent stretches (default: from the correlation)',
     )
-    parser.add_argument(
-        '--every', type=positive, default=1, metavar='N', help='take every N-th frame only'
-    )
-    parser.add_argument('--max-frames', metavar='N', type=positive, help='take N frames at most')
-    parser.add_argument('--topic', help='image topic of a bag that has several')
-    parser.add_argument(
-        '--labels',
-        metavar='LAYOUT',
-        help="INPUT is a labelled data set of this layout (see 'road-anomaly evaluate --help')",
-    )
-    add_chain_arguments(parser)
 
 
 def _above_zero(text: str) -> float:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.evaluation.datasets import IGNORE, DataSet
+from road_anomaly_ros.evaluation.datasets import DataSet
 from road_anomaly_ros.evaluation.details import Findings, look
+from road_anomaly_ros.evaluation.layouts import IGNORE
 from road_anomaly_ros.evaluation.store import Store
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.curve import ExactCurve, Steps, summarize

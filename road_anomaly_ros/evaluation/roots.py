@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from road_anomaly_ros.evaluation.datasets import LAYOUTS, layout_named
+from road_anomaly_ros.evaluation.layouts import LAYOUTS, layout_named
 
 SUFFIXES = ('.yaml', '.yml')
 _WORD = '[NAME=][LAYOUT:]DIR'

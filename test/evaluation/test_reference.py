@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from road_anomaly_ros.evaluation.datasets import LAYOUTS
+from road_anomaly_ros.evaluation.layouts import LAYOUTS
 from road_anomaly_ros.evaluation.reference import FOLDER, find_folder, load, published
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.scorers import SCORERS
