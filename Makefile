@@ -73,7 +73,7 @@ soak: setup  ## the node under load for an hour: memory, latency, threads, files
 
 fuzz: setup  ## a million damaged messages and a hundred thousand damaged files (SCALE=38)
 	@ROAD_ANOMALY_FUZZ=$(SCALE) $(BIN)/python -m pytest -s -o faulthandler_timeout=600 -k mutated \
-	    test/ros/test_faults.py test/ros/test_fuzz_messages.py test/tools/test_fuzz_files.py
+	    test/ros/test_damaged_messages.py test/ros/test_fuzz_messages.py test/tools/test_fuzz_files.py
 
 starts: setup  ## start the node and end it at random moments (COUNT=1000)
 	@$(BIN)/python test/starts.py --count $(COUNT)

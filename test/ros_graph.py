@@ -140,6 +140,22 @@ def image_message(picture=None, seconds=1.0, frame_id='camera', encoding='rgb8')
     return images.to_message(picture, encoding, header(seconds, frame_id))
 
 
+def scores(messages):
+    """Return the values of 32FC1 messages, float32 [H, W] each."""
+    return [
+        np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
+        for message in messages
+    ]
+
+
+def obstacle_picture(left=24):
+    """Sky above grey road, and a red box on it."""
+    picture = np.full((48, 64, 3), 90, np.uint8)
+    picture[:20] = (120, 170, 220)
+    picture[30:38, left : left + 12] = (200, 30, 20)
+    return picture
+
+
 def values(row):
     """Return the values of a diagnostics row as a dict."""
     return {pair.key: pair.value for pair in row.values}

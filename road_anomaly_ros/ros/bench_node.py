@@ -187,7 +187,7 @@ class Camera:
         from std_msgs.msg import Header
 
         from road_anomaly_ros.ros import images
-        from road_anomaly_ros.ros.camera import input_qos
+        from road_anomaly_ros.ros.inputs import input_qos
         from road_anomaly_ros.ros.outputs import qos
 
         self._context = rclpy.Context()

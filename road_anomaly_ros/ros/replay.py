@@ -39,71 +39,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'input',
         metavar='INPUT',
-        help='video, image, folder of images, rosbag2 '
-        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive",
+        help='video, image, folder of images, rosbag2 (folder, .mcap or .db3), or '
+        "'rendered:SEED' for the rendered drive",
     )
-    pace = parser.add_mutually_exclusive_group()
-    pace.add_argument(
-        '--rate',
-        metavar='FACTOR',
-        type=above_zero,
-        default=1.0,
-        help='factor of the recorded rate (default: %(default)g)',
-    )
-    pace.add_argument(
-        '--fps', metavar='N', type=above_zero, help='pictures per second, whatever was recorded'
-    )
-    parser.add_argument('--loop', action='store_true', help='start again at the end')
-    stamps = parser.add_mutually_exclusive_group()
-    stamps.add_argument(
-        '--restamp',
-        action='store_true',
-        help='stamp messages with the time of sending, not of recording',
-    )
-    stamps.add_argument(
-        '--clock',
-        metavar='HZ',
-        nargs='?',
-        type=above_zero,
-        const=CLOCK_HZ,
-        help=f'also publish the recorded time on /clock ({CLOCK_HZ:g} Hz), for '
-        f'nodes with use_sim_time',
-    )
-    parser.add_argument('--start-paused', action='store_true', help='wait for ~/resume')
-    parser.add_argument(
-        '--wait-for-subscribers',
-        metavar='N',
-        type=positive,
-        default=0,
-        help='wait until N subscribers listen to the pictures',
-    )
-    parser.add_argument(
-        '--wait-for-node',
-        metavar='NAME',
-        default='',
-        help='wait until the node of this name listens to the pictures, as '
-        'anomaly_node does once it is active',
-    )
-    parser.add_argument(
-        '--reliable',
-        action='store_true',
-        help='offer reliable delivery (cameras usually offer best effort)',
-    )
-    parser.add_argument(
+    _add_pace(parser)
+    _add_waiting(parser)
+    add = parser.add_argument
+    reliable = 'offer reliable delivery (cameras usually offer best effort)'
+    add('--reliable', action='store_true', help=reliable)
+    add(
         '--frame-id',
         default='camera_optical',
         metavar='NAME',
         help='coordinate frame where the input knows none (default: %(default)s)',
     )
-    parser.add_argument(
-        '--resize',
-        metavar='WxH',
-        type=size,
-        help='resize the pictures; of a bag only they are sent then',
+    pictures = 'resize the pictures; of a bag only they are sent then'
+    add('--resize', metavar='WxH', type=size, help=pictures)
+    _add_bag(parser)
+    add('--ros-args', nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
+
+
+def _add_pace(parser: argparse.ArgumentParser) -> None:
+    pace = parser.add_mutually_exclusive_group().add_argument
+    recorded = 'factor of the recorded rate (default: %(default)g)'
+    pace('--rate', metavar='FACTOR', type=above_zero, default=1.0, help=recorded)
+    pace('--fps', metavar='N', type=above_zero, help='pictures per second, whatever was recorded')
+    parser.add_argument('--loop', action='store_true', help='start again at the end')
+    stamps = parser.add_mutually_exclusive_group().add_argument
+    restamp = 'stamp messages with the time of sending, not of recording'
+    stamps('--restamp', action='store_true', help=restamp)
+    stamps(
+        '--clock',
+        metavar='HZ',
+        nargs='?',
+        type=above_zero,
+        const=CLOCK_HZ,
+        help=f'also publish the recorded time on /clock ({CLOCK_HZ:g} Hz), for nodes with '
+        'use_sim_time',
     )
-    bag = parser.add_argument_group('bags')
-    bag.add_argument('--topic', help='image topic to publish as image, of a bag with several')
-    bag.add_argument(
+
+
+def _add_waiting(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--start-paused', action='store_true', help='wait for ~/resume')
+    many = 'wait until N subscribers listen to the pictures'
+    add('--wait-for-subscribers', metavar='N', type=positive, default=0, help=many)
+    add(
+        '--wait-for-node',
+        metavar='NAME',
+        default='',
+        help='wait until the node of this name listens to the pictures, as anomaly_node does '
+        'once it is active',
+    )
+
+
+def _add_bag(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('bags').add_argument
+    add('--topic', help='image topic to publish as image, of a bag with several')
+    add(
         '--map',
         metavar='FROM:=TO',
         type=mapping,
@@ -111,15 +104,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help='publish a recorded topic under another name',
     )
-    bag.add_argument(
-        '--decoded', action='store_true', help='send the images decoded, as rgb8, and nothing else'
-    )
-    bag.add_argument(
-        '--only-camera',
-        action='store_true',
-        help='leave out what is neither the image nor its camera_info',
-    )
-    parser.add_argument('--ros-args', nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
+    decoded = 'send the images decoded, as rgb8, and nothing else'
+    add('--decoded', action='store_true', help=decoded)
+    only = 'leave out what is neither the image nor its camera_info'
+    add('--only-camera', action='store_true', help=only)
 
 
 def above_zero(text: str) -> float:

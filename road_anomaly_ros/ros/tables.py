@@ -17,7 +17,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,24 @@ WIDTH = 99
 PIPELINE = 'pipeline.yaml'
 NOT_PRESETS = (PIPELINE, 'nav2_costmap.yaml')
 METHODS = Path('docs', 'methods.md')  # beside the README
+INPUTS = (
+    (
+        '`image`, `camera_info`',
+        'any encoding',
+        'Camera, as reliable as it offers; `image/compressed` with `image_transport: compressed`.',
+    ),
+    (
+        '`anomaly_in`',
+        '32FC1, 16UC1, mono8',
+        'Anomaly map of another method for an image, under its stamp, with the segmenter '
+        '`external`.',
+    ),
+    (
+        '`depth`',
+        '16UC1 in mm, 32FC1 in m',
+        'Depth registered to the image, with `geometry.use_depth`.',
+    ),
+)
 
 
 def config() -> str:
@@ -75,72 +93,32 @@ def bounds(item: Option) -> str:
 
 def topics() -> str:
     """Return the table of topics in Markdown."""
-    rows = [
-        (
-            '`image`, `camera_info`',
-            'in',
-            'any encoding',
-            'Camera, as reliable as '
-            'it offers; `image/compressed` with `image_transport: compressed`.',
-        ),
-        (
-            '`anomaly_in`',
-            'in',
-            '32FC1, 16UC1, mono8',
-            'Anomaly map of another method for an '
-            'image, under its stamp, with the segmenter `external`.',
-        ),
-        (
-            '`depth`',
-            'in',
-            '16UC1 in mm, 32FC1 in m',
-            'Depth registered to the image, with `geometry.use_depth`.',
-        ),
-    ]
-    rows += [
-        (
-            f'`~/{item.topic}`' + (', also `/compressed`' if item.jpeg else ''),
-            'out',
-            item.encoding,
-            item.text,
-        )
-        for item in outputs.offered(debug=False)
-    ]
-    rows += [
-        (f'`~/{item.topic}`', 'out', item.package.partition('/')[2], item.text)
-        for item in outputs.SPATIAL
-    ]
-    stages = [item for item in outputs.OUTPUTS if item.debug]
-    rows.append(
-        (
-            ', '.join(f'`~/{item.topic}`' for item in stages),
-            'out',
-            stages[0].encoding,
-            'Stages of the score, as `road-anomaly explain` draws them, with '
-            '`debug_topics: true`.',
-        )
-    )
-    rows += [
-        (f'`{name}`', 'out', package, text)
-        for name, package, text in (
-            (
-                f'~/{outputs.DETECTIONS}`, `~/{outputs.LABEL_INFO}',
-                'vision_msgs',
-                'Boxes of the obstacles; names of the classes, latched; where installed.',
-            ),
-            (DIAGNOSTICS, 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'),
-        )
-    ]
-    truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())
-    rows.append(
-        (
-            'of `fake_camera`',
-            'out',
-            '',
-            f'{truth} (with `truth: true`); labels are train ids of Cityscapes.',
-        )
-    )
+    rows = [(name, 'in', encoding, text) for name, encoding, text in INPUTS]
+    rows += [(name, 'out', encoding, text) for name, encoding, text in _outputs()]
     return table(('topic', '', 'encoding', 'what'), rows)
+
+
+def _outputs() -> Iterator[tuple[str, str, str]]:
+    for item in outputs.offered(debug=False):
+        small = ', also `/compressed`' if item.jpeg else ''
+        yield f'`~/{item.topic}`{small}', item.encoding, item.text
+    for item in outputs.SPATIAL:
+        yield f'`~/{item.topic}`', item.package.partition('/')[2], item.text
+    stages = [item for item in outputs.OUTPUTS if item.debug]
+    yield (
+        ', '.join(f'`~/{item.topic}`' for item in stages),
+        stages[0].encoding,
+        'Stages of the score, as `road-anomaly explain` draws them, with `debug_topics: true`.',
+    )
+    yield (
+        f'`~/{outputs.DETECTIONS}`, `~/{outputs.LABEL_INFO}`',
+        'vision_msgs',
+        'Boxes of the obstacles; names of the classes, latched; where installed.',
+    )
+    yield f'`{DIAGNOSTICS}`', 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'
+    truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())
+    told = f'{truth} (with `truth: true`); labels are train ids of Cityscapes.'
+    yield 'of `fake_camera`', '', told
 
 
 def parameters() -> str:
