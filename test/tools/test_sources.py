@@ -450,3 +450,23 @@ def test_highway_clip(shared):
     assert len(stamps) == source.count == 221 and {shape for _, shape in seen} == {(540, 960, 3)}
     np.testing.assert_allclose(np.diff(stamps), 0.04, atol=1e-6)
     assert source.problem is None
+
+
+@pytest.mark.parametrize('kind', ['video', 'folder', 'bag', 'rendered'])
+def test_a_source_may_begin_later(tmp_path, kind):
+    path = 'rendered:3?frames=6&width=96&height=64'
+    if kind == 'video':
+        path = write_video(tmp_path / 'clip.mp4', 6)
+    elif kind == 'bag':
+        path = write_bag(tmp_path / 'bag', 6, 'mcap')
+    elif kind == 'folder':
+        path = tmp_path
+        for index in range(6):
+            cv2.imwrite(str(tmp_path / f'{index}.png'), picture(index))
+    whole, later = list(open_source(path)), open_source(path)
+    later.start = 2
+    frames = list(later)
+    assert [frame.name for frame in frames] == [frame.name for frame in whole[2:]]
+    assert [frame.stamp_ns for frame in frames] == [frame.stamp_ns for frame in whole[2:]]
+    assert all((a.image == b.image).all() for a, b in zip(frames, whole[2:], strict=True))
+    assert later.problem is None

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,7 +92,8 @@ class BagSource(Source):
         return (len(stamps) - 1) * 1e9 / span if span > 0 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, record in enumerate(self._reader.records([str(self.topic)])):
+        records = enumerate(self._reader.records([str(self.topic)]))
+        for index, record in itertools.islice(records, self.start, None):
             try:
                 yield self._frame(record, str(index))
             except ImageRefused as refusal:

@@ -48,6 +48,7 @@ class Source:
     incomplete: bool = False
     refused: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    start: int = 0  # pictures passed over at the beginning; set it before iterating
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class ImageSource(Source):
             self.leave_out(reason, other.name)
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, file in enumerate(self._files):
+        for index, file in itertools.islice(enumerate(self._files), self.start, None):
             try:
                 image = decode_file(file.read_bytes())
             except (ImageRefused, OSError) as error:

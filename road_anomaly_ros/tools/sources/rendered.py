@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -27,7 +28,7 @@ class RenderedSource(Source):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, view in enumerate(self._drive):
+        for index, view in itertools.islice(enumerate(self._drive), self.start, None):
             stamp = round(index * 1e9 / self.options.fps)
             yield Frame(view.image, stamp, str(index), 'camera', truth=view.instances)
 

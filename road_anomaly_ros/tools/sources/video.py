@@ -49,13 +49,16 @@ class VideoSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         index, before = 0, -1
-        while True:
-            found, image = self._capture.read()
-            if not found:
-                break
+        while self._capture.grab():
             before = self._stamp(index, before)
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), before, str(index))
             index += 1
+            if index <= self.start:
+                continue
+            found, image = self._capture.retrieve()
+            if not found:
+                index -= 1
+                break
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), before, str(index - 1))
         self._judge(index)
 
     def _stamp(self, index: int, before: int) -> int:
