@@ -48,7 +48,8 @@ ROS = re.compile(
 
 # Floors that each floor must never import.
 FLOORS = {
-    'perception': {'ros', 'tools', 'training', 'evaluation', 'cli'},
+    'perception': {'rendering', 'ros', 'tools', 'training', 'evaluation', 'cli'},
+    'rendering': {'ros', 'tools', 'training', 'evaluation', 'cli'},
     'tools': {'ros', 'cli'},
     'training': {'ros', 'cli'},
     'evaluation': {'ros', 'cli'},

@@ -20,12 +20,12 @@ from std_msgs.msg import Header
 
 from road_anomaly_ros.perception.geometry import GeometryOptions, Mounting
 from road_anomaly_ros.perception.registry import option, options_of
+from road_anomaly_ros.rendering import Drive, DriveOptions, RenderedFrame
 from road_anomaly_ros.ros import arguments, images, mounting, topics, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
 from road_anomaly_ros.ros.process import EXIT_BAD_INPUT, run
-from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame
 
 NAME = 'fake_camera'
 EXAMPLES = """

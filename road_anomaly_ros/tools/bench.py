@@ -164,7 +164,7 @@ def chain_rows(
 
 def rendered(width: int, height: int, count: int) -> list[np.ndarray]:
     """Return pictures of the rendered drive, a second apart."""
-    from road_anomaly_ros.tools.rendering import Drive, DriveOptions
+    from road_anomaly_ros.rendering import Drive, DriveOptions
 
     drive = Drive(DriveOptions(width=width, height=height, frames=count, fps=1.0))
     return [view.image for view in drive]

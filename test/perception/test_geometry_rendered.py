@@ -11,7 +11,7 @@ import pytest
 
 from road_anomaly_ros.perception.contract import AnomalyObject
 from road_anomaly_ros.perception.geometry import CameraModel, GeometryOptions, Mounting, locate
-from road_anomaly_ros.tools.rendering import Drive, DriveOptions
+from road_anomaly_ros.rendering import Drive, DriveOptions
 
 
 @pytest.fixture(scope='module')

@@ -19,10 +19,10 @@ from std_srvs.srv import Trigger
 
 from road_anomaly_ros.perception.geometry import Mounting
 from road_anomaly_ros.perception.registry import options_of
+from road_anomaly_ros.rendering import Drive, DriveOptions
 from road_anomaly_ros.ros import images, mounting
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.fake_camera import TRUTH, FakeCamera, FakeCameraOptions
-from road_anomaly_ros.tools.rendering import Drive, DriveOptions
 
 SMALL = {'width': 64, 'height': 48, 'fps': 20.0, 'frames': 3, 'seed': 4, 'start_paused': True}
 

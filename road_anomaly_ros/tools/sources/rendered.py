@@ -19,7 +19,7 @@ class RenderedSource(Source):
     """The frames of the rendered drive, each with its ground truth."""
 
     def __init__(self, text: str) -> None:
-        from road_anomaly_ros.tools.rendering import Drive
+        from road_anomaly_ros.rendering import Drive
 
         self.options = parse_options(text)
         self._drive: Any = Drive(self.options)
@@ -35,7 +35,7 @@ class RenderedSource(Source):
 
 def parse_options(text: str) -> Any:
     """Return the DriveOptions that `rendered:SEED?name=value&...` asks for; raises ValueError."""
-    from road_anomaly_ros.tools.rendering import DriveOptions
+    from road_anomaly_ros.rendering import DriveOptions
 
     seed, _, query = text.removeprefix(PREFIX).partition('?')
     values: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))

@@ -14,7 +14,7 @@ from road_anomaly_ros.perception.registry import build_options, option
 from road_anomaly_ros.training.generator.view import View
 
 if TYPE_CHECKING:
-    from road_anomaly_ros.tools.rendering import RenderedFrame
+    from road_anomaly_ros.rendering import RenderedFrame
 
 PREFIX = 'rendered:'
 _FRAMES = 240  # length of the drive of which one frame is taken
@@ -55,7 +55,7 @@ class RenderedScene:
 
 def render(seed: int, size: tuple[int, int], *, obstacles: bool = False) -> RenderedFrame:
     """Return one frame of `size` (H, W), which depends on the seed only."""
-    from road_anomaly_ros.tools.rendering import Drive, DriveOptions
+    from road_anomaly_ros.rendering import Drive, DriveOptions
 
     drive = Drive(
         DriveOptions(width=size[1], height=size[0], frames=_FRAMES, seed=seed, obstacles=obstacles)

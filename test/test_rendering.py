@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from road_anomaly_ros.perception.labels import CITYSCAPES
-from road_anomaly_ros.tools.rendering import Drive, DriveOptions, RenderedFrame, facades, people
-from road_anomaly_ros.tools.rendering import canvas as names
-from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import ROAD, SKY, Canvas, surface_code
-from road_anomaly_ros.tools.rendering.style import sample_style
-from road_anomaly_ros.tools.rendering.textures import Texture
+from road_anomaly_ros.rendering import Drive, DriveOptions, RenderedFrame, facades, people
+from road_anomaly_ros.rendering import canvas as names
+from road_anomaly_ros.rendering.camera import Camera
+from road_anomaly_ros.rendering.canvas import ROAD, SKY, Canvas, surface_code
+from road_anomaly_ros.rendering.style import sample_style
+from road_anomaly_ros.rendering.textures import Texture
 
 SMALL = {'width': 96, 'height': 64}
 NEAR_CLUSTER = 36

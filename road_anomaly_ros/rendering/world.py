@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from road_anomaly_ros.tools.rendering import facades, obstacles, people, vegetation, vehicles
-from road_anomaly_ros.tools.rendering.canvas import (
+from road_anomaly_ros.rendering import facades, obstacles, people, vegetation, vehicles
+from road_anomaly_ros.rendering.canvas import (
     BICYCLE,
     BUILDING,
     CAR,
@@ -23,8 +23,8 @@ from road_anomaly_ros.tools.rendering.canvas import (
     VEGETATION,
     WALL,
 )
-from road_anomaly_ros.tools.rendering.style import Style
-from road_anomaly_ros.tools.rendering.things import Board, Thing, solid
+from road_anomaly_ros.rendering.style import Style
+from road_anomaly_ros.rendering.things import Board, Thing, solid
 
 BLOCK = 24.0
 VIEW = 150.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.textures import Texture
+from road_anomaly_ros.rendering.textures import Texture
 
 # The train ids of Cityscapes, in their order.
 (

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import Canvas, surface_code
-from road_anomaly_ros.tools.rendering.style import Light
-from road_anomaly_ros.tools.rendering.things import Board, Solid, Thing, cross, ground_polygons
+from road_anomaly_ros.rendering.camera import Camera
+from road_anomaly_ros.rendering.canvas import Canvas, surface_code
+from road_anomaly_ros.rendering.style import Light
+from road_anomaly_ros.rendering.things import Board, Solid, Thing, cross, ground_polygons
 
 _NEAR = 0.6
 _Job = tuple[tuple[float, float, float], Callable[[], None]]

@@ -9,11 +9,11 @@ from functools import cache, lru_cache
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import SKY, VEGETATION, Canvas
-from road_anomaly_ros.tools.rendering.style import Style
-from road_anomaly_ros.tools.rendering.textures import fractal_noise
-from road_anomaly_ros.tools.rendering.vegetation import horizon
+from road_anomaly_ros.rendering.camera import Camera
+from road_anomaly_ros.rendering.canvas import SKY, VEGETATION, Canvas
+from road_anomaly_ros.rendering.style import Style
+from road_anomaly_ros.rendering.textures import fractal_noise
+from road_anomaly_ros.rendering.vegetation import horizon
 
 _FAR = 450.0
 _ZENITH = (

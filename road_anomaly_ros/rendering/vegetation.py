@@ -10,7 +10,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.textures import Texture, fractal_noise, grain, with_alpha
+from road_anomaly_ros.rendering.textures import Texture, fractal_noise, grain, with_alpha
 
 VARIANTS = 20
 _GREENS = ((74, 92, 44), (58, 80, 40), (92, 102, 50), (52, 70, 44), (104, 104, 56))

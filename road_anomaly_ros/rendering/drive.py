@@ -11,13 +11,13 @@ from functools import cached_property
 import numpy as np
 
 from road_anomaly_ros.perception.registry import option, options_of
-from road_anomaly_ros.tools.rendering.atmosphere import Sensor, Sky
-from road_anomaly_ros.tools.rendering.camera import Camera
-from road_anomaly_ros.tools.rendering.canvas import Canvas
-from road_anomaly_ros.tools.rendering.ground import Ground
-from road_anomaly_ros.tools.rendering.painter import paint_shadows, paint_things
-from road_anomaly_ros.tools.rendering.style import sample_style
-from road_anomaly_ros.tools.rendering.world import World
+from road_anomaly_ros.rendering.atmosphere import Sensor, Sky
+from road_anomaly_ros.rendering.camera import Camera
+from road_anomaly_ros.rendering.canvas import Canvas
+from road_anomaly_ros.rendering.ground import Ground
+from road_anomaly_ros.rendering.painter import paint_shadows, paint_things
+from road_anomaly_ros.rendering.style import sample_style
+from road_anomaly_ros.rendering.world import World
 
 
 @dataclass(frozen=True)

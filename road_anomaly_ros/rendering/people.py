@@ -9,7 +9,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.textures import Texture, grain, with_alpha
+from road_anomaly_ros.rendering.textures import Texture, grain, with_alpha
 
 PHASES = 8
 WALKERS = 12

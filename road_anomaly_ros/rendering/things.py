@@ -10,8 +10,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.style import Light
-from road_anomaly_ros.tools.rendering.textures import Texture
+from road_anomaly_ros.rendering.style import Light
+from road_anomaly_ros.rendering.textures import Texture
 
 # Height share, sideways offset and radius (in widths) of the parts of a crown's shadow.
 _CLUMPS = (

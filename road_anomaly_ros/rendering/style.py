@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.canvas import SIDEWALK, TERRAIN
+from road_anomaly_ros.rendering.canvas import SIDEWALK, TERRAIN
 
 SETTINGS = ('city', 'suburb', 'country')
 

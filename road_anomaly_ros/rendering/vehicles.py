@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.textures import Texture, with_alpha
+from road_anomaly_ros.rendering.textures import Texture, with_alpha
 
 PAINTS = (
     (150, 154, 160),
@@ -31,6 +31,13 @@ _FORMS = (
     (4.5, 1.8, 0.28, 0.95, 1.42, 1.2, 2.0, 3.3),
     (4.4, 1.78, 0.34, 1.0, 1.68, 1.0, 1.7, 4.2),
     (5.2, 1.95, 0.34, 1.15, 2.1, 0.6, 1.3, 5.1),
+)
+# radius and colour, from the tyre inwards
+_WHEEL = (
+    (0.38, (20, 20, 22)),
+    (0.31, (30, 30, 32)),
+    (0.2, (140, 142, 146)),
+    (0.07, (70, 70, 74)),
 )
 
 
@@ -90,58 +97,27 @@ def _side(form: tuple[float, ...], paint: np.ndarray) -> np.ndarray:
     def fill(target: np.ndarray, points: list[tuple[float, float]], color: object) -> None:
         cv2.fillPoly(target, [np.array([at(*p) for p in points], np.int32)], color, cv2.LINE_AA, 4)
 
-    outline = [
-        (0.04, sill),
-        (0.0, 0.62),
-        (0.12, belt - 0.18),
-        (nose, belt),
-        (screen, height),
-        (tail, height),
-        (length - 0.1, belt + 0.05),
-        (length, 0.6),
-        (length - 0.05, sill),
-    ]
-    picture = _shaded(paint, h, w, 1.2, 0.55)
-    cv2.line(
-        picture,
-        (0, int((height - belt + 0.12) * scale)),
-        (w, int((height - belt + 0.12) * scale)),
-        tuple(int(c * 1.15) for c in paint),
-        2,
-    )
-    fill(
-        picture,
-        [
-            (nose + 0.22, belt + 0.03),
-            (screen + 0.08, height - 0.1),
-            (tail - 0.1, height - 0.1),
-            (length - 0.45, belt + 0.06),
-        ],
-        (46, 54, 62),
-    )
+    def post(left: float, low: float, high: float, wide: float, dim: float) -> None:
+        color = tuple(int(c * dim) for c in paint)
+        right = left + wide
+        fill(picture, [(left, low), (left, high), (right, high), (right, low)], color)
+
+    picture, alpha = _shaded(paint, h, w, 1.2, 0.55), np.zeros((h, w), np.uint8)
+    ridge = int((height - belt + 0.12) * scale)
+    cv2.line(picture, (0, ridge), (w, ridge), tuple(int(c * 1.15) for c in paint), 2)
+    window = [(nose + 0.22, belt + 0.03), (screen + 0.08, height - 0.1)]
+    window += [(tail - 0.1, height - 0.1), (length - 0.45, belt + 0.06)]
+    fill(picture, window, (46, 54, 62))
     for x in np.linspace(nose, tail, 4)[1:3]:
-        fill(
-            picture,
-            [(x, belt), (x, height), (x + 0.09, height), (x + 0.09, belt)],
-            tuple(int(c * 0.9) for c in paint),
-        )
-        fill(
-            picture,
-            [(x, sill), (x, belt), (x + 0.03, belt), (x + 0.03, sill)],
-            tuple(int(c * 0.6) for c in paint),
-        )
-    alpha = np.zeros((h, w), np.uint8)
+        post(x, belt, height, 0.09, 0.9)
+        post(x, sill, belt, 0.03, 0.6)
+    outline = [(0.04, sill), (0.0, 0.62), (0.12, belt - 0.18), (nose, belt), (screen, height)]
+    outline += [(tail, height), (length - 0.1, belt + 0.05), (length, 0.6), (length - 0.05, sill)]
     fill(alpha, outline, 255)
     for x in (0.82, length - 0.8):
-        center = at(x, 0.32)
-        for radius, color in (
-            (0.38, (20, 20, 22)),
-            (0.31, (30, 30, 32)),
-            (0.2, (140, 142, 146)),
-            (0.07, (70, 70, 74)),
-        ):
-            cv2.circle(picture, center, int(radius * scale * 16), color, -1, cv2.LINE_AA, 4)
-        cv2.circle(alpha, center, int(0.32 * scale * 16), 255, -1, cv2.LINE_AA, 4)
+        for radius, color in _WHEEL:
+            cv2.circle(picture, at(x, 0.32), int(radius * scale * 16), color, -1, cv2.LINE_AA, 4)
+        cv2.circle(alpha, at(x, 0.32), int(0.32 * scale * 16), 255, -1, cv2.LINE_AA, 4)
     return with_alpha(picture, alpha)
 
 
@@ -157,61 +133,25 @@ def vehicle(shape: int, paint: int) -> tuple[Face, ...]:
     half, top, mid = width / 2, width / 2 - 0.2, length / 2
     low = 0.02
 
-    def face(texture: Texture, *corners: tuple[float, float, float]) -> Face:
-        return texture, np.array(corners)
+    def across(texture: Texture, upper: tuple[float, ...], lower: tuple[float, ...]) -> Face:
+        """Face from edge to edge, each its right end (x, y, s); x < 0 is seen from the front."""
+        (x1, y1, s1), (x2, y2, s2) = upper, lower
+        return texture, np.array([(-x1, y1, s1), (x1, y1, s1), (x2, y2, s2), (-x2, y2, s2)])
 
     side = _side(form, color)
     right, left = Texture(side), Texture(np.ascontiguousarray(side[:, ::-1]))
-    back, front = _end(color, True), _end(color, False)
+    flank = np.array([(top, height), (half, low)])[[0, 0, 1, 1]]
+    edges = np.column_stack([flank, np.array([-mid, mid, mid, -mid])])
     pane, bonnet = _glass(color, 8), Texture(_shaded(color, 16, 32, 1.2, 1.05))
-    lid = length - 0.1
     return (
-        face(
-            bonnet,
-            (-top, height, mid - screen),
-            (top, height, mid - screen),
-            (top, height, mid - tail),
-            (-top, height, mid - tail),
-        ),
-        face(
-            bonnet,
-            (-half, belt - 0.18, mid - 0.05),
-            (half, belt - 0.18, mid - 0.05),
-            (half, belt, mid - nose),
-            (-half, belt, mid - nose),
-        ),
-        face(right, (top, height, -mid), (top, height, mid), (half, low, mid), (half, low, -mid)),
-        face(
-            left, (-top, height, mid), (-top, height, -mid), (-half, low, -mid), (-half, low, mid)
-        ),
-        face(
-            pane,
-            (-top, height, mid - tail),
-            (top, height, mid - tail),
-            (half, belt, mid - lid),
-            (-half, belt, mid - lid),
-        ),
-        face(
-            pane,
-            (top, height, mid - screen),
-            (-top, height, mid - screen),
-            (-half, belt, mid - nose),
-            (half, belt, mid - nose),
-        ),
-        face(
-            back,
-            (-half, belt + 0.04, -mid),
-            (half, belt + 0.04, -mid),
-            (half, low, -mid),
-            (-half, low, -mid),
-        ),
-        face(
-            front,
-            (half, belt - 0.1, mid),
-            (-half, belt - 0.1, mid),
-            (-half, low, mid),
-            (half, low, mid),
-        ),
+        across(bonnet, (top, height, mid - screen), (top, height, mid - tail)),
+        across(bonnet, (half, belt - 0.18, mid - 0.05), (half, belt, mid - nose)),
+        (right, edges),
+        (left, edges[[1, 0, 3, 2]] * (-1, 1, 1)),
+        across(pane, (top, height, mid - tail), (half, belt, mid - (length - 0.1))),
+        across(pane, (-top, height, mid - screen), (-half, belt, mid - nose)),
+        across(_end(color, True), (half, belt + 0.04, -mid), (half, low, -mid)),
+        across(_end(color, False), (-half, belt - 0.1, mid), (-half, low, mid)),
     )
 
 

@@ -9,10 +9,10 @@ from functools import cache, lru_cache
 import cv2
 import numpy as np
 
-from road_anomaly_ros.tools.rendering.camera import Camera, GroundRows
-from road_anomaly_ros.tools.rendering.canvas import ROAD, SIDEWALK, TERRAIN, Canvas
-from road_anomaly_ros.tools.rendering.style import Style
-from road_anomaly_ros.tools.rendering.textures import fractal_noise, grain, modulated
+from road_anomaly_ros.rendering.camera import Camera, GroundRows
+from road_anomaly_ros.rendering.canvas import ROAD, SIDEWALK, TERRAIN, Canvas
+from road_anomaly_ros.rendering.style import Style
+from road_anomaly_ros.rendering.textures import fractal_noise, grain, modulated
 
 REACH = 400.0
 _SCALE = 24
