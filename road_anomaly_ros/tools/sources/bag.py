@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
 from road_anomaly_ros.tools.encodings import (
@@ -17,16 +21,31 @@ from road_anomaly_ros.tools.encodings import (
 )
 from road_anomaly_ros.tools.salvage import Record
 from road_anomaly_ros.tools.sources.base import Frame, Source
+from road_anomaly_ros.tools.video_topics import (
+    FFMPEG,
+    FOXGLOVE,
+    KEY_FRAME,
+    VideoDecoder,
+    packet_of,
+    to_rgb,
+)
 
-KINDS = (IMAGE, COMPRESSED, 'sensor_msgs/Image', 'sensor_msgs/CompressedImage')
+KINDS = (
+    IMAGE,
+    COMPRESSED,
+    FFMPEG,
+    FOXGLOVE,
+    *(kind.replace('/msg/', '/') for kind in (IMAGE, COMPRESSED, FFMPEG, FOXGLOVE)),
+)
+_NOTHING = np.empty((0, 0, 3), np.uint8)  # until a picture is decoded
 _RATE_SAMPLE = 50  # records looked at to tell the rate
 
 
 class BagSource(Source):
-    """Pictures of sensor_msgs/Image or CompressedImage with stamp and frame of their headers.
+    """Pictures of an image topic or a video topic with stamp and frame of their headers.
 
     A header without a stamp takes the time of recording. Messages that hold no usable picture are
-    counted in `refused`.
+    counted in `refused`, and so are those of a video that build on pictures that never came.
     """
 
     def __init__(self, path: Path, topic: str | None = None) -> None:
@@ -92,18 +111,32 @@ class BagSource(Source):
         return (len(stamps) - 1) * 1e9 / span if span > 0 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        records = enumerate(self._reader.records([str(self.topic)]))
-        for index, record in itertools.islice(records, self.start, None):
+        decoder: VideoDecoder[Frame] = VideoDecoder()
+        for index, record in enumerate(self._reader.records([str(self.topic)])):
             try:
-                yield self._frame(record, str(index))
+                yield from self._frames(record, index, decoder)
             except ImageRefused as refusal:
                 self.leave_out(refusal.reason, str(index))
             except ValueError:
                 self.leave_out('undecodable', str(index))
+        with contextlib.suppress(ImageRefused):
+            yield from self._shown(decoder.finish())
+        for lost in decoder.lost:
+            self.leave_out(KEY_FRAME, lost.name)
         self.problem, self.incomplete = self._reader.problem, self._reader.incomplete
 
-    def _frame(self, record: Record, name: str) -> Frame:
+    def _frames(
+        self, record: Record, index: int, decoder: VideoDecoder[Frame]
+    ) -> Iterator[Frame]:
         message = self._reader.decode(record)
+        packet = packet_of(message)
+        if packet is not None:  # those before `start` are decoded too: others build on them
+            stamp_ns = packet.stamp_ns or record.stamp_ns
+            frame = Frame(_NOTHING, stamp_ns, str(index), packet.frame_id)
+            yield from self._shown(decoder.decode(packet, frame))
+            return
+        if index < self.start:
+            return
         if record.kind.endswith('CompressedImage'):
             check_photograph(message.format)
             image = decode_compressed(message.data, message.format)
@@ -112,7 +145,12 @@ class BagSource(Source):
             image = decode_image(message)
         stamp = message.header.stamp
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-        return Frame(image, stamp_ns or record.stamp_ns, name, message.header.frame_id)
+        yield Frame(image, stamp_ns or record.stamp_ns, str(index), message.header.frame_id)
+
+    def _shown(self, decoded: list[tuple[Frame, Any]]) -> Iterator[Frame]:
+        for frame, picture in decoded:
+            if int(frame.name) >= self.start:
+                yield replace(frame, image=to_rgb(picture))
 
     def close(self) -> None:
         """Close the bag; safe to call twice."""
