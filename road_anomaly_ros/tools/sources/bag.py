@@ -125,9 +125,7 @@ class BagSource(Source):
             self.leave_out(KEY_FRAME, lost.name)
         self.problem, self.incomplete = self._reader.problem, self._reader.incomplete
 
-    def _frames(
-        self, record: Record, index: int, decoder: VideoDecoder[Frame]
-    ) -> Iterator[Frame]:
+    def _frames(self, record: Record, index: int, decoder: VideoDecoder[Frame]) -> Iterator[Frame]:
         message = self._reader.decode(record)
         packet = packet_of(message)
         if packet is not None:  # those before `start` are decoded too: others build on them
