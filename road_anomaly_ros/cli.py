@@ -196,7 +196,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except Exception as error:
         if options.traceback or not _is_expected(error):
             raise
-        return _fail(_one_line(error), EXIT_BAD_INPUT)
+        return _fail(_told(error), EXIT_BAD_INPUT)
 
 
 def _dispatch(words: Sequence[str], commands: Sequence[Command]) -> int:
@@ -280,7 +280,7 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, (ValueError, TypeError, OSError, *ours))
 
 
-def _one_line(error: Exception) -> str:
+def _told(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
             f'this command needs the Python package {error.name!r}, which is not installed; '
@@ -288,7 +288,7 @@ def _one_line(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f'{error.filename}: {error.strerror}'
-    return ' '.join(str(error).split()) or type(error).__name__
+    return remarks.one_line(error)
 
 
 def _fail(line: str, code: int) -> int:

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings of ours as one line on stderr, with the program's name; imports nothing slow."""
+"""What is said to people in one line: warnings of ours and errors; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ _python_format = warnings.formatwarning
 
 class Remark(UserWarning):
     """Something that works, but not as well as it could."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error on one line; its kind where it has no text."""
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def speak_as(program: str) -> None:

@@ -87,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
-    from road_anomaly_ros.evaluation import running, sections, store
+    from road_anomaly_ros import files
+    from road_anomaly_ros.evaluation import running, sections
 
     if arguments.readme is not None:
         split(arguments.readme)
@@ -102,13 +103,12 @@ def main(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return running.interrupted(arguments.out)
     text = tables(found)
-    store.write_text(arguments.out / TABLES, text)
+    files.write(arguments.out / TABLES, text)
     print(text, end='')
     if arguments.readme is not None:
         renew(arguments.readme, tables(found, most=_MOST))
         picture = arguments.readme.parent / CURVE
-        picture.parent.mkdir(exist_ok=True)
-        store.write_text(picture, sections.precision_chart(found['group'], alone=True))
+        files.write(picture, sections.precision_chart(found['group'], alone=True))
         print(f'tables in {arguments.readme}, curves in {picture}')
     return 0
 
@@ -268,7 +268,7 @@ def split(path: Path) -> tuple[str, str]:
 
 def renew(path: Path, text: str) -> None:
     """Put the table between the markers; the file is replaced when it is complete."""
-    from road_anomaly_ros.evaluation.store import write_text
+    from road_anomaly_ros.files import write
 
     before, after = split(path)
-    write_text(path, f'{before}{BEGIN}\n{text}{END}{after}')
+    write(path, f'{before}{BEGIN}\n{text}{END}{after}')

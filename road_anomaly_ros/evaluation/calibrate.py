@@ -456,7 +456,7 @@ def _label_display(data: Any, store: Any, key: str, stride: int = 4) -> tuple[fl
 
 def _write(path: Path, pipeline: Pipeline, levels: ScoreCalibration, area: int) -> None:
     """Write the file: the chain as default, its levels, and those known of other scorers."""
-    from road_anomaly_ros.evaluation.store import write_complete
+    from road_anomaly_ros import files
     from road_anomaly_ros.perception.calibration import Calibration, chain_options
 
     chain = pipeline.chain
@@ -472,4 +472,4 @@ def _write(path: Path, pipeline: Pipeline, levels: ScoreCalibration, area: int) 
         for name, known in pipeline.calibration.scorers.items()
     }
     text = Calibration(default, {**scorers, chain.scorer: levels}).dump()
-    write_complete(path, lambda file: file.write(text.encode('utf-8')))
+    files.write(path, text)

@@ -9,7 +9,6 @@ class ids 0 .. K-1 with 255 (ignored) where the layout knows classes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from road_anomaly_ros.evaluation.layouts import IGNORE, LAYOUTS, Layout, Sample
+from road_anomaly_ros.files import sha256
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.encodings import ImageRefused, peek_size
 
 
@@ -71,12 +72,12 @@ class DataSet:
 
     def fingerprint(self) -> str:
         """Return a hash of names, image sizes in bytes and labels: equal where the data are."""
-        state = hashlib.sha256(self.layout.name.encode())
+        parts: list[str | bytes] = [self.layout.name]
         for sample in self.samples:
-            state.update(f'\0{sample.name}\0{sample.image.stat().st_size}'.encode())
-            for path in filter(None, (sample.anomaly, sample.classes)):
-                state.update(hashlib.sha256(path.read_bytes()).digest())
-        return state.hexdigest()[:16]
+            labels = filter(None, (sample.anomaly, sample.classes))
+            parts += [f'\0{sample.name}\0{sample.image.stat().st_size}']
+            parts += [bytes.fromhex(sha256(path)) for path in labels]
+        return sha256(*parts)[:16]
 
     def unused(self) -> list[Path]:
         """Return the files beside the images that no sample uses, hidden ones not counted."""
@@ -174,8 +175,7 @@ def _image_size(path: Path) -> tuple[int, int]:
         height, width = peek_size(path.read_bytes())
         return width, height
     except (ImageRefused, OSError) as error:
-        reason = ' '.join(str(error).split())
-        raise ValueError(f'{path}: expected a readable image; {reason}') from None
+        raise ValueError(f'{path}: expected a readable image; {one_line(error)}') from None
 
 
 def _check_file(sample: Sample, path: Path, size: tuple[int, int]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from road_anomaly_ros.evaluation.store import write_text
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.curve import TPR_LEVEL, Steps
 from road_anomaly_ros.perception.metrics import (
     TAUS,
@@ -30,7 +30,6 @@ from road_anomaly_ros.perception.metrics import (
     component_frame,
 )
 from road_anomaly_ros.tools.environment import by_stage
-from road_anomaly_ros.tools.staging import plain
 
 FOLDER = 'details'
 ROW_BANDS = 10  # of the image height, from the top
@@ -198,9 +197,7 @@ def path_of(out: Path, key: str) -> Path:
 
 def write(out: Path, key: str, document: Mapping[str, Any]) -> None:
     """Write the details of one method, complete or not at all."""
-    write_text(
-        path_of(out, key), json.dumps(plain(document), allow_nan=False, separators=(',', ':'))
-    )
+    files.write_json(path_of(out, key), document)
 
 
 @functools.lru_cache(maxsize=256)

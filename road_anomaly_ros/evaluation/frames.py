@@ -16,6 +16,7 @@ import numpy as np
 from road_anomaly_ros.evaluation.datasets import DataSet, open_dataset
 from road_anomaly_ros.evaluation.material import Group, Row
 from road_anomaly_ros.evaluation.store import file_hashes
+from road_anomaly_ros.remarks import one_line
 
 _TRUTH, _EDGE = (70, 235, 255), (8, 12, 20)
 _WIDEST = 1600  # of the pair of pictures
@@ -63,7 +64,7 @@ def pictures(
         )
         return _draw(data, row, wanted), ''
     except (ValueError, OSError) as error:
-        return [], f'No pictures: {" ".join(str(error).split())}'
+        return [], f'No pictures: {one_line(error)}'
 
 
 def _draw(data: DataSet, row: Row, wanted: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Shown]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from road_anomaly_ros.remarks import one_line
+
 FOLDER = Path('config', 'reference')
 _PACKAGE = 'road_anomaly_ros'
 
@@ -70,9 +72,8 @@ def _read(path: Path) -> Iterator[Cell]:
             for row in table['rows']:
                 yield from _cells(str(tree['paper']).strip(), table, row)
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        reason = ' '.join(str(error).split())
         raise ValueError(
-            f'{path} is no reference table ({reason}); expected paper and tables, '
+            f'{path} is no reference table ({one_line(error)}); expected paper and tables, '
             'each with table, text, data, metrics and rows'
         ) from None
 

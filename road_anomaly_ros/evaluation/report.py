@@ -95,10 +95,10 @@ def write(
     material: Material, out: Path, *, title: str, frames: int = 4, data: Path | None = None
 ) -> Path:
     """Write the page, complete or not at all, and return its path."""
-    from road_anomaly_ros.evaluation.store import write_text
+    from road_anomaly_ros.files import write
 
     path = out if out.suffix.lower() in ('.html', '.htm') else out / NAME
-    write_text(path, page(material, title, _shown(material, frames, data)))
+    write(path, page(material, title, _shown(material, frames, data)))
     return path
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from road_anomaly_ros.evaluation.store import write_text
-from road_anomaly_ros.tools.staging import plain
+from road_anomaly_ros import files
+from road_anomaly_ros.files import plain
 
 NAME = 'results.json'
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1', 'mIoU')
@@ -48,18 +48,9 @@ def write(out: Path, found: Mapping[str, Any]) -> None:
     rows = found['results']
     averages = means(rows)
     kept = {name: value for name, value in found.items() if name != 'means'}
-    document = (
-        json.dumps(
-            plain({**kept, 'means': averages} if averages else kept), indent=1, allow_nan=False
-        )
-        + '\n'
-    )
-    for name, text in (
-        ('table.md', markdown(rows)),
-        ('table.csv', comma_separated(rows)),
-        (NAME, document),
-    ):
-        write_text(out / name, text)
+    files.write(out / 'table.md', markdown(rows))
+    files.write(out / 'table.csv', comma_separated(rows))
+    files.write_json(out / NAME, {**kept, 'means': averages} if averages else kept)
 
 
 def set_aside(out: Path) -> Path:
@@ -68,7 +59,7 @@ def set_aside(out: Path) -> Path:
     aside = out / f'{NAME}.earlier'
     while aside.exists():
         aside = out / f'{NAME}.earlier.{next(numbers)}'
-    write_text(aside, (out / NAME).read_text(encoding='utf-8'))
+    files.write(aside, (out / NAME).read_bytes())
     return aside
 
 

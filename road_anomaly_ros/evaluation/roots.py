@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from road_anomaly_ros.evaluation.layouts import LAYOUTS, layout_named
+from road_anomaly_ros.remarks import one_line
 
 SUFFIXES = ('.yaml', '.yml')
 _WORD = '[NAME=][LAYOUT:]DIR'
@@ -50,8 +51,7 @@ def read(path: Path) -> list[Root]:
             f'{path}: expected a file that names data sets: {error.strerror}'
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = ' '.join(str(error).split())
-        raise ValueError(f'{path}: expected YAML with {_FORM} ({reason})') from None
+        raise ValueError(f'{path}: expected YAML with {_FORM} ({one_line(error)})') from None
     if not isinstance(tree, Mapping) or not tree:
         raise ValueError(f'{path}: expected {_FORM}')
     return [

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+
+from road_anomaly_ros import files
 
 SCORES = 'scores'
 _WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.pkl', '.ckpt', '.tar')
@@ -23,27 +24,18 @@ _BYTES_PER_PIXEL = 5  # float32 score and uint8 class
 
 def digest(value: Any) -> str:
     """Return a short hash of plain values; equal values give equal hashes."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return files.sha256(json.dumps(value, sort_keys=True, default=str))[:16]
 
 
 def file_hashes(folder: Path | None) -> dict[str, str]:
     """Return the SHA-256 of every weights file in a model's folder; empty without a folder."""
     if folder is None or not folder.is_dir():
         return {}
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _WEIGHTS and path.is_file():
-            with path.open('rb') as file:
-                found[path.name] = _sha256(file)
-    return found
-
-
-def _sha256(file: BinaryIO) -> str:
-    state = hashlib.sha256()
-    while block := file.read(1 << 20):
-        state.update(block)
-    return state.hexdigest()
+    return {
+        path.name: files.sha256(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in _WEIGHTS and path.is_file()
+    }
 
 
 class Store:
@@ -77,12 +69,7 @@ class Store:
 
     def write(self, key: str, index: int, arrays: Mapping[str, Any]) -> None:
         """Store one image, complete or not at all; OSError names the file, as on a full disk."""
-        path = self.path(key, index)
-
-        def put(file: BinaryIO) -> None:
-            np.savez(file, **arrays)
-
-        write_complete(path, put)
+        files.write(self.path(key, index), lambda file: np.savez(file, **arrays))
 
     def read(self, key: str, index: int, name: str) -> np.ndarray:
         """Return one array of what was stored of an image."""
@@ -108,28 +95,3 @@ class Store:
     def close(self) -> None:
         """Let others write to the folder."""
         os.close(self._lock)
-
-
-def write_complete(path: Path, put: Callable[[BinaryIO], object]) -> None:
-    """Write a file that appears under its name only when complete; OSError carries that name."""
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open('wb') as file:
-            put(file)
-        os.replace(partial, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears only when complete; OSError carries its name."""
-
-    def put(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    write_complete(path, put)

@@ -161,15 +161,14 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(out: Path, document: Mapping[str, Any]) -> None:
     """Write the table as Markdown and CSV, a picture per axis, and sweep.json last."""
-    from road_anomaly_ros.evaluation.store import write_text
     from road_anomaly_ros.evaluation.variants import file_name
-    from road_anomaly_ros.tools.staging import plain
+    from road_anomaly_ros.files import write, write_json
 
-    write_text(out / 'sweep.md', markdown(document))
-    write_text(out / 'sweep.csv', comma_separated(document))
+    write(out / 'sweep.md', markdown(document))
+    write(out / 'sweep.csv', comma_separated(document))
     for axis in document['axes']:
-        write_text(out / CURVES / f'{file_name(axis["name"])}.svg', picture(axis))
-    write_text(out / NAME, json.dumps(plain(document), indent=1, allow_nan=False) + '\n')
+        write(out / CURVES / f'{file_name(axis["name"])}.svg', picture(axis))
+    write_json(out / NAME, document)
 
 
 def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:

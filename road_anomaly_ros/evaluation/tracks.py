@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -170,9 +169,9 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
 
 def run(drives: Iterable[str], config: Any, out: Path | None) -> int:
     """Measure every drive, print the table, write OUT/tracks.json; returns 0."""
+    from road_anomaly_ros.files import write_json
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.sources import open_source
-    from road_anomaly_ros.tools.staging import plain
 
     library()  # before the work, not after it
     pipeline = Pipeline(config.replace({'tracker': 'none'}))
@@ -184,8 +183,7 @@ def run(drives: Iterable[str], config: Any, out: Path | None) -> int:
             rows.append({'drive': drive, **measure(source, pipeline, chain)})
     document = {'rule': RULE, 'tracker': chosen, 'options': chain.config.as_dict(), 'drives': rows}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / NAME).write_text(json.dumps(plain(document), indent=1) + '\n', encoding='utf-8')
+        write_json(out / NAME, document)
     print(table(rows), end='')
     print(RULE)
     return 0

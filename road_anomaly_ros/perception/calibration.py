@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from road_anomaly_ros.perception import naming
+from road_anomaly_ros.remarks import one_line
 
 FILE_NAME = 'calibration.yaml'
 VERSION = 1  # of the form of the file; files without one are of it
@@ -142,9 +143,8 @@ class Calibration:
         except OSError as error:
             raise ValueError(f'expected a calibration file at {path}: {error.strerror}') from None
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = ' '.join(str(error).split())
             raise ValueError(
-                f'{path} is no calibration ({reason}); expected scorers: '
+                f'{path} is no calibration ({one_line(error)}); expected scorers: '
                 f'{{NAME: {{threshold, low_threshold, display: [low, high]}}}}'
             ) from None
 

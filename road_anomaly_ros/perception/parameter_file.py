@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from road_anomaly_ros.remarks import one_line
+
 NODE = 'anomaly_node'
 VALUES = 'ros__parameters'
 EMPTY = ['none']  # how ROS, which knows no empty list, writes one
@@ -45,7 +47,7 @@ def read(path: Path) -> Mapping[str, Any]:
             f'({getattr(error, "strerror", "") or "no text"})'
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError of dates and numbers
-        raise ValueError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
+        raise ValueError(f'{path} is no YAML: {one_line(error)}') from None
     if not isinstance(tree, Mapping):
         raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
     return tree

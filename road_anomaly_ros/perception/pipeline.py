@@ -34,6 +34,7 @@ from road_anomaly_ros.perception.sharing import Scored
 from road_anomaly_ros.perception.stages import Stages
 from road_anomaly_ros.perception.stopwatch import Stopwatch
 from road_anomaly_ros.perception.tracks import Tracks
+from road_anomaly_ros.remarks import one_line
 
 FALLBACK_SCORER = 'plain'
 FALLBACK_SCORERS = {'map': 'external'}  # by kind of segmenter
@@ -431,7 +432,7 @@ class Pipeline:
             except Exception as error:  # one failing refinement must not cost the frame
                 if is_out_of_memory(error):
                     raise
-                notes.append(f'refinement {name} skipped: {" ".join(str(error).split())}')
+                notes.append(f'refinement {name} skipped: {one_line(error)}')
         return score, tuple(notes)
 
 

@@ -15,6 +15,7 @@ from road_anomaly_ros.perception.evidence import least_area
 from road_anomaly_ros.perception.objects import COMPONENTS, ObjectOptions, Proposals
 from road_anomaly_ros.perception.refinements.cover import cover_of, nearest
 from road_anomaly_ros.perception.resources import is_out_of_memory
+from road_anomaly_ros.remarks import one_line
 
 _BLOCK = 1 << 18  # pixels of the masks widened at once for their overlaps
 
@@ -38,7 +39,7 @@ def or_components(
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        note = f'objects from segments skipped: {" ".join(str(error).split())}'
+        note = f'objects from segments skipped: {one_line(error)}'
         return dataclasses.replace(options, mode=COMPONENTS), None, (note,)
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.remarks import one_line
 
 T = TypeVar('T')
 
@@ -67,7 +68,7 @@ class Resources:
 
     def fail(self, kernel: str, error: BaseException) -> None:
         """Note that a kernel cannot run here; only the words of the error are kept."""
-        self._faults[kernel] = ' '.join(str(error).split())[:200] or type(error).__name__
+        self._faults[kernel] = one_line(error)[:200]
         _log.warning(
             'the Triton kernel %s does not run here, torch does its work: %s',
             kernel,

@@ -16,6 +16,7 @@ from road_anomaly_ros.perception import evidence, objects
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, Sight, Tracker
 from road_anomaly_ros.perception.tracking import TRACKERS
 from road_anomaly_ros.perception.tracking._options import CONFIRMED, TrackOptions
+from road_anomaly_ros.remarks import one_line
 
 _SURE = 2.0  # log-odds at the end of a score's display; their negative at `low`
 _LARGE = 1.0  # log-odds of twice the least area, and the most of any area
@@ -59,7 +60,7 @@ class Tracks:
             self._next[camera] = tracker.next_id
         except Exception as error:
             self._trackers.pop(camera, None)
-            followed = _noted(result, f'tracking skipped: {" ".join(str(error).split())}')
+            followed = _noted(result, f'tracking skipped: {one_line(error)}')
         spent = (time.perf_counter() - begin) * 1e3
         return dataclasses.replace(
             followed,

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros.files import write_json
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     stay_local()
     os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
     from road_anomaly_ros.tools import environment
-    from road_anomaly_ros.tools.bench import heading, save
+    from road_anomaly_ros.tools.bench import heading
 
     make_room()  # the camera is ours: without, most larger images are lost
     config = chain_config(arguments)
@@ -100,7 +101,7 @@ def main(arguments: argparse.Namespace) -> int:
     document['transport'] = transport_rows()
     print(f'\n{TRANSPORT_HEAD}', *map(transport_line, document['transport']), sep='\n')
     if arguments.out is not None:
-        save(document, arguments.out)
+        write_json(arguments.out, document)
     return 0
 
 

@@ -13,6 +13,7 @@ from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from road_anomaly_ros.perception import FrameResult
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images, loss, topics
 from road_anomaly_ros.ros.geometry import Geometry, Unplaced
 from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
@@ -20,7 +21,6 @@ from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
 from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.outputs import Publishers
 from road_anomaly_ros.ros.pairing import Pairing
-from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 from road_anomaly_ros.tools.encodings import check_photograph
 

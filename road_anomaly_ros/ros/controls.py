@@ -14,8 +14,8 @@ from rclpy.duration import Duration
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros.player import Player
-from road_anomaly_ros.ros.process import one_line
 
 STEP_S = 30.0  # longest wait for a picture that was asked for
 _POLL_S = 0.05

@@ -16,7 +16,7 @@ import torch
 from road_anomaly_ros.perception import FrameResult, Pipeline, PipelineConfig, PipelineError
 from road_anomaly_ros.perception.pipeline import reload_names
 from road_anomaly_ros.perception.resources import is_out_of_memory, relieve, untraced
-from road_anomaly_ros.ros.process import one_line
+from road_anomaly_ros.remarks import one_line
 
 _NO_ROOM = (
     'the device has no memory for one image; free it, choose a smaller model or input, '

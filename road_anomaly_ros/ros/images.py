@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.encodings import (
     FAST_ENCODINGS,
     MAX_PIXELS,
@@ -44,8 +45,7 @@ def to_array(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             'memory', 'expected a picture that fits in memory; lower max_pixels'
         ) from None
     except Exception as error:  # no message may end the node, whatever a decoder makes of it
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise ImageRefused('undecodable', f'cannot read the picture: {reason}') from error
+        raise ImageRefused('undecodable', f'cannot read the picture: {one_line(error)}') from error
 
 
 def to_message(picture: np.ndarray, encoding: str, header: Any) -> Image:

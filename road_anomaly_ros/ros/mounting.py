@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from road_anomaly_ros.perception.geometry import Mounting
-from road_anomaly_ros.ros.process import one_line
+from road_anomaly_ros.remarks import one_line
 
 try:
     import tf2_ros

@@ -15,12 +15,12 @@ from rclpy.node import Node
 
 from road_anomaly_ros.perception import PipelineConfig, PipelineError
 from road_anomaly_ros.perception.resources import is_out_of_memory, untraced
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import health, outputs
 from road_anomaly_ros.ros.camera import Camera, check_names
 from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory
 from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.parameters import NodeOptions, Parameters
-from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.worker import Frame, Worker
 
 NAME = 'anomaly_node'

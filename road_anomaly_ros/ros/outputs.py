@@ -15,8 +15,8 @@ from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
 
 from road_anomaly_ros.perception import FrameResult, LabelSet, drawing, stages
 from road_anomaly_ros.perception.geometry import Survey
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images, spatial
-from road_anomaly_ros.ros.process import one_line
 from road_anomaly_ros.ros.topics import COMPRESSED, compressed
 
 try:

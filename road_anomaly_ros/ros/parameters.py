@@ -18,10 +18,10 @@ from road_anomaly_ros.perception import PipelineConfig, naming, parameter_file
 from road_anomaly_ros.perception.config import AUTO, METHODS, parameters
 from road_anomaly_ros.perception.parameter_file import FOREIGN
 from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros.descriptors import describe
 from road_anomaly_ros.ros.engine import RELOAD_REMEDY
 from road_anomaly_ros.ros.inputs import RELIABILITIES
-from road_anomaly_ros.ros.process import one_line
 
 (EMPTY,) = parameter_file.EMPTY  # ROS cannot pass an empty list, so it is written ['none']
 _NAMES = {

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from road_anomaly_ros.remarks import one_line, speak_as
 from road_anomaly_ros.ros import arguments
 from road_anomaly_ros.tools.flow import AS_ONE_S, SIGNALS, leave_terminal, polite_signals
 
@@ -212,7 +213,6 @@ class _Session:
             self._stop.ended()
 
     def _live(self) -> None:
-        from road_anomaly_ros.remarks import speak_as
         from road_anomaly_ros.ros.transport import make_room
 
         speak_as(Path(sys.argv[0]).stem)
@@ -294,11 +294,6 @@ def _parameter_file() -> Any:
     from road_anomaly_ros.perception import parameter_file
 
     return parameter_file
-
-
-def one_line(error: BaseException) -> str:
-    """Return the text of an error on one line; its kind where it has no text."""
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.chain import positive, size
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def node_main(args: Sequence[str] | None = None) -> int:
     try:
         return main(parser.parse_args(args))
     except (ValueError, TypeError, OSError) as error:
-        parser.exit(2, f'{NAME}: {" ".join(str(error).split())}\n')
+        parser.exit(2, f'{NAME}: {one_line(error)}\n')
 
 
 if __name__ == '__main__':

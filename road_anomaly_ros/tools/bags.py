@@ -31,6 +31,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.salvage import SUFFIXES, Record, salvage
 from road_anomaly_ros.tools.video_topics import DEFINITIONS
@@ -212,7 +213,7 @@ class BagReader:
         return reader
 
     def _open_damaged(self, error: Exception) -> None:
-        why = ' '.join(str(error).split())
+        why = one_line(error)
         files = _storage_files(self.path) if self.path.is_dir() else [self.path]
         for file in files:
             try:
@@ -272,7 +273,7 @@ class BagReader:
             try:
                 yield from self._whole(part, topics)
             except Exception as error:  # rosbags lets errors of SQLite, zstd and struct through
-                reason = f'the bag breaks off: {" ".join(str(error).split())}'
+                reason = f'the bag breaks off: {one_line(error)}'
                 self._problems += [reason] if reason not in self._problems else []
 
     def _whole(self, reader: AnyReader, topics: Collection[str] | None) -> Iterator[Record]:
@@ -294,7 +295,7 @@ class BagReader:
             return type_store().deserialize_cdr(record.data, record.kind)
         except Exception as error:  # damaged bytes make every kind of error in the decoder
             raise ValueError(
-                f'a message on {record.topic} cannot be decoded: {" ".join(str(error).split())}'
+                f'a message on {record.topic} cannot be decoded: {one_line(error)}'
             ) from None
 
     def close(self) -> None:
@@ -398,7 +399,7 @@ def roll_back(folder: Path) -> None:
 
 
 def _as_os_error(error: Exception, path: Path) -> OSError:
-    return OSError(errno.ENOSPC, ' '.join(str(error).split()), str(path))
+    return OSError(errno.ENOSPC, one_line(error), str(path))
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:

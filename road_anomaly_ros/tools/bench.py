@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros.files import write_json
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def main(arguments: argparse.Namespace) -> int:
         document['refinements'] = list(refine_rows(pipeline.device))
         print(refine_table(document['refinements']))
     if arguments.out is not None:
-        save(document, arguments.out)
+        write_json(arguments.out, document)
     return 0
 
 
@@ -144,7 +144,7 @@ def measure_methods(
             flush=True,
         )
     if arguments.out is not None:
-        save(figures, arguments.out)
+        write_json(arguments.out, figures)
     return 0
 
 
@@ -351,16 +351,3 @@ def dense_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _number(value: float | None) -> str:
     return 'unknown' if value is None else f'{value:.0f}'
-
-
-def save(document: dict[str, Any], path: Path) -> None:
-    """Write the figures as JSON; the file appears when it is complete."""
-    from road_anomaly_ros.tools.staging import plain
-
-    partial = path.with_name(f'.{path.name}.partial')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.write_text(json.dumps(plain(document), indent=2) + '\n', encoding='utf-8')
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

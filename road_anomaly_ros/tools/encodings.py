@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.pictures import HEIF, container
 
 MAX_PIXELS = 1 << 26  # 8192 x 8192: beyond every camera of a vehicle
@@ -176,7 +177,7 @@ def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
     try:
         return decode_file(path.read_bytes(), upright=upright)
     except (ImageRefused, OSError) as error:
-        raise ValueError(f'{path}: expected a readable image; {_line(error)}') from None
+        raise ValueError(f'{path}: expected a readable image; {one_line(error)}') from None
 
 
 def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
@@ -194,7 +195,7 @@ def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
     except Exception as error:  # Pillow's plug-ins raise all kinds on damaged files
         raise ImageRefused(
             'undecodable',
-            f'cannot decode the picture ({len(raw)} bytes), it is damaged: {_line(error)}',
+            f'cannot decode the picture ({len(raw)} bytes), it is damaged: {one_line(error)}',
         ) from None
 
 
@@ -307,7 +308,7 @@ def _decode_rare(message: Any, height: int, width: int, encoding: str) -> np.nda
         return _to_rgb(image, pixels, encoding)
     except (image.ImageError, cv2.error) as error:
         raise ImageRefused(
-            'encoding', f'cannot turn {encoding} into RGB: {_line(error)}'
+            'encoding', f'cannot turn {encoding} into RGB: {one_line(error)}'
         ) from None
 
 
@@ -342,13 +343,11 @@ def _imdecode(raw: bytes, flags: int) -> np.ndarray:
     try:
         picture = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
     except cv2.error as error:
-        raise ImageRefused('undecodable', f'cannot decode the picture: {_line(error)}') from None
+        raise ImageRefused(
+            'undecodable', f'cannot decode the picture: {one_line(error)}'
+        ) from None
     if picture is None:
         raise ImageRefused(
             'undecodable', f'cannot decode the picture ({len(raw)} bytes), it is damaged'
         )
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def _line(error: BaseException) -> str:
-    return ' '.join(str(error).split())

@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.lettering import Canvas
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.scorers.s2 import query_uncertainty
+from road_anomaly_ros.remarks import one_line
 
 SHOWN = 3  # queries at either end of the ranking, and obstacles
 _LEAST_SHARE = 0.0005  # queries with smaller masks are ranked only where no other is left
@@ -197,7 +198,7 @@ def _segments(pipeline: Pipeline, result: FrameResult, notes: list[str]) -> list
     try:
         index, pixels = result.stages.index, result.stages.draw(stages.SEGMENTED)
     except (ValueError, RuntimeError) as error:
-        notes.append(f'no segments from {name}: {" ".join(str(error).split())}')
+        notes.append(f'no segments from {name}: {one_line(error)}')
         return []
     count = len(np.unique(index[index >= 0]))
     return [

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros.files import plain
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
 from road_anomaly_ros.tools.pictures import FOLDER, NO_PICTURE, some
 
@@ -135,7 +137,6 @@ def execute(
     """
     from road_anomaly_ros.tools.flow import StopOnSignal
     from road_anomaly_ros.tools.processing import process
-    from road_anomaly_ros.tools.staging import plain
 
     draw = draw or painter(pipeline)
     sinks = [*make_sinks(source, staging, arguments), *more]
@@ -244,10 +245,9 @@ def summarize(
 ) -> dict[str, Any]:
     """Return what stands in summary.json."""
     from road_anomaly_ros.tools import environment
-    from road_anomaly_ros.tools.staging import plain
 
     chain = pipeline.chain
-    error = ' '.join(str(outcome.error).split()) if outcome.error is not None else None
+    error = one_line(outcome.error) if outcome.error is not None else None
     return plain(
         {
             'input': {

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from road_anomaly_ros import files
+
 SUMMARY = 'summary.json'
 TOOL = 'road-anomaly'
 _PARTIAL = '.partial'
@@ -79,9 +81,7 @@ class Staging:
         """Write the summary, then move all to its place; what an earlier run left is removed."""
         made = [*names, SUMMARY]
         document = {'tool': TOOL, 'outputs': made, **summary}
-        self.path(SUMMARY).write_text(
-            json.dumps(document, indent=2, allow_nan=False) + '\n', encoding='utf-8'
-        )
+        files.write_json(self.path(SUMMARY), document)
         old = self.folder / 'earlier'
         old.mkdir()
         for name in self._earlier:
@@ -118,14 +118,3 @@ def _outputs(out: Path) -> list[str]:
         for name in names
         if isinstance(name, str) and name and '/' not in name and not name.startswith('.')
     ]
-
-
-def plain(value: Any) -> Any:
-    """Return nested values as JSON knows them: NaN and infinities become null, tuples lists."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not abs(value) < float('inf'):
-        return None
-    return value

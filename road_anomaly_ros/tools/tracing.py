@@ -9,8 +9,6 @@ that nothing in it is fixed to the size it was traced with.
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.engines import GRAPH, INPUTS, METADATA, OUTPUTS
 from road_anomaly_ros.perception.engines.base import Constants, RawOutput
@@ -97,10 +96,7 @@ def export(folder: Path, out: Path) -> tuple[Path, float]:
                 f'the graph of {folder} differs from torch by {difference:.1e}, '
                 f'expected at most {TOLERANCE:g}; use it with engine torch'
             )
-        out.mkdir(parents=True, exist_ok=True)
-        partial = out / f'.{GRAPH}.partial'
-        shutil.copyfile(path, partial)
-        os.replace(partial, out / GRAPH)
+        files.write(out / GRAPH, path.read_bytes())
     return out / GRAPH, difference
 
 

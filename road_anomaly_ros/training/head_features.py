@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.contract import MaskOutput, WindowedOutput
 from road_anomaly_ros.perception.heads import stacked
 from road_anomaly_ros.training.generator.writer import CONFIG, read_records, read_sample
@@ -69,7 +69,7 @@ class Cache(Sequence[Example]):
     def fill(self, segmenter: Any, device: torch.device) -> None:
         """Ask the segmenter for every image that is not there yet; files appear complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / KEY, json.dumps(self._key).encode())
+        files.write_json(self.folder / KEY, self._key)
         paths = {index: self.folder / f'{index:06d}.safetensors' for index in self._records}
         missing = [index for index in sorted(paths) if not paths[index].is_file()]
         for index in tqdm(missing, 'features', disable=None):
@@ -83,7 +83,7 @@ class Cache(Sequence[Example]):
             asked = {'features': self.features} if self.features else {}
             output = segmenter([pixels], **asked)[0]
             found = [_packed(*pair) for pair in examples_of(output, mask)]
-            _write(
+            files.write(
                 paths[index],
                 save(
                     {
@@ -156,7 +156,7 @@ def cache_name(data: Path) -> str:
 
 def _mark(data: Path) -> str:
     config = data / CONFIG
-    return hashlib.sha256(config.read_bytes() if config.is_file() else b'').hexdigest()
+    return files.sha256(config if config.is_file() else b'')
 
 
 def examples_of(
@@ -182,16 +182,6 @@ def _packed(output: MaskOutput, mask: np.ndarray) -> dict[str, Tensor]:
     if output.features is not None:
         packed['features'] = stacked(output.features).half()
     return {name: value.cpu().contiguous().clone() for name, value in packed.items()}
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def fingerprint(segmenter: Any) -> str:

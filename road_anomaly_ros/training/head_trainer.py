@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception import heads, scorers
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo
 from road_anomaly_ros.perception.metrics import PixelMetrics
@@ -100,8 +98,7 @@ def train(
     trainer.save_head(frames=len(shown))
     figures = {} if val is None else measure(out, options.kind, parts[-1])
     if figures:
-        stored = {name: None if math.isnan(value) else value for name, value in figures.items()}
-        _write(out / 'results.json', json.dumps(stored, indent=1).encode())
+        files.write_json(out / 'results.json', figures)
         print(', '.join(f'{name} {value:.4f}' for name, value in figures.items()))
     print(f'{options.kind} in {out}')
     return figures
@@ -249,7 +246,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write curve.csv and checkpoint.pt; what was there stays until the new is complete."""
-        self.out.mkdir(parents=True, exist_ok=True)
         state = {
             'head': self.head.state_dict(),
             'optimizer': self.optimizer.state_dict(),
@@ -259,14 +255,9 @@ class Trainer:
             'segmenter': self.info.segmenter,
             'data': self._marks(),
         }
-        partial = self.out / f'.{CHECKPOINT}.partial'
-        torch.save(state, partial)
-        os.replace(partial, self.out / CHECKPOINT)
-        with (self.out / '.curve.csv.partial').open('w', newline='') as file:
-            writer = csv.writer(file)
-            writer.writerow(['epoch', 'loss'])
-            writer.writerows([number, f'{loss:.6f}'] for number, loss in enumerate(self.losses, 1))
-        os.replace(self.out / '.curve.csv.partial', self.out / 'curve.csv')
+        files.write(self.out / CHECKPOINT, lambda file: torch.save(state, file))
+        lines = [f'{number},{loss:.6f}\r\n' for number, loss in enumerate(self.losses, 1)]
+        files.write(self.out / 'curve.csv', ''.join(['epoch,loss\r\n', *lines]))
 
     def _marks(self) -> list[str]:
         return [part.mark for part in self.cache.parts]
@@ -350,9 +341,3 @@ def _plain(options: HeadTrainOptions) -> dict[str, Any]:
         name: list(value) if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(options).items()
     }
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_bytes(data)
-    os.replace(partial, path)

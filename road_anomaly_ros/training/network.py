@@ -20,6 +20,7 @@ from transformers import (
     TimmBackboneConfig,
 )
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception import heads
 from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.training import depthwise, pretrained
@@ -153,7 +154,7 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
 def _only_shrink(path: Path) -> None:
     """Let smaller images than the rule asks for stay so, for which transformers has no word."""
     stored = {**json.loads(path.read_text(encoding='utf-8')), 'only_shrink': True}
-    path.write_text(json.dumps(stored, indent=2) + '\n', encoding='utf-8')
+    files.write_json(path, stored)
 
 
 def save_folder(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.weights import select_device
 from road_anomaly_ros.tools.flow import polite_signals
 from road_anomaly_ros.training import (
@@ -287,9 +287,7 @@ class Trainer:
             'miou': self.miou,
             'options': dataclasses.asdict(self.options),
         }
-        partial = self.out / f'.{CHECKPOINT}.partial'
-        torch.save(state, partial)
-        os.replace(partial, self.out / CHECKPOINT)
+        files.write(self.out / CHECKPOINT, lambda file: torch.save(state, file))
 
     def load(self) -> None:
         """Continue from OUT/checkpoint.pt; ValueError when it belongs to a run of other options.

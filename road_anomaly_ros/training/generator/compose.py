@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from road_anomaly_ros.files import sha256
 from road_anomaly_ros.training.generator import blend, restyle, variation
 from road_anomaly_ros.training.generator.backgrounds import Backgrounds
 from road_anomaly_ros.training.generator.cutouts import Cutout
@@ -52,7 +52,7 @@ class _Object:
 
 def image_seed(base: int, name: str) -> int:
     """Return the first 8 hex digits of SHA-256 of 'base::name' as an integer."""
-    return int(hashlib.sha256(f'{base}::{name}'.encode()).hexdigest()[:8], 16)
+    return int(sha256(f'{base}::{name}')[:8], 16)
 
 
 class Generator:

@@ -7,11 +7,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ import cv2
 import numpy as np
 import yaml
 
+from road_anomaly_ros import files
 from road_anomaly_ros.training.generator.backgrounds import read_backgrounds
 from road_anomaly_ros.training.generator.compose import Generator, Sample
 from road_anomaly_ros.training.generator.cutouts import CocoCutouts, FolderCutouts
@@ -76,7 +75,7 @@ def synthesize(
     _check_config(out, config)
     for folder in FOLDERS:
         (out / folder).mkdir(exist_ok=True)
-    _write(out / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+    files.write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
     records = read_records(out)
     missing = [index for index in range(count) if index not in records]
     advance(count - len(missing))
@@ -91,7 +90,7 @@ def synthesize(
     finally:
         lines = ''.join(json.dumps(records[index]) + '\n' for index in sorted(records))
         with contextlib.suppress(OSError):  # the journal holds the same
-            _write(out / MANIFEST, lines.encode())
+            files.write(out / MANIFEST, lines)
             (out / JOURNAL).unlink()
     return sum(index in records for index in range(count))
 
@@ -151,7 +150,7 @@ def _draw(generator: Generator, out: Path, index: int) -> dict[str, Any]:
     sample = generator[index]
     suffix = generator.options.image_format
     for folder, name, data in encoded(sample, suffix):
-        _write(out / folder / name, data)
+        files.write(out / folder / name, data)
     return {**sample.record, 'image': f'images/{file_name(index, suffix)}'}
 
 
@@ -175,18 +174,6 @@ def encoded(sample: Sample, suffix: str) -> Iterator[tuple[str, str, bytes]]:
         if not done:
             raise ValueError(f'image {index} could not be encoded as {kind}')
         yield folder, file_name(index, kind), data.tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears under its name only when complete."""
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_records(out: Path) -> dict[int, dict[str, Any]]:
@@ -224,7 +211,7 @@ def _describe(sources: Sources, generator: Generator) -> dict[str, Any]:
 
 
 def _digest(names: list[str]) -> str:
-    return hashlib.sha256('\n'.join(names).encode()).hexdigest()[:16]
+    return files.sha256('\n'.join(names))[:16]
 
 
 def _check_config(out: Path, config: dict[str, Any]) -> None:
