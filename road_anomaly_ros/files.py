@@ -53,8 +53,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def sha256(*parts: str | bytes | Path) -> str:
-    """Return the SHA-256, in hexadecimal, of texts, bytes and contents of files in a row."""
+def sha256(*parts: str | bytes | memoryview | Path) -> str:
+    """Return the SHA-256, in hexadecimal, of texts, contents of files and buffers in a row."""
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros.files import write_json
 from road_anomaly_ros.tools.chain import positive, size
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; prints a table, writes JSON if asked to, returns 0."""
     from road_anomaly_ros.evaluation.store import Store
     from road_anomaly_ros.tools import environment
-    from road_anomaly_ros.tools.bench import heading, save
+    from road_anomaly_ros.tools.bench import heading
 
     document: dict[str, Any] = {
         'environment': {
@@ -79,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
             print(f'| {row["metrics"]} | {row["images_per_s"]:.1f} |', flush=True)
         store.close()
     if arguments.out is not None:
-        save(document, arguments.out)
+        write_json(arguments.out, document)
     return 0
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
@@ -387,17 +386,11 @@ def weights_of(segmenter: Any) -> Path | None:
 
 def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:
     """Write head.safetensors and head.json into `folder`; each appears only when complete."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-    text = json.dumps(dataclasses.asdict(info), indent=1) + '\n'
-    with tempfile.TemporaryDirectory(dir=folder, prefix='.partial_') as partial:
-        save_file(state, Path(partial, WEIGHTS))
-        Path(partial, INFO).write_text(text, encoding='utf-8')
-        for name in (WEIGHTS, INFO):
-            os.replace(Path(partial, name), folder / name)
-            (folder / name).chmod(0o644)
+    files.write(folder / WEIGHTS, save(state))
+    files.write_json(folder / INFO, dataclasses.asdict(info))
 
 
 def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:

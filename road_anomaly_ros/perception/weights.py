@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from road_anomaly_ros.files import sha256
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.resources import stamp
 
@@ -346,13 +347,10 @@ def check_digest(path: Path) -> None:
     if not pinned.is_file():
         return
     expected = (pinned.read_text(encoding='utf-8').split() or ['nothing'])[0].lower()
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    digest = sha256(path)
+    if digest != expected:
         raise PipelineError(
-            f'{path} has the sha256 {digest.hexdigest()[:16]}..., expected '
+            f'{path} has the sha256 {digest[:16]}..., expected '
             f'{expected[:16]}... of {pinned.name}; fetch the file again'
         )
 
@@ -369,14 +367,10 @@ def weights_digest(source: Path | None) -> str:
 
 @functools.lru_cache(maxsize=8)  # texts only; every live change of a parameter asks for it
 def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
-    total = hashlib.sha256()
-    for path, _, _, size, *_ in files:
-        if len(files) > 1:
-            total.update(f'{path.name}\0{size}\0'.encode())
-        with path.open('rb') as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
+    if len(files) == 1:
+        return sha256(files[0][0])
+    named = [(f'{path.name}\0{size}\0', path) for path, _, _, size, *_ in files]
+    return sha256(*itertools.chain.from_iterable(named))
 
 
 def _refuse_stand_in(path: Path) -> None:

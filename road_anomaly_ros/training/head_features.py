@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -186,13 +185,14 @@ def _packed(output: MaskOutput, mask: np.ndarray) -> dict[str, Tensor]:
 
 def fingerprint(segmenter: Any) -> str:
     """Return a SHA-256 over all weights and buffers that the segmenter's networks hold."""
-    total = hashlib.sha256()
-    for module in vars(segmenter).values():
-        if isinstance(module, torch.nn.Module):
-            for name, value in sorted(module.state_dict().items()):
-                total.update(name.encode())
-                total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return total.hexdigest()
+    states = [m.state_dict() for m in vars(segmenter).values() if isinstance(m, torch.nn.Module)]
+    return files.sha256(
+        *(
+            files.sha256(name, value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+            for state in states
+            for name, value in sorted(state.items())
+        )
+    )
 
 
 def at_points(planes: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:

@@ -434,7 +434,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_scores(data, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, 'No space left on device', 'details.json')
 
     with monkeypatch.context() as patch:
-        patch.setattr(details, 'write_text', full)
+        patch.setattr(details.files, 'write_json', full)
         assert evaluate(data, out) == 2
     assert 'the same command continues' in capsys.readouterr().err
     assert not (out / 'results.json').exists()

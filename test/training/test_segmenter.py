@@ -248,8 +248,8 @@ def test_a_checkpoint_survives_a_failing_write(options, tmp_path, monkeypatch):
     run.save()
     before = (tmp_path / trainer.CHECKPOINT).read_bytes()
 
-    def fail(state, path):
-        Path(path).write_bytes(b'half')
+    def fail(state, file):
+        file.write(b'half')
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', fail)
