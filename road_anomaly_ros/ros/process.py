@@ -287,6 +287,9 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # nobody reads any more
             stream.flush()
+    from road_anomaly_ros.ros.transport import remove_segments
+
+    remove_segments()
     os._exit(code)
 
 

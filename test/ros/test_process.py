@@ -27,6 +27,7 @@ from road_anomaly_ros.tools.flow import AS_ONE_S
 
 DEADLINE_S = 60.0
 LAUNCH_PATIENCE_S = 5.0  # after which launch complains and sends the next signal
+FAST_DDS = get_rmw_implementation_identifier() == 'rmw_fastrtps_cpp'
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Loading torch takes seconds, so one parent imports everything once and forks a process per case.
@@ -275,11 +276,12 @@ def test_what_takes_too_long_does_not_hold_the_process(parent, tmp_path, state, 
     parent.stdin.write(f'{state} {errors}\n'.encode())
     pid = int(read_until(parent, 'pid', errors).split()[1])
     read_until(parent, state, errors)
-    begin = time.monotonic()
+    segments, begin = shared_memory_of(pid), time.monotonic()
     os.kill(pid, number)
     assert read_until(parent, 'exit', errors) == 'exit 0', errors.read_text()
     assert time.monotonic() - begin < LAUNCH_PATIENCE_S
     assert 'Traceback' not in errors.read_text()
+    assert_removed(segments)
 
 
 @pytest.mark.parametrize('second', SIGNALS)
@@ -384,10 +386,7 @@ def test_the_executable_itself(number):
     assert 'Traceback' not in said
 
 
-@pytest.mark.skipif(
-    get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp',
-    reason='the shared memory of Fast DDS',
-)
+@pytest.mark.skipif(not FAST_DDS, reason='the shared memory of Fast DDS')
 def test_no_shared_memory_outlives_the_executable():
     process = subprocess.Popen(
         [
@@ -403,15 +402,13 @@ def test_no_shared_memory_outlives_the_executable():
         cwd=ROOT,
     )
     for line in process.stderr:
-        if 'no image' in line:  # active, and nothing is under way that might outlast its grace
+        if 'active: ' in line:
             break
     segments = shared_memory_of(process.pid)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE_S)
-    assert segments and process.returncode == 0
-    # Segments of others that sent something to it are theirs to remove.
-    owned = set().union(*map(shared_memory_of, Path('/proc').glob('[0-9]*')))
-    assert not [segment for segment in segments - owned if segment.exists()]
+    assert process.returncode == 0
+    assert_removed(segments)
 
 
 def shared_memory_of(process):
@@ -421,6 +418,14 @@ def shared_memory_of(process):
     except OSError:  # ended meanwhile
         return set()
     return {Path(name) for name in re.findall(r'/dev/shm/fast(?:dds|rtps)_[0-9a-f]+(?=\n)', maps)}
+
+
+def assert_removed(segments):
+    """Fail where shared memory of a process that has ended is left."""
+    assert bool(segments) == FAST_DDS
+    # Segments of others that sent something to it are theirs to remove.
+    owned = set().union(*map(shared_memory_of, Path('/proc').glob('[0-9]*')))
+    assert not [segment for segment in segments - owned if segment.exists()]
 
 
 def test_a_wrong_parameter_at_start_is_one_line():
