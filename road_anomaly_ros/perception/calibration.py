@@ -50,7 +50,7 @@ class Promise:
     block_seconds: float
     measured: float  # the rate in the footage itself, in `unit`
     footage: str
-    weights: str  # heads.weights_digest of the model, '' without weights
+    weights: str  # model_files.weights_digest of the model, '' without weights
     size: tuple[int, int]  # (H, W) of the images
     chain: Mapping[str, Any] = field(default_factory=dict)  # of `chain_options`
     drift: Sequence[Sequence[float]] = ()  # drift.statistic of every block [blocks, levels]

@@ -12,7 +12,7 @@ from typing import Any
 from road_anomaly_ros.perception import naming, parameter_file
 from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
-from road_anomaly_ros.perception.objects import ObjectOptions
+from road_anomaly_ros.perception.object_options import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import (
     Option,

@@ -1,9 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much it takes to be an obstacle: by the size of the image, by the row, by the score.
-
-`options` are `ObjectOptions` throughout.
-"""
+"""How much it takes to be an obstacle: by the size of the image, by the row, by the score."""
 
 from __future__ import annotations
 
@@ -11,30 +8,31 @@ from typing import Any
 
 import numpy as np
 
-EXCESS, LOG_ODDS = 'excess', 'log_odds'
+from road_anomaly_ros.perception.object_options import EXCESS, ObjectOptions
+
 _SURE = 1e-6  # distance from 0 and 1 within which log-odds grow no further
 
 
-def least_area(pixels: int, options: Any) -> float:
+def least_area(pixels: int, options: ObjectOptions) -> float:
     """Return the area of the smallest obstacle anywhere in an image of so many pixels."""
     return float(options.min_area * _scale(pixels, options) * options.far_area)
 
 
-def least_area_at(foot: Any, pixels: int, options: Any) -> Any:
+def least_area_at(foot: Any, pixels: int, options: ObjectOptions) -> Any:
     """Return the area [pixel] that an obstacle needs; for `foot` see `near_share`."""
     return options.min_area * _scale(pixels, options) * near_share(foot, options)
 
 
-def least_evidence_at(foot: Any, pixels: int, options: Any) -> Any:
+def least_evidence_at(foot: Any, pixels: int, options: ObjectOptions) -> Any:
     """Return the evidence that an obstacle needs; for `foot` see `near_share`."""
     return options.min_evidence * _scale(pixels, options) * near_share(foot, options)
 
 
-def _scale(pixels: int, options: Any) -> float:
+def _scale(pixels: int, options: ObjectOptions) -> float:
     return float(pixels / options.reference_area) if options.reference_area else 1.0
 
 
-def near_share(foot: Any, options: Any) -> Any:
+def near_share(foot: Any, options: ObjectOptions) -> Any:
     """Return the share of the least area and evidence that is asked for, from `far_area` to 1.
 
     `foot` is the lower edge of an obstacle, from the top of the image, in image heights; numbers
@@ -45,7 +43,7 @@ def near_share(foot: Any, options: Any) -> Any:
     return options.far_area + (1.0 - options.far_area) * below**2
 
 
-def strength(scores: Any, options: Any) -> Any:
+def strength(scores: Any, options: ObjectOptions) -> Any:
     """Return scores, numbers or arrays, on the scale on which evidence is summed, float64."""
     scores = np.asarray(scores, np.float64)
     if options.evidence == EXCESS:
@@ -54,7 +52,7 @@ def strength(scores: Any, options: Any) -> Any:
     return np.log(shares) - np.log1p(-shares)
 
 
-def above(scores: Any, threshold: float, options: Any) -> Any:
+def above(scores: Any, threshold: float, options: ObjectOptions) -> Any:
     """Return what each score [n] adds to the evidence, float64, at least 0.
 
     What cannot be judged counts as strange, as it does at the threshold: infinity for NaN.
@@ -64,7 +62,7 @@ def above(scores: Any, threshold: float, options: Any) -> Any:
     return np.where(np.isnan(excess), np.inf, np.maximum(excess, 0.0))
 
 
-def highest_threshold(scores: Any, least: float, options: Any) -> float:
+def highest_threshold(scores: Any, least: float, options: ObjectOptions) -> float:
     """Return the highest threshold at which finite scores [n] have the `least` evidence.
 
     The evidence is the largest of S_k - k t, S_k being the sum of the k highest strengths.

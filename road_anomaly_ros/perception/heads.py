@@ -23,8 +23,9 @@ from road_anomaly_ros import files
 from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
+from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import stamp
-from road_anomaly_ros.perception.weights import load_state, read_state, weights_digest
+from road_anomaly_ros.perception.weights import load_state, read_state
 
 try:
     from road_anomaly_ros.perception.kernels import perceptron as loops
@@ -479,25 +480,3 @@ def check_head(
             f'checkpoint: {folder} reads the features {info.features!r}, but this '
             f'segmenter offers {list(maps) or "none"}'
         )
-
-
-def training_loss(
-    logit: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    *,
-    positive_weight: float = 10.0,
-    ignore_void: bool = True,
-) -> Tensor:
-    """Return the mean binary cross entropy of logits against targets 0 or 1, any shape.
-
-    Positives count `positive_weight` times. `ignore_void` takes the mean over `valid` pixels,
-    sum(l v) / (sum v + 1e-6), as V2's code does; otherwise over all, as V1's does.
-    """
-    weight = torch.tensor(positive_weight, device=logit.device)
-    loss = F.binary_cross_entropy_with_logits(
-        logit, target.to(logit.dtype), pos_weight=weight, reduction='none'
-    )
-    if not ignore_void:
-        return loss.mean()
-    return (loss * valid).sum() / (valid.sum() + 1e-6)

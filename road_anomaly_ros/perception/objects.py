@@ -16,124 +16,20 @@ from numpy.typing import NDArray
 
 from road_anomaly_ros.perception import evidence
 from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject
-from road_anomaly_ros.perception.evidence import EXCESS, LOG_ODDS, least_area
-from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.evidence import least_area
+from road_anomaly_ros.perception.object_options import (
+    COMPONENTS,
+    EXCESS,
+    LOG_ODDS,
+    OFF,
+    SEGMENTS,
+    STANDS,
+    ObjectOptions,
+)
 
-OFF, TOUCHES, STANDS = 'off', 'touches', 'stands'
-COMPONENTS, SEGMENTS, BOTH = 'components', 'segments', 'both'
 Table = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ObjectOptions:
-    """How a score becomes obstacles."""
-
-    mode: str = option(
-        COMPONENTS,
-        "What may be an obstacle: connected 'components' of the score, class-agnostic "
-        "'segments' with a mean above the threshold, or 'both', where a component that lies by "
-        'more than half in such a segment gives way to it.',
-        choices=(COMPONENTS, SEGMENTS, BOTH),
-    )
-    threshold: float = option(
-        math.nan, "Obstacles lie strictly above this score; nan takes the model's calibration."
-    )
-    low_threshold: float = option(
-        math.nan,
-        'An obstacle grows to all connected pixels above this score; at or above the '
-        "threshold nothing grows; nan takes the model's calibration.",
-    )
-    min_area: int = option(
-        500,
-        'Smaller obstacles are dropped; counted in an image of reference_area and scaled '
-        'with the area of the image.',
-        low=0,
-        high=10_000_000,
-        unit='pixel',
-    )
-    reference_area: int = option(
-        1024 * 2048,
-        'Image area to which min_area refers; 0 takes min_area as it is.',
-        low=0,
-        high=100_000_000,
-        unit='pixel',
-    )
-    far_area: float = option(
-        1.0,
-        'Share of min_area and min_evidence that is enough at the horizon and above; by the '
-        'row of the foot it grows with the square of the distance below the horizon, as things '
-        'do, up to 1 at the lowest row. 1 asks for the same everywhere.',
-        low=0.0,
-        high=1.0,
-    )
-    horizon: float = option(
-        0.4,
-        'Row of the horizon, from the top, to which far_area refers.',
-        low=0.0,
-        high=0.95,
-        unit='image height',
-    )
-    min_evidence: float = option(
-        0.0,
-        'Obstacles with less evidence are dropped, however large: the sum over their pixels '
-        'of how far the score lies above the threshold. Scaled as min_area; 0 asks for none.',
-        low=0.0,
-        high=1e9,
-    )
-    evidence: str = option(
-        EXCESS,
-        "How far a score lies above the threshold: the 'excess' of its value, or of its "
-        "'log_odds', for scores from 0 to 1.",
-        choices=(EXCESS, LOG_ODDS),
-    )
-    max_area_frac: float = option(
-        0.25, 'Larger segments are no obstacles.', low=0.0, high=1.0, unit='image area'
-    )
-    nms_iou: float = option(
-        0.7,
-        'Of segments that overlap by a larger intersection over union the strangest stays.',
-        low=0.0,
-        high=1.0,
-    )
-    max_objects: int = option(
-        100, 'Longest list of obstacles; the mask still shows those beyond it.', low=0, high=10_000
-    )
-    connectivity: int = option(8, 'Neighbours that join pixels to one obstacle.', choices=(4, 8))
-    opening: int = option(
-        0,
-        'Side of the square of a morphological opening, which removes specks; 0 is none.',
-        low=0,
-        high=99,
-        unit='pixel',
-    )
-    closing: int = option(
-        0,
-        'Side of the square of a morphological closing, which fills cracks; 0 is none.',
-        low=0,
-        high=99,
-        unit='pixel',
-    )
-    on_drivable: str = option(
-        OFF,
-        "Keep all obstacles ('off'), those with drivable ground somewhere around them "
-        "('touches') or right beneath them ('stands').",
-        choices=(OFF, TOUCHES, STANDS),
-    )
-    contact: float = option(
-        0.1,
-        'Share of the known ground around or beneath an obstacle that must be drivable.',
-        low=0.0,
-        high=1.0,
-    )
-    ring: float = option(
-        0.01,
-        'Width of the surroundings of an obstacle, at least two pixels.',
-        low=0.0,
-        high=0.25,
-        unit='image height',
-    )
 
 
 def check(options: ObjectOptions, drivable: Sequence[int], threshold: float = 0.5) -> None:
@@ -171,57 +67,28 @@ def find(
     threshold (both strict). NaN scores count as anomalous and stay out of the statistics; a region
     of nothing else has the score NaN and comes first. The list is sorted by mean score and area
     (both falling), top and left. `mask` holds every obstacle, `instances` and the list the first
-    `max_objects`.
-
-    The ground under an obstacle is hidden, so `on_drivable` looks at the labels next to it: a ring
-    around it ('touches') or the band below its lowest pixels ('stands'). Where no label is known
-    there (the rim of the image, unlabelled ground) the obstacle is kept.
+    `max_objects`. For the ground around them see `_add_surroundings`.
 
     `proposals` are the segments of the modes 'segments' and 'both'. A pixel of several obstacles
     belongs to the strangest segment; what is left of the others must still have `min_area`.
 
-    Raises ValueError for a score that is no map, a threshold that is NaN, labels of another size,
-    and for those modes without proposals.
+    ValueError for no map, no threshold, labels of another size, and those modes without proposals.
     """
     options = options or ObjectOptions()
     check(options, drivable, threshold)
     _check_maps(score, labels, threshold, options)
-    if options.mode != COMPONENTS and proposals is None:
-        raise ValueError(
-            f'objects.mode={options.mode!r} expects segments, got none; '
-            f'choose a segment source or {COMPONENTS!r}'
-        )
     values, classes = _to_host(score, labels)
-    regions = None
-    if options.mode != SEGMENTS:
-        regions = _regions(values, threshold, low_threshold, options)
-    if options.mode != COMPONENTS and proposals is not None and len(proposals.places):
-        regions = _with_proposals(regions, proposals, values, options)
-    if regions is not None:
-        regions = _with_enough(regions, values, threshold, options)
+    regions = _candidates(values, threshold, low_threshold, options, proposals)
     if regions is None:
-        empty = torch.zeros_like(score, dtype=torch.int32)
-        return empty.bool(), empty, ()
-    scores = values.ravel()[regions.pixels]
-    regions.mean = _means(regions, scores)
+        return (
+            torch.zeros_like(score, dtype=torch.bool),
+            torch.zeros_like(score, dtype=torch.int32),
+            (),
+        )
     _add_surroundings(regions, values.shape, classes, options, drivable)
-    listed = _order(regions)[: options.max_objects]
-    ids = np.zeros(len(regions.area), np.int32)
-    ids[listed] = np.arange(1, len(listed) + 1)
-    numbers = ids[regions.owner]
-    mask, instances = np.zeros(values.shape, bool), np.zeros(values.shape, np.int32)
-    mask.ravel()[regions.pixels] = regions.kept[regions.owner]
-    instances.ravel()[regions.pixels] = numbers
-    members = _members(numbers, scores, len(listed))
-    found = tuple(
-        regions.to_object(index, number, members[number - 1])
-        for number, index in enumerate(listed.tolist(), start=1)
-    )
-    return (
-        torch.from_numpy(mask).to(score.device),
-        torch.from_numpy(instances).to(score.device),
-        found,
-    )
+    mask, instances, found = _drawn(regions, values, options.max_objects)
+    device = score.device
+    return torch.from_numpy(mask).to(device), torch.from_numpy(instances).to(device), found
 
 
 @dataclass(frozen=True)
@@ -263,6 +130,49 @@ class _Regions:
             score_p95=_quantile(scores, 0.95),
             label=int(self.label[index]),
         )
+
+
+def _candidates(
+    values: Floats32,
+    threshold: float,
+    low_threshold: float,
+    options: ObjectOptions,
+    proposals: Proposals | None,
+) -> _Regions | None:
+    """Return what is strange and large enough for its place, wherever it stands; None for none."""
+    regions = None
+    if options.mode != SEGMENTS:
+        regions = _regions(values, threshold, low_threshold, options)
+    if options.mode != COMPONENTS:
+        if proposals is None:
+            raise ValueError(
+                f'objects.mode={options.mode!r} expects segments, got none; '
+                f'choose a segment source or {COMPONENTS!r}'
+            )
+        if len(proposals.places):
+            regions = _with_proposals(regions, proposals, values, options)
+    return regions and _with_enough(regions, values, threshold, options)
+
+
+def _drawn(
+    regions: _Regions, values: Floats32, most: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int32], tuple[AnomalyObject, ...]]:
+    """Return mask and instances [H, W] of the kept regions, and the list of the first `most`."""
+    scores = values.ravel()[regions.pixels]
+    regions.mean = _means(regions, scores)
+    listed = _order(regions)[:most]
+    ids = np.zeros(len(regions.area), np.int32)
+    ids[listed] = np.arange(1, len(listed) + 1)
+    numbers = ids[regions.owner]
+    mask, instances = np.zeros(values.shape, bool), np.zeros(values.shape, np.int32)
+    mask.ravel()[regions.pixels] = regions.kept[regions.owner]
+    instances.ravel()[regions.pixels] = numbers
+    members = _members(numbers, scores, len(listed))
+    found = tuple(
+        regions.to_object(index, number, members[number - 1])
+        for number, index in enumerate(listed.tolist(), start=1)
+    )
+    return mask, instances, found
 
 
 def _extent(pixels: Table, owner: Table, area: Table, width: int) -> tuple[Table, Floats]:
@@ -437,6 +347,12 @@ def _add_surroundings(
     options: ObjectOptions,
     drivable: Sequence[int],
 ) -> None:
+    """Fill in the class next to each region, and whether `on_drivable` keeps it.
+
+    The ground under an obstacle is hidden, so the labels next to it are asked: a ring around it
+    ('touches') or the band below its lowest pixels ('stands'). Where no label is known there (the
+    rim of the image, unlabelled ground) the obstacle is kept.
+    """
     count = len(regions.area)
     regions.label = np.full(count, UNLABELLED, np.int64)
     regions.kept = np.ones(count, bool)

@@ -15,17 +15,18 @@ import torch
 
 from road_anomaly_ros.perception import (
     arrays,
+    devices,
     heads,
     objects,
     proposals,
     refinements,
     scorers,
     sharing,
-    weights,
 )
 from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration, chain_options
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig, reload_names
 from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
+from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import Released, Resources, is_out_of_memory
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
@@ -73,14 +74,14 @@ class Pipeline:
 
     def __init__(self, config: PipelineConfig | None = None) -> None:
         self._config = config or PipelineConfig()
-        self._device = weights.select_device(self._config.device)
+        self._device = devices.select_device(self._config.device)
         self._resources = Resources(self._device)
         self._tracks = Tracks()
         entry = SEGMENTERS[self._config.segmenter]
         self._segmenter = entry.make(
             self._config.model,
             device=self._device,
-            precision=weights.select_precision(self._config.precision, self._device),
+            precision=devices.select_precision(self._config.precision, self._device),
             options=self._config.options('segmenter', self._config.segmenter),
         )
         self._chain = self._build(self._config)
@@ -116,7 +117,7 @@ class Pipeline:
 
     def weights_digest(self) -> str:
         """Return the SHA-256 of the network's weights, '' where it has none."""
-        return heads.weights_digest(heads.weights_of(self._segmenter))
+        return weights_digest(heads.weights_of(self._segmenter))
 
     @property
     def segmenter(self) -> Any:

@@ -12,7 +12,8 @@ import torch
 
 from road_anomaly_ros.perception.contract import Segments
 from road_anomaly_ros.perception.evidence import least_area
-from road_anomaly_ros.perception.objects import COMPONENTS, ObjectOptions, Proposals
+from road_anomaly_ros.perception.object_options import COMPONENTS, ObjectOptions
+from road_anomaly_ros.perception.objects import Proposals
 from road_anomaly_ros.perception.refinements.cover import cover_of, nearest
 from road_anomaly_ros.perception.resources import is_out_of_memory
 from road_anomaly_ros.remarks import one_line

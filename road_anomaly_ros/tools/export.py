@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0. PipelineError or ValueError where there can be no graph."""
-    from road_anomaly_ros.perception.weights import model_directory
+    from road_anomaly_ros.perception.model_files import model_directory
     from road_anomaly_ros.tools import tracing
 
     folder = model_directory(arguments.model)
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _is_free(out: Path, folder: Path) -> bool:
-    from road_anomaly_ros.perception.weights import weights_digest
+    from road_anomaly_ros.perception.model_files import weights_digest
 
     if out.is_dir() and any(out.iterdir()):
         return weights_digest(out) == weights_digest(folder)

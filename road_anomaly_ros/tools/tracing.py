@@ -24,9 +24,9 @@ from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.engines import GRAPH, INPUTS, METADATA, OUTPUTS
 from road_anomaly_ros.perception.engines.base import Constants, RawOutput
 from road_anomaly_ros.perception.engines.graph import GraphNetwork
+from road_anomaly_ros.perception.model_files import reason, weights_digest
 from road_anomaly_ros.perception.segmenters import mask2former
 from road_anomaly_ros.perception.segmenters._mask2former import Network
-from road_anomaly_ros.perception.weights import reason, weights_digest
 
 TOLERANCE = 1e-3  # of the largest value, or of 1 where all are smaller
 _TRACED = (192, 256)

@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from road_anomaly_ros import files
 from road_anomaly_ros.perception import heads, scorers
+from road_anomaly_ros.perception.devices import select_device
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo
 from road_anomaly_ros.perception.metrics import PixelMetrics
+from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
-from road_anomaly_ros.perception.weights import select_device
 from road_anomaly_ros.training.head import HeadTrainOptions
 from road_anomaly_ros.training.head_features import (
     Cache,
@@ -31,6 +32,7 @@ from road_anomaly_ros.training.head_features import (
     cache_name,
     fingerprint,
 )
+from road_anomaly_ros.training.targets import head_loss
 
 CHECKPOINT = 'checkpoint.pt'
 _RISE = 0.1  # share of a cosine run in which the rate rises
@@ -80,7 +82,7 @@ def train(
         model, device=place, precision=torch.float32, options=entry.options(**engine)
     )
     features = _features_for(options, frozen)
-    before, digest = fingerprint(frozen), heads.weights_digest(heads.weights_of(frozen))
+    before, digest = fingerprint(frozen), weights_digest(heads.weights_of(frozen))
     base = cache or out / 'features'
     parts = [
         Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
@@ -209,7 +211,7 @@ class Trainer:
                 logits.append(self._logits(example, points))
                 targets.append(points.target)
                 valid.append(points.valid)
-        loss = heads.training_loss(
+        loss = head_loss(
             torch.cat(logits),
             torch.cat(targets).to(self.device),
             torch.cat(valid).to(self.device),

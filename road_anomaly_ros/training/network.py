@@ -22,6 +22,7 @@ from transformers import (
 
 from road_anomaly_ros import files
 from road_anomaly_ros.perception import heads
+from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.training import depthwise, pretrained
 from road_anomaly_ros.training.label_sets import CLASSES
@@ -179,7 +180,7 @@ def save_folder(
             os.replace(path, folder / path.name)
     info = heads.HeadInfo(
         HEAD,
-        heads.weights_digest(folder),
+        weights_digest(folder),
         'two_scales',
         HIDDEN,
         0,

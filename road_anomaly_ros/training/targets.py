@@ -153,3 +153,25 @@ def anomaly_loss(logit: Tensor, anomaly: Tensor, weight: Tensor) -> Tensor:
     count = max(1, round(HARDEST * normal.numel()))
     worst = normal.topk(count).values.mean() if normal.numel() else mean.new_zeros(())
     return mean + HARD * worst
+
+
+def head_loss(
+    logit: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    *,
+    positive_weight: float = 10.0,
+    ignore_void: bool = True,
+) -> Tensor:
+    """Return the mean binary cross entropy of logits against targets 0 or 1, any shape.
+
+    Positives count `positive_weight` times. `ignore_void` takes the mean over `valid` pixels,
+    sum(l v) / (sum v + 1e-6), as V2's code does; otherwise over all, as V1's does.
+    """
+    weight = torch.tensor(positive_weight, device=logit.device)
+    loss = F.binary_cross_entropy_with_logits(
+        logit, target.to(logit.dtype), pos_weight=weight, reduction='none'
+    )
+    if not ignore_void:
+        return loss.mean()
+    return (loss * valid).sum() / (valid.sum() + 1e-6)

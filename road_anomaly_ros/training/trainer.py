@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from road_anomaly_ros import files
-from road_anomaly_ros.perception.weights import select_device
+from road_anomaly_ros.perception.devices import select_device
 from road_anomaly_ros.tools.flow import polite_signals
 from road_anomaly_ros.training import (
     label_sets,

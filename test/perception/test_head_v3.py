@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 import torch
 
-from road_anomaly_ros.perception import heads, scorers
+from road_anomaly_ros.perception import heads, model_files, scorers
 from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, Pyramid
 from road_anomaly_ros.perception.heads import GridHead, HeadInfo
 from road_anomaly_ros.perception.pipeline import Pipeline
@@ -132,7 +132,9 @@ def test_damaged_heads_give_one_line(tmp_path):
 def test_the_head_beside_the_model_runs_in_the_chain(tmp_path, image):
     tiny_models.mask2former(tmp_path)
     head = new_head(32)
-    store(tmp_path / heads.FOLDER / 'head_v3', head, segmenter=heads.weights_digest(tmp_path))
+    store(
+        tmp_path / heads.FOLDER / 'head_v3', head, segmenter=model_files.weights_digest(tmp_path)
+    )
     found = Pipeline.from_config(model=str(tmp_path), scorer='head_v3', device='cpu')(image)
     assert found.threshold == 0.5 and found.score.shape == image.shape[:2]
     assert bool(((found.score >= 0) & (found.score <= 1)).all()) and float(found.score.std()) > 0

@@ -94,70 +94,59 @@ def tiny(layer_type='bottleneck', background=True):
     return tiny_models.roughen(model)
 
 
+PREDICTOR, PIXELS = 'sem_seg_head.predictor.', 'sem_seg_head.pixel_decoder.'
+RESNET = r'^model\.pixel_level_module\.encoder\.'
+DECODER = r'^model\.pixel_level_module\.decoder\.'
+QUERIES = r'^model\.transformer_module\.'
+LAYER = QUERIES + r'decoder\.layers\.(\d+)\.'
+DETECTRON2_NAMES = [
+    (rf'{RESNET}embedder\.embedder\.convolution', 'backbone.stem.conv1'),
+    (rf'{RESNET}embedder\.embedder\.normalization', 'backbone.stem.conv1.norm'),
+    (
+        rf'{RESNET}encoder\.stages\.(\d)\.layers\.(\d+)\.',
+        lambda m: f'backbone.res{int(m[1]) + 2}.{m[2]}.',
+    ),
+    (r'\.layer\.(\d)\.convolution', lambda m: f'.conv{int(m[1]) + 1}'),
+    (r'\.layer\.(\d)\.normalization', lambda m: f'.conv{int(m[1]) + 1}.norm'),
+    (r'\.shortcut\.convolution', '.shortcut'),
+    (r'\.shortcut\.normalization', '.shortcut.norm'),
+    (rf'{DECODER}encoder\.layers', f'{PIXELS}transformer.encoder.layers'),
+    (rf'{DECODER}level_embed', f'{PIXELS}transformer.level_embed'),
+    (DECODER, PIXELS),
+    (r'input_projections', 'input_proj'),
+    (r'mask_projection', 'mask_features'),
+    (r'\.(adapter|layer)_1\.0', r'.\1_1'),
+    (r'\.(adapter|layer)_1\.1', r'.\1_1.norm'),
+    (r'(transformer\.encoder\.layers\.\d+)\.self_attn_layer_norm', r'\1.norm1'),
+    (r'(transformer\.encoder\.layers\.\d+)\.final_layer_norm', r'\1.norm2'),
+    (r'(transformer\.encoder\.layers\.\d+)\.fc', r'\1.linear'),
+    (rf'{LAYER}self_attn\.', rf'{PREDICTOR}transformer_self_attention_layers.\1.self_attn.'),
+    (rf'{LAYER}self_attn_layer_norm', rf'{PREDICTOR}transformer_self_attention_layers.\1.norm'),
+    (
+        rf'{LAYER}cross_attn\.(foreground|background)',
+        rf'{PREDICTOR}transformer_cross_attention_layers.\1.multihead_attn_\2',
+    ),
+    (
+        rf'{LAYER}cross_attn\.',
+        rf'{PREDICTOR}transformer_cross_attention_layers.\1.multihead_attn.',
+    ),
+    (rf'{LAYER}cross_attn_layer_norm', rf'{PREDICTOR}transformer_cross_attention_layers.\1.norm'),
+    (rf'{LAYER}fc', rf'{PREDICTOR}transformer_ffn_layers.\1.linear'),
+    (rf'{LAYER}final_layer_norm', rf'{PREDICTOR}transformer_ffn_layers.\1.norm'),
+    (rf'{QUERIES}decoder\.layernorm', f'{PREDICTOR}decoder_norm'),
+    (
+        rf'{QUERIES}decoder\.mask_predictor\.mask_embedder\.(\d)\.0',
+        rf'{PREDICTOR}mask_embed.layers.\1',
+    ),
+    (rf'{QUERIES}queries_embedder', f'{PREDICTOR}query_embed'),
+    (rf'{QUERIES}queries_features', f'{PREDICTOR}query_feat'),
+    (rf'{QUERIES}level_embed', f'{PREDICTOR}level_embed'),
+    (r'^class_predictor', f'{PREDICTOR}class_embed'),
+]
+
+
 def detectron2_layout(model):
     """The state dict of the same weights as detectron2 names them."""
-    predictor, pixels = 'sem_seg_head.predictor.', 'sem_seg_head.pixel_decoder.'
-    resnet = r'^model\.pixel_level_module\.encoder\.'
-    decoder = r'^model\.pixel_level_module\.decoder\.'
-    rules = [
-        (rf'{resnet}embedder\.embedder\.convolution', 'backbone.stem.conv1'),
-        (rf'{resnet}embedder\.embedder\.normalization', 'backbone.stem.conv1.norm'),
-        (
-            rf'{resnet}encoder\.stages\.(\d)\.layers\.(\d+)\.',
-            lambda m: f'backbone.res{int(m[1]) + 2}.{m[2]}.',
-        ),
-        (r'\.layer\.(\d)\.convolution', lambda m: f'.conv{int(m[1]) + 1}'),
-        (r'\.layer\.(\d)\.normalization', lambda m: f'.conv{int(m[1]) + 1}.norm'),
-        (r'\.shortcut\.convolution', '.shortcut'),
-        (r'\.shortcut\.normalization', '.shortcut.norm'),
-        (rf'{decoder}encoder\.layers', f'{pixels}transformer.encoder.layers'),
-        (rf'{decoder}level_embed', f'{pixels}transformer.level_embed'),
-        (decoder, pixels),
-        (r'input_projections', 'input_proj'),
-        (r'mask_projection', 'mask_features'),
-        (r'\.(adapter|layer)_1\.0', r'.\1_1'),
-        (r'\.(adapter|layer)_1\.1', r'.\1_1.norm'),
-        (r'(transformer\.encoder\.layers\.\d+)\.self_attn_layer_norm', r'\1.norm1'),
-        (r'(transformer\.encoder\.layers\.\d+)\.final_layer_norm', r'\1.norm2'),
-        (r'(transformer\.encoder\.layers\.\d+)\.fc', r'\1.linear'),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.self_attn\.',
-            rf'{predictor}transformer_self_attention_layers.\1.self_attn.',
-        ),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.self_attn_layer_norm',
-            rf'{predictor}transformer_self_attention_layers.\1.norm',
-        ),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn\.(foreground|background)',
-            rf'{predictor}transformer_cross_attention_layers.\1.multihead_attn_\2',
-        ),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn\.',
-            rf'{predictor}transformer_cross_attention_layers.\1.multihead_attn.',
-        ),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.cross_attn_layer_norm',
-            rf'{predictor}transformer_cross_attention_layers.\1.norm',
-        ),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.fc',
-            rf'{predictor}transformer_ffn_layers.\1.linear',
-        ),
-        (
-            r'^model\.transformer_module\.decoder\.layers\.(\d+)\.final_layer_norm',
-            rf'{predictor}transformer_ffn_layers.\1.norm',
-        ),
-        (r'^model\.transformer_module\.decoder\.layernorm', f'{predictor}decoder_norm'),
-        (
-            r'^model\.transformer_module\.decoder\.mask_predictor\.mask_embedder\.(\d)\.0',
-            rf'{predictor}mask_embed.layers.\1',
-        ),
-        (r'^model\.transformer_module\.queries_embedder', f'{predictor}query_embed'),
-        (r'^model\.transformer_module\.queries_features', f'{predictor}query_feat'),
-        (r'^model\.transformer_module\.level_embed', f'{predictor}level_embed'),
-        (r'^class_predictor', f'{predictor}class_embed'),
-    ]
     state, found = model.state_dict(), {}
     for key, value in state.items():
         if re.search(r'decoder\.layers.*self_attn\.[kv]_proj|num_batches_tracked', key):
@@ -165,7 +154,7 @@ def detectron2_layout(model):
         if re.search(r'transformer_module.*self_attn\.q_proj', key):
             value = torch.cat([state[key.replace('q_proj', f'{name}_proj')] for name in 'qkv'])
             key = key.replace('q_proj.', 'in_proj_')
-        for pattern, new in rules:
+        for pattern, new in DETECTRON2_NAMES:
             key = re.sub(pattern, new, key)
         found[key] = value
     return found

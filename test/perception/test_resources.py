@@ -15,9 +15,10 @@ import pytest
 import tiny_models
 import torch
 
-from road_anomaly_ros.perception import Pipeline, heads
+from road_anomaly_ros.perception import Pipeline, heads, model_files
 from road_anomaly_ros.perception.contract import PipelineError, Segments
 from road_anomaly_ros.perception.heads import HeadInfo
+from road_anomaly_ros.perception.model_files import require_weights
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import Entry, NoOptions
 from road_anomaly_ros.perception.resources import (
@@ -28,7 +29,6 @@ from road_anomaly_ros.perception.resources import (
     untraced,
 )
 from road_anomaly_ros.perception.segmenters import SEGMENTERS, erfnet
-from road_anomaly_ros.perception.weights import _require_weights
 
 CPU = torch.device('cpu')
 
@@ -135,7 +135,7 @@ def model(tmp_path):
 
 def write_head(folder, seed):
     torch.manual_seed(seed)
-    info = HeadInfo('head_v1', heads.weights_digest(folder))
+    info = HeadInfo('head_v1', model_files.weights_digest(folder))
     heads.save_head(folder / 'heads' / 'head_v1', info, info.module())
 
 
@@ -232,10 +232,10 @@ def test_out_of_memory_in_a_later_stage_is_no_note(settings, broken, monkeypatch
 
 
 def test_an_unrelated_file_beside_the_weights_makes_no_other_model(model, image):
-    digest = heads.weights_digest(model)
+    digest = model_files.weights_digest(model)
     for name in ('erfnet.pth', 'model_old.safetensors', 'optimizer.bin', 'a.safetensors'):
         (model / name).write_bytes(b'unrelated')
-    assert heads.weights_digest(model) == digest
+    assert model_files.weights_digest(model) == digest
     build(model, scorer='head_v1')
 
 
@@ -245,10 +245,10 @@ def test_a_file_of_weights_is_known_by_itself(tmp_path):
     shutil.copy(path, path.with_name('b.pth'))
     entry = SEGMENTERS['erfnet']
     made = entry.make(str(path), device=CPU, precision=torch.float32, options=entry.options())
-    before = heads.weights_digest(heads.weights_of(made))
+    before = model_files.weights_digest(heads.weights_of(made))
     assert len(before) == 64
     path.with_name('b.pth').write_bytes(b'another')
-    assert heads.weights_digest(heads.weights_of(made)) == before
+    assert model_files.weights_digest(heads.weights_of(made)) == before
 
 
 def shards(folder, first, second):
@@ -263,22 +263,22 @@ def shards(folder, first, second):
 
 def test_shards_have_boundaries(tmp_path):
     one, other = shards(tmp_path / 'a', b'ab', b'c'), shards(tmp_path / 'b', b'a', b'bc')
-    assert heads.weights_digest(one) != heads.weights_digest(other)
+    assert model_files.weights_digest(one) != model_files.weights_digest(other)
     (one / 'model-3.safetensors').write_bytes(b'of another download')
     again = shards(tmp_path / 'c', b'ab', b'c')
-    assert heads.weights_digest(one) == heads.weights_digest(again)
+    assert model_files.weights_digest(one) == model_files.weights_digest(again)
     (again / 'model-2.safetensors').unlink()
     with pytest.raises(PipelineError, match=r'names model-2\.safetensors'):
-        heads.weights_digest(again)
+        model_files.weights_digest(again)
 
 
 def test_weights_are_not_read_twice_where_nothing_depends_on_their_digest(
     model, image, monkeypatch
 ):
-    def never(source):
+    def never(files):
         raise AssertionError('read')
 
-    monkeypatch.setattr(heads, 'weights_digest', never)
+    monkeypatch.setattr(model_files, '_digest', never)
     pipeline = build(model, scorer='plain')
     pipeline(image)
     pipeline.reconfigure(pipeline.config.replace({'scorer': 'rba'}))
@@ -304,6 +304,6 @@ def test_an_index_of_shards_that_leads_out_of_its_folder_is_refused(tmp_path):
         (folder / 'model.safetensors.index.json').write_text(
             json.dumps({'weight_map': {'a': 'model-1.safetensors', 'b': name}})
         )
-        for read in (heads.weights_digest, _require_weights):
+        for read in (model_files.weights_digest, require_weights):
             with pytest.raises(PipelineError, match='outside of its folder'):
                 read(folder)

@@ -10,7 +10,7 @@ import tiny_models
 import torch
 from safetensors.torch import save_file
 
-from road_anomaly_ros.perception import weights
+from road_anomaly_ros.perception import model_files
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.labels import CITYSCAPES, label_set
 from road_anomaly_ros.perception.registry import build_options
@@ -338,6 +338,6 @@ def test_label_colours_are_known_or_distinct():
 
 def test_the_built_in_model_is_found_or_refused():
     try:
-        assert (weights.model_directory('builtin') / 'config.json').is_file()
+        assert (model_files.model_directory('builtin') / 'config.json').is_file()
     except PipelineError as error:
         assert 'built-in' in str(error)

@@ -13,7 +13,7 @@ import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 
-from road_anomaly_ros.perception import weights
+from road_anomaly_ros.perception import devices, model_files, weights
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.segmenters import mask2former
 
@@ -51,24 +51,24 @@ def folder(tmp_path):
 
 
 def test_devices():
-    assert weights.select_device('cpu') == CPU
-    assert weights.select_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
+    assert devices.select_device('cpu') == CPU
+    assert devices.select_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
     for name in ('gpu', 'meta', 'cuda:x', ''):
-        assert 'expected device' in refusal(weights.select_device, name)
+        assert 'expected device' in refusal(devices.select_device, name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device here')
 def test_cuda_is_refused_where_there_is_none():
-    assert "choose device 'cpu'" in refusal(weights.select_device, 'cuda')
+    assert "choose device 'cpu'" in refusal(devices.select_device, 'cuda')
 
 
 def test_precisions():
     cuda = torch.device('cuda')
-    assert weights.select_precision('auto', CPU) is torch.float32
-    assert weights.select_precision('auto', cuda) is torch.float16
-    assert weights.select_precision('bfloat16', CPU) is torch.bfloat16
-    assert 'CUDA' in refusal(weights.select_precision, 'float16', CPU)
-    assert 'int8' in refusal(weights.select_precision, 'int8', CPU)
+    assert devices.select_precision('auto', CPU) is torch.float32
+    assert devices.select_precision('auto', cuda) is torch.float16
+    assert devices.select_precision('bfloat16', CPU) is torch.bfloat16
+    assert 'CUDA' in refusal(devices.select_precision, 'float16', CPU)
+    assert 'int8' in refusal(devices.select_precision, 'int8', CPU)
 
 
 def test_a_pickled_state_gives_the_same_outputs(folder, tmp_path):
@@ -157,9 +157,9 @@ def test_a_hub_name_offline_fails_at_once_with_the_remedy(tmp_path, monkeypatch)
 
 def test_a_hub_out_of_reach_fails_with_the_remedy(tmp_path):
     code = (
-        'from road_anomaly_ros.perception import weights\n'
-        'try:\n    weights.model_directory("somebody/some-model")\n'
-        'except weights.PipelineError as error:\n    print(error)\n'
+        'from road_anomaly_ros.perception import model_files\n'
+        'try:\n    model_files.model_directory("somebody/some-model")\n'
+        'except model_files.PipelineError as error:\n    print(error)\n'
     )
     environment = {
         **os.environ,
@@ -187,7 +187,7 @@ def test_a_hub_name_finds_what_was_downloaded_before(folder, tmp_path, monkeypat
     (cached / 'refs').mkdir()
     (cached / 'refs' / 'main').write_text('0' * 40)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
-    assert weights.model_directory('me/mine') == snapshot
+    assert model_files.model_directory('me/mine') == snapshot
 
 
 @pytest.mark.parametrize('level', ['state_dict', 'model', None])

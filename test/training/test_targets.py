@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,3 +136,13 @@ def test_anomaly_loss(values, truth, weights, expected):
 def test_the_logit_is_judged_at_the_size_of_the_truth():
     assert anomaly([[40.0]], [[1, 1], [1, 1]]) == pytest.approx(0, abs=1e-6)
     assert anomaly([[-40.0, 40.0]], [[0, 0, 1, 1]] * 2) == pytest.approx(0, abs=1e-3)
+
+
+def test_loss_of_heads_as_in_the_published_code(golden):
+    case = golden('anomaly_heads')['a']
+    parts = [
+        torch.from_numpy(np.asarray(case[f'loss_{name}'])) for name in ('logit', 'target', 'valid')
+    ]
+    for ignore, name in ((True, 'loss_v2_valid_pixels'), (False, 'loss_v1_all_pixels')):
+        found = targets.head_loss(*parts, ignore_void=ignore)
+        assert float(found) == pytest.approx(float(case[name]), rel=1e-5)

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.weights import reason
+from road_anomaly_ros.perception.model_files import reason
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -13,6 +13,7 @@ import torch
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, WindowedOutput
+from road_anomaly_ros.perception.model_files import model_directory, model_kind, resolve_model
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._eomt_layout import (
     is_original,
@@ -21,13 +22,7 @@ from road_anomaly_ros.perception.segmenters._eomt_layout import (
 )
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
 from road_anomaly_ros.perception.segmenters.mask2former import labels_of
-from road_anomaly_ros.perception.weights import (
-    load_pretrained,
-    model_directory,
-    model_kind,
-    read_state,
-    resolve_model,
-)
+from road_anomaly_ros.perception.weights import load_pretrained, read_state
 from road_anomaly_ros.perception.windows import WindowPlan, plan_windows
 
 SOURCE = 'EoMT, Kerssies et al. 2025; transformers'

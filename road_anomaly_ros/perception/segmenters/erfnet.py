@@ -14,10 +14,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.labels import label_set, names_of
+from road_anomaly_ros.perception.model_files import weights_file
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import Preprocessing
 from road_anomaly_ros.perception.segmenters._pixels import PixelSegmenter
-from road_anomaly_ros.perception.weights import load_state, read_state, rename_keys, weights_file
+from road_anomaly_ros.perception.weights import load_state, read_state, rename_keys
 
 SOURCE = 'ERFNet, Romera et al. 2018'
 NEEDS = 'the public .pth of 20 classes'

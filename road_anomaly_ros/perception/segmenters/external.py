@@ -15,9 +15,9 @@ import torch
 
 from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import LabelSet, MapOutput
+from road_anomaly_ros.perception.model_files import reason
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import check_image
-from road_anomaly_ros.perception.weights import reason
 
 SOURCE = 'any method outside'
 NEEDS = 'an anomaly map per image'

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
+from road_anomaly_ros.perception.model_files import weights_file
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._detectron2 import global_branches, load_detectron2
 from road_anomaly_ros.perception.segmenters._images import Preprocessing
 from road_anomaly_ros.perception.segmenters._mask2former import Network
 from road_anomaly_ros.perception.segmenters.mask2former import MaskSegmenter, labels_of
-from road_anomaly_ros.perception.weights import read_state, weights_file
+from road_anomaly_ros.perception.weights import read_state
 
 SOURCE = 'Mask2Anomaly, Rai et al. 2023; global masked attention'
 NEEDS = "the authors' .pth"

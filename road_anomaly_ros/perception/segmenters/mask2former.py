@@ -15,11 +15,12 @@ from torch import nn
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
 from road_anomaly_ros.perception.engines import ENGINES, graph
 from road_anomaly_ros.perception.labels import label_set, names_of
+from road_anomaly_ros.perception.model_files import model_directory, read_config
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
 from road_anomaly_ros.perception.segmenters._mask2former import Network, RawOutput
-from road_anomaly_ros.perception.weights import load_pretrained, model_directory, read_config
+from road_anomaly_ros.perception.weights import load_pretrained
 
 SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
 NEEDS = 'built-in model, directory or hub name'

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from road_anomaly_ros.perception.model_files import model_directory
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import Preprocessing
 from road_anomaly_ros.perception.segmenters._pixels import PixelSegmenter
 from road_anomaly_ros.perception.segmenters.mask2former import labels_of
-from road_anomaly_ros.perception.weights import load_pretrained, model_directory
+from road_anomaly_ros.perception.weights import load_pretrained
 
 SOURCE = 'SegFormer, Xie et al. 2021; transformers'
 NEEDS = 'directory or hub name'

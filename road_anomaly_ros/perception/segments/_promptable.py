@@ -16,10 +16,10 @@ from torchvision.ops import nms
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import PipelineError, Prompts, Segments
+from road_anomaly_ros.perception.model_files import weight_files
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources, stamp
 from road_anomaly_ros.perception.segments._prompts import choose_points, grid_points
-from road_anomaly_ros.perception.weights import weight_files
 
 Size = tuple[int, int]
 Network = TypeVar('Network')

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.model_files import weights_file
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
@@ -22,7 +23,7 @@ from road_anomaly_ros.perception.segments._promptable import (
     needs_weights,
     shared_network,
 )
-from road_anomaly_ros.perception.weights import load_state, read_state, weights_file
+from road_anomaly_ros.perception.weights import load_state, read_state
 
 SOURCE = 'Segment Anything, Kirillov et al. 2023; segment-anything'
 NEEDS = "the authors' .pth"

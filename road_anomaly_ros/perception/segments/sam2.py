@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from road_anomaly_ros.perception.model_files import model_directory
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
@@ -19,7 +20,7 @@ from road_anomaly_ros.perception.segments._promptable import (
     shared_network,
 )
 from road_anomaly_ros.perception.segments.sam_hf import TransformersBackend
-from road_anomaly_ros.perception.weights import load_pretrained, model_directory
+from road_anomaly_ros.perception.weights import load_pretrained
 
 SOURCE = 'Segment Anything 2, Ravi et al. 2024; transformers'
 NEEDS = 'directory or hub name'

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from road_anomaly_ros.perception.model_files import model_directory
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
@@ -18,7 +19,7 @@ from road_anomaly_ros.perception.segments._promptable import (
     needs_weights,
     shared_network,
 )
-from road_anomaly_ros.perception.weights import load_pretrained, model_directory
+from road_anomaly_ros.perception.weights import load_pretrained
 
 SOURCE = 'Segment Anything and slim versions; transformers'
 NEEDS = 'directory or hub name'

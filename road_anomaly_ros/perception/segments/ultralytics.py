@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import PipelineError, Prompts, Segments
+from road_anomaly_ros.perception.model_files import reason, weights_file
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._promptable import (
@@ -28,7 +29,6 @@ from road_anomaly_ros.perception.segments._promptable import (
     shared_network,
     size_of,
 )
-from road_anomaly_ros.perception.weights import reason, weights_file
 
 SOURCE = 'FastSAM, MobileSAM; ultralytics (AGPL-3.0, optional extra)'
 NEEDS = 'its .pt'
