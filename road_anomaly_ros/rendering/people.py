@@ -127,6 +127,22 @@ def pedestrian(variant: int, phase: int) -> Texture:
     return figure.texture(rng)
 
 
+def _bicycle(figure: _Figure, frame: tuple[int, ...], side_on: bool) -> None:
+    tyre = (24, 24, 26)
+    if not side_on:
+        figure.limb((0.0, 0.06), (0.0, 0.66), 0.07, tyre)
+        figure.limb((-0.26, 1.02), (0.26, 1.02), 0.04, frame)
+        figure.limb((0.0, 0.66), (0.0, 0.92), 0.06, frame)
+        return
+    rear, pedals, fork = (-0.36, 0.34), (-0.08, 0.36), (0.34, 0.34)
+    for hub in (rear, fork):
+        figure.ring(hub, 0.31, 0.045, tyre)
+    for tube in ((rear, pedals), (pedals, (0.28, 0.82)), ((-0.2, 0.84), (0.28, 0.82))):
+        figure.limb(*tube, 0.04, frame)
+    figure.limb(pedals, (-0.2, 0.88), 0.04, frame)
+    figure.limb(fork, (0.26, 0.95), 0.04, frame)
+
+
 @cache
 def bicyclist(variant: int, phase: int) -> Texture:
     """Person on a bicycle seen from behind (even variants) or obliquely, 1.5 m by 1.8 m.
@@ -138,22 +154,7 @@ def bicyclist(variant: int, phase: int) -> Texture:
     turn = np.sin(2 * np.pi * phase / PHASES)
     side_on = 0.0 if variant % 2 == 0 else 0.4
     figure = _Figure(1.5, 1.8)
-    tyre, frame = (24, 24, 26), _pick(rng, ((60, 62, 66), (120, 30, 30), (40, 60, 110)))
-    if side_on:
-        for x in (-0.36, 0.34):
-            figure.ring((x, 0.34), 0.31, 0.045, tyre)
-        for a, b in (
-            ((-0.36, 0.34), (-0.08, 0.36)),
-            ((-0.08, 0.36), (0.28, 0.82)),
-            ((-0.2, 0.84), (0.28, 0.82)),
-            ((-0.08, 0.36), (-0.2, 0.88)),
-            ((0.34, 0.34), (0.26, 0.95)),
-        ):
-            figure.limb(a, b, 0.04, frame)
-    else:
-        figure.limb((0.0, 0.06), (0.0, 0.66), 0.07, tyre)
-        figure.limb((-0.26, 1.02), (0.26, 1.02), 0.04, frame)
-        figure.limb((0.0, 0.66), (0.0, 0.92), 0.06, frame)
+    _bicycle(figure, _pick(rng, ((60, 62, 66), (120, 30, 30), (40, 60, 110))), bool(side_on))
     figure.begin_rest()
     for side in (-1, 1):
         hip = (-0.16 * bool(side_on) + side * 0.06, 0.95)

@@ -50,7 +50,6 @@ class Style:
     lane_centers: tuple[float, ...]
     lines: tuple[tuple[float, float, float, float], ...]
     side: int
-    lane: float
     parking: float
     asphalt: int
     asphalt_light: float
@@ -107,7 +106,6 @@ def _layout(rng: np.random.Generator, setting: str) -> dict:
     }[setting]
     return {
         'side': side,
-        'lane': lane,
         'parking': parking,
         'half_road': half,
         'lane_centers': centers,
@@ -149,7 +147,7 @@ def sample_style(seed: int) -> Style:
     setting = SETTINGS[rng.choice(3, p=(0.45, 0.35, 0.2))]
     grey = int(rng.integers(128, 178))
     paint = float(rng.uniform(190, 226))
-    yellow = rng.random() < 0.15
+    green, blue = (0.82, 0.4) if rng.random() < 0.15 else (1.0, 0.97)
     bends = tuple(
         (
             float(rng.uniform(0.2, 1.0) * length**2 / 9000),
@@ -165,12 +163,7 @@ def sample_style(seed: int) -> Style:
         paving=int(rng.integers(8)),
         grass=int(rng.integers(8)),
         kerb=(grey, grey - 4, grey - 10),
-        paint_color=(
-            paint,
-            paint * (0.82 if yellow else 1.0),
-            paint * (0.4 if yellow else 0.97),
-            0.0,
-        ),
+        paint_color=(paint, paint * green, paint * blue, 0.0),
         paint_strength=int(rng.integers(150, 235)),
         camera_height=float(rng.uniform(1.15, 1.75)),
         pitch=float(rng.uniform(-0.01, 0.06)),

@@ -91,46 +91,20 @@ class World:
     ) -> Thing:
         """House with front, gable towards the camera, and roof."""
         variant = int(rng.integers(facades.VARIANTS))
-        front = facades.house_front(variant)
-        high, deep = facades.storeys(variant) * 2.9 + 0.2, 8.0
-        half, rise = length / 2, float(rng.uniform(-1.2, 3.6))
-        a, b = -deep / 2, 0.0
-        wall = ((a, high, half), (a, high, -half), (a, 0, -half), (a, 0, half))
-        tiles = (
-            (b, high + rise, half),
-            (b, high + rise, -half),
-            (a, high, -half),
-            (a, high, half),
-        )
-        end = ((a, high, -half), (-a, high, -half), (-a, 0, -half), (a, 0, -half))
-        faces = []
-        eaves = high - 0.12
-        peak = (
-            (b - 0.2, high + rise, -half),
-            (b + 0.2, high + rise, -half),
-            (-a, eaves, -half),
-            (a, eaves, -half),
-        )
-        shown = [(front, wall), (facades.gable(variant), end)]
-        if rise > 0.3:
-            shown += [(facades.gable(variant), peak), (facades.roof(variant), tiles)]
-        for texture, corners in shown:
-            corners = np.array(corners, float)
-            if side < 0:
-                corners = corners * (-1, 1, 1)
-                corners = corners[[1, 0, 3, 2]]
-            faces.append((texture, corners))
-        middle = side * (inner + deep / 2)
-        return solid(
-            tuple(faces),
-            middle,
-            begin + half,
-            0.0,
-            (deep, high, length),
-            BUILDING,
-            self._style.light,
-            layer=4,
-        )
+        high, deep, half = facades.storeys(variant) * 2.9 + 0.2, 8.0, length / 2
+        top, eaves = high + float(rng.uniform(-1.2, 3.6)), high - 0.12
+        near, far, gable = -deep / 2, deep / 2, facades.gable(variant)
+        wall = ((near, high, half), (near, high, -half), (near, 0, -half), (near, 0, half))
+        end = ((near, high, -half), (far, high, -half), (far, 0, -half), (near, 0, -half))
+        shown = [(facades.house_front(variant), wall), (gable, end)]
+        if top - high > 0.3:
+            peak = ((-0.2, top, -half), (0.2, top, -half), (far, eaves, -half))
+            tiles = ((0, top, half), (0, top, -half), (near, high, -half), (near, high, half))
+            shown += [(gable, (*peak, (near, eaves, -half))), (facades.roof(variant), tiles)]
+        faces = tuple((texture, _facing(side, corners)) for texture, corners in shown)
+        middle, size = side * (inner + deep / 2), (deep, high, length)
+        light = self._style.light
+        return solid(faces, middle, begin + half, 0.0, size, BUILDING, light, layer=4)
 
     def _greenery(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
         """Trees, bushes, hedges and fences behind the pavement."""
@@ -194,23 +168,12 @@ class World:
         texture = vegetation.hedge(kind) if hedge else facades.fence(kind)
         label = VEGETATION if hedge else WALL if facades.is_wall(kind) else FENCE
         high, x = float(rng.uniform(0.8, 1.5)), edge + (0.5 if self._style.pavement else 1.6)
-        things = []
-        for s in np.arange(begin, begin + BLOCK, 8.0):
-            corners = np.array(((0, high, 4), (0, high, -4), (0, 0, -4), (0, 0, 4)), float)
-            corners = corners if side > 0 else corners[[1, 0, 3, 2]]
-            things.append(
-                solid(
-                    ((texture, corners),),
-                    side * x,
-                    float(s + 4),
-                    0.0,
-                    (0.1, high, 8.0),
-                    label,
-                    self._style.light,
-                    layer=3,
-                )
-            )
-        return things
+        faces = ((texture, _facing(side, ((0, high, 4), (0, high, -4), (0, 0, -4), (0, 0, 4)))),)
+        size, light = (0.1, high, 8.0), self._style.light
+        return [
+            solid(faces, side * x, float(s + 4), 0.0, size, label, light, layer=3)
+            for s in np.arange(begin, begin + BLOCK, 8.0)
+        ]
 
     def _furniture(self, rng: np.random.Generator, begin: float, side: int) -> list[Thing]:
         """Lamp posts, signs, signals and bollards."""
@@ -413,6 +376,12 @@ class World:
             instance=instance,
             radius=0.35 * width,
         )
+
+
+def _facing(side: int, corners: tuple) -> np.ndarray:
+    """Corners [4, 3] of a face on the right of the road (side 1), or of its image on the left."""
+    face = np.array(corners, float)
+    return face if side > 0 else face[[1, 0, 3, 2]] * (-1, 1, 1)
 
 
 def _slots(
