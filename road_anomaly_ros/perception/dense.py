@@ -11,11 +11,8 @@ Three implementations stand behind the same call: compiled loops on the CPU (`ke
 Triton kernel on CUDA (`kernels/gpu.py`), and the blocks in torch below, which run everywhere and
 are what the other two are tested against.
 
-Why compiled loops on the CPU (Q=100, K=19, 1024x2048 from 256x512, random logits so that no query
-can be skipped; two threads of a Zen 4): the materialising reference takes 919 ms, the same through
-torch.compile 924 after half a minute of compiling, for the stack is still made for the product,
-torch in parts of cache size 451, the loops 90. bfloat16 products miss the 1e-5. Where the time
-of the loops goes, and what made them fast, is told in `kernels/loops.py`.
+Compiled loops, because torch.compile still makes the stack for the product, and bfloat16 products
+miss the 1e-5; figures are in docs/performance.md.
 """
 
 from __future__ import annotations

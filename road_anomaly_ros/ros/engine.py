@@ -217,8 +217,8 @@ def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
     """Do some work in a thread of its own that ends with it.
 
     OpenMP keeps helpers for every living thread that once ran a parallel loop. With more of them
-    than processors it puts them to sleep after each loop: frames of another thread take 1.25 times
-    as long, for ever.
+    than processors it puts them to sleep after each loop, which slows the frames of every other
+    thread for ever.
     """
     with ThreadPoolExecutor(1, 'apart') as pool:
         return pool.submit(work, *arguments).result()

@@ -3,7 +3,7 @@
 """Room for camera pictures in Fast DDS, the default middleware of ROS 2.
 
 As it comes, its shared memory holds half a megabyte; larger pictures go through UDP sockets of
-about 200 kB, and with best effort most of them are lost on the way (measured: 8 of 60 at 960x540).
+about 200 kB, and with best effort most of them are lost on the way.
 For programs that are not ours, such as a camera driver, print the file and export it under both
 names: the Fast DDS of Humble and Jazzy knows the first one only, that of Kilted warns of it.
 

@@ -8,15 +8,8 @@ SCALE logit, so that sigmoid(logit) = 1 / (1 + 2^y); a positive logit is a negat
 lists the queries that can matter in the tile. All floats are float32 and finite.
 
 At the usual ratio of four the output rows between two mask rows are evenly spaced, and 2^y is a
-geometric progression: two exponentials serve four rows.
-
-Of a frame's 95 ms in one thread of a Zen 5 (100 queries, 19 classes, 1024x2048 from 256x512) the
-product takes 32, which is all that the processor can do, probabilities 15, widening mask rows 13
-and maxima over classes 4; reading the logits and handing parts to Python take the rest. Before,
-it was 160. Measured on the way: calls between loops instead of inlining made the probabilities
-2.4 times slower, products of 20 columns per tile instead of 6 per strip the widening 2.6 times,
-rows that do not begin at a cache line the product 1.6 times. Sharing one division among four
-probabilities gains nothing.
+geometric progression: two exponentials serve four rows. What each part costs, and why loops are
+inlined and rows begin at a cache line: docs/performance.md.
 """
 
 from __future__ import annotations

@@ -6,9 +6,7 @@ LLVM vectorises a loop over columns but loads and stores every sum for each few 
 loop over the terms is written down in LLVM's own language, around sums of a few rows and columns.
 They begin at zero: what is summed part by part loses less to rounding than one long sum.
 
-On a Zen 5 core that is 260 GFLOP/s, all that its two units can do, for [20,100] @ [100,256]; the
-best loop over columns reaches 230, and MKL, which is no friend of thin matrices and of this
-vendor, 80. Vectors are 16 wide whatever the processor: LLVM cuts them to size.
+Vectors are 16 wide whatever the processor: LLVM cuts them to size.
 """
 
 from __future__ import annotations
