@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +20,18 @@ from std_msgs.msg import Header
 from road_anomaly_ros.ros import images, topics
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.player import Cue, Line
+from road_anomaly_ros.tools import bags, video_topics
 from road_anomaly_ros.tools.bags import BagReader
 from road_anomaly_ros.tools.pictures import some
 from road_anomaly_ros.tools.sources import Frame, Source
 
-IMAGE, INFO, JPEG = 'image', 'camera_info', topics.COMPRESSED
-_PICTURES = {'sensor_msgs/msg/Image': '', 'sensor_msgs/msg/CompressedImage': JPEG}
+IMAGE, INFO = 'image', 'camera_info'
+PICTURES = {
+    bags.IMAGE: '',
+    bags.COMPRESSED: topics.COMPRESSED,
+    video_topics.FFMPEG: topics.FFMPEG,
+    video_topics.FOXGLOVE: topics.FOXGLOVE,
+}
 FRAME = 'camera_optical'  # where the input knows none; z looks ahead there
 _INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 # What the recorded system said about itself would be taken for the words of the running one.
@@ -126,17 +131,19 @@ class Messages:
         self.publishers = [outlet.publisher for outlet in self._outlets.values() if outlet.picture]
 
     def _add(self, topic: str, name: str, kind: str, latched: bool) -> None:
-        cls = message_class(kind)
+        cls = topics.message_class(kind)
         if cls is None:
             self.remarks.append(f'{topic} left out, {kind} is not installed')
             return
-        camera = kind in _PICTURES or kind == _INFO_TYPE
+        camera = kind in PICTURES or kind == _INFO_TYPE
         qos = camera_qos(reliable=self._settings.reliable) if camera else QoSProfile(depth=10)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        name = topics.compressed(self._node, IMAGE) if name == IMAGE + JPEG else name
+        suffix = PICTURES.get(kind)
+        if suffix and name == IMAGE + suffix:
+            name = topics.compressed(self._node, IMAGE, suffix)
         publisher = self._node.create_publisher(cls, name, qos)
-        self._outlets[topic] = _Outlet(publisher, kind in _PICTURES, starts_with_header(cls))
+        self._outlets[topic] = _Outlet(publisher, kind in PICTURES, starts_with_header(cls))
 
     def cues(self) -> Iterator[Cue]:
         """Yield one cue per stored message."""
@@ -185,15 +192,6 @@ def to_time(stamp_ns: int) -> Time:
     return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
 
 
-def message_class(kind: str) -> type | None:
-    """Return the class of 'package/msg/Name', None where it is not installed."""
-    package, _, name = kind.partition('/msg/')
-    try:
-        return getattr(importlib.import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError):
-        return None
-
-
 def starts_with_header(cls: Any) -> bool:
     """Tell whether the first field of a message class is a std_msgs/Header."""
     return next(iter(cls.get_fields_and_field_types().values()), '') == 'std_msgs/Header'
@@ -232,7 +230,9 @@ def plan(kinds: Mapping[str, str], settings: Settings) -> dict[str, str]:
 
 def _camera(kinds: Mapping[str, str], topic: str | None) -> dict[str, str]:
     """Return the topics of the chosen camera with the names of ours."""
-    pictures = {name: name.removesuffix(JPEG) for name, kind in kinds.items() if kind in _PICTURES}
+    pictures = {
+        name: name.removesuffix(PICTURES[kind]) for name, kind in kinds.items() if kind in PICTURES
+    }
     bases = {pictures[topic]} if topic in pictures else set(pictures.values())
     if topic is not None and topic not in pictures:
         raise ValueError(f'{topic}: expected a topic with images, it carries {kinds[topic]}')
@@ -240,7 +240,7 @@ def _camera(kinds: Mapping[str, str], topic: str | None) -> dict[str, str]:
         return {}
     (base,) = bases
     found = {
-        name: IMAGE + _PICTURES[kinds[name]]
+        name: IMAGE + PICTURES[kinds[name]]
         for name in pictures
         if pictures[name] == base and topic in (None, name)
     }

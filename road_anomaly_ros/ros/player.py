@@ -67,8 +67,10 @@ class Player:
     """Sends cues at their times, in a thread of its own; late ones at once, none is left out.
 
     Times are kept against one starting point, so that delays do not add up; with `live` a delay
-    moves that point instead, and nothing is sent faster to make up for it. `ended` is called from
-    the thread when the last cue was sent, `error` then says what ended it early.
+    moves that point instead, and nothing is sent faster to make up for it. With `newest` a cue
+    that waits gives way to the next one; `patience` is how long the end waits for cues that may
+    hang. `ended` is called from the thread when the last cue was sent, `error` then says what
+    ended it early.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class Player:
         rate: float = 1.0,
         paused: bool = False,
         live: bool = False,
+        newest: bool = False,
+        patience: float | None = None,
         ended: Callable[[], Any] = lambda: None,
     ) -> None:
         self._cues = cues
         self._rate = rate
-        self._live = live
+        self._live, self._newest, self._patience = live, newest, patience
         self._ended = ended
         self._changed = threading.Condition()
         self._paused = paused
@@ -168,13 +172,15 @@ class Player:
         return round((time.monotonic_ns() - self._begin) * self._rate)
 
     def _run(self) -> None:
-        reader: ReadAhead[Cue] = ReadAhead(self._cues, AHEAD)
+        reader: ReadAhead[Cue] = ReadAhead(
+            self._cues, AHEAD, newest=self._newest, until=lambda: self._stopping
+        )
         try:
             self._play(timed.item for timed in reader)
         except Exception as error:  # of the source; what was sent before stays sent
             self.error = error
         finally:
-            reader.close()
+            reader.close(self._patience)
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()

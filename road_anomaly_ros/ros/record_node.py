@@ -23,7 +23,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rosbags.typesys import get_types_from_msg
 
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.ros.playback import message_class
+from road_anomaly_ros.ros.topics import message_class
 from road_anomaly_ros.tools.bags import BagWriter, roll_back, type_store
 from road_anomaly_ros.tools.flow import WriteBehind
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Publish a video, an image, a folder of images or a bag as camera messages.
+"""Publish a video, images, a bag, a camera or a stream as camera messages.
 
 Pictures go to `image` (and, while somebody listens, `image/compressed`), the calibration of a bag
 to `camera_info`; other topics of a bag keep their names. The messages of a bag are sent as they
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.chain import positive, size
+from road_anomaly_ros.tools.chain import above_zero, positive, size
 
 if TYPE_CHECKING:
     from road_anomaly_ros.ros.playback import Settings
@@ -31,6 +31,7 @@ examples:
   road-anomaly replay photos/ --fps 5 --loop
   road-anomaly replay drive_bag/ --topic /front/image_raw --wait-for-node anomaly_node
   road-anomaly replay drive_bag/ --only-camera --map /front/imu:=/imu
+  road-anomaly replay rtsp://camera/stream --frame-id front_optical
   road-anomaly replay dashcam.mp4 --ros-args -r image:=/front/image_raw
 """
 
@@ -40,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'input',
         metavar='INPUT',
-        help='video, image, folder of images, rosbag2 (folder, .mcap or .db3), or '
-        "'rendered:SEED' for the rendered drive",
+        help='video, image, folder of images, pattern such as image%%04d.png, rosbag2 (folder, '
+        '.mcap or .db3), camera (/dev/video0), address (rtsp://..., http://...), - for a video on '
+        "standard input, or 'rendered:SEED' for the rendered drive",
     )
     _add_pace(parser)
     _add_waiting(parser)
@@ -109,17 +111,6 @@ def _add_bag(parser: argparse.ArgumentParser) -> None:
     add('--decoded', action='store_true', help=decoded)
     only = 'leave out what is neither the image nor its camera_info'
     add('--only-camera', action='store_true', help=only)
-
-
-def above_zero(text: str) -> float:
-    """Read a finite number above 0; for argparse's `type`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
-    return value
 
 
 def mapping(text: str) -> tuple[str, str]:

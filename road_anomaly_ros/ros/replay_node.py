@@ -15,6 +15,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 
 from road_anomaly_ros.ros.controls import Controls
 from road_anomaly_ros.ros.playback import (
+    PICTURES,
     Messages,
     Pictures,
     Settings,
@@ -24,8 +25,12 @@ from road_anomaly_ros.ros.playback import (
 )
 from road_anomaly_ros.ros.player import Player
 from road_anomaly_ros.ros.replay import NAME
+from road_anomaly_ros.ros.topics import message_class
 from road_anomaly_ros.tools.bags import BagReader, is_bag
 from road_anomaly_ros.tools.sources import open_source
+from road_anomaly_ros.tools.sources.stream import is_live, is_stream
+
+_PATIENCE_S = 1.0  # for a camera or a pipe that may hang
 
 
 class Replay(Node):
@@ -60,6 +65,8 @@ class Replay(Node):
             self._stream.cues(),
             rate=rate,
             paused=start_paused,
+            newest=is_live(path),
+            patience=_PATIENCE_S if is_stream(path) else None,
             ended=stop.set if stop else lambda: None,
         )
         self._clock_publisher: Any = None
@@ -86,9 +93,19 @@ class Replay(Node):
 
 
 def as_stored(path: str, settings: Settings) -> bool:
-    """Tell whether messages are sent as the bag holds them; ROS 1 bags hold pictures only."""
+    """Tell whether messages are sent as the bag holds them.
+
+    ROS 1 bags hold pictures only, and of video whose messages are not installed pictures are sent.
+    """
     pictures = settings.decoded or settings.size is not None or Path(path).suffix == '.bag'
-    return is_bag(Path(path)) and not pictures
+    if pictures or not is_bag(Path(path)):
+        return False
+    reader = BagReader(Path(path))
+    try:
+        kinds = {kind for kind in topic_kinds(reader).values() if kind in PICTURES}
+    finally:
+        reader.close()
+    return not kinds or any(message_class(kind) for kind in kinds)
 
 
 def checked(path: str, settings: Settings) -> None:
@@ -98,7 +115,8 @@ def checked(path: str, settings: Settings) -> None:
             raise ValueError(
                 f'--map and --only-camera are for rosbag2, {path} is played as pictures'
             )
-        open_source(path, settings.topic).close()
+        if not is_stream(path):  # what goes on meanwhile, or can be read but once
+            open_source(path, settings.topic).close()
         return
     reader = BagReader(Path(path))
     try:

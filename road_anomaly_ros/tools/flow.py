@@ -33,11 +33,24 @@ class Timed(NamedTuple, Generic[T]):
 
 
 class ReadAhead(Generic[T]):
-    """Iterates over `items` in a thread, at most `depth` items ahead; errors arrive in order."""
+    """Iterates over `items` in a thread, at most `depth` items ahead; errors arrive in order.
 
-    def __init__(self, items: Iterable[T], depth: int = 4) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(depth)
+    With `newest` what was not yet taken gives way to what comes, and `skipped` counts it. It ends
+    early once `until` tells so, which is asked while it waits too.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[T],
+        depth: int = 4,
+        *,
+        newest: bool = False,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(1 if newest else depth)
         self._stop = threading.Event()
+        self._newest, self._until = newest, until
+        self.skipped = 0
         self._thread = threading.Thread(target=self._read, args=(items,), name='read', daemon=True)
         self._thread.start()
 
@@ -54,6 +67,8 @@ class ReadAhead(Generic[T]):
 
     def _put(self, item: Any) -> bool:
         while not self._stop.is_set():
+            if self._newest and isinstance(item, Timed):
+                self._drop()
             try:
                 self._queue.put(item, timeout=_POLL)
                 return True
@@ -61,16 +76,27 @@ class ReadAhead(Generic[T]):
                 continue
         return False
 
+    def _drop(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._queue.get_nowait()
+            self.skipped += 1
+
     def __iter__(self) -> Iterator[Timed[T]]:
-        while (item := self._queue.get()) is not _END:
+        while not self._until():
+            try:
+                item = self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+            if item is _END:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
 
-    def close(self) -> None:
-        """Stop reading and wait for the thread."""
+    def close(self, patience: float | None = None) -> None:
+        """Stop reading and wait for the thread, at most `patience` seconds where it may hang."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(patience)
 
 
 class WriteBehind(Generic[T]):

@@ -18,6 +18,7 @@ from road_anomaly_ros.tools.environment import by_stage
 from road_anomaly_ros.tools.flow import ReadAhead, StopOnSignal, WriteBehind
 from road_anomaly_ros.tools.sinks import STAGES, Done, Sink
 from road_anomaly_ros.tools.sources import Frame, Source
+from road_anomaly_ros.tools.sources.stream import PIPE_KIND
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.contract import FrameResult
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Tables and the summary must still find room when a video has filled the disk.
 RESERVE_BYTES = 32 << 20
+_PATIENCE_S = 1.0  # for a reader that may hang in a camera or a pipe
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Outcome:
     """What came of processing a source."""
 
     frames: int = 0
+    taken: int = 0  # given to the pipeline; what is not among `frames` could not be stored
+    skipped: int = 0  # of a live source, because newer ones were there
     seconds: float = 0.0  # from the first frame to the last one written
     objects: int = 0
     frames_with_objects: int = 0
@@ -61,49 +65,65 @@ def process(
     *,
     draw: Callable[[FrameResult], np.ndarray],
     limit: int | None = None,
+    duration: float | None = None,
     size: tuple[int, int] | None = None,
     stop: StopOnSignal | None = None,
     advance: Callable[[], Any] = lambda: None,
 ) -> Outcome:
-    """Run every frame (the first `limit`, resized to `size` (W, H) if given) through all sinks.
+    """Run every frame, of a live source always the newest, through all sinks.
 
-    Never raises for what happens on the way: the error, or the signal that stopped it, stands in
-    the outcome, and everything before it is in the outputs. Sinks are used from one thread.
+    It ends after `limit` frames or `duration` seconds of the source, whose frames are resized to
+    `size` (W, H). Never raises for what happens on the way: the error, or the signal that stopped
+    it, stands in the outcome, and everything before it is in the outputs. Sinks are used from one
+    thread.
     """
     outcome = Outcome()
     writer = WriteBehind(
         lambda done: _write(done, sinks, outcome), lambda: _finish(sinks, outcome)
     )
-    reader = ReadAhead(_prepared(source, limit, size))
     begin = time.perf_counter()
+
+    def ends() -> bool:
+        if stop is not None and stop.signal is not None:
+            outcome.signal = stop.signal
+        late = source.live and duration is not None and time.perf_counter() - begin > duration
+        return outcome.signal is not None or late or outcome.taken == limit
+
+    reader = ReadAhead(_prepared(source, limit, duration, size), newest=source.live, until=ends)
     try:
-        for index, (frame, decode) in enumerate(reader):
-            if index == 0 and source.count != 1:
+        for frame, decode in reader:
+            if outcome.taken == 0 and source.count != 1:
                 pipeline.warm_up(frame.image.shape[:2])
                 begin = time.perf_counter()
             foreign = {} if frame.anomaly is None else {'anomaly': frame.anomaly}
             result = pipeline(frame.image, frame.stamp, **foreign)
-            writer.put(Done(index, frame, result, draw, {'decode': decode, **result.timings}))
+            times = {'decode': decode, **result.timings}
+            writer.put(Done(outcome.taken, frame, result, draw, times))
+            outcome.taken += 1
             advance()
-            if stop is not None and stop.signal is not None:
-                outcome.signal = stop.signal
-                break
     except Exception as error:  # kept for the caller, who first saves what is done
         outcome.error = error
     finally:
-        reader.close()
+        reader.close(_PATIENCE_S if source.live or source.kind == PIPE_KIND else None)
         writer.stop()
+    outcome.skipped = reader.skipped
     outcome.error = outcome.error or writer.error
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
 
-def _prepared(source: Source, limit: int | None, size: tuple[int, int] | None) -> Iterator[Frame]:
+def _prepared(
+    source: Source, limit: int | None, duration: float | None, size: tuple[int, int] | None
+) -> Iterator[Frame]:
+    first = None
     for index, frame in enumerate(source):
+        first = frame.stamp if first is None else first
+        if duration is not None and frame.stamp - first >= duration:
+            break
         if size is not None and frame.image.shape[1::-1] != size:
             frame = _resized(frame, size)
         yield frame
-        if index + 1 == limit:
+        if index + 1 == limit and not source.live:
             break
 
 

@@ -1,12 +1,13 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Process a video, an image, a folder of images or a bag; no frame is dropped.
+"""Process a video, images, a bag, or a camera or stream as it comes.
 
-OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, tracks.csv (with a tracker) and
-summary.json, for a folder of images also overlays/ with one picture for each, all at once when the
-work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the
-break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT are
-replaced, other files there are left alone.
+Of files every frame is processed, of cameras and addresses the newest; what breaks off is
+connected anew. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, tracks.csv (with a
+tracker) and summary.json, for a folder of images also overlays/ with one picture for each, all at
+once when the work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed
+up to the break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT
+are replaced, other files there are left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.files import plain
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
+from road_anomaly_ros.tools.chain import (
+    above_zero,
+    add_chain_arguments,
+    chain_config,
+    positive,
+    size,
+)
 from road_anomaly_ros.tools.pictures import FOLDER, NO_PICTURE, some
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ examples:
   road-anomaly run drive_bag/ -o results --topic /front/image_raw --bag
   road-anomaly run dashcam.mp4 -o results --resize 960x540 --set objects.min_area=200
   road-anomaly run photos/ -o results --anomaly-maps maps_of_another_method/
+  road-anomaly run rtsp://camera/stream -o results --duration 60
+  ffmpeg -i drive.mp4 -f mpegts - | road-anomaly run - -o results
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
 BAG, SCORES, OVERLAYS, TRACKS = 'bag', 'scores', 'overlays', 'tracks.csv'
@@ -49,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'input',
         metavar='INPUT',
-        help='video, image, folder of images, rosbag2 '
-        "(folder, .mcap or .db3), or 'rendered:SEED' for the rendered drive",
+        help='video, image, folder of images, pattern such as image%%04d.png, rosbag2 (folder, '
+        '.mcap or .db3), camera (/dev/video0), address (rtsp://..., http://...), - for a video on '
+        "standard input, or 'rendered:SEED' for the rendered drive",
     )
     parser.add_argument(
         '-o', '--out', metavar='OUT', type=Path, required=True, help='folder for the results'
@@ -69,6 +79,12 @@ def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--topic', help='image topic of a bag that has several')
     parser.add_argument('--max-frames', metavar='N', type=positive, help='stop after N frames')
+    parser.add_argument(
+        '--duration',
+        metavar='SECONDS',
+        type=above_zero,
+        help='stop after so many seconds of the input',
+    )
     parser.add_argument(
         '--resize', metavar='WxH', type=size, help='resize every frame before anything else'
     )
@@ -149,6 +165,7 @@ def execute(
                 draw=draw,
                 advance=advance,
                 limit=arguments.max_frames,
+                duration=arguments.duration,
                 size=arguments.resize,
                 stop=stop,
             )
@@ -256,6 +273,9 @@ def summarize(
                 'topic': source.topic,
                 'fps': source.fps,
                 'count': source.count,
+                'live': source.live,
+                'gaps': source.gaps,
+                'skipped': outcome.skipped,
                 'resize': arguments.resize,
             },
             **outcome.figures(),

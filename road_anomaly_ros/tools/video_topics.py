@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.encodings import MAX_PIXELS, ImageRefused, check_photograph
 from road_anomaly_ros.tools.h264 import Continuity, begins
 
@@ -160,9 +161,8 @@ class VideoDecoder(Generic[T]):
             found = self._decoder.decode(packet)
         except av.FFmpegError as error:
             self._waiting = True
-            reason = ' '.join(str(error).split())
             raise ImageRefused(
-                'undecodable', f'cannot decode the {self._codec} video: {reason}'
+                'undecodable', f'cannot decode the {self._codec} video: {one_line(error)}'
             ) from None
         shown = []
         for picture in found:

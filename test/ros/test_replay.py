@@ -25,8 +25,9 @@ from std_srvs.srv import Trigger
 
 from road_anomaly_ros.ros import images, replay
 from road_anomaly_ros.ros.controls import camera_qos
-from road_anomaly_ros.ros.playback import Settings, message_class, plan, restamped
+from road_anomaly_ros.ros.playback import Settings, plan, restamped
 from road_anomaly_ros.ros.replay_node import Replay, as_stored, checked
+from road_anomaly_ros.ros.topics import message_class
 from road_anomaly_ros.tools import bags
 
 import rclpy  # isort: skip

@@ -40,7 +40,7 @@ class Source:
     """
 
     name: str
-    kind: str  # 'video', 'image', 'folder', 'bag' or 'rendered'
+    kind: str  # 'video', 'image', 'folder', 'bag', 'pipe', 'stream' or 'rendered'
     fps: float | None = None  # pictures per second as recorded; None where unknown
     count: int | None = None  # how many pictures are announced; None where nobody says
     topic: str | None = None
@@ -49,6 +49,8 @@ class Source:
     refused: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     start: int = 0  # pictures passed over at the beginning; set it before iterating
+    live: bool = False  # goes on whether its pictures are taken or not
+    gaps: int = 0  # how often a live one broke off and came back
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError

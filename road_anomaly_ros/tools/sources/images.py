@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from road_anomaly_ros.tools.encodings import ImageRefused, decode_file
@@ -17,21 +17,22 @@ _STEP_NS = round(1e9 / FOLDER_FPS)
 
 
 class ImageSource(Source):
-    """One image, or all images of a folder (not of its sub-folders) in natural order.
+    """One image, all images of a folder (not of its sub-folders) in natural order, or `files`.
 
     The images may differ in size: each keeps its own. Those that cannot be read are counted in
     `refused`, and so are other files and folders; stamps are 0, 0.1, 0.2 ... seconds by position
     among the images.
     """
 
-    def __init__(self, path: Path) -> None:
-        folder = path.is_dir()
-        files, others = listed(path) if folder else ([path], [])
+    def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
+        folder = path.is_dir() or bool(files)
+        found, others = listed(path) if path.is_dir() else ([path], [])
+        files = files or found
         if not files:
-            found = some(other.name for other, _ in others)
+            names = some(other.name for other, _ in others)
             raise ValueError(
                 f'expected images in the folder {path}, found none among '
-                f'{len(others)} files ({found or "it is empty"})'
+                f'{len(others)} files ({names or "it is empty"})'
             )
         super().__init__(
             name=str(path),

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 
@@ -18,26 +18,40 @@ from road_anomaly_ros.tools.sources.base import Frame, Source
 _TOLERANCE = 0.01
 
 
+def open_capture(
+    address: str, wrong: str, backend: int = cv2.CAP_ANY, options: Sequence[int] = ()
+) -> Any:
+    """Return an open cv2.VideoCapture; ValueError with the text `wrong` where it cannot be had."""
+    # OpenCV and FFmpeg write lines of their own about what is damaged; ours says it once.
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(address, backend, list(options))
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        raise ValueError(wrong)
+    return capture
+
+
 class VideoSource(Source):
     """The frames of a video file, upright; what breaks off early ends with a `problem`."""
 
-    def __init__(self, path: Path) -> None:
-        # FFmpeg writes its own lines about damaged files; ours says it once.
-        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise ValueError(
-                f'{path}: expected a video, but it cannot be opened; it is no video, '
-                'has an unknown codec, or was cut off before its index was written'
-            )
+    def __init__(self, name: str, capture: Any = None) -> None:
+        """Take the file of that name, or what an open `capture` reads."""
+        self._capture = capture or open_capture(
+            name,
+            f'{name}: expected a video, but it cannot be opened; it is no video, '
+            'has an unknown codec, or was cut off before its index was written',
+        )
         pixels = math.prod(
-            self._read(name) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+            self._read(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
         if pixels > MAX_PIXELS:
-            raise ValueError(f'{path}: expected at most {MAX_PIXELS} pixels, got {pixels:.0f}')
+            raise ValueError(f'{name}: expected at most {MAX_PIXELS} pixels, got {pixels:.0f}')
         fps, count = self._read(cv2.CAP_PROP_FPS), int(self._read(cv2.CAP_PROP_FRAME_COUNT))
         super().__init__(
-            name=str(path),
+            name=name,
             kind='video',
             fps=fps if 0 < fps <= 1000 else None,
             count=count if count > 0 else None,
