@@ -108,8 +108,8 @@ def side_by_side(result: Any, truth: np.ndarray | None, threshold: float) -> np.
     """
     from road_anomaly_ros.perception import drawing
 
-    plain = np.ascontiguousarray(result.image.cpu().numpy().transpose(1, 2, 0))
-    score = result.score.float().cpu().numpy()
+    plain = np.ascontiguousarray(result.array('image').transpose(1, 2, 0))
+    score = result.array('score')
     low = float(min(np.median(score), result.display_range[0]))
     high = max(result.display_range[1], threshold, low + 1e-6)
     options = drawing.DrawingOptions(

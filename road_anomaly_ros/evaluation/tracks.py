@@ -139,7 +139,7 @@ def track_map(result: Any) -> np.ndarray:
     table = np.zeros(max((item.id for item in result.objects), default=0) + 1, np.int64)
     for item in result.objects:
         table[item.id] = item.track_id if item.confirmed else 0
-    instances = result.instances.cpu().numpy()
+    instances = result.array('instances')
     return table[np.where(instances < len(table), instances, 0)]
 
 
@@ -162,7 +162,7 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
         account.add(ids, frame.truth)
         account.tracked.add(compare(ids > 0, ids, frame.truth))
         account.untracked.add(
-            compare(result.mask.cpu().numpy(), result.instances.cpu().numpy(), frame.truth)
+            compare(result.array('mask'), result.array('instances'), frame.truth)
         )
     return account.figures()
 

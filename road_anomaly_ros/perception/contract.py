@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 UNLABELLED = 255
 
@@ -254,6 +255,31 @@ class Tracker(Protocol):
         """Return the objects of a sight, in order, with what is known of their tracks."""
 
 
+class HostCopies:
+    """The host's copies of maps on a device, so that each moves at most once."""
+
+    def __init__(self) -> None:
+        # By identity, which tensors outlive here: comparing their values would wait for them.
+        self._kept: dict[int, tuple[torch.Tensor, NDArray[Any]]] = {}
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Tell whether a map is here already; on the CPU all are."""
+        return tensor.device.type == 'cpu' or id(tensor) in self._kept
+
+    def keep(self, tensor: torch.Tensor, array: NDArray[Any]) -> torch.Tensor:
+        """Note that `array` holds the values of a map, and return the map."""
+        if tensor.device.type != 'cpu':
+            self._kept[id(tensor)] = tensor, array
+        return tensor
+
+    def __call__(self, tensor: torch.Tensor) -> NDArray[Any]:
+        """Return a map as an array that is not to be written to."""
+        if not self.holds(tensor):
+            self.keep(tensor, tensor.detach().cpu().numpy())
+        known = self._kept.get(id(tensor))
+        return tensor.detach().numpy() if known is None else known[1]
+
+
 @dataclass(frozen=True)
 class FrameResult:
     """All that the chain says about one image; tensors lie on the pipeline's device."""
@@ -275,7 +301,13 @@ class FrameResult:
     notes: tuple[str, ...] = ()  # one line per stage that was skipped or failed
     stages: Any = None  # stages.Stages, the intermediate pictures, where the pipeline keeps them
 
+    host: HostCopies = field(default_factory=HostCopies, repr=False, compare=False)
+
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return int(self.image.shape[1]), int(self.image.shape[2])
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return the field `name`, 'image' or a map, on the host; it is not to be written to."""
+        return self.host(getattr(self, name))

@@ -132,11 +132,11 @@ def _look_up(places: Canvas, table: Canvas) -> Canvas:
 
 
 def _tinted(result: FrameResult, options: DrawingOptions) -> Canvas:
-    image = np.ascontiguousarray(_host(result.image).transpose(1, 2, 0))
+    image = np.ascontiguousarray(result.array('image').transpose(1, 2, 0))
     light = 1 - options.dim
     if options.class_opacity == 0:
         return np.asarray(cv2.convertScaleAbs(image, alpha=light), np.uint8)
-    colors = color_labels(result.labels, result.label_set)
+    colors = color_labels(result.array('labels'), result.label_set)
     share = options.class_opacity
     mixed = cv2.addWeighted(image, light * (1 - share), colors, light * share, 0)
     return np.asarray(mixed, np.uint8)
@@ -162,7 +162,7 @@ def _heat_opacity(display_range: tuple[float, float], threshold: float) -> np.nd
 
 
 def _draw_contours(canvas: Canvas, result: FrameResult, pen: Pen) -> None:
-    marks = _host(result.mask).astype(np.uint8)
+    marks = result.array('mask').astype(np.uint8)
     outlines, _ = cv2.findContours(marks, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(canvas, outlines, -1, _SHADE, pen.line + 2, cv2.LINE_AA)
     cv2.drawContours(canvas, outlines, -1, ACCENT, pen.line, cv2.LINE_AA)
@@ -288,6 +288,6 @@ def _class_rows(result: FrameResult, pen: Pen, width: int) -> list[list[tuple[in
 
 def _present(result: FrameResult) -> Sequence[int]:
     step = max(1, min(result.size) // 180)
-    labels = _host(result.labels[::step, ::step])
+    labels = result.array('labels')[::step, ::step]
     counts = np.bincount(labels.ravel(), minlength=UNLABELLED + 1)[: len(result.label_set)]
     return np.flatnonzero(counts > _RARE * labels.size).tolist()

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from road_anomaly_ros.perception import evidence
-from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject
+from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject, HostCopies
 from road_anomaly_ros.perception.evidence import least_area
 from road_anomaly_ros.perception.object_options import (
     COMPONENTS,
@@ -59,6 +59,7 @@ def find(
     labels: torch.Tensor | None = None,
     drivable: Sequence[int] = (),
     proposals: Proposals | None = None,
+    host: HostCopies | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[AnomalyObject, ...]]:
     """Return the obstacles of one score map: (mask bool, instances int32, objects), maps [H, W].
 
@@ -71,24 +72,23 @@ def find(
 
     `proposals` are the segments of the modes 'segments' and 'both'. A pixel of several obstacles
     belongs to the strangest segment; what is left of the others must still have `min_area`.
+    `host` is asked for copies of the maps, and gets those made here.
 
     ValueError for no map, no threshold, labels of another size, and those modes without proposals.
     """
     options = options or ObjectOptions()
     check(options, drivable, threshold)
     _check_maps(score, labels, threshold, options)
-    values, classes = _to_host(score, labels)
+    host = HostCopies() if host is None else host
+    values, classes = _to_host(score, labels, host)
     regions = _candidates(values, threshold, low_threshold, options, proposals)
-    if regions is None:
-        return (
-            torch.zeros_like(score, dtype=torch.bool),
-            torch.zeros_like(score, dtype=torch.int32),
-            (),
-        )
-    _add_surroundings(regions, values.shape, classes, options, drivable)
-    mask, instances, found = _drawn(regions, values, options.max_objects)
-    device = score.device
-    return torch.from_numpy(mask).to(device), torch.from_numpy(instances).to(device), found
+    mask, instances = np.zeros(values.shape, bool), np.zeros(values.shape, np.int32)
+    found: tuple[AnomalyObject, ...] = ()
+    if regions is not None:
+        _add_surroundings(regions, values.shape, classes, options, drivable)
+        mask, instances, found = _drawn(regions, values, options.max_objects)
+    there = (torch.from_numpy(part).to(score.device) for part in (mask, instances))
+    return host.keep(next(there), mask), host.keep(next(there), instances), found
 
 
 @dataclass(frozen=True)
@@ -213,19 +213,18 @@ def _check_maps(
 
 
 def _to_host(
-    score: torch.Tensor,
-    labels: torch.Tensor | None,
+    score: torch.Tensor, labels: torch.Tensor | None, host: HostCopies
 ) -> tuple[Floats32, NDArray[np.uint8] | None]:
-    score = score.detach().float().contiguous()
+    score = score.float().contiguous()
     if labels is None:
-        return score.cpu().numpy(), None
-    labels = labels.detach().to(torch.uint8).contiguous()
-    if score.device.type == 'cpu':
-        return score.numpy(), labels.numpy()
-    both = torch.cat((score.view(torch.uint8).flatten(), labels.flatten())).cpu().numpy()
-    cut = 4 * score.numel()
-    shape = tuple(score.shape)
-    return both[:cut].view(np.float32).reshape(shape), both[cut:].reshape(shape)
+        return host(score), None
+    labels = labels.to(torch.uint8).contiguous()
+    if not host.holds(score) and not host.holds(labels):  # wait for the device once, not twice
+        parts = score.detach().view(torch.uint8).flatten(), labels.flatten()
+        both, cut, shape = torch.cat(parts).cpu().numpy(), 4 * score.numel(), tuple(score.shape)
+        host.keep(score, both[:cut].view(np.float32).reshape(shape))
+        host.keep(labels, both[cut:].reshape(shape))
+    return host(score), host(labels)
 
 
 def _regions(

@@ -25,7 +25,7 @@ from road_anomaly_ros.perception import (
 )
 from road_anomaly_ros.perception.calibration import Calibration, ScoreCalibration, chain_options
 from road_anomaly_ros.perception.config import AUTO, METHODS, PipelineConfig, reload_names
-from road_anomaly_ros.perception.contract import FrameResult, LabelSet, Segments
+from road_anomaly_ros.perception.contract import FrameResult, HostCopies, LabelSet, Segments
 from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import Released, Resources, is_out_of_memory
 from road_anomaly_ros.perception.scorers import SCORERS
@@ -340,6 +340,7 @@ class Pipeline:
             threshold=chain.levels.threshold,
             options=chain.object_options,
         )
+        host = HostCopies()
         mask, instances, found = objects.find(
             score,
             threshold=chain.levels.threshold,
@@ -348,6 +349,7 @@ class Pipeline:
             proposals=candidates,
             labels=dense.labels,
             drivable=self.labels.drivable,
+            host=host,
         )
         watch.lap('objects')
         times = watch.times()
@@ -368,6 +370,7 @@ class Pipeline:
             timings=times,
             sanitized=int(dense.sanitized),
             notes=(*notes, *failures),
+            host=host,
             stages=self._stages(chain, context, image, dense.score, outputs[0])
             if self.keep_stages
             else None,

@@ -153,6 +153,7 @@ def _faint(
         labels=result.labels,
         options=dataclasses.replace(chain.object_options, mode=objects.COMPONENTS),
         drivable=result.label_set.drivable,
+        host=result.host,
     )
     count = len(result.objects)
     return tuple(dataclasses.replace(item, id=item.id + count) for item in found), numbers

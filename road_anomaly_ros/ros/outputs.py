@@ -67,15 +67,15 @@ def qos(*, latched: bool = False) -> QoSProfile:
 
 
 def _labels(result: FrameResult, _: Any) -> np.ndarray:
-    return result.labels.cpu().numpy()
+    return result.array('labels')
 
 
 def _color(result: FrameResult, _: Any) -> np.ndarray:
-    return _array(drawing.color_labels(result.labels, result.label_set))
+    return _array(drawing.color_labels(result.array('labels'), result.label_set))
 
 
 def _score(result: FrameResult, _: Any) -> np.ndarray:
-    return result.score.cpu().numpy()
+    return result.array('score')
 
 
 def _heatmap(result: FrameResult, _: Any) -> np.ndarray:
@@ -83,12 +83,12 @@ def _heatmap(result: FrameResult, _: Any) -> np.ndarray:
 
 
 def _mask(result: FrameResult, _: Any) -> np.ndarray:
-    return result.mask.cpu().numpy().view(np.uint8) * np.uint8(255)
+    return result.array('mask').view(np.uint8) * np.uint8(255)
 
 
 def _instances(result: FrameResult, _: Any) -> np.ndarray:
     # More than 65535 obstacles share the last number rather than wrap to another one's.
-    return result.instances.clamp(max=0xFFFF).cpu().numpy().astype(np.uint16)
+    return np.minimum(result.array('instances'), 0xFFFF).astype(np.uint16)
 
 
 def _overlay(result: FrameResult, options: Any) -> np.ndarray:

@@ -97,7 +97,7 @@ class Done:
     @cached_property
     def score(self) -> np.ndarray:
         """The anomaly score, float32 [H, W]."""
-        return self.result.score.cpu().numpy()
+        return self.result.array('score')
 
     @cached_property
     def max_score(self) -> float:
@@ -438,10 +438,10 @@ class BagSink(Sink):
             self._bag = BagWriter(self.path, self._storage)
         stamp, frame_id, result = done.frame.stamp_ns, done.frame.frame_id, done.result
         maps = {
-            'semantic/labels': (result.labels.cpu().numpy(), 'mono8'),
+            'semantic/labels': (result.array('labels'), 'mono8'),
             'anomaly/score': (done.score, '32FC1'),
-            'obstacle/mask': (result.mask.cpu().numpy().astype(np.uint8) * 255, 'mono8'),
-            'obstacle/instances': (result.instances.cpu().numpy().astype(np.uint16), '16UC1'),
+            'obstacle/mask': (result.array('mask').astype(np.uint8) * 255, 'mono8'),
+            'obstacle/instances': (result.array('instances').astype(np.uint16), '16UC1'),
         }
         for topic, (array, encoding) in maps.items():
             message = image_message(array, encoding, stamp_ns=stamp, frame_id=frame_id)
@@ -475,7 +475,7 @@ class TruthSink(Sink):
         truth = done.frame.truth
         if truth is not None:
             self._tally.add(
-                compare(done.result.mask.cpu().numpy(), done.result.instances.cpu().numpy(), truth)
+                compare(done.result.array('mask'), done.result.array('instances'), truth)
             )
 
     def figures(self) -> dict[str, Any]:

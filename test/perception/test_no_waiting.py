@@ -10,13 +10,19 @@ itself works.
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from mask_outputs import options_for
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from road_anomaly_ros.perception import heads
+from road_anomaly_ros.perception import heads, objects
 from road_anomaly_ros.perception.contract import (
+    FrameResult,
+    HostCopies,
     LabelSet,
     MapOutput,
     MaskOutput,
@@ -24,6 +30,8 @@ from road_anomaly_ros.perception.contract import (
     Segments,
     WindowedOutput,
 )
+from road_anomaly_ros.perception.drawing import overlay
+from road_anomaly_ros.perception.objects import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
 from road_anomaly_ros.perception.scorers import SCORERS, evaluate
 
@@ -153,6 +161,77 @@ def test_the_probe_sees_what_waits(waiting, name):
     with Waits() as waits, pytest.raises((RuntimeError, NotImplementedError)):
         waiting(torch.empty(3, device=META))
     assert waits.names[0] == name
+
+
+class Away(torch.Tensor):
+    """A tensor with values that says it lies on META."""
+
+    @staticmethod
+    def __new__(cls, values):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, values.shape, strides=values.stride(), dtype=values.dtype, device=META
+        )
+
+    def __init__(self, values):
+        self.values = values
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), keywords=None):
+        raise AssertionError(f'{function} outside of Journeys')
+
+
+class Journeys(TorchDispatchMode):
+    """Computes with tensors of the kind above and notes the types of all that move."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = [], []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        whole = tree_leaves((arguments, keywords))
+        away = any(isinstance(value, Away) for value in whole)
+        there = away if keywords.get('device') is None else keywords['device'] == META
+        arguments, keywords = tree_map_only(
+            Away, lambda value: value.values, (arguments, keywords)
+        )
+        if 'device' in keywords:
+            keywords = {**keywords, 'device': torch.device('cpu')}
+        found = function(*arguments, **keywords)
+        moved = [value.dtype for value in whole if isinstance(value, torch.Tensor)][:1]
+        if there != away and moved:
+            (self.up if there else self.down).append(*moved)
+        return tree_map_only(torch.Tensor, Away, found) if there else found
+
+
+def test_every_map_moves_once_at_most():
+    random = np.random.default_rng(0)
+    score = torch.from_numpy(random.random((40, 56), np.float32))
+    score[8:20, 8:20] = 3.0
+    options = ObjectOptions(min_area=9, reference_area=0)
+    level = {'threshold': 2.0, 'low_threshold': 1.5, 'options': options}
+    expected = objects.find(score, **level)
+    with Journeys() as journeys:
+        host = HostCopies()
+        maps = Away(score), Away(torch.zeros(SIZE, dtype=torch.uint8))
+        mask, instances, found = objects.find(maps[0], labels=maps[1], host=host, **level)
+        assert mask.device == instances.device == META
+        assert len(journeys.down) == 1 and journeys.up == [torch.bool, torch.int32]
+        image = Away(torch.zeros(3, *SIZE, dtype=torch.uint8))
+        rest = found, LABELS, 'plain', 2.0, 'option', (0.0, 3.0)
+        result = FrameResult(image, maps[1], maps[0], mask, instances, *rest, host=host)
+        for _ in range(2):
+            result = dataclasses.replace(result, stamp=1.0)
+            assert np.array_equal(result.array('score'), score)
+            assert np.array_equal(result.array('labels'), maps[1].values)
+            assert np.array_equal(result.array('mask'), expected[0])
+            assert np.array_equal(result.array('instances'), expected[1])
+        assert len(journeys.down) == 1
+        overlay(result), overlay(result)
+        # Besides, a picture once and heat, which is made anew, come down as bytes.
+        assert journeys.down[1:] == [torch.uint8] * 3 and len(journeys.up) == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

@@ -97,7 +97,7 @@ class Survey:
         confirmed = {found.id: found for found in self.result.objects if found.confirmed}
         places = locate(
             tuple(confirmed.values()),
-            self._instances,
+            self.result.array('instances'),
             self._model,
             self.mounting,
             self.options,
@@ -122,12 +122,7 @@ class Survey:
             raise ValueError(
                 'the label set of the model names no drivable class: the free road is unknown'
             )
-        labels = self.result.labels.cpu().numpy()
-        free = np.isin(labels, drivable) & ~self.result.mask.cpu().numpy()
+        free = np.isin(self.result.array('labels'), drivable) & ~self.result.array('mask')
         lines = [place.position.line for place in self.obstacles]
         points = np.concatenate(lines) if lines else np.empty((0, 3))
         return self._surveyor.grid(self._model, self.mounting, self.options).profile(free, points)
-
-    @cached_property
-    def _instances(self) -> NDArray[np.int32]:
-        return self.result.instances.cpu().numpy()
