@@ -3,11 +3,11 @@
 """Process a video, images, a bag, or a camera or stream as it comes.
 
 Of files every frame is processed, of cameras and addresses the newest; what breaks off is
-connected anew. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, tracks.csv (with a
-tracker) and summary.json, for a folder of images also overlays/ with one picture for each, all at
-once when the work is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed
-up to the break, and a bag that lacks messages ends with code 1. An earlier run's results in OUT
-are replaced, other files there are left alone.
+connected anew. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, objects.jsonl (with
+masks as COCO's run lengths), tracks.csv (with a tracker) and summary.json, for a folder of images
+also overlays/ with one picture for each, all at once when the work is done. Ctrl-C keeps what is
+done; a video or bag that breaks off is processed up to the break, and a bag that lacks messages
+ends with code 1. An earlier run's results in OUT are replaced, other files there are left alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ examples:
   ffmpeg -i drive.mp4 -f mpegts - | road-anomaly run - -o results
   road-anomaly run 'rendered:7?frames=100&width=480&height=360' -o results
 """
-BAG, SCORES, OVERLAYS, TRACKS = 'bag', 'scores', 'overlays', 'tracks.csv'
+BAG, SCORES, OVERLAYS = 'bag', 'scores', 'overlays'
+OBJECTS, TRACKS = 'objects.jsonl', 'tracks.csv'
 EXIT_INCOMPLETE = 1
 
 
@@ -188,7 +189,7 @@ def planned(arguments: argparse.Namespace) -> list[str]:
     names = ['overlay.mp4'] if not arguments.no_video else []
     names += [SCORES] if arguments.save_scores else []
     names += [BAG] if arguments.bag else []
-    return [*names, OVERLAYS, 'snapshots', TRACKS, 'objects.csv', 'frames.csv']
+    return [*names, OVERLAYS, 'snapshots', TRACKS, 'objects.csv', OBJECTS, 'frames.csv']
 
 
 def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) -> list[Sink]:
@@ -197,11 +198,14 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
     The frame table comes last, so that it holds what the others took.
     """
     from road_anomaly_ros.tools import sinks
+    from road_anomaly_ros.tools.masks import MaskSink
+    from road_anomaly_ros.tools.overlay_video import VideoSink
     from road_anomaly_ros.tools.sources.images import FOLDER_FPS
 
     found: list[Sink] = []
     if not arguments.no_video and source.kind != 'image':
-        found.append(sinks.VideoSink(staging.path('overlay.mp4'), source.fps or FOLDER_FPS))
+        fps = None if source.live else source.fps or FOLDER_FPS
+        found.append(VideoSink(staging.path('overlay.mp4'), fps))
     if source.kind == 'folder':
         found.append(sinks.PictureSink(staging.path(OVERLAYS)))
     if arguments.save_scores:
@@ -214,6 +218,7 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
         *found,
         sinks.SnapshotSink(staging.path('snapshots')),
         sinks.ObjectTable(staging.path('objects.csv')),
+        MaskSink(staging.path(OBJECTS)),
         sinks.FrameTable(staging.path('frames.csv')),
     ]
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -132,66 +131,6 @@ class Sink:
     def figures(self) -> dict[str, Any]:
         """Return what the sink adds to summary.json."""
         return {}
-
-
-class VideoSink(Sink):
-    """The overlays as MPEG-4 video (H.264 has no encoder in the wheels of OpenCV).
-
-    The first frame gives the size; frames of other sizes are fitted into it with black borders.
-    Nothing is left where no frame was written.
-    """
-
-    def __init__(self, path: Path, fps: float) -> None:
-        super().__init__(path)
-        self._fps = min(max(fps, 0.1), 240.0)
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
-        self._frames = 0
-
-    def write(self, done: Done) -> None:
-        """Append the overlay."""
-        if self._writer is None:
-            height, width = done.overlay.shape[:2]
-            # The codec stores colours for 2x2 pixels and wants blocks of 16.
-            self._size = max(16, width + width % 2), max(16, height + height % 2)
-            code = cv2.VideoWriter.fourcc(*'mp4v')
-            self._writer = cv2.VideoWriter(str(self.path), code, self._fps, self._size)
-            if not self._writer.isOpened():
-                raise OSError(errno.EIO, 'this OpenCV cannot write MPEG-4 video', self.name)
-        picture = cv2.cvtColor(fit(done.overlay, self._size), cv2.COLOR_RGB2BGR)
-        self._writer.write(picture)
-        self._frames += 1
-
-    def finish(self) -> None:
-        """Close the file and read its index back: OpenCV does not tell when the disk was full."""
-        if self._writer is None:
-            return
-        self._writer.release()
-        reader = cv2.VideoCapture(str(self.path))
-        stored = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-        reader.release()
-        if stored != self._frames:
-            raise OSError(
-                errno.ENOSPC,
-                f'only {stored} of {self._frames} frames could be stored, is the disk full?',
-                self.name,
-            )
-
-
-def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return an RGB picture scaled down to fit into `size` (W, H) and centred on black."""
-    width, height = size
-    rows, columns = picture.shape[:2]
-    if (columns, rows) == size:
-        return picture
-    factor = min(width / columns, height / rows)
-    if factor < 1:
-        rows, columns = max(1, round(rows * factor)), max(1, round(columns * factor))
-        picture = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    canvas[top : top + rows, left : left + columns] = picture
-    return canvas
 
 
 class SnapshotSink(Sink):

@@ -11,7 +11,7 @@ from runs import SIZE, START, count_frames, rows, run, scene, summary, write_bag
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception import Pipeline
-from road_anomaly_ros.tools import processing, sinks
+from road_anomaly_ros.tools import overlay_video, processing, sinks
 from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
 from road_anomaly_ros.tools.sources import open_source
 
@@ -22,6 +22,7 @@ def test_a_video_gives_everything_that_is_promised(tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == [
         'frames.csv',
         'objects.csv',
+        'objects.jsonl',
         'overlay.mp4',
         'snapshots',
         'summary.json',
@@ -284,6 +285,7 @@ def test_an_earlier_run_is_replaced_and_other_files_are_kept(tmp_path):
         'frames.csv',
         'notes.txt',
         'objects.csv',
+        'objects.jsonl',
         'snapshots',
         'summary.json',
     ]
@@ -371,7 +373,7 @@ def test_snapshots_are_the_first_frame_and_the_strongest_far_apart(tmp_path):
 
 
 def test_fit_scales_down_and_centres_on_black():
-    fitted = sinks.fit(np.full((20, 10, 3), 200, np.uint8), (20, 10))
+    fitted = overlay_video.fit(np.full((20, 10, 3), 200, np.uint8), (20, 10))
     assert fitted.shape == (10, 20, 3)
     assert (fitted[:, :7] == 0).all() and (fitted[:, 8:12] == 200).all()
     assert (fitted[:, 13:] == 0).all()
