@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from road_anomaly_ros.perception.config import PipelineConfig
-from road_anomaly_ros.perception.contract import AnomalyObject, LabelSet
+from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.geometry import (
     CameraModel,
     GeometryOptions,
@@ -421,14 +420,20 @@ def test_histories_start_anew_when_time_runs_backwards():
 
 
 def frame(instances, objects, *, stamp=None, drivable=(0,)):
-    """A result of which only what geometry reads is there: road everywhere."""
-    return SimpleNamespace(
-        instances=torch.from_numpy(instances),
-        mask=torch.from_numpy(instances > 0),
+    """A result with road everywhere."""
+    return FrameResult(
+        image=torch.zeros(3, *MODEL.size, dtype=torch.uint8),
         labels=torch.zeros(MODEL.size, dtype=torch.uint8),
+        score=torch.zeros(MODEL.size),
+        mask=torch.from_numpy(instances > 0),
+        instances=torch.from_numpy(instances),
         objects=tuple(objects),
-        stamp=stamp,
         label_set=LabelSet(('road',), ((0, 0, 0),), drivable),
+        scorer='plain',
+        threshold=0.5,
+        threshold_source='option',
+        display_range=(0.0, 1.0),
+        stamp=stamp,
     )
 
 
