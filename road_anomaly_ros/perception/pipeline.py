@@ -20,6 +20,7 @@ from road_anomaly_ros.perception import (
     objects,
     proposals,
     refinements,
+    sanity,
     scorers,
     sharing,
 )
@@ -288,6 +289,13 @@ class Pipeline:
         options, features = scorers.bind(config.scorer, options, self._segmenter)
         options = scorers.load(config.scorer, options, self._resources)
         levels, threshold_source = _levels(config, calibration)
+        if threshold_source == 'option' and self._segmenter.kind == 'mask':
+            top = SCORERS[config.scorer].make.top
+            sanity.refuse_unreachable(
+                levels.threshold,
+                1.0 if getattr(options, 'unit_range', False) else top,
+                config.scorer,
+            )
         objects.check(config.options('objects'), self._segmenter.labels.drivable, levels.threshold)
         for name in config.refinements:
             refinements.check(name, self._segmenter.labels)
@@ -351,6 +359,8 @@ class Pipeline:
             drivable=self.labels.drivable,
             host=host,
         )
+        repaired = int(dense.sanitized)
+        sanity.refuse_meaningless(outputs, score, repaired)
         watch.lap('objects')
         times = watch.times()
         times = {**shared, **times, 'total': shared['total'] + times['total']}
@@ -368,7 +378,7 @@ class Pipeline:
             display_range=chain.levels.display,
             stamp=stamp,
             timings=times,
-            sanitized=int(dense.sanitized),
+            sanitized=repaired,
             notes=(*notes, *failures),
             host=host,
             stages=self._stages(chain, context, image, dense.score, outputs[0])

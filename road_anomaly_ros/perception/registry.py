@@ -80,10 +80,12 @@ class Option:
             raise ValueError(
                 f'{self.name}: unknown value {value!r}; choose one of {list(self.choices)}'
             )
-        if self.low is None and self.high is None:
-            return
         if value != value and self.default != self.default:
             return  # left open, as by default
+        if isinstance(value, float) and not math.isfinite(value) and value != self.default:
+            raise ValueError(f'{self.name}: expected a finite number, got {value!r}')
+        if self.low is None and self.high is None:
+            return
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         if not low <= value <= high:

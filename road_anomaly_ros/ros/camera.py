@@ -16,7 +16,7 @@ from road_anomaly_ros.perception import FrameResult
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images, loss, topics
 from road_anomaly_ros.ros.geometry import Geometry, Unplaced
-from road_anomaly_ros.ros.health import CameraStats, Throttle, kind_of
+from road_anomaly_ros.ros.health import FAILED, CameraStats, Throttle, kind_of
 from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
 from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.outputs import Publishers
@@ -263,16 +263,18 @@ class Camera:
 
     def to_array(self, message: Any, max_pixels: int) -> Any:
         """Return a message's picture, uint8 RGB [H, W, 3]; None, counted, when it has none."""
+        layout = getattr(message, 'encoding', '') or getattr(message, 'format', '')
+        try:
+            check_photograph(layout, self._images.name)
+        except images.ImageRefused as error:
+            self.refuse(error.reason, f'{error}{self._hint()}')
+            return None
         try:
             picture = images.to_array(message, max_pixels)
         except images.ImageRefused as error:
             self.refuse(error.reason, str(error))
             return None
         self.stats.size = picture.shape[:2]
-        try:
-            check_photograph(getattr(message, 'encoding', ''))
-        except images.ImageRefused as error:  # some thermal cameras call theirs so
-            self.complain('no photograph', f'processed, but {error}')
         return picture
 
     def to_inputs(self, frame: Frame, max_pixels: int) -> tuple[Any, ...] | None:
@@ -297,7 +299,7 @@ class Camera:
     def fail(self, text: str) -> None:
         """Count a frame that the chain could not process."""
         self.stats.failed += 1
-        self.complain('failed', f'frame failed: {text}')
+        self.complain(FAILED, f'frame failed: {text}')
 
     def complain(self, kind: str, text: str) -> None:
         """Say what went wrong, in the log at most every few seconds, and in the diagnostics."""
@@ -360,7 +362,7 @@ class Camera:
 
     def _explain(self) -> str:
         topic = self._images.name
-        wanted = f'{self._kind.__module__.split(".")[0]}/msg/{self._kind.__name__}'
+        wanted = self._type_name
         found = self._node.get_publishers_info_by_topic(topic)
         for publisher in found:
             if publisher.topic_type != wanted:
@@ -378,15 +380,26 @@ class Camera:
         other = self._other_transport()
         if other:
             return other
+        return (
+            f'nobody publishes {topic}: start the camera or remap '
+            f"'{self._base_topic}'{self._hint()}"
+        )
+
+    @property
+    def _type_name(self) -> str:
+        return f'{self._kind.__module__.split(".")[0]}/msg/{self._kind.__name__}'
+
+    def _hint(self) -> str:
+        """Name other topics to choose from, which are not this node's; empty where none is."""
         others = sorted(
             name
             for name, kinds in self._node.get_topic_names_and_types()
-            if wanted in kinds
+            if self._type_name in kinds
+            and name != self._images.name
             and self._node.count_publishers(name)
             and not name.startswith(self._node.get_fully_qualified_name() + '/')
         )
-        hint = f'; images are published on {", ".join(others[:3])}' if others else ''
-        return f"nobody publishes {topic}: start the camera or remap '{self._base_topic}'{hint}"
+        return f'; images are published on {", ".join(others[:3])}' if others else ''
 
     def _other_transport(self) -> str:
         """Say that the camera publishes its images in the other form; empty where it does not."""

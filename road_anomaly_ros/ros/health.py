@@ -18,6 +18,7 @@ from road_anomaly_ros.perception.drift import Monitor, blindness
 
 TOPIC = '/diagnostics'
 PERIOD_S = 1.0
+FAILED = 'failed'  # the kind of complaint that frames without a result make
 RECENT_S = 5.0  # how long a fault stays visible after it last happened
 _WINDOW = 300  # frames behind rates and percentiles
 
@@ -94,10 +95,11 @@ class CameraStats:
         """Remember what went wrong, for as long as it is recent."""
         self.complaints[kind] = (time.monotonic(), text)
 
-    def recent(self) -> list[str]:
-        """Return the complaints of the last seconds."""
+    def recent(self) -> dict[str, str]:
+        """Return the complaints of the last seconds by their kind."""
         horizon = time.monotonic() - RECENT_S
-        return [text for moment, text in list(self.complaints.values()) if moment > horizon]
+        found = list(self.complaints.items())
+        return {kind: text for kind, (moment, text) in found if moment > horizon}
 
 
 def camera_status(
@@ -120,7 +122,7 @@ def camera_status(
         )
     recent = stats.recent()
     if recent:
-        return WARN, '; '.join(recent)
+        return ERROR if FAILED in recent else WARN, '; '.join(recent.values())
     if waiting > RECENT_S:
         return ERROR, (
             f'no result for {waiting:.0f} s although images arrive: the device is overloaded'

@@ -18,6 +18,7 @@ from road_anomaly_ros.tools.encodings import (
     FAST_ENCODINGS,
     MAX_PIXELS,
     ImageRefused,
+    check_photograph,
     decode_compressed,
     decode_image,
     decode_map,
@@ -112,6 +113,7 @@ def seconds(stamp: Any) -> float:
 
 
 def _through_cv_bridge(message: Any, max_pixels: int) -> np.ndarray:
+    check_photograph(message.encoding)
     height, width = message.height, message.width
     if not 1 <= height * width <= max_pixels:
         raise ImageRefused(

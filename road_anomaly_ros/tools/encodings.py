@@ -44,6 +44,7 @@ _TO_RGB = {
 }
 # What drivers send as depth, disparity or other measurements, in units of their own.
 _MEASURED = re.compile(r'(16U|16S|32S|32F|64F)C[12]')
+_DEPTH_TOPIC = re.compile(r'depth|disparity|range', re.IGNORECASE)
 _PLANAR = ('nv12', 'nv21')  # colour follows the grey plane, in half as many rows
 # Those of cameras and of what converts their pictures; others of Pillow run programs.
 _FORMATS = (
@@ -71,17 +72,19 @@ class ImageRefused(ValueError):
         self.reason = reason
 
 
-def check_photograph(layout: str) -> None:
+def check_photograph(layout: str, topic: str = '') -> None:
     """Raise ImageRefused where an encoding, or the format of a compressed image, is no photograph.
 
-    A depth image in millimetres would pass for a near-black picture.
+    A depth image in millimetres would pass for a near-black picture. Thermal cameras send mono16,
+    and so do some depth cameras, whose `topic` tells.
     """
     kind = re.split(r'[;\s]', layout, maxsplit=1)[0]
-    if _MEASURED.fullmatch(kind) or 'compressedDepth' in layout:
+    named = kind == 'mono16' and _DEPTH_TOPIC.search(topic)
+    if named or _MEASURED.fullmatch(kind) or 'compressedDepth' in layout:
         raise ImageRefused(
             'encoding',
-            f'expected a photograph, got {kind or layout!r}: depth or '
-            'other measurements; choose the topic of the colour camera '
+            f'expected a photograph, got {kind or layout!r}: depth or other measurements; '
+            'choose the topic of the colour camera '
             '(grey ones of 16 bit call themselves mono16)',
         )
 
@@ -90,8 +93,10 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Convert a message with the fields of sensor_msgs/Image to uint8 RGB [H, W, 3].
 
     `8UC3` and `8UC4` are read as BGR(A), as cv_bridge does; alpha is dropped; 16 bit is scaled
-    to 8; float is taken as 0..255. Raises ImageRefused for what cannot be read.
+    to 8; float is taken as 0..255. Raises ImageRefused for what cannot be read, and for what is no
+    photograph.
     """
+    check_photograph(str(message.encoding))
     height, width, encoding = int(message.height), int(message.width), str(message.encoding)
     _check_dimensions(height, width, max_pixels)
     channels, order = _FAST.get(encoding, (0, (0, 1, 2)))
@@ -124,12 +129,7 @@ def decode_compressed(data: Any, layout: str = '', max_pixels: int = MAX_PIXELS)
     message's `format`. Orientation tags are ignored: the camera's pixels stay where they are.
     Raises ImageRefused for what cannot be read.
     """
-    if 'compressedDepth' in layout:
-        raise ImageRefused(
-            'encoding',
-            f'expected a picture, got a depth image ({layout!r}); '
-            f'choose the topic of the colour camera',
-        )
+    check_photograph(layout)
     raw = bytes(data)
     _refuse_video(raw, layout)
     height, width = peek_size(raw)

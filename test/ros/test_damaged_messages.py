@@ -159,7 +159,7 @@ def files(rng):
     return [cv2.imencode(kind, picture)[1].tobytes() for kind in ('.jpg', '.png', '.bmp', '.webp')]
 
 
-# Encoding -> numbers of one pixel: type and count.
+# Encoding -> numbers of one pixel: type and count. Depth (16UC1, 32FC1, 64FC1) is no picture.
 LAYOUTS = {
     'rgb8': ('u1', 3),
     'bgr8': ('u1', 3),
@@ -170,10 +170,7 @@ LAYOUTS = {
     'mono8': ('u1', 1),
     '8UC1': ('u1', 1),
     'mono16': ('u2', 1),
-    '16UC1': ('u2', 1),
-    '32FC1': ('f4', 1),
     '32FC3': ('f4', 3),
-    '64FC1': ('f8', 1),
     'bayer_rggb8': ('u1', 1),
     'bayer_bggr16': ('u2', 1),
     'yuv422': ('u1', 2),

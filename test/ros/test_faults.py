@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from ros_graph import Graph, image_message, send_until, values, wait_for
 from sensor_msgs.msg import Image
 
 from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception.segmenters.synthetic import SyntheticSegmenter
 from road_anomaly_ros.ros.engine import Engine
 from road_anomaly_ros.ros.worker import Frame
 
@@ -53,6 +55,60 @@ def test_time_may_run_backwards(graph, capfd):
     )
     assert stats.backwards == 1
     assert 'stamps ran backwards' in capfd.readouterr().err
+
+
+DEPTH = np.full((48, 64), 1500, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ('topic', 'encoding', 'usable'),
+    [
+        ('image', '16UC1', False),
+        ('image', '32FC1', False),
+        ('camera/depth/image_rect', 'mono16', False),
+        ('thermal/image', 'mono16', True),
+    ],
+)
+def test_depth_is_refused_and_the_topic_to_choose_is_named(graph, topic, encoding, usable, capfd):
+    node = graph.anomaly_node(remap=[f'image:={topic}'])
+    other, publisher = graph.publisher(Image, 'color', readers=0), graph.publisher(Image, topic)
+    wait_for(lambda: node.count_publishers(other.topic_name), 'the colour camera')
+    floats = encoding == '32FC1'
+    picture = DEPTH.astype(np.float32) if floats else DEPTH
+    depth = image_message(picture, encoding='32FC1' if floats else '16UC1')
+    depth.encoding, stats = encoding, node.cameras[''].stats
+    if usable:
+        send_until(publisher, lambda: depth, lambda: stats.processed, 'a frame')
+        assert not stats.refused
+        return
+    send_until(publisher, lambda: depth, lambda: stats.refused['encoding'] > 2, 'refusals')
+    lines = [line for line in capfd.readouterr().err.splitlines() if 'refused' in line]
+    assert len(lines) == 1 and 'expected a photograph' in lines[0] and encoding in lines[0]
+    assert f'images are published on {other.topic_name}' in lines[0] and stats.processed == 0
+    send_until(publisher, image_message, lambda: stats.processed, 'a frame after all')
+
+
+def test_a_network_of_nan_is_an_error_and_never_an_obstacle(graph, monkeypatch, capfd):
+    node = graph.anomaly_node()
+    masks, rows = graph.collect(Image, 'anomaly_node/obstacle/mask'), graph.diagnostics()
+    publisher, stats = graph.publisher(Image, 'image'), node.cameras[''].stats
+    send_until(publisher, image_message, lambda: masks, 'a mask')
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            SyntheticSegmenter,
+            '_mask_logits',
+            lambda self, batch: torch.full((len(batch), self.num_queries, 12, 16), torch.nan),
+        )
+        send_until(publisher, image_message, lambda: stats.failed > 2, 'failures')
+        wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR], 'an error')
+        before = len(masks), stats.processed
+        send_until(publisher, image_message, lambda: stats.failed > 5, 'more failures')
+        assert (len(masks), stats.processed) == before
+    said = [line for line in capfd.readouterr().err.splitlines() if 'means nothing' in line]
+    assert 1 <= len(said) <= 2 and "set precision to 'float32'" in said[0]
+    error = next(row for row in rows if row.level == DiagnosticStatus.ERROR)
+    assert 'expected finite numbers in the mask_logits' in error.message
+    send_until(publisher, image_message, lambda: len(masks) > before[0], 'a mask again')
 
 
 class Sick(Pipeline):

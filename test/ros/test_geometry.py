@@ -465,7 +465,9 @@ def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
     wait_for(lambda: node.cameras[''].publishers.wants_metres, 'a listener')
     labels = graph.collect(Image, 'anomaly_node/semantic/labels')
     send_until(sender, picture, lambda: len(labels) > 2, 'labels')
-    wait_for(lambda: 'no room' in ' '.join(node.cameras[''].stats.recent()), 'a complaint')
+    wait_for(
+        lambda: 'no room' in ' '.join(node.cameras[''].stats.recent().values()), 'a complaint'
+    )
     assert clouds == [] and node.cameras[''].stats.failed == 0
 
 

@@ -160,7 +160,7 @@ def test_an_output_subscriber_that_asks_for_too_much_is_told(graph):
     wait_for(
         lambda: [
             text
-            for text in node.cameras[''].stats.recent()
+            for text in node.cameras[''].stats.recent().values()
             if 'asks for more' in text and 'durability' in text
         ],
         'a complaint',

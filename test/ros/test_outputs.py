@@ -198,7 +198,9 @@ def test_a_stage_that_cannot_be_made_costs_only_its_topic(graph, image, monkeypa
     wait_for(lambda: graph.client.count_publishers('anomaly_node/debug/segments'), 'the topic')
     publisher = graph.publisher(Image, 'image')
     send_until(publisher, lambda: image_message(image), lambda: len(labels) > 2, 'labels')
-    wait_for(lambda: 'no room' in ' '.join(node.cameras[''].stats.recent()), 'a complaint')
+    wait_for(
+        lambda: 'no room' in ' '.join(node.cameras[''].stats.recent().values()), 'a complaint'
+    )
     assert broken == [] and node.cameras[''].stats.failed == 0
 
 
@@ -257,7 +259,9 @@ def test_an_output_that_fails_costs_only_itself(graph, monkeypatch):
     wait_for(lambda: graph.client.count_publishers('anomaly_node/semantic/color'), 'the topic')
     publisher = graph.publisher(Image, 'image')
     send_until(publisher, image_message, lambda: len(labels) > 2, 'labels')
-    wait_for(lambda: 'no colours' in ' '.join(node.cameras[''].stats.recent()), 'a complaint')
+    wait_for(
+        lambda: 'no colours' in ' '.join(node.cameras[''].stats.recent().values()), 'a complaint'
+    )
     assert broken == []
 
 

@@ -118,15 +118,15 @@ def test_refusals_are_one_line_with_a_reason(changes, reason, words):
 def test_sixteen_bit_is_scaled_and_honours_endianness(bigendian):
     pytest.importorskip('rosbags.image')
     values = np.array([[0, 257, 65535]], np.dtype('>u2' if bigendian else '<u2'))
-    for encoding in ('mono16', '16UC1'):
-        decoded = decode_image(message(encoding, values, pad=2, bigendian=bigendian))
-        np.testing.assert_array_equal(decoded[0, :, 1], [0, 1, 255])
+    decoded = decode_image(message('mono16', values, pad=2, bigendian=bigendian))
+    np.testing.assert_array_equal(decoded[0, :, 1], [0, 1, 255])
 
 
 def test_float_is_taken_as_bytes_and_nan_as_black():
     pytest.importorskip('rosbags.image')
-    values = np.array([[-3.0, 12.7, 300.0, np.nan]], np.float32)
-    np.testing.assert_array_equal(decode_image(message('32FC1', values))[0, :, 0], [0, 12, 255, 0])
+    values = np.array([[-3.0, 12.7, 300.0, np.nan]], np.float32).repeat(3, 0).T[None]
+    decoded = decode_image(message('32FC3', values))
+    np.testing.assert_array_equal(decoded[0, :, 0], [0, 12, 255, 0])
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,28 @@ def test_damaged_pictures_are_refused(raw, layout, reason):
     with pytest.raises(ImageRefused) as caught:
         decode_compressed(raw, layout)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ('layout', 'topic', 'photograph'),
+    [
+        ('mono16', '/flir/image_raw', True),
+        ('mono16; png compressed ', '/flir/image_raw/compressed', True),
+        ('mono16', '/camera/aligned_depth_to_color/image_raw', False),
+        ('mono8', '/camera/depth/preview', True),
+        ('16UC1', '/camera/image_raw', False),
+        ('32FC1', '', False),
+        ('64FC2', '', False),
+        ('32FC3', '', True),
+        ('bayer_rggb16', '', True),
+    ],
+)
+def test_what_can_be_a_photograph(layout, topic, photograph):
+    if photograph:
+        encodings.check_photograph(layout, topic)
+    else:
+        with pytest.raises(ImageRefused, match='choose the topic of the colour camera'):
+            encodings.check_photograph(layout, topic)
 
 
 def test_an_enormous_picture_is_refused_by_its_header_alone(monkeypatch):

@@ -60,10 +60,11 @@ class Scorer:
     ..., name: map}. `needs` names the accumulators read, `kinds` the outputs it can score,
     `extras` the maps that its epilogue gives besides the score. `threshold` (inf = must be
     calibrated) and `display` are starting values for models without a calibration; obstacles lie
-    above the threshold. `check` refuses options that cannot work. `bind(options, segmenter,
-    maps)` completes options for one model, of whose feature maps it names one or '';
-    `load(options, resources)` puts in what must be loaded onto the device. Of `extras`, `merged`
-    are averaged over windows instead of being computed from the merged semantic map.
+    above the threshold. No score of a mask model lies above `top`, before the option
+    `unit_range`. `check` refuses options that cannot work. `bind(options, segmenter, maps)`
+    completes options for one model, of whose feature maps it names one or ''; `load(options,
+    resources)` puts in what must be loaded onto the device. Of `extras`, `merged` are averaged
+    over windows instead of being computed from the merged semantic map.
     """
 
     epilogue: Callable[[Block, Any], Tensor | Maps]
@@ -74,6 +75,7 @@ class Scorer:
     extras: tuple[str, ...] = ()
     threshold: float = math.inf
     display: tuple[float, float] = (0.0, 1.0)
+    top: float = math.inf
     check: Callable[[Any, str, LabelSet], None] = field(default=accept_all)
     bind: Callable[[Any, Any, tuple[str, ...]], tuple[Any, str]] = field(default=keep_options)
     load: Callable[[Any, Resources], Any] = field(default=nothing_to_load)

@@ -117,6 +117,7 @@ for _kind, _needs, _source in (
             MASKS_ONLY,
             extras=('logit',),
             threshold=0.5,
+            top=1.0,
             bind=bind(_kind),
             load=load,
             merged=('logit',),

@@ -141,6 +141,7 @@ SCORERS.register('mask2anomaly', Mask2AnomalyOptions)(
         frozenset({'max_s', 'kept', 'votes'}),
         MASKS_ONLY,
         threshold=0.7,
+        top=1.0,
         check=check,
     )
 )

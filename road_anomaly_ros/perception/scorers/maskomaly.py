@@ -84,5 +84,6 @@ SCORERS.register('maskomaly', MaskomalyOptions)(
         frozenset({'best', 'votes'}),
         MASKS_ONLY,
         threshold=0.7,
+        top=1.0,
     )
 )

@@ -73,6 +73,7 @@ SCORERS.register('s2_reject')(
         frozenset({'best'}),
         MASKS_ONLY,
         threshold=0.7,
+        top=1.0,
     )
 )
 SCORERS.register('eam', EamOptions)(

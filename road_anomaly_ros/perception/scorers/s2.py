@@ -149,5 +149,6 @@ SCORERS.register('s2', S2Options)(
         MASKS_ONLY,
         extras=('s_reject', 's_accept', 's_fuse', 'covered'),
         threshold=0.6,
+        top=1.0,
     )
 )

@@ -187,7 +187,7 @@ def energy(block: Block, options: NoOptions) -> Tensor:
 PEAK, ALL = frozenset({'max_s'}), frozenset({'partition'})
 
 SCORERS.register('plain', PlainOptions)(
-    Scorer(plain, 'Mask2Anomaly eq. 2', peak_vectors, PEAK, threshold=0.7)
+    Scorer(plain, 'Mask2Anomaly eq. 2', peak_vectors, PEAK, threshold=0.7, top=1.0)
 )
 SCORERS.register('msp', SoftmaxOptions)(
     Scorer(
@@ -197,6 +197,7 @@ SCORERS.register('msp', SoftmaxOptions)(
         ALL,
         check=check_target,
         display=(0.85, 0.95),
+        top=1.0,
     )
 )
 SCORERS.register('max_logit', SoftmaxOptions)(
@@ -207,6 +208,7 @@ SCORERS.register('max_logit', SoftmaxOptions)(
         ALL,
         check=check_target,
         display=(-1.0, 0.0),
+        top=0.0,
     )
 )
 SCORERS.register('max_entropy', EntropyOptions)(
@@ -226,6 +228,7 @@ SCORERS.register('rba', UnitOptions)(
         rba_vectors,
         frozenset({'tanh'}),
         threshold=-0.1,
+        top=0.0,
         display=(-1.0, 0.0),
     )
 )
@@ -236,11 +239,20 @@ SCORERS.register('rba_s1', RbaS1Options)(
         rba_vectors,
         frozenset({'tanh'}),
         threshold=-0.1,
+        top=0.0,
         display=(-1.0, 0.0),
     )
 )
 SCORERS.register('nls', UnitOptions)(
-    Scorer(nls, 'UGainS', nls_vectors, frozenset({'total'}), threshold=-0.15, display=(-1.0, 0.0))
+    Scorer(
+        nls,
+        'UGainS',
+        nls_vectors,
+        frozenset({'total'}),
+        threshold=-0.15,
+        top=0.0,
+        display=(-1.0, 0.0),
+    )
 )
 SCORERS.register('energy')(
     Scorer(energy, 'Liu et al. 2020, PEBAL', energy_vectors, ALL, display=(-4.0, -2.0))

@@ -91,9 +91,8 @@ class BagSource(Source):
         for record in self._reader.records([topic]):
             try:
                 message = self._reader.decode(record)
-                check_photograph(
-                    getattr(message, 'encoding', '') or getattr(message, 'format', '')
-                )
+                layout = getattr(message, 'encoding', '') or getattr(message, 'format', '')
+                check_photograph(layout, topic)
             except ImageRefused as refusal:
                 return str(refusal)
             except ValueError:  # damaged; the next one may tell
@@ -136,10 +135,8 @@ class BagSource(Source):
         if index < self.start:
             return
         if record.kind.endswith('CompressedImage'):
-            check_photograph(message.format)
             image = decode_compressed(message.data, message.format)
         else:
-            check_photograph(message.encoding)
             image = decode_image(message)
         stamp = message.header.stamp
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
