@@ -76,6 +76,7 @@ ORDER = {
     'kernels': 2,
     'object_options': 2,
     'evidence': 3,
+    'sanity': 3,
     'engines': 2.5,
     'segmenters': 3,
     'segments': 3,
