@@ -183,6 +183,57 @@ def test_imports_inside_perception_go_down():
     assert not wrong, '\n'.join(wrong)
 
 
+def module_of(path: Path, root: Path = ROOT) -> str:
+    parts = path.relative_to(root).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def graph(paths: list[Path], root: Path) -> dict[str, set[str]]:
+    """The modules of a package that each of them imports, at the top or in a function."""
+    modules = {module_of(path, root) for path in paths}
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        targets = {entry.target for entry in imports_of(path, root)}
+        targets |= {target.rpartition('.')[0] for target in targets - modules}
+        found[module_of(path, root)] = targets & modules - {module_of(path, root)}
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach each other, and so can only be understood together."""
+    reach = {name: set(targets) for name, targets in imports.items()}
+    for middle in reach:
+        for targets in reach.values():
+            if middle in targets:
+                targets |= reach[middle]
+    groups = {
+        tuple(sorted(other for other in reach[name] if name in reach[other]))
+        for name in reach
+        if name in reach[name]
+    }
+    return sorted(map(list, groups))
+
+
+def test_no_circle_of_imports():
+    found = circles(graph(SOURCES, ROOT))
+    assert not found, '\n'.join(' <-> '.join(group) for group in found)
+
+
+def test_circles_are_seen_also_through_functions_and_packages(tmp_path):
+    package = tmp_path / NAME
+    package.mkdir()
+    for name, text in (
+        ('__init__', ''),
+        ('a', 'from . import b'),
+        ('b', f'def f():\n    from {NAME}.c import g'),
+        ('c', f'import {NAME}.a'),
+        ('d', f'from {NAME} import a\nfrom {NAME} import VERSION'),
+    ):
+        (package / f'{name}.py').write_text(text)
+    found = circles(graph(sorted(package.glob('*.py')), tmp_path))
+    assert found == [[f'{NAME}.{name}' for name in 'abc']]
+
+
 def test_registry_needs_the_standard_library_only():
     outside = [
         str(entry)

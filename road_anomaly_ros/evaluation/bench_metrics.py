@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -55,19 +54,14 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; prints a table, writes JSON if asked to, returns 0."""
     from road_anomaly_ros.evaluation.store import Store
     from road_anomaly_ros.tools import environment
-    from road_anomaly_ros.tools.bench import heading
 
     document: dict[str, Any] = {
-        'environment': {
-            **environment.machine(),
-            **environment.versions(),
-            'load_at_start': round(os.getloadavg()[0], 2),
-        },
+        'environment': environment.record(),
         'size': list(arguments.size),
         'frames': arguments.frames,
         'metrics': [],
     }
-    print(heading(document['environment']))
+    print(environment.heading(document['environment']))
     print(
         f'\n{arguments.frames} images of {arguments.size[0]}x{arguments.size[1]} from disk\n\n'
         '| metrics | images/s |\n| --- | ---: |'

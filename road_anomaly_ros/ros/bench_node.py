@@ -77,19 +77,14 @@ def main(arguments: argparse.Namespace) -> int:
     stay_local()
     os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
     from road_anomaly_ros.tools import environment
-    from road_anomaly_ros.tools.bench import heading
 
     make_room()  # the camera is ours: without, most larger images are lost
     config = chain_config(arguments)
     document: dict[str, Any] = {
-        'environment': {
-            **environment.machine(),
-            **environment.versions(),
-            'load_at_start': round(os.getloadavg()[0], 2),
-        },
+        'environment': environment.record(),
         'node': [],
     }
-    print(heading(document['environment']))
+    print(environment.heading(document['environment']))
     print(
         f'\n{arguments.rate} images per second, {arguments.seconds} s per size, '
         f'age from the stamp of an image to its mask\n\n{NODE_HEAD}'
@@ -109,7 +104,7 @@ def node_row(
     config: PipelineConfig, width: int, height: int, rate: int, seconds: float
 ) -> dict[str, Any]:
     """Return the figures of one size; RuntimeError when the node sends no result in time."""
-    from road_anomaly_ros.tools.bench import rendered
+    from road_anomaly_ros.tools.timing import rendered
 
     pictures = rendered(width, height, _DISTINCT)
     with node_process(config) as process, Camera(pictures, rate) as camera:

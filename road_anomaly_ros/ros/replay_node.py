@@ -24,7 +24,6 @@ from road_anomaly_ros.ros.playback import (
     topic_kinds,
 )
 from road_anomaly_ros.ros.player import Player
-from road_anomaly_ros.ros.replay import NAME
 from road_anomaly_ros.ros.topics import message_class
 from road_anomaly_ros.tools.bags import BagReader, is_bag
 from road_anomaly_ros.tools.sources import open_source
@@ -53,7 +52,7 @@ class Replay(Node):
         stop: threading.Event | None = None,
         **node_arguments: Any,
     ) -> None:
-        super().__init__(NAME, **node_arguments)
+        super().__init__('replay', **node_arguments)
         self._stream: Pictures | Messages
         if as_stored(path, settings):
             self._stream = Messages(self, Path(path), settings)

@@ -1,14 +1,19 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The options by which every offline command chooses a chain."""
+"""What commands declare alike: the chain, options of a dataclass, numbers and sizes."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, TypeVar
+
+from road_anomaly_ros.perception.registry import build_options, options_of
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.config import PipelineConfig
+
+T = TypeVar('T')
 
 
 def add_chain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +52,29 @@ def chain_config(arguments: argparse.Namespace) -> PipelineConfig:
     }
     config = PipelineConfig.from_any(arguments.config)
     return config.replace({**named, **parse_assignments(arguments.set)})
+
+
+def add_options(
+    parser: argparse.ArgumentParser, owner: type, *, without: Collection[str] = ()
+) -> None:
+    """Declare one argument per option of the dataclass `owner`, but for those in `without`."""
+    for item in options_of(owner):
+        if item.name in without:
+            continue
+        default = ','.join(map(str, item.default)) if item.kind is tuple else item.default
+        parser.add_argument(
+            f'--{item.name.replace("_", "-")}',
+            default=default,
+            metavar=item.kind.__name__.upper(),
+            help=f'{item.text} (default {default})'.replace('%', '%%'),
+        )
+
+
+def chosen_options(owner: type[T], arguments: argparse.Namespace) -> T:
+    """Return `owner` filled from the arguments of its options' names."""
+    return build_options(
+        owner, {item.name: getattr(arguments, item.name) for item in options_of(owner)}
+    )
 
 
 def size(text: str) -> tuple[int, int]:

@@ -46,6 +46,20 @@ def machine(device: Any = None) -> dict[str, Any]:
     return found
 
 
+def record(device: Any = None) -> dict[str, Any]:
+    """Return machine, versions and load, as they stand beside every figure."""
+    return {**machine(device), **versions(), 'load_at_start': round(os.getloadavg()[0], 2)}
+
+
+def heading(made_on: Mapping[str, Any]) -> str:
+    """Return what the figures were measured on, in one line."""
+    where = made_on.get('gpu') or made_on['cpu']
+    return (
+        f'{where}, {made_on["cores"]} cores, {made_on["threads"]} threads, '
+        f'torch {made_on["torch"]}, load {made_on["load_at_start"]:g}'
+    )
+
+
 def _cpu_name() -> str:
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()

@@ -70,7 +70,7 @@ def method_rows(
     pipeline: Pipeline, size: tuple[int, int] = SIZE, runs: int = RUNS
 ) -> Iterator[dict[str, Any]]:
     """Yield kind, name, p50 in ms and peak of memory in MiB of all that can run without files."""
-    from road_anomaly_ros.tools.bench import rendered
+    from road_anomaly_ros.tools.timing import rendered
 
     (picture,) = rendered(*size, 1)
     base = pipeline.config
@@ -84,7 +84,7 @@ def method_rows(
 def _figures(work: Callable[[], Any], device: torch.device, runs: int) -> dict[str, Any]:
     import torch
 
-    from road_anomaly_ros.tools.bench import measure
+    from road_anomaly_ros.tools.timing import measure
 
     with torch.inference_mode():
         work()  # compiles, fills caches

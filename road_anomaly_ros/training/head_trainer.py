@@ -23,7 +23,6 @@ from road_anomaly_ros.perception.metrics import PixelMetrics
 from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
-from road_anomaly_ros.training.head import HeadTrainOptions
 from road_anomaly_ros.training.head_features import (
     Cache,
     Example,
@@ -32,6 +31,7 @@ from road_anomaly_ros.training.head_features import (
     cache_name,
     fingerprint,
 )
+from road_anomaly_ros.training.options import HeadTrainOptions
 from road_anomaly_ros.training.targets import head_loss
 
 CHECKPOINT = 'checkpoint.pt'

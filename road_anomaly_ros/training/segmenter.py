@@ -8,11 +8,12 @@ The result is a small Mask2Former in Hugging Face form, ready for `road-anomaly 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from pathlib import Path
 
-from road_anomaly_ros.perception.registry import build_options, option, options_of
+from road_anomaly_ros.perception.registry import options_of
+from road_anomaly_ros.tools.chain import add_options, chosen_options
+from road_anomaly_ros.training.options import TrainOptions
 
 EXAMPLES = """
 examples:
@@ -33,44 +34,7 @@ preprocessor_config.json, heads/), curve.csv and checkpoint.pt. Ctrl-C ends the 
 in hand and saves; --resume continues as if nothing had been, also with another --steps as long as
 the rate has not begun to fall.
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """Everything that decides the result of a run, beside the contents of the folders."""
-
-    data: tuple[str, ...] = option((), 'road frames, see above')
-    val: tuple[str, ...] = option((), 'frames to measure mIoU on, in the same form')
-    outliers: tuple[str, ...] = option((), 'folders of RGBA cut-outs of things that are no class')
-    backbone: str = option(
-        'lite0',
-        'EfficientNet-Lite that begins from ImageNet weights',
-        choices=('lite0', 'lite1', 'lite2'),
-    )
-    steps: int = option(12000, 'optimiser steps of the whole run', low=1, high=10_000_000)
-    fall: int = option(
-        3000, 'last steps, over which the rate falls to nothing', low=1, high=10_000_000
-    )
-    batch: int = option(8, 'crops per step', low=1, high=4096)
-    height: int = option(288, 'height of the crops', low=64, high=4096, unit='px')
-    width: int = option(384, 'width of the crops', low=64, high=4096, unit='px')
-    rate: float = option(2e-3, 'learning rate; the backbone has a fifth', low=1e-7, high=1.0)
-    decay: float = option(0.02, 'weight decay', low=0.0, high=1.0)
-    clip: float = option(5.0, 'largest norm of the gradient', low=1e-3, high=1e3)
-    average: float = option(
-        0.999, 'decay of the averaged weights, which are what is kept', low=0.0, high=1.0
-    )
-    outlier_share: float = option(
-        0.7, 'share of the crops with strange things laid in', low=0.0, high=1.0
-    )
-    rendered: int = option(0, 'rendered road scenes to mix in', low=0, high=100_000)
-    rendered_weight: float = option(
-        0.1, 'weight of the rendered scenes beside those of --data', low=0.0, high=1e6
-    )
-    short_side: int = option(
-        544, 'short side at which larger images are processed', low=64, high=4096, unit='px'
-    )
-    seed: int = option(0, 'seed of weights, crops and rendered scenes', low=0, high=2**31)
+_LISTS = ('data', 'val', 'outliers')  # given once per folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,42 +78,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='further processes that prepare crops (default 0; some with a GPU)',
     )
-    for item in options_of(TrainOptions):
-        name = f'--{item.name.replace("_", "-")}'
-        if item.name in ('data', 'val', 'outliers'):
-            parser.add_argument(
-                name,
-                action='append',
-                default=[],
-                help=item.text,
-                required=item.name == 'data',
-                metavar='FOLDER' if item.name == 'outliers' else 'LAYOUT:FOLDER',
-            )
-            continue
+    for name in _LISTS:
+        item = next(item for item in options_of(TrainOptions) if item.name == name)
         parser.add_argument(
-            name,
-            default=item.default,
-            metavar=item.kind.__name__.upper(),
-            help=f'{item.text} (default {item.default})',
+            f'--{name}',
+            action='append',
+            default=[],
+            help=item.text,
+            required=name == 'data',
+            metavar='FOLDER' if name == 'outliers' else 'LAYOUT:FOLDER',
         )
+    add_options(parser, TrainOptions, without=_LISTS)
 
 
-def main(args: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Run the training and return 0; ValueError for data and options that cannot work."""
     from road_anomaly_ros.training import trainer
 
-    options = build_options(
-        TrainOptions, {item.name: getattr(args, item.name) for item in options_of(TrainOptions)}
-    )
     trainer.train(
-        options,
-        out=args.out,
-        resume=args.resume,
-        device=args.device,
-        half=args.half,
-        processes=args.processes,
-        workers=args.workers,
-        minutes=args.minutes,
-        evaluate_every=args.evaluate_every,
+        chosen_options(TrainOptions, arguments),
+        out=arguments.out,
+        resume=arguments.resume,
+        device=arguments.device,
+        half=arguments.half,
+        processes=arguments.processes,
+        workers=arguments.workers,
+        minutes=arguments.minutes,
+        evaluate_every=arguments.evaluate_every,
     )
     return 0

@@ -11,12 +11,11 @@ by the same command, and a larger --count adds to what is there.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from pathlib import Path
 
-from road_anomaly_ros.perception.registry import build_options, options_of
+from road_anomaly_ros.tools.chain import add_options, chosen_options
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 
 EXAMPLES = """
@@ -75,25 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='processes (default: one per core)',
     )
     add_options(parser, GeneratorOptions)
-
-
-def add_options(parser: argparse.ArgumentParser, owner: type) -> None:
-    """Declare one argument per option of the dataclass `owner`."""
-    for item in options_of(owner):
-        default = ','.join(map(str, item.default)) if item.kind is tuple else item.default
-        parser.add_argument(
-            f'--{item.name.replace("_", "-")}',
-            default=default,
-            metavar=item.kind.__name__.upper(),
-            help=f'{item.text} (default {default})'.replace('%', '%%'),
-        )
-
-
-def chosen_options(owner: type, arguments: argparse.Namespace) -> object:
-    """Return `owner` filled from the arguments that `add_options` declared."""
-    return build_options(
-        owner, {field.name: getattr(arguments, field.name) for field in dataclasses.fields(owner)}
-    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ from road_anomaly_ros.training import (
 )
 from road_anomaly_ros.training.data import Batch, CropSampler, CropSpec, StepBatches
 from road_anomaly_ros.training.generator.cutouts import FolderCutouts
-from road_anomaly_ros.training.segmenter import TrainOptions
+from road_anomaly_ros.training.options import TrainOptions
 
 CHECKPOINT = 'checkpoint.pt'
 _LOSS_MEMORY = 50

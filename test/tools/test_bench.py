@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.config import METHODS
-from road_anomaly_ros.tools import bench, methods
+from road_anomaly_ros.tools import methods, timing
 from road_anomaly_ros.tools.environment import by_stage, percentiles
 from road_anomaly_ros.tools.memory import peak_of
 
@@ -56,8 +56,8 @@ def test_figures_per_size_stage_and_scorer_in_json_and_as_tables(tmp_path, capsy
 
 
 def test_the_dense_pass_is_compared_with_the_reference_value_by_value():
-    rows = list(bench.dense_rows([(64, 48)], CPU))
-    assert [row['scorer'] for row in rows] == list(bench.DENSE_SCORERS)
+    rows = list(timing.dense_rows([(64, 48)], CPU))
+    assert [row['scorer'] for row in rows] == list(timing.DENSE_SCORERS)
     for row in rows:
         assert row['max_difference'] < 1e-5
         assert row['speedup'] == pytest.approx(
@@ -66,9 +66,9 @@ def test_the_dense_pass_is_compared_with_the_reference_value_by_value():
 
 
 def test_the_random_queries_are_neither_empty_nor_full():
-    output = bench.random_output(80, 60, CPU)
+    output = timing.random_output(80, 60, CPU)
     covered = (output.mask_logits > 0).float().mean(dim=(1, 2))
-    assert output.mask_logits.shape == (bench.QUERIES, 15, 20)
+    assert output.mask_logits.shape == (timing.QUERIES, 15, 20)
     assert 0.02 < float(covered.mean()) < 0.6
     assert float(output.class_logits.softmax(-1).amax(-1).median()) > 0.6
 

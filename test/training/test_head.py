@@ -23,7 +23,7 @@ from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.training import head_features, head_trainer
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 from road_anomaly_ros.training.generator.writer import Sources, synthesize
-from road_anomaly_ros.training.head import HeadTrainOptions
+from road_anomaly_ros.training.options import HeadTrainOptions
 
 sys.path.insert(0, str(Path(__file__).parent))
 import scenes

@@ -22,8 +22,8 @@ from road_anomaly_ros import cli
 from road_anomaly_ros.perception.heads import load_head
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.training import label_sets, network, outliers, parallel, pretrained, trainer
+from road_anomaly_ros.training.options import TrainOptions
 from road_anomaly_ros.training.roads import parse_source
-from road_anomaly_ros.training.segmenter import TrainOptions
 
 sys.path.insert(0, str(Path(__file__).parent))
 import scenes
