@@ -105,7 +105,6 @@ def main(arguments: argparse.Namespace) -> int:
 
 def frame(path: str, number: int, topic: str | None = None) -> np.ndarray:
     """Return one frame of a source, uint8 RGB [H, W, 3]; ValueError where there is none."""
-    from road_anomaly_ros.tools.pictures import some
     from road_anomaly_ros.tools.sources import open_source
 
     with open_source(path, topic) as source:
@@ -114,10 +113,7 @@ def frame(path: str, number: int, topic: str | None = None) -> np.ndarray:
             if found == number:
                 return item.image
             found += 1
-        left = ', '.join(
-            f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
-            for reason, count in source.refused.items()
-        )
+        left = ', '.join(source.omissions())
         raise ValueError(
             f'expected at least {number + 1} frames that can be read in {path}, got '
             f'{found}{f" ({left} left out)" if left else ""}; choose a smaller '

@@ -253,10 +253,7 @@ def _nothing_done(source: Source, outcome: Outcome) -> int:
     if outcome.signal is not None:
         print('interrupted before the first frame was done, nothing was written', file=sys.stderr)
         return 128 + outcome.signal
-    reasons = ', '.join(
-        f'{count} {reason}: {some(source.left_out.get(reason, ()))}'
-        for reason, count in source.refused.items()
-    )
+    reasons = ', '.join(source.omissions())
     raise ValueError(
         f'{source.name}: no frame could be read ({reasons or source.problem or "it is empty"})'
     )

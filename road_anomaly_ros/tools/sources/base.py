@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from road_anomaly_ros.tools.pictures import some
+
 _MOST_NAMES = 100  # of what was left out for one reason
 
 
@@ -61,6 +63,13 @@ class Source:
         names = self.left_out.setdefault(reason, [])
         if len(names) < _MOST_NAMES:
             names.append(name)
+
+    def omissions(self) -> list[str]:
+        """Return one line per reason: how many pictures were left out, and the first of them."""
+        return [
+            f'{count} {reason}: {some(self.left_out.get(reason, ()))}'
+            for reason, count in self.refused.items()
+        ]
 
     def close(self) -> None:
         """Let go of files; safe to call twice."""
