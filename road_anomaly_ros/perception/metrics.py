@@ -265,7 +265,7 @@ class ComponentMetrics:
         )
 
     def compute(self) -> dict[str, Any]:
-        """Return sIoU, sIoU_pred, PPV, F1 (mean over tau) and per tau tp, fn, fp, f1 [11]."""
+        """Return sIoU, sIoU_pred, PPV, F1 (mean over tau); taus, tp, fn, fp, f1_per_tau [11]."""
         tp, fn, fp = (
             np.sum([getattr(frame, name) for frame in self.frames], axis=0, dtype=np.int64)
             if self.frames
@@ -283,7 +283,7 @@ class ComponentMetrics:
             'tp': tp,
             'fn': fn,
             'fp': fp,
-            'f1': f1,
+            'f1_per_tau': f1,
         }
 
     def _mean(self, name: str) -> float:
@@ -298,7 +298,7 @@ def component_metrics(
     min_pred_size: int = 500,
     min_gt_size: int = 100,
 ) -> dict[str, Any]:
-    """Return sIoU, sIoU_pred, PPV, F1 and per tau (0.25 .. 0.75) tp, fn, fp, f1 over all images.
+    """Return sIoU, sIoU_pred, PPV, F1 and per tau (0.25 .. 0.75) tp, fn, fp, f1_per_tau.
 
     `scores` float [n,H,W] or a sequence of [H,W]; `labels` likewise with 0, 1, 255. NaN where
     there is no component of the kind.
@@ -310,28 +310,31 @@ def component_metrics(
 
 
 class MeanIoU:
-    """Intersection over union per class, summed over images; absent classes do not count."""
+    """Intersection over union per class, summed over images; absent classes do not count.
+
+    `table` counts pixels by true class and predicted class, the last column what is no class.
+    """
 
     def __init__(self, num_classes: int) -> None:
         if num_classes < 1:
             raise ValueError(f'expected at least one class, got {num_classes}')
-        self._table = np.zeros((num_classes, num_classes + 1), np.int64)
+        self.table = np.zeros((num_classes, num_classes + 1), np.int64)
 
     def update(self, prediction: ArrayLike, truth: ArrayLike) -> None:
         """Add one image: class ids [H,W] predicted and true; 255 in the truth is left out."""
         pred, gt = np.asarray(prediction), np.asarray(truth)
         if pred.shape != gt.shape:
             raise ValueError(f'expected labels of one shape, got {pred.shape} and {gt.shape}')
-        classes = len(self._table)
+        classes = len(self.table)
         valid = gt < classes
         guess = np.minimum(pred[valid].astype(np.int64), classes)
         pairs = gt[valid].astype(np.int64) * (classes + 1) + guess
-        self._table += np.bincount(pairs, minlength=self._table.size).reshape(self._table.shape)
+        self.table += np.bincount(pairs, minlength=self.table.size).reshape(self.table.shape)
 
     def compute(self) -> dict[str, Any]:
         """Return miou, and per class iou (0 where absent), inter and union [K]."""
-        inter = np.diagonal(self._table).copy()
-        union = self._table.sum(1) + self._table[:, :-1].sum(0) - inter
+        inter = np.diagonal(self.table).copy()
+        union = self.table.sum(1) + self.table[:, :-1].sum(0) - inter
         present = union > 0
         iou = np.divide(inter, union, out=np.zeros(inter.size), where=present)
         return {

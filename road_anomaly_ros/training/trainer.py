@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from road_anomaly_ros import files
 from road_anomaly_ros.perception.devices import select_device
+from road_anomaly_ros.perception.metrics import MeanIoU
 from road_anomaly_ros.tools.flow import polite_signals
 from road_anomaly_ros.training import (
     label_sets,
@@ -349,26 +350,20 @@ def class_frequency(sources: Sequence[roads.Source]) -> np.ndarray:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, source: roads.Source, device: torch.device) -> np.ndarray:
-    """Return the IoU of every label of a source over its frames, float64, NaN where it is none.
+    """Return the IoU [255] of every label of a source over its frames, NaN where it is none.
 
     A prediction is the arg max of the semantic map at the frame's own size. It counts as the
     frame's label where that allows the class, else as the first label that does.
     """
-    allowed = label_sets.allowed()
-    confusion = np.zeros((256, 256), np.int64)
+    allowed, metric = label_sets.allowed(), MeanIoU(label_sets.IGNORE)
+    home = _home(allowed, source)
     rank, members = parallel.world()
     for index in range(rank, len(source.frames), members):
         frame = source.frames[index]
-        predicted = predict(model, frame.image, device)
-        valid = frame.codes != label_sets.IGNORE
-        truth, found = frame.codes[valid].astype(np.int64), predicted[valid]
-        found = np.where(allowed[truth, found], truth, _home(allowed, source)[found])
-        confusion += np.bincount(truth * 256 + found, minlength=65536).reshape(256, 256)
-    confusion = parallel.total(torch.from_numpy(confusion)).numpy()
-    hit = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    seen = confusion.sum(1) > 0
-    return np.divide(hit, union, out=np.full(256, np.nan), where=seen & (union > 0))
+        predicted, truth = predict(model, frame.image, device), frame.codes
+        metric.update(np.where(allowed[truth, predicted], truth, home[predicted]), truth)
+    metric.table = parallel.total(torch.from_numpy(metric.table)).numpy()
+    return np.where(metric.table.any(1), metric.compute()['iou'], np.nan)
 
 
 def _home(allowed: np.ndarray, source: roads.Source) -> np.ndarray:
