@@ -84,7 +84,11 @@ EXPORT = ['onnx>=1.16']
 VIDEO = ['av>=14']
 # IDF1, MOTA and switches of tracks; brings pandas.
 TRACKS = ['motmetrics>=1.4']
+# Mines archives; remote ones through fsspec's own packages, such as s3fs.
+MINE = ['pyarrow>=15']
+CLUSTER = [*MINE, 'ray>=2.30']
 DEV = [
+    *CLUSTER,
     *EXPORT,
     *TRAIN,
     'colcon-common-extensions>=0.3',
@@ -133,6 +137,8 @@ setup(
         'dev': DEV,
         'heif': HEIF,
         'export': EXPORT,
+        'mine': MINE,
+        'cluster': CLUSTER,
         'tracks': TRACKS,
         'train': TRAIN,
         'ultralytics': ULTRALYTICS,

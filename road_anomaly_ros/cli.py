@@ -108,6 +108,21 @@ COMMANDS = (
         'show why a pixel or an obstacle got its score',
     ),
     Command(
+        'mine report',
+        'road_anomaly_ros.fleet.mine_report',
+        'make a page of the strangest events of an archive',
+    ),
+    Command(
+        'mine export',
+        'road_anomaly_ros.fleet.mine_export',
+        'cut clips around the strangest events of an archive',
+    ),
+    Command(
+        'mine',
+        'road_anomaly_ros.fleet.mine',
+        'find what is strange in thousands of videos, bags and image folders',
+    ),
+    Command(
         'bench --node',
         'road_anomaly_ros.ros.bench_node',
         'measure the ROS node: rate and age of results, processor, memory, transport',

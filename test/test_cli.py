@@ -89,6 +89,7 @@ def test_every_row_is_one_of_the_documented_words():
         'export',
         'bench',
         'benchmark',
+        'mine',
     }
 
 

@@ -48,12 +48,13 @@ ROS = re.compile(
 
 # Floors that each floor must never import.
 FLOORS = {
-    'perception': {'rendering', 'ros', 'tools', 'training', 'evaluation', 'cli'},
-    'rendering': {'ros', 'tools', 'training', 'evaluation', 'cli'},
-    'tools': {'ros', 'cli'},
-    'training': {'ros', 'cli'},
-    'evaluation': {'ros', 'cli'},
-    'ros': {'training', 'evaluation', 'cli'},
+    'fleet': {'ros', 'training', 'cli'},
+    'perception': {'rendering', 'ros', 'tools', 'training', 'evaluation', 'fleet', 'cli'},
+    'rendering': {'ros', 'tools', 'training', 'evaluation', 'fleet', 'cli'},
+    'tools': {'ros', 'fleet', 'cli'},
+    'training': {'ros', 'fleet', 'cli'},
+    'evaluation': {'ros', 'fleet', 'cli'},
+    'ros': {'training', 'evaluation', 'fleet', 'cli'},
 }
 
 # Inside perception imports go to a lower number only; rooms of one number stay apart.

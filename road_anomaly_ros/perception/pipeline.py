@@ -144,8 +144,12 @@ class Pipeline:
         self._chain = dataclasses.replace(
             self._chain, scorer_options=None, segment_source=None, refinements=()
         )
-        self._tracks = Tracks()  # it holds the chain it followed last
+        self.forget_tracks()  # they hold the chain that was followed last
         self._resources.release()
+
+    def forget_tracks(self) -> None:
+        """Begin all tracks anew, as for another drive."""
+        self._tracks = Tracks()
 
     @property
     def calibration(self) -> Calibration:

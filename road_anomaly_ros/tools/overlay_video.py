@@ -37,15 +37,19 @@ class VideoSink(Sink):
 
     def write(self, done: Done) -> None:
         """Append the overlay."""
+        self.append(done.overlay, done.frame.stamp_ns)
+
+    def append(self, picture: np.ndarray, stamp_ns: int) -> None:
+        """Append a picture [H, W, 3] uint8 RGB."""
         if self._writer is None:
-            height, width = done.overlay.shape[:2]
+            height, width = picture.shape[:2]
             # The codecs store colours for 2x2 pixels, and MPEG-4 wants blocks of 16.
             self._size = max(16, width + width % 2), max(16, height + height % 2)
             self._writer = _writer(self.path, self._size, self._fps or 25.0)
-            self._begin = done.frame.stamp_ns
-        passed = (done.frame.stamp_ns - self._begin) * 1e-9
+            self._begin = stamp_ns
+        passed = (stamp_ns - self._begin) * 1e-9
         time = passed if self._fps is None else self._frames / self._fps
-        self._writer.write(fit(done.overlay, self._size), time)
+        self._writer.write(fit(picture, self._size), time)
         self._frames += 1
 
     def finish(self) -> None:
