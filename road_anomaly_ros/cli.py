@@ -61,50 +61,50 @@ COMMANDS = (
     ),
     Command(
         'train segmenter',
-        'road_anomaly_ros.training.segmenter',
+        'road_anomaly_ros.commands.train_segmenter',
         'train a segmentation model of your own',
     ),
     Command(
         'train head',
-        'road_anomaly_ros.training.head',
+        'road_anomaly_ros.commands.train_head',
         'train an anomaly head on top of a frozen segmenter',
     ),
     Command(
         'export',
-        'road_anomaly_ros.tools.export',
+        'road_anomaly_ros.commands.export',
         'write the graph by which onnxruntime computes a model faster',
     ),
     Command(
         'synthesize',
-        'road_anomaly_ros.training.synthesize',
+        'road_anomaly_ros.commands.synthesize',
         'paste objects on road scenes, with exact ground truth',
     ),
     Command(
-        'evaluate', 'road_anomaly_ros.evaluation.evaluate', 'measure methods on labelled data sets'
+        'evaluate', 'road_anomaly_ros.commands.evaluate', 'measure methods on labelled data sets'
     ),
     Command(
         'sweep',
-        'road_anomaly_ros.evaluation.sweep',
+        'road_anomaly_ros.commands.sweep',
         'search the options of a method for the best figures',
     ),
     Command(
         'calibrate',
-        'road_anomaly_ros.evaluation.calibrate',
+        'road_anomaly_ros.commands.calibrate',
         'measure thresholds and display ranges for a model',
     ),
     Command(
         'report',
-        'road_anomaly_ros.evaluation.report',
+        'road_anomaly_ros.commands.report',
         'turn results into a page with tables, curves and pictures',
     ),
     Command(
         'benchmark',
-        'road_anomaly_ros.evaluation.benchmark',
+        'road_anomaly_ros.commands.benchmark',
         'measure all methods on pasted objects and renew the accuracy table',
     ),
     Command(
         'explain',
-        'road_anomaly_ros.tools.explain',
+        'road_anomaly_ros.commands.explain',
         'show why a pixel or an obstacle got its score',
     ),
     Command(
@@ -129,12 +129,12 @@ COMMANDS = (
     ),
     Command(
         'bench --metrics',
-        'road_anomaly_ros.evaluation.bench_metrics',
+        'road_anomaly_ros.commands.bench_metrics',
         'measure how many images per second the metrics take in',
     ),
     Command(
         'bench',
-        'road_anomaly_ros.tools.bench',
+        'road_anomaly_ros.commands.bench',
         'measure time and memory of every stage on this machine',
     ),
 )

@@ -48,13 +48,23 @@ ROS = re.compile(
 
 # Floors that each floor must never import.
 FLOORS = {
-    'fleet': {'ros', 'training', 'cli'},
-    'perception': {'rendering', 'ros', 'tools', 'training', 'evaluation', 'fleet', 'cli'},
-    'rendering': {'ros', 'tools', 'training', 'evaluation', 'fleet', 'cli'},
-    'tools': {'ros', 'fleet', 'cli'},
-    'training': {'ros', 'fleet', 'cli'},
-    'evaluation': {'ros', 'fleet', 'cli'},
-    'ros': {'training', 'evaluation', 'fleet', 'cli'},
+    'fleet': {'ros', 'training', 'commands', 'cli'},
+    'perception': {
+        'rendering',
+        'ros',
+        'tools',
+        'training',
+        'evaluation',
+        'fleet',
+        'commands',
+        'cli',
+    },
+    'rendering': {'ros', 'tools', 'training', 'evaluation', 'fleet', 'commands', 'cli'},
+    'tools': {'ros', 'fleet', 'commands', 'cli'},
+    'training': {'ros', 'fleet', 'commands', 'cli'},
+    'evaluation': {'ros', 'fleet', 'commands', 'cli'},
+    'ros': {'training', 'evaluation', 'fleet', 'commands', 'cli'},
+    'commands': {'cli'},
 }
 
 # Inside perception imports go to a lower number only; rooms of one number stay apart.
@@ -233,6 +243,46 @@ def test_circles_are_seen_also_through_functions_and_packages(tmp_path):
         (package / f'{name}.py').write_text(text)
     found = circles(graph(sorted(package.glob('*.py')), tmp_path))
     assert found == [[f'{NAME}.{name}' for name in 'abc']]
+
+
+# Commands that are still one with their work, in rooms of their own.
+MIXED = {'cli.py', 'tools/chain.py', 'tools/run.py', 'tools/demo.py', 'ros/live.py', 'ros/demo.py'}
+MIXED |= {'ros/replay.py', 'ros/record.py', 'ros/bench_node.py', 'ros/tables.py'}
+MIXED |= {f'fleet/{name}.py' for name in ('mine', 'mine_export', 'mine_report', 'choosing')}
+
+
+def reads_words(path: Path) -> list[str]:
+    """Where a file takes or makes a parsed command line."""
+    return [
+        f'{path.relative_to(ROOT)}:{node.lineno} reads a command line'
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ('Namespace', 'ArgumentParser')
+        and ast.unparse(node.value) == 'argparse'
+    ]
+
+
+def test_only_commands_read_the_command_line():
+    wrong = [
+        line
+        for path in SOURCES
+        if path.parent.name != 'commands' and path.relative_to(PACKAGE).as_posix() not in MIXED
+        for line in reads_words(path)
+    ]
+    assert not wrong, '\n'.join(wrong)
+    assert reads_words(PACKAGE / 'commands' / 'calibrate.py')
+
+
+def test_a_command_offers_its_words_and_nothing_else():
+    wrong = [
+        f'{path.name}: {node.name}'
+        for path in (PACKAGE / 'commands').glob('*.py')
+        for node in parse(path).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and not node.name.startswith(('_', 'add_'))
+        and node.name not in ('main', 'job_of')
+    ]
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_registry_needs_the_standard_library_only():

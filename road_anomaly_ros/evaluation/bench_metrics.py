@@ -8,87 +8,32 @@ as `evaluate` does after the network's pass.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from road_anomaly_ros.files import write_json
-from road_anomaly_ros.tools.chain import positive, size
+import cv2
+import numpy as np
 
-if TYPE_CHECKING:
-    from road_anomaly_ros.evaluation.datasets import DataSet
-    from road_anomaly_ros.evaluation.store import Store
+from road_anomaly_ros.evaluation import measuring
+from road_anomaly_ros.evaluation.datasets import DataSet
+from road_anomaly_ros.evaluation.details import Findings
+from road_anomaly_ros.evaluation.layouts import LAYOUTS, Sample
+from road_anomaly_ros.evaluation.measuring import STAGES
+from road_anomaly_ros.evaluation.store import Store
 
-EXAMPLES = """
-examples:
-  road-anomaly bench --metrics
-  road-anomaly bench --metrics --size 1280x720 --frames 100 -o metrics.json
-"""
 CLASSES = 19
 _KEY = 'random'
 _BLOCK = 16  # side of a patch of one class, and of the coarse part of the scores
 _VOID, _OBJECT = 0.025, 0.1  # of the width, of the height
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
-    parser.add_argument(
-        '--size',
-        metavar='WxH',
-        type=size,
-        default=(2048, 1024),
-        help='size of the images (default: 2048x1024)',
-    )
-    parser.add_argument(
-        '--frames', metavar='N', type=positive, default=24, help='images (default: %(default)s)'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the scores (default 0)')
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the command; prints a table, writes JSON if asked to, returns 0."""
-    from road_anomaly_ros.evaluation.store import Store
-    from road_anomaly_ros.tools import environment
-
-    document: dict[str, Any] = {
-        'environment': environment.record(),
-        'size': list(arguments.size),
-        'frames': arguments.frames,
-        'metrics': [],
-    }
-    print(environment.heading(document['environment']))
-    print(
-        f'\n{arguments.frames} images of {arguments.size[0]}x{arguments.size[1]} from disk\n\n'
-        '| metrics | images/s |\n| --- | ---: |'
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / 'results')
-        data = write_random(Path(folder), store, arguments.size, arguments.frames, arguments.seed)
-        for row in rows(data, store):
-            document['metrics'].append(row)
-            print(f'| {row["metrics"]} | {row["images_per_s"]:.1f} |', flush=True)
-        store.close()
-    if arguments.out is not None:
-        write_json(arguments.out, document)
-    return 0
-
-
 def write_random(
     folder: Path, store: Store, size: tuple[int, int], frames: int, seed: int
 ) -> DataSet:
     """Store scores and labels of one anomaly per image on a known ground with void at its edge."""
-    import cv2
-    import numpy as np
-
-    from road_anomaly_ros.evaluation.datasets import DataSet
-    from road_anomaly_ros.evaluation.layouts import LAYOUTS, Sample
-    from road_anomaly_ros.evaluation.measuring import STAGES
-
     width, height = size
     random = np.random.default_rng(seed)
     coarse = max(1, height // _BLOCK), max(1, width // _BLOCK)
@@ -128,9 +73,6 @@ def write_random(
 
 def rows(data: DataSet, store: Store) -> Iterator[dict[str, Any]]:
     """Yield the rate of each group of metrics, and of all that `evaluate` does with the scores."""
-    from road_anomaly_ros.evaluation import measuring
-    from road_anomaly_ros.evaluation.details import Findings
-
     shared = measuring.shared_classes(*[data.layout.class_names] * 2)
     works: dict[str, Callable[[], Any]] = {
         'AP, AUROC, FPR95': lambda: measuring.curve_of(data, store, _KEY),

@@ -8,11 +8,14 @@ drives of `training.held_out`. What DATA does not hold is left out and told.
 
 from __future__ import annotations
 
-import argparse
+import os
 from pathlib import Path
 
 from road_anomaly_ros.evaluation.layouts import layout_named
-from road_anomaly_ros.evaluation.running import Job
+from road_anomaly_ros.evaluation.running import Job, progress
+from road_anomaly_ros.training.generator.options import GeneratorOptions
+from road_anomaly_ros.training.generator.writer import Sources, synthesize
+from road_anomaly_ros.training.held_out import held_out
 
 SEED = 1
 REAL, WEB, CLASSES = 'real', 'web', 'classes'  # folders of OUT
@@ -22,28 +25,15 @@ _TITLES = {'road_anomaly': 'RoadAnomaly', 'fishyscapes_static': 'Fishyscapes Sta
 
 def draw(backgrounds: Path | str, objects: Path, out: Path, count: int) -> Path:
     """Draw the images that are missing, as `road-anomaly synthesize --seed 1` does."""
-    from road_anomaly_ros.training import synthesize
-
-    parser = argparse.ArgumentParser()
-    synthesize.add_arguments(parser)
-    code = synthesize.main(
-        parser.parse_args(
-            [
-                '--backgrounds',
-                str(backgrounds),
-                '--objects',
-                str(objects),
-                '--count',
-                str(count),
-                '--seed',
-                str(SEED),
-                '-o',
-                str(out),
-            ]
+    with progress('drawn', count) as advance:
+        synthesize(
+            Sources(backgrounds, objects),
+            GeneratorOptions(seed=SEED),
+            count,
+            out,
+            processes=os.cpu_count() or 1,
+            advance=advance,
         )
-    )
-    if code:
-        raise KeyboardInterrupt
     return out
 
 
@@ -89,8 +79,6 @@ def _count(folder: Path) -> int:
 
 def idd_lite(data: Path, out: Path) -> Path | None:
     """Return a folder of links to the frames of IDD-Lite that are kept for measuring, or None."""
-    from road_anomaly_ros.training.held_out import held_out
-
     source, folder = data / 'idd_lite' / 'train', out / 'idd_lite_held_out'
     if not _there(source):
         return None

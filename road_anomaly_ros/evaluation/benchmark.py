@@ -1,31 +1,35 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure everything on what no training saw, and renew the README's accuracy tables.
-
-DATA holds camvid/val and objects/val; where it has them, real_anomalies, objects_web/val,
-idd_lite/train (some whole drives of it) and cityscapes_samples count too. OUT gets the drawn data
-sets, the figures of all scores with and without refinements and of the heads on pasted objects of
-unseen kinds, of the default chain and the zero-shot scores on real frames and on other roads, the
-built-in model's mIoU, the sweep of the zero-shot score, accuracy.md and report.html. A run that
-was stopped is continued by the same command.
-"""
+"""The steps of `road-anomaly benchmark`, and the tables and pictures that they renew."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros import files
+from road_anomaly_ros.evaluation import (
+    bench_sets,
+    bench_tables,
+    material,
+    reference,
+    report,
+    results,
+    running,
+    sections,
+    sweep,
+)
+from road_anomaly_ros.evaluation.bench_sets import CAMVID
+from road_anomaly_ros.evaluation.material import trained
+from road_anomaly_ros.evaluation.variants import PRESETS
+from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception.config import PipelineConfig
+from road_anomaly_ros.perception.heads import FOLDER
+from road_anomaly_ros.perception.scorers import SCORERS
+from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
 
-EXAMPLES = """
-examples:
-  road-anomaly benchmark --data ../shared/data -o benchmark_out
-  road-anomaly benchmark --data ../shared/data -o benchmark_out --readme README.md
-  road-anomaly benchmark --data ../shared/data -o try --frames 4 --sweep-frames 2
-"""
 CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
 CURVE = 'docs/precision_recall.svg'  # beside the README
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
@@ -42,85 +46,19 @@ _ON_WEB = 'Pasted things of kinds that no training saw {}; chains as above.'
 _NOT_MEASURED = ('external',)  # it is fed with maps of another method
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        type=Path,
-        required=True,
-        help='folder with camvid/val, objects/val and, if at hand, the others',
-    )
-    parser.add_argument(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=True,
-        help='folder for everything that is made',
-    )
-    parser.add_argument(
-        '--frames',
-        metavar='N',
-        type=positive,
-        default=101,
-        help='images of every data set (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--sweep-frames',
-        metavar='N',
-        type=positive,
-        default=25,
-        help='images of the sweep (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--scorers', metavar='NAME', nargs='+', help='measure these scores only (default: all)'
-    )
-    parser.add_argument(
-        '--readme',
-        metavar='FILE',
-        type=Path,
-        help=f'renew the tables between {BEGIN} and {END} in this file, and '
-        f'the picture {CURVE} beside it',
-    )
+def measure(
+    data: Path, out: Path, *, frames: int, sweep_frames: int, own: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Do all steps that are not done yet; returns the results by their folder, and the curves.
 
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
-    from road_anomaly_ros import files
-    from road_anomaly_ros.evaluation import running, sections
-
-    if arguments.readme is not None:
-        split(arguments.readme)
+    `own` are the scores to measure, by default all. ValueError where DATA lacks a part.
+    """
     for part in ('camvid/val', 'objects/val'):
-        if not (arguments.data / part).is_dir():
+        if not (data / part).is_dir():
             raise ValueError(
-                f'{arguments.data}: expected {part} in it, found none; give the '
+                f'{data}: expected {part} in it, found none; give the '
                 'folder of the data with --data'
             )
-    try:
-        found = measure(arguments)
-    except KeyboardInterrupt:
-        return running.interrupted(arguments.out)
-    text = tables(found)
-    files.write(arguments.out / TABLES, text)
-    print(text, end='')
-    if arguments.readme is not None:
-        renew(arguments.readme, tables(found, most=_MOST))
-        picture = arguments.readme.parent / CURVE
-        files.write(picture, sections.precision_chart(found['group'], alone=True))
-        print(f'tables in {arguments.readme}, curves in {picture}')
-    return 0
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Do all steps that are not done yet; returns the results by their folder, and the curves."""
-    from road_anomaly_ros.evaluation import bench_sets, material, report, results, running, sweep
-    from road_anomaly_ros.evaluation.variants import PRESETS
-    from road_anomaly_ros.perception import Pipeline
-    from road_anomaly_ros.perception.config import PipelineConfig
-
-    out, data, frames = arguments.out, arguments.data, arguments.frames
     model = Pipeline.from_config({})
     base = PipelineConfig.from_any(class_options(model.labels.names))
     drawn = running.Job(
@@ -129,7 +67,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         out / DRAWN,
         max_frames=frames,
     )
-    own = arguments.scorers or scorers(model.model_dir)
+    own = own or scorers(model.model_dir)
     unseen = [name for name in own if not material.trained(name)]
     across = ['auto', *(f'{scorer}{chain}' for scorer in unseen for chain in _ACROSS)]
     steps = {
@@ -143,7 +81,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f'{name}: {", ".join(job.name or job.layout for job in jobs)}', flush=True)
         running.evaluate_all(jobs, running.method_configs(methods, base))
     print('sweep of s2', flush=True)
-    job = dataclasses.replace(drawn, out=out / 'sweep', max_frames=arguments.sweep_frames)
+    job = dataclasses.replace(drawn, out=out / 'sweep', max_frames=sweep_frames)
     sweep.sweep(job, PRESETS['s2'].method, PRESETS['s2'].axes, base)
     gathered = material.gather([*(out / name for name in steps), out / 'sweep'])
     path = report.write(
@@ -161,16 +99,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def class_options(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the ids of a model's classes, where a score asks for some."""
-    from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
-
     return {f'scorers.mask2anomaly.{name}': ids for name, ids in class_ids(names).items()}
 
 
 def scorers(model: Path | None) -> list[str]:
     """Return every score that a mask model in this folder can have, its own heads among them."""
-    from road_anomaly_ros.evaluation.material import trained
-    from road_anomaly_ros.perception.heads import FOLDER
-    from road_anomaly_ros.perception.scorers import SCORERS
 
     def runs(name: str) -> bool:
         missing = trained(name) and not (model is not None and (model / FOLDER / name).is_dir())
@@ -181,8 +114,6 @@ def scorers(model: Path | None) -> list[str]:
 
 def tables(found: Mapping[str, Any], most: int | None = None) -> str:
     """Return all tables, with `most` zero-shot scores on real frames; see `bench_tables`."""
-    from road_anomaly_ros.evaluation import bench_sets, bench_tables, reference
-
     parts = [
         accuracy(found[DRAWN], found[bench_sets.CLASSES]).rstrip('\n')
         + ' '
@@ -200,9 +131,6 @@ def tables(found: Mapping[str, Any], most: int | None = None) -> str:
 
 def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
     """Return the Markdown table of all scores and chains, best first, and what it was made on."""
-    from road_anomaly_ros.evaluation.bench_sets import CAMVID
-    from road_anomaly_ros.evaluation.material import trained
-
     rows = {row['method']: row for row in drawn['results']}
     by_scorer: dict[str, list[Mapping[str, Any] | None]] = {}
     for name in rows:
@@ -266,9 +194,22 @@ def split(path: Path) -> tuple[str, str]:
     return before, after
 
 
+def write(found: Mapping[str, Any], out: Path) -> str:
+    """Write all tables to OUT; returns them."""
+    text = tables(found)
+    files.write(out / TABLES, text)
+    return text
+
+
 def renew(path: Path, text: str) -> None:
     """Put the table between the markers; the file is replaced when it is complete."""
-    from road_anomaly_ros.files import write
-
     before, after = split(path)
-    write(path, f'{before}{BEGIN}\n{text}{END}{after}')
+    files.write(path, f'{before}{BEGIN}\n{text}{END}{after}')
+
+
+def publish(readme: Path, found: Mapping[str, Any]) -> Path:
+    """Renew the tables of the README and the curves beside it; returns the picture's path."""
+    renew(readme, tables(found, most=_MOST))
+    picture = readme.parent / CURVE
+    files.write(picture, sections.precision_chart(found['group'], alone=True))
+    return picture

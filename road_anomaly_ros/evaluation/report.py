@@ -1,104 +1,27 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turn results into one HTML page that needs nothing beside it, also without network.
-
-RESULTS are folders of `road-anomaly evaluate` or `sweep`. The page sets tables beside what three
-papers print, draws curves, sweeps and time per stage, shows the best and worst frames of the best
-method, and tells which obstacles are missed. For the frames the data set and the model must be at
-hand; they are scored again.
-"""
+"""One HTML page of results that needs nothing beside it, also without network."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from road_anomaly_ros.evaluation.frames import Shown
-    from road_anomaly_ros.evaluation.material import Group, Material, Row
+from road_anomaly_ros import __version__, files
+from road_anomaly_ros.evaluation import causes, sections
+from road_anomaly_ros.evaluation.frames import Shown, pictures
+from road_anomaly_ros.evaluation.material import Group, Material, Row
+from road_anomaly_ros.evaluation.page import Section, render
 
 NAME = 'report.html'
-
-EXAMPLES = """
-examples:
-  road-anomaly report results -o report.html
-  road-anomaly report results sweep -o report/ --calibration calibration.yaml --bench bench.json
-  road-anomaly report results -o report.html --data RoadAnomaly21/ --frames 5
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument(
-        'results', metavar='RESULTS', type=Path, nargs='+', help='folders of results or sweeps'
-    )
-    parser.add_argument(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=True,
-        help=f'the page (.html), or the folder that gets {NAME}',
-    )
-    parser.add_argument(
-        '--title', default='Road anomaly segmentation: evaluation', help='headline of the page'
-    )
-    parser.add_argument(
-        '--calibration',
-        metavar='YAML',
-        type=Path,
-        help='show the thresholds and promises of this file',
-    )
-    parser.add_argument(
-        '--bench',
-        metavar='JSON',
-        type=Path,
-        help='show the times that road-anomaly bench -o wrote',
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DATASET_DIR',
-        type=Path,
-        help='where the data set lies now (default: where it was measured)',
-    )
-    parser.add_argument(
-        '--frames',
-        metavar='N',
-        type=int,
-        default=4,
-        help='frames of each kind, worst, best and most false pixels (default '
-        '%(default)s, 0 for none)',
-    )
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 0."""
-    from road_anomaly_ros.evaluation.material import gather
-
-    if arguments.frames < 0:
-        raise ValueError(f'--frames: expected at least 0, got {arguments.frames}')
-    material = gather(arguments.results, arguments.calibration, arguments.bench)
-    path = write(
-        material,
-        arguments.out,
-        title=arguments.title,
-        frames=arguments.frames,
-        data=arguments.data,
-    )
-    print(f'report in {path}, {path.stat().st_size / 2**20:.1f} MiB')
-    return 0
 
 
 def write(
     material: Material, out: Path, *, title: str, frames: int = 4, data: Path | None = None
 ) -> Path:
     """Write the page, complete or not at all, and return its path."""
-    from road_anomaly_ros.files import write
-
     path = out if out.suffix.lower() in ('.html', '.htm') else out / NAME
-    write(path, page(material, title, _shown(material, frames, data)))
+    files.write(path, page(material, title, _shown(material, frames, data)))
     return path
 
 
@@ -106,8 +29,6 @@ def _shown(
     material: Material, count: int, data: Path | None
 ) -> list[tuple[Group, Row, Sequence[Shown], str]]:
     """Return the frames of the best method of every data set with anomalies."""
-    from road_anomaly_ros.evaluation.frames import pictures
-
     found = []
     for group in material.groups:
         row = next((row for row in group.rows if row.figure('AP') is not None), None)
@@ -120,10 +41,6 @@ def page(
     material: Material, title: str, shown: Sequence[tuple[Group, Row, Sequence[Shown], str]] = ()
 ) -> str:
     """Return the page; parts that have nothing to show are left out."""
-    from road_anomaly_ros import __version__
-    from road_anomaly_ros.evaluation import causes, sections
-    from road_anomaly_ros.evaluation.page import Section, render
-
     parts = [
         Section('summary', 'Summary', sections.summary(material)),
         Section('results', 'Results', sections.tables(material) if material.groups else ''),

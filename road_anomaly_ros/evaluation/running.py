@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -12,19 +11,19 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tqdm
 
 from road_anomaly_ros import __version__
 from road_anomaly_ros.evaluation import details, results
-from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros.evaluation.datasets import DataSet, Histogram, open_dataset
+from road_anomaly_ros.evaluation.measuring import Method, measure, score_images, shared_classes
+from road_anomaly_ros.evaluation.store import Store, digest, file_hashes
+from road_anomaly_ros.perception.config import PipelineConfig
+from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.tools import environment
 from road_anomaly_ros.tools.pictures import some
-
-if TYPE_CHECKING:
-    from road_anomaly_ros.evaluation.datasets import DataSet, Histogram
-    from road_anomaly_ros.evaluation.measuring import Method
-    from road_anomaly_ros.evaluation.store import Store
-    from road_anomaly_ros.perception.config import PipelineConfig
-    from road_anomaly_ros.perception.pipeline import Pipeline
 
 INTERRUPTED = 130
 _FORM_OF_SCORES = 2  # changes when the store or the details hold other things
@@ -32,57 +31,9 @@ _UNFIT = r'[^\w.+=-]'  # in the name of a folder
 _LONGEST_NAME = 100
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """Declare the data set, how much of it counts, and the folder of the results."""
-    parser.add_argument(
-        'dataset',
-        metavar='DATASET_DIR',
-        type=Path,
-        nargs='?' if optional else None,
-        help='folder of the data set',
-    )
-    parser.add_argument(
-        '--layout',
-        default='folder',
-        help='how it keeps images and labels (default folder: images/ and '
-        'labels_masks/ with 0 inlier, 1 anomaly, 255 ignore)',
-    )
-    parser.add_argument(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=not optional,
-        help='folder for the results',
-    )
-    parser.add_argument(
-        '--name', default='', help="the data set's name in the results (default: the layout)"
-    )
-    parser.add_argument('--max-frames', metavar='N', type=positive, help='take the first N images')
-    parser.add_argument(
-        '--skip-clean',
-        action='store_true',
-        help='leave out images without an anomaly, as some publications do',
-    )
-    parser.add_argument(
-        '--min-pred-size',
-        metavar='PX',
-        type=positive,
-        help='least pixels of a predicted obstacle (default: by the layout)',
-    )
-    parser.add_argument(
-        '--min-gt-size',
-        metavar='PX',
-        type=positive,
-        help='least pixels of a true obstacle (default: by the layout)',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='seed of what is random (default 0)')
-    parser.add_argument('--keep-scores', action='store_true', help='leave OUT/scores in place')
-
-
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is measured, and where the results go; the fields are those of the command line."""
+    """What is measured, and where the results go."""
 
     dataset: Path
     layout: str
@@ -94,17 +45,6 @@ class Job:
     min_gt_size: int | None = None
     seed: int = 0
     keep_scores: bool = False
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Job:
-        """Take over the arguments of `add_data_arguments`."""
-        return cls(
-            **{
-                item.name: getattr(arguments, item.name)
-                for item in dataclasses.fields(cls)
-                if hasattr(arguments, item.name)
-            }
-        )
 
 
 def evaluate(job: Job, configs: Mapping[str, PipelineConfig]) -> None:
@@ -119,9 +59,6 @@ def evaluate_all(jobs: Sequence[Job], configs: Mapping[str, PipelineConfig]) -> 
     What is done stays after Ctrl-C (KeyboardInterrupt) and on a full disk (OSError, which says
     so); the same call continues.
     """
-    from road_anomaly_ros.evaluation.store import Store
-    from road_anomaly_ros.perception.pipeline import Pipeline
-
     chosen = [chosen_data(job) for job in jobs]
     store = Store(jobs[0].out)
     try:
@@ -168,8 +105,6 @@ def method_configs(names: Sequence[str], config: PipelineConfig) -> dict[str, Pi
 
 def chosen_data(job: Job) -> tuple[DataSet, Histogram]:
     """Return the checked data set, cut down as asked for, and the histogram of its labels."""
-    from road_anomaly_ros.evaluation.datasets import Histogram, open_dataset
-
     data = open_dataset(job.dataset, job.layout)
     if left := data.unused():
         print(
@@ -178,7 +113,7 @@ def chosen_data(job: Job) -> tuple[DataSet, Histogram]:
             file=sys.stderr,
         )
     data = dataclasses.replace(data, samples=data.samples[: job.max_frames])
-    with _bar('labels', len(data)) as advance:
+    with progress('labels', len(data)) as advance:
         counts = []
         for found in data.check():
             counts.append(found)
@@ -226,8 +161,6 @@ class Evaluation:
         self._methods = [self._method(name, config) for name, config in configs.items()]
 
     def _refuse_other_classes(self) -> None:
-        from road_anomaly_ros.evaluation.measuring import shared_classes
-
         layout, labels = self._data.layout, self._pipeline.labels
         shared = shared_classes(labels.names, layout.class_names)
         if shared is not None and shared.names != layout.class_names:
@@ -245,9 +178,6 @@ class Evaluation:
         )
 
     def _method(self, name: str, config: PipelineConfig) -> Method:
-        from road_anomaly_ros.evaluation.measuring import Method
-        from road_anomaly_ros.evaluation.store import digest
-
         try:
             chain = self._pipeline.prepare(config)
         except ValueError as error:
@@ -275,13 +205,11 @@ class Evaluation:
 
     def run(self) -> None:
         """Score what is missing, then measure every method, each result kept as it comes."""
-        from road_anomaly_ros.evaluation.measuring import score_images
-
         found = self._same_data(self._earlier())
         waiting = [method for method in self._methods if not self._is_measured(found, method)]
         if waiting:
             self._store.refuse_full_disk(sum(dataclasses.astuple(self._histogram)), len(waiting))
-            with _bar('images', len(self._data)) as advance:
+            with progress('images', len(self._data)) as advance:
                 score_images(
                     self._pipeline,
                     self._data,
@@ -299,8 +227,6 @@ class Evaluation:
 
     def _measured(self, found: dict[str, Any], method: Method) -> dict[str, Any]:
         """Return the results with this method's, whose details are written first."""
-        from road_anomaly_ros.evaluation.measuring import measure
-
         findings = details.Findings()
         row, how = measure(
             self._data,
@@ -381,8 +307,6 @@ class Evaluation:
         return there and same and details.read(self._store.out, method.key) is not None
 
     def _environment(self, method: Method, how: Mapping[str, Any]) -> dict[str, Any]:
-        from road_anomaly_ros.tools import environment
-
         chain = method.chain.config
         machine = environment.machine(self._pipeline.device)
         record = {
@@ -413,15 +337,11 @@ class Evaluation:
 
 
 def _checkpoints(pipeline: Pipeline) -> dict[str, str]:
-    from road_anomaly_ros.evaluation.store import file_hashes
-
     return file_hashes(pipeline.model_dir)
 
 
 def _head(chain: Any) -> dict[str, str]:
     """Return the hashes of the anomaly head that a chain runs."""
-    from road_anomaly_ros.evaluation.store import file_hashes
-
     folder = getattr(chain.scorer_options, 'checkpoint', '')
     return file_hashes(Path(folder)) if folder else {}
 
@@ -434,9 +354,7 @@ def _stamp(path: Path | None) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _bar(text: str, total: int) -> Iterator[Any]:
+def progress(text: str, total: int) -> Iterator[Any]:
     """Show the progress on a terminal; yields the function to call after each image."""
-    import tqdm
-
     with tqdm.tqdm(desc=text, total=total, unit='image', disable=None) as bar:
         yield bar.update

@@ -1,86 +1,29 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Vary options of a method on a labelled data set, one at a time around a base.
-
-All variants share one pass of the network, equal scores and segments. OUT gets sweep.json,
-sweep.md, sweep.csv, one picture per option (AP, FPR95 and F1 against its values) and what
-`road-anomaly evaluate` writes, with one row per variant. A sweep that was stopped is continued by
-the same command; another sweep of the same base adds to it.
-"""
+"""Options of a method varied one at a time around a base: figures, tables and pictures."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from road_anomaly_ros.evaluation.running import add_data_arguments
-from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config
-
-if TYPE_CHECKING:
-    from road_anomaly_ros.evaluation.running import Job
-    from road_anomaly_ros.evaluation.variants import Axis
-    from road_anomaly_ros.perception.config import PipelineConfig
+from road_anomaly_ros import files
+from road_anomaly_ros.evaluation import charts, results, running, variants
+from road_anomaly_ros.evaluation.running import Job
+from road_anomaly_ros.evaluation.variants import FIGURES, PRESETS, Axis, file_name, parse_axis
+from road_anomaly_ros.perception.config import PipelineConfig
 
 NAME = 'sweep.json'
 CURVES = 'curves'
 _DRAWN = ('AP', 'FPR95', 'F1')
 
-EXAMPLES = """
-examples:
-  road-anomaly sweep synth/ --layout synthetic --preset s2 -o sweep
-  road-anomaly sweep RoadAnomaly/ --layout road_anomaly --method s2+variance_aware \\
-      --vary scorers.s2.tau=0.005,0.01,0.02 --vary refinement.variance_aware.beta=5,50 -o sweep
-  road-anomaly sweep synth/ --layout synthetic --method rba \\
-      --vary refinements=none,variance_aware,variance_aware+road_prior -o sweep
-
-presets, the ablations of three publications: s2 (lambda, tau, T, beta and stages), temperature
-(of MSP), objectomaly (OASC and MBP).
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_data_arguments(parser)
-    parser.add_argument(
-        '--method',
-        metavar='METHOD',
-        help='the base: a score with refinements, such as s2+variance_aware '
-        "(default: the preset's, else auto)",
-    )
-    parser.add_argument(
-        '--vary',
-        metavar='NAME=V1,V2',
-        action='append',
-        default=[],
-        help='an option by its full name with the values to try; may be given several times',
-    )
-    parser.add_argument('--preset', metavar='NAME', help='vary what a publication varied')
-    add_chain_arguments(parser)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
-    from road_anomaly_ros.evaluation.running import Job, interrupted
-
-    method, axes = chosen(arguments.method, arguments.vary, arguments.preset)
-    try:
-        found = sweep(Job.of(arguments), method, axes, chain_config(arguments))
-    except KeyboardInterrupt:
-        return interrupted(arguments.out)
-    print(markdown(found), end='')
-    print(f'sweep in {arguments.out}: {NAME}, sweep.md, sweep.csv, {CURVES}/')
-    return 0
-
 
 def chosen(method: str | None, vary: Sequence[str], preset: str | None) -> tuple[str, list[Axis]]:
     """Return the base method and the axes; ValueError where there is nothing to vary."""
-    from road_anomaly_ros.evaluation.variants import PRESETS, parse_axis
-
     if preset is not None and preset not in PRESETS:
         raise ValueError(f'--preset: unknown preset {preset!r}; choose one of {list(PRESETS)}')
     axes = [] if preset is None else list(PRESETS[preset].axes)
@@ -98,8 +41,6 @@ def chosen(method: str | None, vary: Sequence[str], preset: str | None) -> tuple
 
 def sweep(job: Job, method: str, axes: Sequence[Axis], config: PipelineConfig) -> dict[str, Any]:
     """Measure all variants and write everything; returns the content of sweep.json."""
-    from road_anomaly_ros.evaluation import results, running, variants
-
     base = running.method_configs([method], config)[method]
     configs, names = variants.variant_configs(method, base, axes)
     running.evaluate(job, configs)
@@ -161,14 +102,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(out: Path, document: Mapping[str, Any]) -> None:
     """Write the table as Markdown and CSV, a picture per axis, and sweep.json last."""
-    from road_anomaly_ros.evaluation.variants import file_name
-    from road_anomaly_ros.files import write, write_json
-
-    write(out / 'sweep.md', markdown(document))
-    write(out / 'sweep.csv', comma_separated(document))
+    files.write(out / 'sweep.md', markdown(document))
+    files.write(out / 'sweep.csv', comma_separated(document))
     for axis in document['axes']:
-        write(out / CURVES / f'{file_name(axis["name"])}.svg', picture(axis))
-    write_json(out / NAME, document)
+        files.write(out / CURVES / f'{file_name(axis["name"])}.svg', picture(axis))
+    files.write_json(out / NAME, document)
 
 
 def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:
@@ -176,8 +114,6 @@ def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:
 
     Values stand at equal distances, in the order given: they often span decades or are words.
     """
-    from road_anomaly_ros.evaluation import charts
-
     marks = axis['points']
     numbers = all(point.get('value') is not None for point in marks)
     lines = [
@@ -208,8 +144,6 @@ def picture(axis: Mapping[str, Any], *, alone: bool = True) -> str:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """Return one Markdown table per axis, figures in percent, the base marked."""
-    from road_anomaly_ros.evaluation.variants import FIGURES
-
     lines = [f'{document["dataset"]}, {document["frames"]} frames, base {document["base"]}']
     for axis in document['axes']:
         lines += [
@@ -232,8 +166,6 @@ def _cell(value: float | None) -> str:
 
 def comma_separated(document: Mapping[str, Any]) -> str:
     """Return all axes as one CSV, figures unrounded."""
-    from road_anomaly_ros.evaluation.variants import FIGURES
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['dataset', 'option', 'value', 'method', *FIGURES])

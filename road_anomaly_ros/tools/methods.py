@@ -12,18 +12,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from road_anomaly_ros.perception.config import METHODS
-from road_anomaly_ros.perception.refinements import REFINEMENTS
+from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
 from road_anomaly_ros.perception.registry import Room
-from road_anomaly_ros.perception.scorers import SCORERS
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.perception.scorers import SCORERS, bind, evaluate, load
+from road_anomaly_ros.perception.segments import SEGMENTS
+from road_anomaly_ros.perception.tracks import Tracks
+from road_anomaly_ros.tools.timing import measure, rendered
 
 SIZE = (480, 360)
 RUNS = 30
@@ -70,8 +71,6 @@ def method_rows(
     pipeline: Pipeline, size: tuple[int, int] = SIZE, runs: int = RUNS
 ) -> Iterator[dict[str, Any]]:
     """Yield kind, name, p50 in ms and peak of memory in MiB of all that can run without files."""
-    from road_anomaly_ros.tools.timing import rendered
-
     (picture,) = rendered(*size, 1)
     base = pipeline.config
     try:
@@ -82,10 +81,6 @@ def method_rows(
 
 
 def _figures(work: Callable[[], Any], device: torch.device, runs: int) -> dict[str, Any]:
-    import torch
-
-    from road_anomaly_ros.tools.timing import measure
-
     with torch.inference_mode():
         work()  # compiles, fills caches
         found = measure(work, device, runs)
@@ -96,9 +91,6 @@ def _works(
     pipeline: Pipeline, picture: np.ndarray
 ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Yield kind, name and one run of each method, all on one pass of the built-in network."""
-    from road_anomaly_ros.perception.pipeline import Pipeline
-    from road_anomaly_ros.perception.scorers import bind, evaluate, load
-
     segmenter = pipeline.segmenter
     chosen = pipeline.chain.segmenter
     yield 'segmenter', chosen, lambda: pipeline.output(picture)
@@ -135,9 +127,6 @@ def _options(entry: Any, pipeline: Pipeline) -> Any:
 def _on_segments(
     pipeline: Pipeline, picture: np.ndarray
 ) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    from road_anomaly_ros.perception.refinements import RefineContext
-    from road_anomaly_ros.perception.segments import SEGMENTS
-
     pipeline.reconfigure(pipeline.config.replace({'scorer': 'plain'}))
     result = pipeline(picture)
     sources = {
@@ -166,8 +155,6 @@ def _trackers(
 
 
 def _following(result: Any, chain: Any) -> Callable[[], Any]:
-    from road_anomaly_ros.perception.tracks import Tracks
-
     tracks, frames = Tracks(), itertools.count()
     return lambda: tracks.follow(dataclasses.replace(result, stamp=0.1 * next(frames)), chain)
 

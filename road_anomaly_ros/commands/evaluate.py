@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from road_anomaly_ros.evaluation.running import add_data_arguments
+from road_anomaly_ros.commands.data import add_data_arguments, job_of
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config
 
 if TYPE_CHECKING:
@@ -124,12 +124,11 @@ def _tracks(arguments: argparse.Namespace) -> int:
 def _jobs(arguments: argparse.Namespace) -> list[Job]:
     """Return what is measured, one job per data set; ValueError for words that contradict."""
     from road_anomaly_ros.evaluation import roots
-    from road_anomaly_ros.evaluation.running import Job
 
     one = arguments.dataset
     listed = one is not None and one.suffix.lower() in roots.SUFFIXES and not one.is_dir()
     if not listed and not arguments.datasets:
-        return [Job.of(arguments)]
+        return [job_of(arguments)]
     if one is not None and not listed:
         raise ValueError(
             f'expected DATASET_DIR or --dataset, got both; add --dataset LAYOUT:{one}'
@@ -140,7 +139,7 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
     found = roots.distinct([*found, *map(roots.parse, arguments.datasets)])
     return [
         dataclasses.replace(
-            Job.of(arguments), dataset=root.folder, layout=root.layout, name=root.name
+            job_of(arguments), dataset=root.folder, layout=root.layout, name=root.name
         )
         for root in found
     ]

@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
             document['dense'] = list(
                 timing.dense_rows(arguments.size or DENSE_SIZES, pipeline.device)
             )
-            print(dense_table(document['dense']))
+            print(_dense_table(document['dense']))
         if arguments.refinements_too:
             from road_anomaly_ros.tools.bench_refine import refine_rows, refine_table
 
@@ -112,7 +112,7 @@ def _chain(
     rows = []
     for row in timing.chain_rows(pipeline, sizes or SIZES, also, frames):
         rows.append(row)
-        print(chain_table(row), flush=True)
+        print(_chain_table(row), flush=True)
     return {'chain': rows, 'dense': []}
 
 
@@ -133,7 +133,7 @@ def _methods(
     return {'size': list(size), 'methods': rows}
 
 
-def chain_table(row: dict[str, Any]) -> str:
+def _chain_table(row: dict[str, Any]) -> str:
     """Return one configuration's figures as a Markdown table."""
     chain = ' + '.join([row['scorer'], *row['refinements']])
     lines = [
@@ -150,7 +150,7 @@ def chain_table(row: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def dense_table(rows: Sequence[dict[str, Any]]) -> str:
+def _dense_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the comparison with the reference as a Markdown table."""
     lines = [
         f'\ndense pass (labels and score) against the materialising reference (score alone), '

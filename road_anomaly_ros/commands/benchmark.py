@@ -1,0 +1,93 @@
+# Copyright 2026 The road_anomaly_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Measure everything on what no training saw, and renew the README's accuracy tables.
+
+DATA holds camvid/val and objects/val; where it has them, real_anomalies, objects_web/val,
+idd_lite/train (some whole drives of it) and cityscapes_samples count too. OUT gets the drawn data
+sets, the figures of all scores with and without refinements and of the heads on pasted objects of
+unseen kinds, of the default chain and the zero-shot scores on real frames and on other roads, the
+built-in model's mIoU, the sweep of the zero-shot score, accuracy.md and report.html. A run that
+was stopped is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from road_anomaly_ros.tools.chain import positive
+
+EXAMPLES = """
+examples:
+  road-anomaly benchmark --data ../shared/data -o benchmark_out
+  road-anomaly benchmark --data ../shared/data -o benchmark_out --readme README.md
+  road-anomaly benchmark --data ../shared/data -o try --frames 4 --sweep-frames 2
+"""
+_MARKED = '<!-- accuracy --> and <!-- /accuracy -->'
+_CURVE = 'docs/precision_recall.svg'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        type=Path,
+        required=True,
+        help='folder with camvid/val, objects/val and, if at hand, the others',
+    )
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='OUT',
+        type=Path,
+        required=True,
+        help='folder for everything that is made',
+    )
+    parser.add_argument(
+        '--frames',
+        metavar='N',
+        type=positive,
+        default=101,
+        help='images of every data set (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--sweep-frames',
+        metavar='N',
+        type=positive,
+        default=25,
+        help='images of the sweep (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--scorers', metavar='NAME', nargs='+', help='measure these scores only (default: all)'
+    )
+    parser.add_argument(
+        '--readme',
+        metavar='FILE',
+        type=Path,
+        help=f'renew the tables between {_MARKED} in this file, and '
+        f'the picture {_CURVE} beside it',
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
+    from road_anomaly_ros.evaluation import benchmark, running
+
+    if arguments.readme is not None:
+        benchmark.split(arguments.readme)
+    try:
+        found = benchmark.measure(
+            arguments.data,
+            arguments.out,
+            frames=arguments.frames,
+            sweep_frames=arguments.sweep_frames,
+            own=arguments.scorers,
+        )
+    except KeyboardInterrupt:
+        return running.interrupted(arguments.out)
+    print(benchmark.write(found, arguments.out), end='')
+    if arguments.readme is not None:
+        picture = benchmark.publish(arguments.readme, found)
+        print(f'tables in {arguments.readme}, curves in {picture}')
+    return 0
