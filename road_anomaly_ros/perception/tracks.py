@@ -19,7 +19,9 @@ from road_anomaly_ros.perception.tracking._options import CONFIRMED, TrackOption
 from road_anomaly_ros.remarks import one_line
 
 _SURE = 2.0  # log-odds at the end of a score's display; their negative at `low`
-_LARGE = 1.0  # log-odds of twice the least area, and the most of any area
+# The log-odds of an area are its doublings of the least one, within these: of what large regions
+# find at any score above the low threshold, nearly all is there.
+_SMALL, _LARGE = 1.0, 2.0
 
 
 class Tracks:
@@ -208,7 +210,7 @@ def log_odds(item: AnomalyObject, chain: Any, size: tuple[int, int]) -> float:
     foot = (item.box[1] + item.box[3]) / size[0]
     least = float(evidence.least_area_at(foot, size[0] * size[1], options))
     area = math.log2(item.area / least) if least > 0 else 1.0
-    return score + _LARGE * min(max(area, -1.0), 1.0)
+    return score + min(max(area, -_SMALL), _LARGE)
 
 
 def _noted(result: FrameResult, note: str) -> FrameResult:

@@ -19,7 +19,7 @@ from road_anomaly_ros.perception.contract import FrameResult, LabelSet
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
 LEVELS = ScoreCalibration(0.6, 0.2, (0.0, 1.0))
-LOUD, SOFT = 0.9, 0.55  # of 20 x 20 pixels: 2 and 0.75 a frame
+LOUD, SOFT = 0.9, 0.45  # of 20 x 20 pixels: 2 and 1.25 a frame
 OPTIONS = {'objects.min_area': 100, 'objects.reference_area': 0}
 
 
@@ -216,7 +216,7 @@ def test_obstacles_that_are_not_followed_are_counted():
         (0.1, 100, -2.0),
         (0.6, 200, 1.0),
         (0.6, 50, -1.0),
-        (0.6, 10**6, 1.0),
+        (0.6, 10**6, 2.0),
         (math.nan, 100, 2.0),
     ],
 )

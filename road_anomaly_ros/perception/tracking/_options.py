@@ -16,7 +16,7 @@ class TrackOptions:
     """When tracks begin, are confirmed, and what becomes of obstacles that are not."""
 
     start: float = option(
-        0.75,
+        0.0,
         'Where a track may start: at the threshold (1), at the low threshold (0) to which '
         'obstacles grow, or between. What is fainter than an obstacle is one once its track is '
         'confirmed.',
