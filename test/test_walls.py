@@ -97,6 +97,7 @@ ORDER = {
     'scorers': 5,
     'refinements': 5,
     'objects': 5,
+    'rules': 5,
     'drawing': 5,
     'metrics': 5,
     'tracking': 5,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from road_anomaly_ros.perception import drawing, lettering, objects, stages
+from road_anomaly_ros.perception import drawing, lettering, objects, rules, stages
 from road_anomaly_ros.perception.contract import (
     FrameResult,
     LabelSet,
@@ -332,15 +332,6 @@ def rejected(pipeline: Pipeline, result: FrameResult) -> list[dict[str, Any]]:
     """
     levels = pipeline.prepared.levels
     options = pipeline.chain.options('objects')
-    loose = dataclasses.replace(
-        options,
-        mode=objects.COMPONENTS,
-        min_area=0,
-        opening=0,
-        closing=0,
-        on_drivable=objects.OFF,
-        max_objects=_CANDIDATES,
-    )
 
     def found(chosen: objects.ObjectOptions, threshold: float) -> Any:
         return objects.find(
@@ -352,50 +343,23 @@ def rejected(pipeline: Pipeline, result: FrameResult) -> list[dict[str, Any]]:
             drivable=pipeline.labels.drivable,
         )
 
-    _, instances, regions = found(loose, min(levels.low_threshold, levels.threshold))
-    rules = _rules(options, loose, result.threshold, result.score.numel())
-    kept = [(text, found(chosen, levels.threshold)[0]) for text, chosen in rules]
+    lowest = min(levels.low_threshold, levels.threshold)
+    _, instances, regions = found(rules.loose(options, _CANDIDATES), lowest)
+    kept = [(rule, found(chosen, levels.threshold)[0]) for rule, chosen in rules.steps(options)]
     rows = []
-    for region in sorted(regions, key=lambda item: -item.score_max):
-        inside = instances == region.id
+    for item in sorted(regions, key=lambda item: -item.score_max):
+        inside = instances == item.id
         if bool((result.mask & inside).any()):
             continue
-        rule = next(
-            (text for text, mask in kept if not bool((mask & inside).any())),
-            'it gives way to a segment or to what the chain does besides',
-        )
+        region = rules.Region(item, result.size, levels.threshold)
+        broken = (rule.says for rule, mask in kept if not bool((mask & inside).any()))
         rows.append(
             {
-                'box': region.box,
-                'area': region.area,
-                'score': region.score,
-                'score_max': region.score_max,
-                'rule': rule,
+                'box': item.box,
+                'area': item.area,
+                'score': item.score,
+                'score_max': item.score_max,
+                'rule': next(broken, rules.beyond)(options, region),
             }
         )
     return rows[:_REJECTED]
-
-
-def _rules(
-    options: objects.ObjectOptions, loose: objects.ObjectOptions, threshold: float, pixels: int
-) -> list[tuple[str, objects.ObjectOptions]]:
-    """Return the rules in their order, each with the options that hold up to it."""
-    smooth = dataclasses.replace(loose, opening=options.opening, closing=options.closing)
-    large = dataclasses.replace(smooth, min_area=options.min_area)
-    scale = pixels / options.reference_area if options.reference_area else 1.0
-    grounded = dataclasses.replace(large, on_drivable=options.on_drivable)
-    return [
-        (f'its highest score is not above the threshold {threshold:.3g}', loose),
-        (f'objects.opening={options.opening} removes it as a speck', smooth),
-        (
-            f'objects.min_area={options.min_area}: smaller than the '
-            f'{options.min_area * scale:.0f} '
-            'pixels that are asked for in an image of this size',
-            large,
-        ),
-        (
-            f'objects.on_drivable={options.on_drivable}: less than '
-            f'{100 * options.contact:.0f} % (objects.contact) of the ground around it is drivable',
-            grounded,
-        ),
-    ]

@@ -15,8 +15,9 @@ import tiny_models
 import torch
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception import Pipeline, rules
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, Segments, WindowedOutput
+from road_anomaly_ros.perception.object_options import ObjectOptions
 from road_anomaly_ros.perception.scorers.s2 import S2Options
 from road_anomaly_ros.perception.stages import partition
 from road_anomaly_ros.tools import explanation
@@ -218,11 +219,20 @@ def test_the_page_names_units_papers_and_what_the_chain_does_not_use(picture, tm
 @pytest.mark.parametrize(
     ('options', 'rule'),
     [
-        ({'objects.threshold': 2.0}, 'not above the threshold 2'),
+        ({'objects.threshold': 0.95}, 'not above the threshold 0.95'),
         (
             {'objects.min_area': 5000, 'objects.reference_area': 0},
             'objects.min_area=5000: smaller',
         ),
+        (
+            {'objects.min_area': 400, 'objects.reference_area': 0, 'objects.far_area': 0.5},
+            'smaller than the 228 pixels that are asked for in an image of this size at its row',
+        ),
+        (
+            {'objects.min_evidence': 100.0, 'objects.reference_area': 0},
+            'objects.min_evidence=100: its scores lie above the threshold by less than the 100',
+        ),
+        ({'objects.mode': 'segments'}, 'objects.mode=segments: it lies in no segment of 0 pixels'),
         ({'objects.opening': 99}, 'objects.opening=99 removes'),
         ({'objects.on_drivable': 'stands', 'objects.contact': 1.0}, 'objects.on_drivable=stands'),
     ],
@@ -245,3 +255,10 @@ def test_bright_regions_that_are_no_obstacles_name_the_rule(options, rule, monke
     shown = torch.zeros(48, 64, dtype=torch.bool)
     shown[25, 25] = True
     assert explanation.rejected(pipeline, dataclasses.replace(result, mask=shown)) == []
+
+
+def test_no_knob_of_obstacles_is_without_a_rule():
+    named = {name for rule in rules.RULES for name in (*rule.off, *rule.knobs)}
+    of_segments, of_the_list = {'mode', 'max_area_frac', 'nms_iou'}, {'max_objects'}
+    known = {field.name for field in dataclasses.fields(ObjectOptions)}
+    assert named | of_segments | of_the_list == known
