@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 from road_anomaly_ros.perception import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.contract import UNLABELLED
 from road_anomaly_ros.ros import images
-from road_anomaly_ros.ros.controls import STEP_S, camera_qos
+from road_anomaly_ros.ros.controls import ENDED, STEP_S, camera_qos
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.node import NAME as ANOMALY_NODE
 from road_anomaly_ros.tools.sources import Frame, Source
@@ -141,20 +141,40 @@ class Collector(Node):
     def next_picture(self, going: Callable[[], bool]) -> tuple[float, Any] | None:
         """Ask the camera for a picture; returns moment and message, None at its end.
 
-        `going` tells whether the camera runs, and raises when the node does not.
+        `going` tells whether the camera runs, and raises when the node does not. Raises
+        TimeoutError where the camera runs but gives no picture: that is not its end.
         """
+        # What is asked before the camera is known is lost, and a busy machine finds it late.
+        if not self._wait(self._step.service_is_ready, going, READY_S, 'cannot be reached'):
+            return None
         future = self._step.call_async(Trigger.Request())
-        end = time.monotonic() + STEP_S
-        while not future.done() and not self._pictures and time.monotonic() < end:
+        asked = self._wait(
+            lambda: future.done() or self._pictures, going, 2 * STEP_S, 'does not answer'
+        )
+        if not asked:
+            return None
+        if future.done() and not future.result().success:
+            if future.result().message == ENDED:
+                return None
+            raise TimeoutError(f'the camera gives no picture: {future.result().message}')
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._pictures, STEP_S):
+                raise TimeoutError(f'the picture of the camera did not come within {STEP_S:.0f} s')
+            return self._pictures.popleft()
+
+    def _wait(
+        self, ready: Callable[[], Any], going: Callable[[], bool], seconds: float, fault: str
+    ) -> bool:
+        """Wait until `ready`; False where a camera whose input ended has left before."""
+        end = time.monotonic() + seconds
+        while not ready():
             if not going():
-                return None  # a camera whose input ended has left
+                return False
+            if time.monotonic() > end:
+                raise TimeoutError(f'the camera {fault}, waited {seconds:.0f} s')
             with self._changed:
                 self._changed.wait(0.05)
-        with self._changed:
-            if future.done() and not future.result().success:
-                return None
-            self._changed.wait_for(lambda: self._pictures, STEP_S)
-            return self._pictures.popleft() if self._pictures else None
+        return True
 
     def results(self, picture: Any) -> dict[str, Any] | None:
         """Wait for what belongs to a picture; None when it does not come."""

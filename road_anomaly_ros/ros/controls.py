@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros.player import Player
 
+ENDED = 'the end is reached'
 STEP_S = 30.0  # longest wait for a picture that was asked for
 _POLL_S = 0.05
 _FLUSH_S = 2.0
@@ -104,7 +105,7 @@ class Controls:
     def _play_next(self, _: Any, response: Any) -> Any:
         try:
             response.success = self._player.step(STEP_S)
-            ended = 'the end is reached' if self._player.finished else 'no picture is ready'
+            ended = ENDED if self._player.finished else 'no picture is ready'
             response.message = f'picture {self._player.pictures}' if response.success else ended
         except ValueError as error:
             response.message = one_line(error)

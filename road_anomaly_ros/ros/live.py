@@ -149,15 +149,12 @@ class Processes:
         return [line.strip() for line in text.splitlines() if line.strip()] or ['no word']
 
     def remarks(self, camera: str) -> list[str]:
-        """Return what a camera that has ended by itself says about its input."""
+        """Return what a camera that has ended by itself says about its input, or of its end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._running[camera].wait(_STOP_S)
-        return [
-            part
-            for line in self.lines(camera)
-            if ': sent ' in line
-            for part in line.split('; ')[1:]
-        ]
+        lines = self.lines(camera)
+        accounts = [line.split('; ')[1:] for line in lines if ': sent ' in line]
+        return [part for parts in accounts for part in parts] if accounts else lines[-1:]
 
     def end(self, name: str) -> int:
         """End a process as Ctrl-C would; returns its exit code."""

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny_models
 import torch
+from conftest import ROOT
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.contract import PipelineError
@@ -137,6 +140,18 @@ def test_openvino_computes_the_same_as_exactly_as_its_arithmetic_allows(model, i
     assert float((found.labels == exact.labels).float().mean()) > 0.9
 
 
+def test_runtimes_are_imported_when_a_graph_is_loaded():
+    code = (
+        'import sys\n'
+        'import road_anomaly_ros.perception.segmenters.mask2former\n'
+        'print(sorted({"onnxruntime", "openvino", "transformers"} & set(sys.modules)))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert done.stdout == '[]\n', done.stderr
+
+
 def test_without_bfloat16_onnxruntime_comes_first(model, monkeypatch):
     for fast, wanted in ((True, 'openvino'), (False, 'onnxruntime')):
         monkeypatch.setattr(open_vino, 'is_fast', lambda fast=fast: fast)
@@ -157,8 +172,8 @@ def test_what_the_graph_cannot_is_refused(model):
 
 def test_a_missing_graph_or_runtime_is_refused_with_the_remedy(copied, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(onnx_runtime, 'onnxruntime', None)
-        patch.setattr(open_vino, 'openvino', None)
+        patch.setitem(sys.modules, 'onnxruntime', None)
+        patch.setitem(sys.modules, 'openvino', None)
         assert 'pip install onnxruntime' in refused(copied, 'onnxruntime')
         assert isinstance(load(copied, 'auto')._network, torch.nn.Module)
     (copied / GRAPH).unlink()

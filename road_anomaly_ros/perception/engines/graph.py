@@ -28,6 +28,8 @@ def unusable(folder: Path, engine: str) -> str:
 
 def fastest(folder: Path) -> str:
     """Return the engine that computes the graph of a folder fastest here, '' where none can."""
+    if not (folder / GRAPH).is_file():
+        return ''
     first = 'openvino' if open_vino.is_fast() else 'onnxruntime'
     order = (first, *(name for name in RUNTIMES if name != first))
     return next((name for name in order if not unusable(folder, name)), '')

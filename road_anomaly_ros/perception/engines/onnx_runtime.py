@@ -5,21 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-try:
-    import onnxruntime
-except ImportError:  # an optional dependency
-    onnxruntime = None  # type: ignore[assignment]
-
 
 def missing() -> str:
     """Return what is missing to run graphs here, '' for nothing."""
-    if onnxruntime is None:
+    if find_spec('onnxruntime') is None:
         return 'onnxruntime is not installed; install it with pip install onnxruntime'
     return ''
 
@@ -28,6 +24,8 @@ class Session:
     """A loaded graph; raises whatever onnxruntime does."""
 
     def __init__(self, path: Path) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what fails is raised

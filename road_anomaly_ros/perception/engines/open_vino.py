@@ -9,6 +9,7 @@ card); what it gains: docs/performance.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,19 @@ import torch
 from road_anomaly_ros.perception.engines import OUTPUTS
 from road_anomaly_ros.perception.engines.base import PerSize
 
-try:
-    import openvino
-except ImportError:  # an optional dependency
-    openvino = None  # type: ignore[assignment]
-
 
 def missing() -> str:
     """Return what is missing to run graphs here, '' for nothing."""
-    if openvino is None:
+    if find_spec('openvino') is None:
         return 'openvino is not installed; install it with pip install openvino'
     return ''
 
 
 def is_fast() -> bool:
     """Tell whether the processor computes in bfloat16, where OpenVINO beats other runtimes."""
-    if openvino is None:
+    try:
+        import openvino
+    except ImportError:  # an optional dependency
         return False
     return 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
@@ -49,6 +47,8 @@ class Session:
     """
 
     def __init__(self, path: Path) -> None:
+        import openvino
+
         self._core = openvino.Core()
         self._path = str(path)
         stored = self._core.read_model(self._path).get_rt_info('framework').astype(dict)
