@@ -22,6 +22,8 @@ examples:
       --data camvid:camvid/train --val camvid:camvid/val --outliers objects -o runs/gpu \\
       --device cuda --workers 8 --batch 64
   road-anomaly train segmenter --data camvid:camvid/train --outliers objects -o runs/first --resume
+  torchrun --nproc-per-node 8 -m road_anomaly_ros.cli train segmenter \\
+      --data cityscapes:cityscapes --outliers objects -o runs/eight --batch 128
 
 Data: LAYOUT:FOLDER[,teacher=FOLDER][,weight=W][,zoom=LOW-HIGH][,held_out=use|skip|only], any
 number of them (held_out: the drives of IDD-Lite that are kept for measuring). Layouts, each

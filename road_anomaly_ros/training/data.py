@@ -151,14 +151,19 @@ class CropSampler:
 
 
 class StepBatches(Dataset):
-    """Batch number `step` of a run: a function of (seed, step, rank), the same when resumed."""
+    """Batch number `step` of a run, or the crops of it that are numbered in `share`.
 
-    def __init__(self, sampler: CropSampler, size: int, *, seed: int, rank: int = 0) -> None:
-        self._sampler, self._size, self._seed, self._rank = sampler, size, seed, rank
+    Each crop is a function of (seed, step, number), the same whoever draws it, and when.
+    """
+
+    def __init__(self, sampler: CropSampler, share: Sequence[int], *, seed: int) -> None:
+        self._sampler, self._share, self._seed = sampler, share, seed
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self._seed, step, self._rank])
-        crops = [self._sampler.draw(rng) for _ in range(self._size)]
+        crops = [
+            self._sampler.draw(np.random.default_rng([self._seed, step, number]))
+            for number in self._share
+        ]
         images = np.stack([crop.image for crop in crops]).transpose(0, 3, 1, 2)
         planes = (
             np.stack([getattr(crop, name) for crop in crops])

@@ -23,6 +23,7 @@ from road_anomaly_ros.perception.metrics import PixelMetrics
 from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.training import parallel
 from road_anomaly_ros.training.head_features import (
     Cache,
     Example,
@@ -74,7 +75,22 @@ def train(
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
     """
     _check_run(out, resume)
-    place = select_device(device)
+    with parallel.joined():
+        return _train(options, data, out, val, segmenter, model, device, resume, cache)
+
+
+def _train(
+    options: HeadTrainOptions,
+    data: Sequence[Path],
+    out: Path,
+    val: Path | None,
+    segmenter: str,
+    model: str,
+    device: str,
+    resume: bool,
+    cache: Path | None,
+) -> dict[str, float]:
+    place = select_device(parallel.device_of(device))
     entry = SEGMENTERS[segmenter]
     # An exported graph hands on fewer features than the network itself.
     engine = {'engine': 'torch'} if segmenter == 'mask2former' else {}
@@ -89,12 +105,17 @@ def train(
         for folder in (*data, *(() if val is None else (val,)))
     ]
     for part in parts:
-        part.fill(frozen, place)
+        parallel.first_alone(lambda part=part: part.fill(frozen, place))
+        part.fill(frozen, place)  # for the others: nothing is missing any more
     shown = Joined(parts[: len(data)])
     trainer = Trainer(options, shown, out, digest=digest, features=features, device=place)
     if resume:
         trainer.load()
+    told = {**_plain(options), 'images': trainer._marks(), 'epoch': trainer.epoch}
+    parallel.check_same({'segmenter': digest, **told})
     trainer.run()
+    if parallel.world()[0] > 0:
+        return {}
     if fingerprint(frozen) != before:
         raise RuntimeError('the frozen segmenter changed while its head was trained')
     trainer.save_head(frames=len(shown))
@@ -180,7 +201,10 @@ class Trainer:
         """Train to the last epoch; every epoch ends with a checkpoint and a line in curve.csv."""
         total = self.options.epochs
         with tqdm(
-            total=total * self.steps, initial=self.epoch * self.steps, desc='train', disable=None
+            total=total * self.steps,
+            initial=self.epoch * self.steps,
+            desc='train',
+            disable=True if parallel.world()[0] else None,
         ) as bar:
             while self.epoch < total:
                 order = np.random.default_rng([self.options.seed, self.epoch]).permutation(
@@ -196,16 +220,19 @@ class Trainer:
                     bar.update()
                 self.losses.append(float(np.mean(losses)))
                 self.epoch += 1
-                self.save()
+                parallel.first_alone(self.save)
 
     def _step(self, number: int, batch: Sequence[int]) -> float:
         options = self.options
         for group in self.optimizer.param_groups:
             group['lr'] = rate_at(number, options.epochs * self.steps, options)
-        torch.manual_seed(options.seed + 1_000_003 * (number + 1))  # of the dropout
-        logits, targets, valid = [], [], []
-        for index in batch:
+        # A member without an image in this step still has its part in the sums.
+        empty = torch.zeros(0, device=self.device)
+        logits = [empty * sum(part.sum() for part in self.head.parameters())]
+        targets, valid = [torch.zeros(0)], [torch.zeros(0)]
+        for index in batch[parallel.slice_of(len(batch))]:
             rng = np.random.default_rng([options.seed, number, int(index)])
+            torch.manual_seed(int(rng.integers(2**63)))  # of the dropout
             for example in self.cache.examples(int(index)):
                 points = draw(example, options.pixels, rng)
                 logits.append(self._logits(example, points))
@@ -223,6 +250,7 @@ class Trainer:
             raise ValueError(f'the loss became {value} in step {number}; lower --rate')
         self.optimizer.zero_grad()
         loss.backward()
+        parallel.share_step(self.head)
         self.optimizer.step()
         return value
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from road_anomaly_ros.training import label_sets
+from road_anomaly_ros.training import label_sets, parallel
 from road_anomaly_ros.training.label_sets import IGNORE
 
 TERMS = {'pixel': 1.0, 'binary': 1.0, 'dice': 1.0, 'presence': 0.3, 'auxiliary': 0.3}
@@ -103,13 +103,14 @@ class SegmentationLoss(nn.Module):
         truth = self.truth[:, codes].transpose(0, 1)
         judged = (self.judged[:, codes] + unknown.float()).transpose(0, 1)
         binary = F.binary_cross_entropy_with_logits(logits, truth, weight=judged, reduction='sum')
-        counted = (judged.amax(1) > 0).sum().clamp_min(1)
-        found = {'pixel': self._pixel(logits, codes), 'binary': binary / counted}
+        counted = parallel.total((judged.amax(1) > 0).sum()).clamp_min(1)
+        binary = parallel.whole(binary) / counted
+        found = {'pixel': self._pixel(logits, codes), 'binary': binary}
         if dice:
             probability = logits.sigmoid() * judged
-            overlap = (probability * truth).sum((0, 2, 3))
-            total = (probability + truth).sum((0, 2, 3))
-            there = truth.sum((0, 2, 3)) > 0
+            overlap = parallel.whole((probability * truth).sum((0, 2, 3)))
+            total = parallel.whole((probability + truth).sum((0, 2, 3)))
+            there = parallel.total(truth.sum((0, 2, 3))) > 0
             loss = (1 - (2 * overlap + 1) / (total + 1))[there]
             found['dice'] = loss.sum() / there.sum().clamp_min(1)
         return found
@@ -125,7 +126,7 @@ class SegmentationLoss(nn.Module):
             outside = ~self.allowed[codes[several]]
             total = total - rows.masked_fill(outside, -torch.inf).logsumexp(1).sum()
             count = count + len(rows)
-        return total / count.clamp_min(1)
+        return parallel.whole(total) / parallel.total(count).clamp_min(1)
 
 
 def _presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
@@ -133,7 +134,8 @@ def _presence_loss(class_logits: Tensor, present: Tensor) -> Tensor:
     count = present.shape[1]
     own = torch.arange(count, device=present.device).expand_as(present)
     target = torch.where(present, own, torch.full_like(own, count))
-    return F.cross_entropy(class_logits.flatten(0, 1), target.flatten())
+    loss = F.cross_entropy(class_logits.flatten(0, 1), target.flatten(), reduction='sum')
+    return parallel.whole(loss) / parallel.total(torch.tensor(float(target.numel())))
 
 
 def anomaly_loss(logit: Tensor, anomaly: Tensor, weight: Tensor) -> Tensor:
@@ -148,11 +150,21 @@ def anomaly_loss(logit: Tensor, anomaly: Tensor, weight: Tensor) -> Tensor:
     valid, strange = anomaly != IGNORE, anomaly == 1
     loss = F.binary_cross_entropy_with_logits(logit, strange.float(), reduction='none')
     scale = torch.where(strange, POSITIVE * weight.float(), 1.0) * valid
-    mean = (loss * scale).sum() / valid.sum().clamp_min(1)
-    normal = loss[valid & ~strange]
-    count = max(1, round(HARDEST * normal.numel()))
-    worst = normal.topk(count).values.mean() if normal.numel() else mean.new_zeros(())
-    return mean + HARD * worst
+    mean = parallel.whole((loss * scale).sum()) / parallel.total(valid.sum()).clamp_min(1)
+    return mean + HARD * _worst(loss[valid & ~strange])
+
+
+def _worst(losses: Tensor) -> Tensor:
+    """Return the mean of the HARDEST share of the group's losses [N]; 0 where there is none."""
+    everywhere = int(parallel.total(torch.tensor(losses.numel())))
+    count = max(1, round(HARDEST * everywhere))
+    mine = losses.topk(min(count, losses.numel())).values
+    if not everywhere:
+        return losses.sum()
+    # What is the worst is known once the worst of all members lie side by side.
+    padded = F.pad(mine.detach(), (0, count - mine.numel()), value=-torch.inf)
+    limit = parallel.gathered(padded).topk(count).values[-1]
+    return parallel.whole(mine[mine >= limit].sum()) / count
 
 
 def head_loss(
@@ -173,5 +185,6 @@ def head_loss(
         logit, target.to(logit.dtype), pos_weight=weight, reduction='none'
     )
     if not ignore_void:
-        return loss.mean()
-    return (loss * valid).sum() / (valid.sum() + 1e-6)
+        valid = torch.ones_like(loss)
+    count = parallel.total(valid.sum()) + (1e-6 if ignore_void else 0.0)
+    return parallel.whole((loss * valid).sum()) / count

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def train(
 
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
     """
-    place = select_device(device)
+    place = select_device(parallel.device_of(device))
     _check_run(options, out, resume, place, processes)
     sources = [roads.parse_source(text) for text in options.data]
     if options.rendered:
@@ -81,6 +82,9 @@ def train(
         trainer = Trainer(options, sources, paster, val, out, device=place, half=half)
         if resume:
             trainer.load()
+        frames = {source.name: len(source.frames) for source in sources}
+        told = {f'--{name}': value for name, value in _told(options).items()}
+        parallel.check_same({**told, 'frames': frames, 'step': trainer.step})
         trainer.run(minutes=minutes, evaluate_every=evaluate_every, workers=workers)
         if rank == 0:
             print(
@@ -106,9 +110,15 @@ def _check_run(
         )
     if resume and not path.is_file():
         raise ValueError(f'expected {path} to resume from; leave out --resume to start anew')
-    most = options.batch if device.type == 'cpu' else 1
-    if not 1 <= processes <= most:
-        raise ValueError(f'--processes: expected 1 to --batch on the CPU, else 1, got {processes}')
+    alone = device.type != 'cpu' or parallel.by_torchrun()
+    if not 1 <= processes <= (1 if alone else options.batch):
+        raise ValueError(
+            '--processes: expected 1 to --batch on the CPU, else 1 (torchrun gives each GPU a '
+            f'process), got {processes}'
+        )
+    members = int(os.environ['WORLD_SIZE']) if parallel.by_torchrun() else processes
+    if members > options.batch:
+        raise ValueError(f'--batch: expected a crop for each of {members} processes at least')
 
 
 class Trainer:
@@ -140,16 +150,11 @@ class Trainer:
         weights = targets.class_weights(class_frequency(sources))
         self.criterion = targets.SegmentationLoss(weights).to(device)
         self._stop = False
-        rank, members = parallel.world()
         spec = CropSpec(
             (options.height, options.width), options.outlier_share if options.outliers else 0.0
         )
-        self.batches = StepBatches(
-            CropSampler(sources, paster, spec),
-            max(1, options.batch // members),
-            seed=options.seed,
-            rank=rank,
-        )
+        sampler = CropSampler(sources, paster, spec)
+        self.batches = StepBatches(sampler, parallel.share_of(options.batch), seed=options.seed)
 
     def run(
         self, *, minutes: float = float('inf'), evaluate_every: float = 6.0, workers: int = 0

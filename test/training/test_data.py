@@ -142,11 +142,11 @@ def test_things_are_laid_in_as_often_as_asked(plain):
     assert share(1.0) > 0.8 and share(0.0) == 0
 
 
-def test_batches_depend_on_seed_step_and_rank_only():
+def test_crops_depend_on_seed_step_and_number_only():
     drawn = sampler(source(frame(), frame(1)), outliers=0.5)
 
-    def batch(step: int, *, seed: int = 0, rank: int = 0) -> data.Batch:
-        return data.StepBatches(drawn, 2, seed=seed, rank=rank)[step]
+    def batch(step: int, *, seed: int = 0, share: tuple[int, ...] = (0, 1)) -> data.Batch:
+        return data.StepBatches(drawn, share, seed=seed)[step]
 
     first = batch(3)
     assert first.image.shape == (2, 3, 64, 96) and first.image.dtype == torch.uint8
@@ -154,5 +154,6 @@ def test_batches_depend_on_seed_step_and_rank_only():
     assert first.codes.dtype == first.anomaly.dtype == torch.uint8
     assert first.weight.dtype == torch.float16
     assert all(torch.equal(*pair) for pair in zip(first, batch(3), strict=True))
-    for other in (batch(4), batch(3, seed=1), batch(3, rank=1)):
+    for other in (batch(4), batch(3, seed=1), batch(3, share=(2, 3))):
         assert not torch.equal(first.image, other.image)
+    assert torch.equal(batch(3, share=(1,)).image[0], first.image[1])
