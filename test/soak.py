@@ -8,12 +8,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
+import json
 import os
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -172,6 +175,7 @@ def main():
     """Soak as long as the command line says; returns 1 where something was gained or lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seconds', type=float, default=3600.0)
+    parser.add_argument('--json', type=Path, help='file for the samples')
     parser.add_argument('--rate', type=float, default=30.0, help='images per second and camera')
     arguments = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(np.random.default_rng().integers(1, 102)))
@@ -185,6 +189,8 @@ def main():
         print('| time | memory | p99 of the first and last third | threads | files |')
         print('| --- | ---: | ---: | ---: | ---: |')
         print(figures.line())
+        if arguments.json:
+            arguments.json.write_text(json.dumps(dataclasses.asdict(figures)))
         for name, camera in node.cameras.items():
             stats = camera.stats
             print(
