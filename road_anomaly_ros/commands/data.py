@@ -60,6 +60,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fals
         help='least pixels of a true obstacle (default: by the layout)',
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of what is random (default 0)')
+    parser.add_argument(
+        '--jobs',
+        metavar='N',
+        type=positive,
+        default=1,
+        help='processes that score images, each with a model of its own (default 1)',
+    )
     parser.add_argument('--keep-scores', action='store_true', help='leave OUT/scores in place')
 
 

@@ -67,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '-o', '--out', required=True, type=Path, metavar='OUT', help='output folder'
     )
     parser.add_argument(
+        '--jobs',
         '--processes',
+        dest='processes',
         type=int,
         default=os.cpu_count() or 1,
         metavar='N',

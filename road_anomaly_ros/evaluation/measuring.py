@@ -20,7 +20,7 @@ import torch
 from road_anomaly_ros.evaluation.datasets import DataSet
 from road_anomaly_ros.evaluation.details import Findings, look
 from road_anomaly_ros.evaluation.layouts import IGNORE
-from road_anomaly_ros.evaluation.store import Store
+from road_anomaly_ros.evaluation.store import Scores, Store
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.curve import ExactCurve, Steps, summarize
 from road_anomaly_ros.perception.labels import counted_as
@@ -50,17 +50,19 @@ def score_images(
     pipeline: Pipeline,
     data: DataSet,
     methods: Sequence[Method],
-    store: Store,
+    store: Scores,
     *,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
+    indices: Sequence[int] | None = None,
 ) -> None:
-    """Store the scores of every image by every method that has none yet.
+    """Store the scores of every image, or of those numbered, by every method that has none yet.
 
     All methods that an image lacks share one pass of the network. ValueError for an image that a
     method cannot score, OSError when the disk is full; what is stored stays.
     """
-    for index, sample in enumerate(data.samples):
+    for index in range(len(data)) if indices is None else indices:
+        sample = data.samples[index]
         missing = [method for method in methods if not store.has(method.key, index)]
         if missing:
             torch.manual_seed(seed + index)

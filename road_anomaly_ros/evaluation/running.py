@@ -9,14 +9,14 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tqdm
 
 from road_anomaly_ros import __version__
-from road_anomaly_ros.evaluation import details, results
+from road_anomaly_ros.evaluation import details, helpers, results
 from road_anomaly_ros.evaluation.datasets import DataSet, Histogram, open_dataset
 from road_anomaly_ros.evaluation.measuring import Method, measure, score_images, shared_classes
 from road_anomaly_ros.evaluation.store import Store, digest, file_hashes
@@ -45,6 +45,7 @@ class Job:
     min_gt_size: int | None = None
     seed: int = 0
     keep_scores: bool = False
+    jobs: int = 1  # processes that score images, a model each
 
 
 def evaluate(job: Job, configs: Mapping[str, PipelineConfig]) -> None:
@@ -155,7 +156,7 @@ class Evaluation:
             job.min_pred_size or data.layout.sizes[0],
             job.min_gt_size or data.layout.sizes[1],
         )
-        self._pipeline = pipeline
+        self._pipeline, self._configs = pipeline, configs
         self._refuse_other_classes()
         self._checkpoints = _checkpoints(self._pipeline)
         self._methods = [self._method(name, config) for name, config in configs.items()]
@@ -210,20 +211,29 @@ class Evaluation:
         if waiting:
             self._store.refuse_full_disk(sum(dataclasses.astuple(self._histogram)), len(waiting))
             with progress('images', len(self._data)) as advance:
-                score_images(
-                    self._pipeline,
-                    self._data,
-                    waiting,
-                    self._store,
-                    seed=self._job.seed,
-                    advance=advance,
-                )
+                self._score(waiting, advance)
         for method in waiting:
             found = self._measured(found, method)
             results.write(self._store.out, found)
             details.prune(self._store.out, found['environment'])
             if not self._job.keep_scores:
                 self._store.clear(method.key)
+
+    def _score(self, methods: Sequence[Method], advance: Callable[[], object]) -> None:
+        if self._job.jobs > 1:
+            chosen = {method.name: (self._configs[method.name], method.key) for method in methods}
+            out, seed = self._store.out, self._job.seed
+            share = helpers.Share(out, self._data, chosen, seed, number=0, members=1)
+            helpers.score_images(share, self._job.jobs, advance)
+            return
+        score_images(
+            self._pipeline,
+            self._data,
+            methods,
+            self._store,
+            seed=self._job.seed,
+            advance=advance,
+        )
 
     def _measured(self, found: dict[str, Any], method: Method) -> dict[str, Any]:
         """Return the results with this method's, whose details are written first."""

@@ -38,26 +38,15 @@ def file_hashes(folder: Path | None) -> dict[str, str]:
     }
 
 
-class Store:
+class Scores:
     """One .npz per image and method below OUT/scores/; a file is there only when complete.
 
     The folder of a method carries a hash of all that its scores depend on, so that other settings
-    never meet old scores. ValueError when another run writes to `out`.
+    never meet old scores.
     """
 
     def __init__(self, out: Path) -> None:
-        if out.exists() and not out.is_dir():
-            raise ValueError(f'{out}: expected a folder for the results, this is a file')
-        out.mkdir(parents=True, exist_ok=True)
         self.out, self.folder = out, out / SCORES
-        self._lock = os.open(out, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise ValueError(
-                f'{out}: another run is writing there; choose another folder or wait for it'
-            ) from None
 
     def path(self, key: str, index: int) -> Path:
         """Return where the scores of one image stand."""
@@ -75,6 +64,24 @@ class Store:
         """Return one array of what was stored of an image."""
         with np.load(self.path(key, index)) as arrays:
             return arrays[name]
+
+
+class Store(Scores):
+    """The scores of a run, which has its folder alone; ValueError when another writes there."""
+
+    def __init__(self, out: Path) -> None:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f'{out}: expected a folder for the results, this is a file')
+        out.mkdir(parents=True, exist_ok=True)
+        super().__init__(out)
+        self._lock = os.open(out, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise ValueError(
+                f'{out}: another run is writing there; choose another folder or wait for it'
+            ) from None
 
     def refuse_full_disk(self, pixels: int, methods: int) -> None:
         """Raise ValueError when the scores will not fit on the disk of `out`."""
