@@ -5,7 +5,7 @@
 import json
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception.chain import Chain
 
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1')
 
@@ -33,7 +33,7 @@ def rows_of(out):
 
 def passes(monkeypatch, stop_at=None, error=KeyboardInterrupt):
     """Count passes of the network; raise `error` at pass `stop_at`."""
-    seen, segment = [], Pipeline._segment
+    seen, segment = [], Chain.segment
 
     def counted(self, *arguments):
         seen.append(1)
@@ -41,5 +41,5 @@ def passes(monkeypatch, stop_at=None, error=KeyboardInterrupt):
             raise error
         return segment(self, *arguments)
 
-    monkeypatch.setattr(Pipeline, '_segment', counted)
+    monkeypatch.setattr(Chain, 'segment', counted)
     return seen

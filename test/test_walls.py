@@ -102,11 +102,10 @@ ORDER = {
     'metrics': 5,
     'tracking': 5,
     'geometry': 5,
-    'tracks': 6,
-    'stages': 6,
     'proposals': 6,
     'config': 6,
-    'sharing': 6,
+    'chain': 6.3,
+    'tracks': 6.6,
     'pipeline': 7,
     '__init__': 8,
 }

@@ -20,9 +20,11 @@ import torch
 
 from road_anomaly_ros.perception import evidence, objects
 from road_anomaly_ros.perception.drift import statistic
-from road_anomaly_ros.perception.pipeline import Pipeline, Scored
+from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.tools import workbench
 from road_anomaly_ros.tools.flow import ReadAhead
 from road_anomaly_ros.tools.sources import Frame, Source
+from road_anomaly_ros.tools.workbench import Scored
 
 _ROUNDING = 1e-6  # of sums of evidence
 
@@ -207,7 +209,7 @@ def _record(
     frame: Frame, pipeline: Pipeline, options: Sequence[objects.ObjectOptions]
 ) -> dict[str, Any]:
     chain = pipeline.prepared
-    scored = pipeline.scores(frame.image, [chain])[0]
+    scored = workbench.scores(pipeline, frame.image, [chain])[0]
     if scored.notes:
         raise ValueError(f'frame {frame.name}: {scored.notes[0]}')
     if not torch.isfinite(scored.score).all():

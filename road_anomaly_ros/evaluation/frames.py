@@ -76,7 +76,7 @@ def _draw(data: DataSet, row: Row, wanted: Sequence[tuple[str, Mapping[str, Any]
         pipeline = Pipeline(PipelineConfig.from_any(row.record['options']))
     except PipelineError as error:
         raise ValueError(str(error)) from None
-    _refuse_other_weights(file_hashes(pipeline.model_dir), row)
+    _refuse_other_weights(file_hashes(pipeline.segmenter.model_dir), row)
     places = {sample.name: index for index, sample in enumerate(data.samples)}
     found = []
     for kind, figures in wanted:

@@ -30,6 +30,7 @@ from road_anomaly_ros.perception.metrics import (
     component_frame,
 )
 from road_anomaly_ros.perception.pipeline import Pipeline
+from road_anomaly_ros.tools import workbench
 
 _PIXEL = {'AP': 'ap', 'AUROC': 'auroc', 'FPR95': 'fpr95'}  # column: name in metrics.py
 _COMPONENT = ('sIoU', 'PPV', 'F1')
@@ -67,7 +68,8 @@ def score_images(
         if missing:
             torch.manual_seed(seed + index)
             np.random.seed(seed + index)
-            found = pipeline.scores(sample.read_image(), [method.chain for method in missing])
+            chains = [method.chain for method in missing]
+            found = workbench.scores(pipeline, sample.read_image(), chains)
             for method, scored in zip(missing, found, strict=True):
                 if scored.notes:
                     raise ValueError(f'{method.name}, {sample.image}: {scored.notes[0]}')

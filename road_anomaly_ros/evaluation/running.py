@@ -347,7 +347,7 @@ class Evaluation:
 
 
 def _checkpoints(pipeline: Pipeline) -> dict[str, str]:
-    return file_hashes(pipeline.model_dir)
+    return file_hashes(pipeline.segmenter.model_dir)
 
 
 def _head(chain: Any) -> dict[str, str]:

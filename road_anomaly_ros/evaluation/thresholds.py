@@ -33,6 +33,8 @@ from road_anomaly_ros.perception.calibration import (
     ScoreCalibration,
     chain_options,
 )
+from road_anomaly_ros.perception.chain import calibration_of
+from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.tools.sources import Source
 
@@ -99,7 +101,7 @@ def from_driving(
             areas,
             pipeline.chain.as_dict(),
             pipeline.prepared.levels.low_threshold,
-            pipeline.weights_digest(),
+            weights_digest(pipeline.segmenter.weights),
         ]
     )
     with Journal(journal, key) as done:
@@ -189,7 +191,7 @@ class _Driving:
             block_seconds=_LEAST_BLOCK_S if math.isnan(seconds) else _short(seconds),
             measured=_short(choice.measured),
             footage=Path(footage.name).name,
-            weights=pipeline.weights_digest(),
+            weights=weights_digest(pipeline.segmenter.weights),
             size=footage.size,
             chain=chain_options({**pipeline.chain.as_dict(), 'objects.min_area': area}),
             drift=_thin(rows),
@@ -258,7 +260,7 @@ def from_labels(
             '--labels away'
         )
     chain, options = pipeline.prepared, pipeline.chain.as_dict()
-    hashes = file_hashes(pipeline.model_dir)
+    hashes = file_hashes(pipeline.segmenter.model_dir)
     key = digest([__version__, str(folder), layout, every, options, hashes])
     with contextlib.closing(Store(scores)) as store:
         score_images(pipeline, data, [Method('calibrate', chain, key)], store)
@@ -300,6 +302,6 @@ def write(path: Path, pipeline: Pipeline, chosen: Chosen) -> None:
     }
     scorers = {
         name: dataclasses.replace(known, promise=None)
-        for name, known in pipeline.calibration.scorers.items()
+        for name, known in calibration_of(pipeline.config, pipeline.segmenter).scorers.items()
     }
     files.write(path, Calibration(default, {**scorers, chain.scorer: chosen.levels}).dump())

@@ -317,10 +317,13 @@ def look(picture: np.ndarray) -> int:
 
 def fingerprint(pipeline: Pipeline) -> str:
     """Return 16 hex digits of what decides about results: settings in force, weights, version."""
+    from road_anomaly_ros.perception.model_files import weights_digest
+
     settings = {
         name: value
         for name, value in pipeline.chain.as_dict().items()
         if name != 'device' and not name.startswith('drawing.')
     }
-    text = json.dumps([__version__, pipeline.weights_digest(), settings], sort_keys=True)
+    weights = weights_digest(pipeline.segmenter.weights)
+    text = json.dumps([__version__, weights, settings], sort_keys=True)
     return sha256(text)[:16]

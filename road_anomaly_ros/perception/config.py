@@ -33,7 +33,7 @@ GROUPS: dict[str, type] = {
     'geometry': GeometryOptions,
     'drawing': DrawingOptions,
 }
-METHODS: dict[str, Registry[Any] | Room] = {
+METHODS: dict[str, Registry[Any] | Room[Any]] = {
     'segmenter': SEGMENTERS,
     'scorer': SCORERS,
     'refinement': REFINEMENTS,
@@ -249,7 +249,7 @@ def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _known(room: Registry[Any] | Room, kind: str, name: str) -> None:
+def _known(room: Registry[Any] | Room[Any], kind: str, name: str) -> None:
     if name not in room:
         raise ValueError(f'unknown {kind} {name!r}; choose one of {room.names()}')
 

@@ -1,15 +1,21 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The nouns that travel between the stations of the chain."""
+"""The nouns that travel between the stations of the chain, and what each station must offer.
+
+A scorer and a refinement are records of functions: `scorers/base.py` and `refinements/base.py`,
+the former because it speaks of the dense pass.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -78,6 +84,7 @@ class MaskOutput:
     mask_logits: torch.Tensor  # [Q, h, w] float, covers exactly the image, padding removed
     image_size: tuple[int, int]  # (H, W) of the camera image
     features: torch.Tensor | Pyramid | None = None  # [C, gh, gw] for learned heads
+    kind: ClassVar[Literal['mask']] = 'mask'
 
     def __post_init__(self) -> None:
         masks, classes = self.mask_logits, self.class_logits
@@ -96,6 +103,11 @@ class MaskOutput:
                 f'expected mask_logits with at least one pixel, got {tuple(masks.shape)}'
             )
         _check_size(self.image_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.mask_logits.device
 
     @property
     def num_queries(self) -> int:
@@ -120,6 +132,7 @@ class WindowedOutput:
     offsets: tuple[tuple[int, int], ...]  # (top, left) of each in the resized image
     scaled_size: tuple[int, int]  # (H, W) of the resized image
     image_size: tuple[int, int]  # (H, W) of the camera image
+    kind: ClassVar[Literal['mask']] = 'mask'
 
     def __post_init__(self) -> None:
         if not self.windows or len(self.windows) != len(self.offsets):
@@ -141,6 +154,11 @@ class WindowedOutput:
         _check_size(self.image_size)
 
     @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.windows[0].device
+
+    @property
     def num_queries(self) -> int:
         """Q, the number of queries of each window."""
         return self.windows[0].num_queries
@@ -158,11 +176,17 @@ class PixelOutput:
     logits: torch.Tensor  # [C, h, w] float, covers exactly the image
     image_size: tuple[int, int]  # (H, W) of the camera image
     features: torch.Tensor | None = None  # [F, gh, gw]
+    kind: ClassVar[Literal['pixel']] = 'pixel'
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3 or min(self.logits.shape) < 1:
             raise ValueError(f'expected logits [C,h,w], got {tuple(self.logits.shape)}')
         _check_size(self.image_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.logits.device
 
     @property
     def num_classes(self) -> int:
@@ -176,11 +200,79 @@ class MapOutput:
 
     score: torch.Tensor  # [h, w] float32, covers exactly the image
     image_size: tuple[int, int]  # (H, W) of the camera image
+    kind: ClassVar[Literal['map']] = 'map'
 
     def __post_init__(self) -> None:
         if self.score.ndim != 2 or min(self.score.shape) < 1:
             raise ValueError(f'expected a score [h,w], got {tuple(self.score.shape)}')
         _check_size(self.image_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.score.device
+
+
+Output: TypeAlias = MaskOutput | WindowedOutput | PixelOutput | MapOutput
+
+
+class Segmenter(Protocol):
+    """A network with all of its geometry and normalisation: images as a camera gives them in.
+
+    One file of `segmenters/` each, whose `load(model, *, device, precision, options)` returns it.
+    """
+
+    labels: LabelSet  # its known classes
+    model_dir: Path | None  # where calibration and heads of the model lie; None without a model
+    weights: Path | None  # the file, or the directory, of its weights; None without any
+    feature_maps: tuple[str, ...]  # that it can hand on to learned heads
+
+    @property
+    def kind(self) -> Literal['mask', 'pixel']:
+        """The kind of its outputs."""
+
+    def __call__(
+        self, images: Sequence[torch.Tensor], *, features: str = ''
+    ) -> Sequence[MaskOutput | WindowedOutput | PixelOutput]:
+        """Return one output per uint8 RGB image [3,H,W], covering exactly its field of view.
+
+        `features` names one of `feature_maps` to hand on; '' is what the options say.
+        """
+
+
+class ForeignMaps(Protocol):
+    """In the place of a segmenter: takes the score that someone else made of each image."""
+
+    labels: LabelSet
+    model_dir: Path | None
+    weights: Path | None
+    feature_maps: tuple[str, ...]
+
+    @property
+    def kind(self) -> Literal['map']:
+        """The kind of its outputs."""
+
+    def __call__(
+        self, images: Sequence[torch.Tensor], maps: Sequence[torch.Tensor | np.ndarray]
+    ) -> Sequence[MapOutput]:
+        """Return one output per uint8 RGB image [3,H,W] and map [h,w], higher is stranger."""
+
+
+@dataclass(frozen=True)
+class RawOutput:
+    """What a network says about a batch; the mask features are those the masks are made of."""
+
+    class_logits: torch.Tensor  # [B, Q, K+1]
+    mask_logits: torch.Tensor  # [B, Q, h, w]
+    mask_features: torch.Tensor  # [B, C, h, w]
+    stages: Sequence[torch.Tensor]  # [B, C', h', w'] of the backbone, fine to coarse
+
+
+class Engine(Protocol):
+    """What computes a network: torch, or an exported graph in another runtime."""
+
+    def __call__(self, pixels: torch.Tensor) -> RawOutput:
+        """Return the raw output of normalised images [B,3,H,W], on their device."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +309,18 @@ class Prompts:
             raise ValueError(f'expected points [N,2], got {tuple(self.points.shape)}')
 
 
+class SegmentSource(Protocol):
+    """Class-agnostic segments of an image, for refinements and obstacles.
+
+    One file of `segments/` each, whose `load(*, device, options, resources)` returns it.
+    """
+
+    of_image_only: bool  # prompts change nothing, so that several scores may share segments
+
+    def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
+        """Return the segments of a uint8 RGB image [3,H,W], on its device."""
+
+
 @dataclass(frozen=True)
 class AnomalyObject:
     """One obstacle: a connected region of high score, in pixels of the camera image."""
@@ -246,7 +350,10 @@ class Sight:
 
 
 class Tracker(Protocol):
-    """Follows the things before one camera from frame to frame; has a state."""
+    """Follows the things before one camera from frame to frame; has a state.
+
+    One file of `tracking/` each, whose `load(*, options)` returns it.
+    """
 
     next_id: int  # of the next track
     left_out: int  # of the last sight: objects beyond those that can be followed
@@ -280,6 +387,13 @@ class HostCopies:
         return tensor.detach().numpy() if known is None else known[1]
 
 
+class Pictures(Protocol):
+    """The intermediate pictures of one frame, made when asked for."""
+
+    def draw(self, name: str) -> NDArray[np.uint8]:
+        """Return one picture, RGB [H, W, 3]; ValueError where the chain cannot make it."""
+
+
 @dataclass(frozen=True)
 class FrameResult:
     """All that the chain says about one image; tensors lie on the pipeline's device."""
@@ -299,7 +413,7 @@ class FrameResult:
     timings: Mapping[str, float] = field(default_factory=dict)  # milliseconds per stage
     sanitized: int = 0  # non-finite inputs repaired in this frame
     notes: tuple[str, ...] = ()  # one line per stage that was skipped or failed
-    stages: Any = None  # stages.Stages, the intermediate pictures, where the pipeline keeps them
+    stages: Pictures | None = None  # where the pipeline is told to keep them
 
     host: HostCopies = field(default_factory=HostCopies, repr=False, compare=False)
 

@@ -379,12 +379,6 @@ def check_features(
     return features
 
 
-def weights_of(segmenter: Any) -> Path | None:
-    """Return the file or directory that a segmenter's weights were loaded from, None for none."""
-    found: Path | None = getattr(segmenter, 'weights', segmenter.model_dir)
-    return found
-
-
 def save_head(folder: Path, info: HeadInfo, head: AnomalyHead | GridHead) -> None:
     """Write head.safetensors and head.json into `folder`; each appears only when complete."""
     from safetensors.torch import save

@@ -199,7 +199,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
 
-class Room:
+class Room(Generic[T]):
     """Methods that live one to a file of a package, found by name, imported only when chosen.
 
     Each file offers `Options` (a frozen dataclass of `option` fields) and `load(...)`; SOURCE says
@@ -217,7 +217,7 @@ class Room:
             info.name for info in pkgutil.iter_modules(path) if not info.name.startswith('_')
         )
 
-    def __getitem__(self, name: str) -> Entry[Callable[..., Any]]:
+    def __getitem__(self, name: str) -> Entry[Callable[..., T]]:
         if name not in self.names():
             raise ValueError(f'unknown {self.kind} {name!r}; choose one of {self.names()}')
         module = importlib.import_module(f'{self._package}.{name}')

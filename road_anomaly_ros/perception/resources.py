@@ -15,11 +15,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.contract import ForeignMaps, PipelineError, Segmenter
 from road_anomaly_ros.remarks import one_line
 
 T = TypeVar('T')
@@ -90,12 +90,12 @@ class Resources:
 class Released:
     """In the place of a network that was let go of: knows its classes, computes nothing."""
 
-    def __init__(self, segmenter: Any) -> None:
-        self.kind, self.labels = segmenter.kind, segmenter.labels
-        self.model_dir = segmenter.model_dir
-        self.weights = getattr(segmenter, 'weights', segmenter.model_dir)
+    def __init__(self, segmenter: Segmenter | ForeignMaps) -> None:
+        self.kind: Any = segmenter.kind
+        self.labels, self.feature_maps = segmenter.labels, segmenter.feature_maps
+        self.model_dir, self.weights = segmenter.model_dir, segmenter.weights
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
+    def __call__(self, *_: object, **__: object) -> NoReturn:
         """Raise PipelineError."""
         raise PipelineError('this pipeline was released; build another one')
 

@@ -17,6 +17,7 @@ from road_anomaly_ros.perception import FrameResult, Pipeline, PipelineConfig, P
 from road_anomaly_ros.perception.pipeline import reload_names
 from road_anomaly_ros.perception.resources import is_out_of_memory, relieve, untraced
 from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.tools.stages import Stages
 
 _NO_ROOM = (
     'the device has no memory for one image; free it, choose a smaller model or input, '
@@ -90,7 +91,7 @@ class Engine:
 
     def _built(self, config: PipelineConfig, warm_up: bool) -> Any:
         pipeline = self._build(config)
-        pipeline.keep_stages = self.keep_stages
+        pipeline.stages = Stages if self.keep_stages else None
         if warm_up:
             pipeline.warm_up()
         return pipeline
@@ -121,7 +122,7 @@ class Engine:
             names = [name for name in names if name != 'device']
         if names:
             raise ValueError(f'{names[0]} takes effect when the model is loaded: {RELOAD_REMEDY}')
-        _apart(pipeline.check, self._adapted(config))
+        _apart(pipeline.prepare, self._adapted(config))
 
     def reconfigure(self, config: PipelineConfig) -> None:
         """Take `config` over before the next frame; that in flight ends with what it began."""

@@ -13,11 +13,12 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
 
-from road_anomaly_ros.perception import FrameResult, LabelSet, drawing, stages
+from road_anomaly_ros.perception import FrameResult, LabelSet, drawing
 from road_anomaly_ros.perception.geometry import Survey
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images, spatial
 from road_anomaly_ros.ros.topics import COMPRESSED, compressed
+from road_anomaly_ros.tools import stages
 
 try:
     import vision_msgs.msg as vision

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from road_anomaly_ros.perception import drawing, lettering, objects, rules, stages
+from road_anomaly_ros.perception import drawing, lettering, objects, rules
 from road_anomaly_ros.perception.contract import (
     FrameResult,
     LabelSet,
@@ -26,6 +26,7 @@ from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.scorers.s2 import query_uncertainty
 from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.tools import stages, workbench
 
 SHOWN = 3  # queries at either end of the ranking, and obstacles
 _LEAST_SHARE = 0.0005  # queries with smaller masks are ranked only where no other is left
@@ -75,7 +76,7 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
 
     Pixel models have no queries: their rejection, selection and queries are left out, with a note.
     """
-    result, output = framed(pipeline, image), pipeline.output(image)
+    result, output = framed(pipeline, image), workbench.output(pipeline, image)
     notes = list(result.notes)
     pictures = [
         Picture('image', 'The camera image.', image),
@@ -92,7 +93,7 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
     ]
     maps: Mapping[str, torch.Tensor] = {}
     queries: list[Query] = []
-    if isinstance(output, (MaskOutput, WindowedOutput)):
+    if output.kind == 'mask':
         maps = result.stages.maps
         queries = ranked(output, pipeline.chain.options('scorer', 's2'))
         used = pipeline.chain.scorer.startswith('s2')
@@ -113,11 +114,11 @@ def explain(pipeline: Pipeline, image: np.ndarray) -> Explanation:
 
 def framed(pipeline: Pipeline, image: np.ndarray) -> FrameResult:
     """Return the result of one image together with its stages."""
-    before, pipeline.keep_stages = pipeline.keep_stages, True
+    before, pipeline.stages = pipeline.stages, stages.Stages
     try:
         return pipeline(image)
     finally:
-        pipeline.keep_stages = before
+        pipeline.stages = before
 
 
 def ranked(output: MaskOutput | WindowedOutput, options: Any) -> list[Query]:

@@ -65,7 +65,7 @@ def peak_of(work: Callable[[], T], device: torch.device) -> tuple[T, float | Non
 
 
 def memory_watch() -> tuple[type[Stopwatch], dict[str, float]]:
-    """Return a class for `Pipeline.stopwatch` and the mapping it fills: peaks in MiB by stage."""
+    """Return a stopwatch for `Pipeline.batch` and the mapping it fills: peaks in MiB by stage."""
     peaks: dict[str, float] = {}
 
     class MemoryWatch(Stopwatch):

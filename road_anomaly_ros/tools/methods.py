@@ -24,6 +24,7 @@ from road_anomaly_ros.perception.registry import Room
 from road_anomaly_ros.perception.scorers import SCORERS, bind, evaluate, load
 from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.perception.tracks import Tracks
+from road_anomaly_ros.tools import workbench
 from road_anomaly_ros.tools.timing import measure, rendered
 
 SIZE = (480, 360)
@@ -93,10 +94,10 @@ def _works(
     """Yield kind, name and one run of each method, all on one pass of the built-in network."""
     segmenter = pipeline.segmenter
     chosen = pipeline.chain.segmenter
-    yield 'segmenter', chosen, lambda: pipeline.output(picture)
+    yield 'segmenter', chosen, lambda: workbench.output(pipeline, picture)
     if chosen != _FREE:
         other = Pipeline.from_config(segmenter=_FREE, device=str(pipeline.device))
-        yield 'segmenter', _FREE, lambda: other.output(picture)
+        yield 'segmenter', _FREE, lambda: workbench.output(other, picture)
     for entry in SCORERS:
         name = entry.name
         if segmenter.kind not in entry.make.kinds:
@@ -110,7 +111,7 @@ def _works(
                 {'scorer': name if features else 'plain', 'refinements': ('none',)}
             )
         )
-        output = pipeline.output(picture)
+        output = workbench.output(pipeline, picture)
         options = load(name, options, pipeline.resources)  # else timed with every score
         yield 'scorer', name, lambda o=output, n=name, p=options: evaluate(o, n, p)
     yield from _on_segments(pipeline, picture)

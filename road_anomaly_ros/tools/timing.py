@@ -81,12 +81,8 @@ def draw(pipeline: Pipeline, result: FrameResult) -> float:
 
 def stage_memory(pipeline: Pipeline, picture: np.ndarray) -> dict[str, float]:
     """Return the peak of memory of each stage in MiB, beyond what is held before it."""
-    before = pipeline.stopwatch
-    pipeline.stopwatch, peaks = memory_watch()
-    try:
-        result = pipeline(picture)
-    finally:
-        pipeline.stopwatch = before
+    watch, peaks = memory_watch()
+    (result,) = pipeline.batch([picture], stopwatch=watch)
     _, peak = peak_of(lambda: draw(pipeline, result), pipeline.device)
     if peaks:
         peaks['total'] = max(peaks.values())

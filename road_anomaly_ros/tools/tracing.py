@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from road_anomaly_ros import files
-from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.contract import PipelineError, RawOutput
 from road_anomaly_ros.perception.engines import GRAPH, INPUTS, METADATA, OUTPUTS
-from road_anomaly_ros.perception.engines.base import Constants, RawOutput
+from road_anomaly_ros.perception.engines.base import Constants
 from road_anomaly_ros.perception.engines.graph import GraphNetwork
 from road_anomaly_ros.perception.model_files import reason, weights_digest
 from road_anomaly_ros.perception.segmenters import mask2former

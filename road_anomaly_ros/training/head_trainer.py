@@ -98,7 +98,7 @@ def _train(
         model, device=place, precision=torch.float32, options=entry.options(**engine)
     )
     features = _features_for(options, frozen)
-    before, digest = fingerprint(frozen), weights_digest(heads.weights_of(frozen))
+    before, digest = fingerprint(frozen), weights_digest(frozen.weights)
     base = cache or out / 'features'
     parts = [
         Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
@@ -138,7 +138,7 @@ def _check_run(out: Path, resume: bool) -> None:
 def _features_for(options: HeadTrainOptions, segmenter: Any) -> str:
     if options.kind == 'head_v1':
         return ''
-    offered = tuple(getattr(segmenter, 'feature_maps', ()))
+    offered = segmenter.feature_maps
     if options.features not in offered:
         raise ValueError(
             f'--features: this segmenter offers {list(offered) or "none"}, got '

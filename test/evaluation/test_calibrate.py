@@ -16,8 +16,8 @@ from road_anomaly_ros.evaluation.promises import Bound
 from road_anomaly_ros.perception import Pipeline, objects
 from road_anomaly_ros.perception.calibration import Calibration
 from road_anomaly_ros.perception.drift import MIN_BLOCKS, Exchangeability
-from road_anomaly_ros.perception.pipeline import Scored
-from road_anomaly_ros.tools import bags
+from road_anomaly_ros.tools import bags, workbench
+from road_anomaly_ros.tools.workbench import Scored
 
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain', '--set', 'objects.min_area=0']
 
@@ -291,15 +291,15 @@ def stops(monkeypatch):
     """A function that lets Ctrl-C come with image `at`; returns the growing list of calls."""
 
     def arrange(at):
-        calls, real = [], Pipeline.scores
+        calls, real = [], workbench.scores
 
-        def scores(self, image, chains):
+        def scores(*arguments):
             calls.append(1)
             if len(calls) == at:
                 raise KeyboardInterrupt
-            return real(self, image, chains)
+            return real(*arguments)
 
-        monkeypatch.setattr(Pipeline, 'scores', scores)
+        monkeypatch.setattr(workbench, 'scores', scores)
         return calls
 
     return arrange

@@ -16,8 +16,10 @@ from road_anomaly_ros.evaluation import details, measuring, results
 from road_anomaly_ros.evaluation.datasets import open_dataset
 from road_anomaly_ros.evaluation.store import Store
 from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception.chain import Chain
 from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES, IDD_LITE, label_set
 from road_anomaly_ros.perception.metrics import component_metrics, pixel_metrics
+from road_anomaly_ros.tools import workbench
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_chains_that_share_a_pass_score_as_they_do_alone(image):
         {'scorer': 's2', 'refinements': ('variance_aware',)},
     )
     configs = [pipeline.config.replace(change) for change in changes]
-    found = pipeline.scores(image, [pipeline.prepare(config) for config in configs])
+    found = workbench.scores(pipeline, image, [pipeline.prepare(config) for config in configs])
     assert pipeline.chain.scorer == 'plain'
     for config, scored in zip(configs, found, strict=True):
         alone = Pipeline(config)(image)
@@ -255,7 +257,7 @@ def test_a_model_of_coarser_classes_is_measured_in_its_own_with_a_note(data, tmp
 
 
 def test_a_refinement_that_fails_ends_the_run(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Pipeline, '_refine', lambda *a: (a[3], ('oasc skipped: it broke',)))
+    monkeypatch.setattr(Chain, 'refine', lambda *a: (a[1], ('oasc skipped: it broke',)))
     assert evaluate(data, tmp_path / 'out', methods=['plain+oasc']) == 2
     error = capsys.readouterr().err
     assert 'plain+oasc' in error and '0.png: oasc skipped: it broke' in error
@@ -386,15 +388,15 @@ def test_segments_and_equal_scores_are_made_once_per_image(image, monkeypatch):
 
     pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain', refinements=['none'])
     made, scored = [], []
-    segment, score = Watershed.__call__, Pipeline._score
+    segment, score = Watershed.__call__, Chain.score
     monkeypatch.setattr(Watershed, '__call__', lambda *a: made.append(1) or segment(*a))
-    monkeypatch.setattr(Pipeline, '_score', lambda *a: scored.append(1) or score(*a))
+    monkeypatch.setattr(Chain, 'score', lambda *a: scored.append(1) or score(*a))
     chains = [
         pipeline.prepare(pipeline.config.replace({'scorer': name, 'refinements': chain}))
         for name in ('plain', 'rba')
         for chain in (('none',), ('variance_aware',))
     ]
-    found = pipeline.scores(image, chains)
+    found = workbench.scores(pipeline, image, chains)
     assert len(made) == 1 and len(scored) == 2
     assert [set(item.stages) for item in found[:2]] == [
         {'segment', 'score'},

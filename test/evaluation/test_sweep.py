@@ -9,7 +9,7 @@ import pytest
 from tiny_scenes import CHAIN, command, write_scenes
 
 from road_anomaly_ros.evaluation import benchmark, variants
-from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception.chain import Chain
 from road_anomaly_ros.perception.config import PipelineConfig
 
 VARY = (
@@ -74,7 +74,7 @@ def test_a_sweep_measures_what_evaluate_measures(data, tmp_path):
 
 
 def test_a_sweep_is_continued_and_added_to(data, tmp_path, monkeypatch):
-    out, seen, segment = tmp_path / 'out', [], Pipeline._segment
+    out, seen, segment = tmp_path / 'out', [], Chain.segment
 
     def counted(self, *arguments):
         seen.append(1)
@@ -82,7 +82,7 @@ def test_a_sweep_is_continued_and_added_to(data, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return segment(self, *arguments)
 
-    monkeypatch.setattr(Pipeline, '_segment', counted)
+    monkeypatch.setattr(Chain, 'segment', counted)
     assert sweep(data, out) == 130 and not (out / 'sweep.json').exists()
     assert sweep(data, out) == 0 and len(seen) == 5
     assert sweep(data, out) == 0 and len(seen) == 5

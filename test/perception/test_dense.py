@@ -353,19 +353,6 @@ def test_the_cheap_order_stays_near_the_exact_one(name):
     torch.testing.assert_close(*same, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', QUERY_OR_SEMANTIC)
-def test_a_scorer_asks_only_for_what_it_declares(name):
-    method = SCORERS[name].make
-    output = make_output(classes=19)
-    vectors = method.prepare(MaskSource(output, (4, 4)), SCORERS[name].options())
-    asked = {'semantic'} if vectors.keep else set()
-    asked |= {
-        kind for kind in ('accept', 'partition', 'tanh') if getattr(vectors, kind) is not None
-    }
-    asked |= set(vectors.maxima) | set(vectors.sums) | ({'votes'} if vectors.votes else set())
-    assert asked <= set(method.needs)
-
-
 def test_learned_heads_get_features_at_image_resolution(path):
     output = make_output()
     source = MaskSource(output, output.image_size)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chain as a whole, on a segmenter without weights: what comes out, what changes live."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from road_anomaly_ros.perception import Pipeline, PipelineConfig
 from road_anomaly_ros.perception.calibration import Calibration
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PixelOutput, Segments
-from road_anomaly_ros.perception.pipeline import Stopwatch, reload_names
+from road_anomaly_ros.perception.pipeline import reload_names
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import Entry, NoOptions
+from road_anomaly_ros.perception.stopwatch import Stopwatch
 
 CALIBRATION = """
 default: {scorer: eam, refinements: [gaussian], refinement.gaussian.sigma: 2.0}
@@ -169,7 +171,7 @@ def test_live_changes_hold_from_the_next_frame_and_refused_ones_change_nothing(s
 
 def test_a_check_changes_nothing(street):
     pipeline = build(scorer='plain')
-    pipeline.check(pipeline.config.replace({'scorer': 'rba'}))
+    pipeline.prepare(pipeline.config.replace({'scorer': 'rba'}))
     assert pipeline(street).scorer == 'plain'
 
 
@@ -195,11 +197,11 @@ def test_a_refinement_that_throws_costs_neither_the_frame_nor_the_others(street,
 
 def test_segments_are_loaded_once_and_only_for_refinements_that_need_them(street):
     pipeline = build(scorer='plain')
-    assert pipeline._chain.segment_source is None
+    assert pipeline.prepared.segment_source is None
     pipeline.reconfigure(pipeline.config.replace({'refinements': 'variance_aware'}))
-    source = pipeline._chain.segment_source
+    source = pipeline.prepared.segment_source
     pipeline.reconfigure(pipeline.config.replace({'scorer': 'rba'}))
-    assert source is not None and pipeline._chain.segment_source is source
+    assert source is not None and pipeline.prepared.segment_source is source
     assert pipeline(street).notes == ()
 
 
@@ -307,7 +309,7 @@ def test_the_mirrored_pass_counts_its_repaired_values_too(street, monkeypatch):
     counts = []
     for mirrored in (False, True):
         pipeline = build(scorer='plain', tta_hflip=mirrored)
-        network = pipeline._segmenter
+        network = pipeline.segmenter
 
         def broken(images, network=network, **asked):
             outputs = network(images, **asked)
@@ -315,8 +317,9 @@ def test_the_mirrored_pass_counts_its_repaired_values_too(street, monkeypatch):
                 output.mask_logits[0, 0, :3] = torch.nan
             return outputs
 
-        broken.kind, broken.labels, broken.model_dir = network.kind, network.labels, None
-        monkeypatch.setattr(pipeline, '_segmenter', broken)
+        broken.kind, broken.labels = network.kind, network.labels
+        chain = dataclasses.replace(pipeline.prepared, segmenter=broken)
+        monkeypatch.setattr(pipeline, '_chain', chain)
         counts.append(pipeline(street).sanitized)
     assert counts == [3, 6]
 

@@ -29,6 +29,7 @@ from road_anomaly_ros.perception.resources import (
     untraced,
 )
 from road_anomaly_ros.perception.segmenters import SEGMENTERS, erfnet
+from road_anomaly_ros.tools import workbench
 
 CPU = torch.device('cpu')
 
@@ -169,6 +170,8 @@ def test_a_head_is_read_once_for_a_pipeline(model, monkeypatch):
 class Blocks:
     """A source of segments with a network, so to say."""
 
+    of_image_only = True
+
     def __init__(self):
         self.network = torch.zeros(5)
 
@@ -196,7 +199,7 @@ def test_nothing_that_was_loaded_outlives_a_release(model, image, monkeypatch):
     gc.collect()
     assert [part() for part in held] == [None] * 4
     assert pipeline.chain.scorer == 'head_v1' and len(pipeline.labels) > 0
-    assert pipeline.model_dir == model
+    assert pipeline.segmenter.model_dir == model
     with pytest.raises(PipelineError, match='released'):
         pipeline(image)
     pipeline.release()
@@ -215,6 +218,7 @@ def test_out_of_memory_in_a_later_stage_is_no_note(settings, broken, monkeypatch
         raise no_memory()
 
     tight.needs_segments = tight.needs_labels = False
+    tight.of_image_only = True
     if broken == 'segments':
         monkeypatch.setattr(
             'road_anomaly_ros.perception.segments.felzenszwalb.load', lambda **_: tight
@@ -228,7 +232,7 @@ def test_out_of_memory_in_a_later_stage_is_no_note(settings, broken, monkeypatch
         pipeline(image)
     if settings.get('refinements') == 'variance_aware':
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            pipeline.scores(image, [pipeline.prepared])
+            workbench.scores(pipeline, image, [pipeline.prepared])
 
 
 def test_an_unrelated_file_beside_the_weights_makes_no_other_model(model, image):
@@ -245,10 +249,10 @@ def test_a_file_of_weights_is_known_by_itself(tmp_path):
     shutil.copy(path, path.with_name('b.pth'))
     entry = SEGMENTERS['erfnet']
     made = entry.make(str(path), device=CPU, precision=torch.float32, options=entry.options())
-    before = model_files.weights_digest(heads.weights_of(made))
+    before = model_files.weights_digest(made.weights)
     assert len(before) == 64
     path.with_name('b.pth').write_bytes(b'another')
-    assert model_files.weights_digest(heads.weights_of(made)) == before
+    assert model_files.weights_digest(made.weights) == before
 
 
 def shards(folder, first, second):

@@ -66,7 +66,7 @@ def test_a_network_that_overflows_ends_the_frame_and_recovers(monkeypatch, sanit
         patch.setattr(
             SyntheticSegmenter,
             '_mask_logits',
-            lambda self, batch: torch.full((len(batch), self.num_queries, 12, 16), torch.nan),
+            lambda self, batch: torch.full((len(batch), len(self.labels), 12, 16), torch.nan),
         )
         with pytest.raises(PipelineError, match=r"means nothing: set precision to 'float32'"):
             pipeline(street)

@@ -97,7 +97,7 @@ def test_a_network_of_nan_is_an_error_and_never_an_obstacle(graph, monkeypatch, 
         patch.setattr(
             SyntheticSegmenter,
             '_mask_logits',
-            lambda self, batch: torch.full((len(batch), self.num_queries, 12, 16), torch.nan),
+            lambda self, batch: torch.full((len(batch), len(self.labels), 12, 16), torch.nan),
         )
         send_until(publisher, image_message, lambda: stats.failed > 2, 'failures')
         wait_for(lambda: [row for row in rows if row.level == DiagnosticStatus.ERROR], 'an error')

@@ -45,7 +45,7 @@ def test_a_model_is_built_warmed_up_and_asked_in_threads_that_end():
         def warm_up(self, size=None):
             threads.append(threading.current_thread())
 
-        def check(self, config):
+        def prepare(self, config):
             threads.append(threading.current_thread())
 
     engine = Engine(Noted)

@@ -16,10 +16,11 @@ pytest.importorskip('rclpy', reason='no rclpy installed')
 from ros_graph import Graph, header, image_message, send_until, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 
-from road_anomaly_ros.perception import Pipeline, stages
+from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.ros import images, outputs
+from road_anomaly_ros.tools import stages
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
 OBSTACLE = AnomalyObject(
@@ -177,7 +178,7 @@ def test_debug_topics_show_the_stages_of_the_same_frame(graph, counted, image):
     )
     assert set(counted) == {f'debug/{name}' for name in found}
     pipeline = Pipeline.from_config({'segmenter': 'synthetic', 'scorer': 's2'})
-    pipeline.keep_stages = True
+    pipeline.stages = stages.Stages
     expected = pipeline(image).stages
     for name, messages in found.items():
         assert messages[-1].header.frame_id == 'roof' and messages[-1].encoding == 'rgb8'

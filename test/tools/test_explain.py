@@ -19,8 +19,8 @@ from road_anomaly_ros.perception import Pipeline, rules
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, Segments, WindowedOutput
 from road_anomaly_ros.perception.object_options import ObjectOptions
 from road_anomaly_ros.perception.scorers.s2 import S2Options
-from road_anomaly_ros.perception.stages import partition
 from road_anomaly_ros.tools import explanation
+from road_anomaly_ros.tools.stages import partition
 
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 's2']
 STAGES = [

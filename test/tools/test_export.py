@@ -72,7 +72,7 @@ def refused(folder: Path, engine: str, **values) -> str:
 
 def test_the_graph_says_what_torch_says_at_every_size(model):
     through, plain = load(model, 'onnxruntime'), load(model, 'torch')
-    assert through.labels == plain.labels and through.num_queries == plain.num_queries == 19
+    assert through.labels == plain.labels and len(plain.labels) == 19
     images = [picture(*size) for size in ((64, 96), (50, 75), (128, 64), (40, 200), (64, 96))]
     found, expected = (part(images, features='pixel_decoder') for part in (through, plain))
     for mine, own in zip(found, expected, strict=True):

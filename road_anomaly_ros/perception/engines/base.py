@@ -15,16 +15,6 @@ Size = tuple[int, int]
 _KEPT_SIZES = 8
 
 
-@dataclass(frozen=True)
-class RawOutput:
-    """What the network says about a batch; the mask features are those the masks are made of."""
-
-    class_logits: torch.Tensor  # [B, Q, K+1]
-    mask_logits: torch.Tensor  # [B, Q, h, w]
-    mask_features: torch.Tensor  # [B, C, h, w]
-    stages: Sequence[torch.Tensor]  # [B, C', h', w'] of the backbone, fine to coarse
-
-
 class PerSize:
     """Keeps what depends on sizes and device only, for the last few of them."""
 

@@ -10,9 +10,9 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.contract import PipelineError, RawOutput
 from road_anomaly_ros.perception.engines import GRAPH, METADATA, onnx_runtime, open_vino
-from road_anomaly_ros.perception.engines.base import Constants, PerSize, RawOutput
+from road_anomaly_ros.perception.engines.base import Constants, PerSize
 from road_anomaly_ros.perception.model_files import reason, weights_digest
 
 RUNTIMES: dict[str, ModuleType] = {'onnxruntime': onnx_runtime, 'openvino': open_vino}

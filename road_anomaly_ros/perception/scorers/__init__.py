@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +16,13 @@ from road_anomaly_ros.perception import dense, naming
 from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import (
     UNLABELLED,
+    ForeignMaps,
     LabelSet,
     MapOutput,
     MaskOutput,
+    Output,
     PixelOutput,
+    Segmenter,
     WindowedOutput,
 )
 from road_anomaly_ros.perception.registry import build_options
@@ -38,7 +42,6 @@ from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 __all__ = [
     'SCORERS',
     'DenseResult',
-    'Output',
     'Scorer',
     'bind',
     'check',
@@ -54,8 +57,7 @@ __all__ = [
     'semantic',
 ]
 
-
-Output = MaskOutput | WindowedOutput | PixelOutput | MapOutput
+Array = Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class DenseResult:
 def evaluate(
     output: Output,
     scorer: str,
-    options: Any = None,
+    options: object = None,
     *,
     size: tuple[int, int] | None = None,
     upsample: str = 'logits',
@@ -92,9 +94,9 @@ def evaluate(
     if isinstance(options, Mapping):
         options = build_options(entry.options, options, naming.prefix('scorer', scorer))
     method = entry.make
-    _refuse_kind(scorer, method, _kind(output))
+    _refuse_kind(scorer, method, output.kind)
     _refuse_extras(scorer, method, extras)
-    resources = resources or Resources(_device(output))
+    resources = resources or Resources(output.device)
     options = method.load(options, resources)
     source, vectors = _prepare(
         output, method, options, size or output.image_size, upsample, sanitize, resources
@@ -106,23 +108,9 @@ def evaluate(
         return {**maps, 'max_s': block.max_s} if 'max_s' in extras else maps
 
     labels, maps = dense.run(source, vectors, epilogue, ('score', *extras))
-    if isinstance(output, MapOutput):
+    if output.kind == 'map':
         labels.fill_(UNLABELLED)
     return DenseResult(labels, maps.pop('score'), source.sanitized, maps)
-
-
-def _kind(output: Output) -> str:
-    if isinstance(output, MapOutput):
-        return 'map'
-    return 'pixel' if isinstance(output, PixelOutput) else 'mask'
-
-
-def _device(output: Output) -> torch.device:
-    if isinstance(output, WindowedOutput):
-        return output.windows[0].mask_logits.device
-    if isinstance(output, MapOutput):
-        return output.score.device
-    return output.logits.device if isinstance(output, PixelOutput) else output.mask_logits.device
 
 
 def _prepare(
@@ -136,20 +124,23 @@ def _prepare(
 ) -> tuple[Any, dense.QueryVectors | None]:
     if upsample not in dense.UPSAMPLE:
         raise ValueError(f'upsample: expected one of {list(dense.UPSAMPLE)}, got {upsample!r}')
-    if isinstance(output, MapOutput):
-        return external.map_source(output, size, sanitized=sanitize), None
-    if isinstance(output, PixelOutput):
-        return dense.PlaneSource.of(output, size, sanitized=sanitize, resources=resources), None
-    if isinstance(output, WindowedOutput):
-        return windowed.merged_source(
-            output, method, options, size, sanitized=sanitize, resources=resources
-        )
+    match output:
+        case MapOutput():
+            return external.map_source(output, size, sanitized=sanitize), None
+        case PixelOutput():
+            return dense.PlaneSource.of(
+                output, size, sanitized=sanitize, resources=resources
+            ), None
+        case WindowedOutput():
+            return windowed.merged_source(
+                output, method, options, size, sanitized=sanitize, resources=resources
+            )
     source = dense.MaskSource(output, size, sanitized=sanitize, resources=resources)
     vectors = method.prepare(source, options)
     return (source if upsample == 'logits' else source.low_resolution(vectors)), vectors
 
 
-def check(scorer: str, options: Any, *, kind: str, labels: LabelSet) -> None:
+def check(scorer: str, options: object, *, kind: str, labels: LabelSet) -> None:
     """Refuse at configure time what cannot work: ValueError that names the remedy.
 
     `kind` is the segmenter's ('mask' or 'pixel'), `labels` its known classes.
@@ -162,19 +153,18 @@ def check(scorer: str, options: Any, *, kind: str, labels: LabelSet) -> None:
         raise ValueError(f'{naming.prefix("scorer", scorer)}{error}') from None
 
 
-def bind(scorer: str, options: Any, segmenter: Any) -> tuple[Any, str]:
+def bind(scorer: str, options: object, segmenter: Segmenter | ForeignMaps) -> tuple[object, str]:
     """Return the options completed for a segmenter, and the feature map to ask it for ('': none).
 
     Raises ValueError, with the remedy, for what does not belong to this segmenter.
     """
-    maps = tuple(getattr(segmenter, 'feature_maps', ()))
     try:
-        return SCORERS[scorer].make.bind(options, segmenter, maps)
+        return SCORERS[scorer].make.bind(options, segmenter)
     except ValueError as error:
         raise ValueError(f'{naming.prefix("scorer", scorer)}{error}') from None
 
 
-def load(scorer: str, options: Any, resources: Resources) -> Any:
+def load(scorer: str, options: object, resources: Resources) -> object:
     """Return the options with what they name loaded onto the device, kept by `resources`."""
     return SCORERS[scorer].make.load(options, resources)
 
@@ -198,14 +188,14 @@ def _refuse_extras(name: str, method: Scorer, extras: Sequence[str]) -> None:
 @torch.no_grad()
 def score_map(
     name: str,
-    class_logits: Any,
-    mask_logits: Any,
+    class_logits: Array | None,
+    mask_logits: Array,
     size: tuple[int, int] | None = None,
     *,
     upsample: str = 'logits',
     sanitize_inputs: bool = True,
-    **options: Any,
-) -> Any:
+    **options: object,
+) -> Array:
     """Return the anomaly score float32 [H,W] of one image, higher is stranger.
 
     `class_logits` [Q,K+1] (last column: no object) and `mask_logits` [Q,h,w] are float tensors or

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
 MAPS_ONLY = ('map',)
 
 
-def as_given(block: Block, options: Any) -> Tensor:
+def as_given(block: Block, options: object) -> Tensor:
     """Return the foreign map [r,W] as it is; any range, higher is stranger."""
     del options
     return block.semantic[0]

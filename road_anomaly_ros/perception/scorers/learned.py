@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from road_anomaly_ros.perception import heads
+from road_anomaly_ros.perception.contract import Segmenter
 from road_anomaly_ros.perception.dense import Block, MaskSource, QueryVectors
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
@@ -36,15 +36,13 @@ class HeadOptions:
     head: heads.Running | None = None  # no option: what `load` put in
 
 
-def bind(kind: str) -> Callable[[HeadOptions, Any, tuple[str, ...]], tuple[HeadOptions, str]]:
+def bind(kind: str) -> Callable[[HeadOptions, Segmenter], tuple[HeadOptions, str]]:
     """Return the function that finds the head of a model and refuses one that is not its own."""
 
-    def bound(
-        options: HeadOptions, segmenter: Any, maps: tuple[str, ...]
-    ) -> tuple[HeadOptions, str]:
+    def bound(options: HeadOptions, segmenter: Segmenter) -> tuple[HeadOptions, str]:
         folder = heads.find_head(kind, options.checkpoint, segmenter.model_dir)
         info = heads.read_info(folder / heads.INFO)
-        heads.check_head(info, folder, kind, heads.weights_of(segmenter), maps)
+        heads.check_head(info, folder, kind, segmenter.weights, segmenter.feature_maps)
         return dataclasses.replace(options, checkpoint=str(folder)), info.features
 
     return bound
@@ -103,17 +101,16 @@ def logits(block: Block, options: HeadOptions) -> Tensor:
 
 
 _STUDY = 'EoMT with anomaly heads, section 3.4'
-for _kind, _needs, _source in (
-    ('head_v1', {'semantic'}, _STUDY),
-    ('head_v2', {'semantic', 'features'}, _STUDY),
-    ('head_v3', {'features'}, 'ours: trained with the segmenter, resized as masks are'),
+for _kind, _source in (
+    ('head_v1', _STUDY),
+    ('head_v2', _STUDY),
+    ('head_v3', 'ours: trained with the segmenter, resized as masks are'),
 ):
     SCORERS.register(_kind, HeadOptions)(
         Scorer(
             head_score,
             _source,
             vectors,
-            frozenset(_needs),
             MASKS_ONLY,
             extras=('logit',),
             threshold=0.5,

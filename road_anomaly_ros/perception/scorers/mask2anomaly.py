@@ -138,7 +138,6 @@ SCORERS.register('mask2anomaly', Mask2AnomalyOptions)(
         mask2anomaly,
         'Mask2Anomaly, Rai et al. 2023',
         vectors,
-        frozenset({'max_s', 'kept', 'votes'}),
         MASKS_ONLY,
         threshold=0.7,
         top=1.0,

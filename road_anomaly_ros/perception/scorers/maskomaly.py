@@ -81,7 +81,6 @@ SCORERS.register('maskomaly', MaskomalyOptions)(
         maskomaly,
         'Maskomaly, Ackermann et al. 2023',
         vectors,
-        frozenset({'best', 'votes'}),
         MASKS_ONLY,
         threshold=0.7,
         top=1.0,

@@ -145,7 +145,6 @@ SCORERS.register('s2', S2Options)(
         s2,
         'query-level uncertainty, eq. 1-10',
         s2_vectors,
-        frozenset({'best', 'tanh', 'accept'}),
         MASKS_ONLY,
         extras=('s_reject', 's_accept', 's_fuse', 'covered'),
         threshold=0.6,

@@ -72,7 +72,7 @@ class RbaS1Options(UnitOptions):
     temperature: float = _temperature()
 
 
-def peak_vectors(source: MaskSource, options: Any) -> QueryVectors:
+def peak_vectors(source: MaskSource, options: object) -> QueryVectors:
     """Weigh queries as for the semantic map, of which only the maximum is read."""
     del options
     return QueryVectors(source.probabilities()[:, :-1].float())
@@ -184,17 +184,14 @@ def energy(block: Block, options: NoOptions) -> Tensor:
     return -block.max_s - total.log()
 
 
-PEAK, ALL = frozenset({'max_s'}), frozenset({'partition'})
-
 SCORERS.register('plain', PlainOptions)(
-    Scorer(plain, 'Mask2Anomaly eq. 2', peak_vectors, PEAK, threshold=0.7, top=1.0)
+    Scorer(plain, 'Mask2Anomaly eq. 2', peak_vectors, threshold=0.7, top=1.0)
 )
 SCORERS.register('msp', SoftmaxOptions)(
     Scorer(
         msp,
         'Hendrycks and Gimpel 2017',
         tempered_vectors,
-        ALL,
         check=check_target,
         display=(0.85, 0.95),
         top=1.0,
@@ -205,7 +202,6 @@ SCORERS.register('max_logit', SoftmaxOptions)(
         max_logit,
         'Hendrycks et al. 2022',
         tempered_vectors,
-        ALL,
         check=check_target,
         display=(-1.0, 0.0),
         top=0.0,
@@ -216,7 +212,6 @@ SCORERS.register('max_entropy', EntropyOptions)(
         max_entropy,
         'entropy of the softmax',
         tempered_vectors,
-        ALL,
         check=check_target,
         display=(0.95, 1.0),
     )
@@ -226,7 +221,6 @@ SCORERS.register('rba', UnitOptions)(
         rba,
         'RbA, Nayal et al. 2023',
         rba_vectors,
-        frozenset({'tanh'}),
         threshold=-0.1,
         top=0.0,
         display=(-1.0, 0.0),
@@ -237,23 +231,14 @@ SCORERS.register('rba_s1', RbaS1Options)(
         rba_s1,
         'RbA with temperature, EoMT study',
         rba_vectors,
-        frozenset({'tanh'}),
         threshold=-0.1,
         top=0.0,
         display=(-1.0, 0.0),
     )
 )
 SCORERS.register('nls', UnitOptions)(
-    Scorer(
-        nls,
-        'UGainS',
-        nls_vectors,
-        frozenset({'total'}),
-        threshold=-0.15,
-        top=0.0,
-        display=(-1.0, 0.0),
-    )
+    Scorer(nls, 'UGainS', nls_vectors, threshold=-0.15, top=0.0, display=(-1.0, 0.0))
 )
 SCORERS.register('energy')(
-    Scorer(energy, 'Liu et al. 2020, PEBAL', energy_vectors, ALL, display=(-4.0, -2.0))
+    Scorer(energy, 'Liu et al. 2020, PEBAL', energy_vectors, display=(-4.0, -2.0))
 )

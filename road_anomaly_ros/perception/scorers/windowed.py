@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from road_anomaly_ros.perception.windows import merge_windows
 def merged_source(
     output: WindowedOutput,
     method: Scorer,
-    options: Any,
+    options: object,
     size: tuple[int, int],
     *,
     sanitized: bool,
@@ -53,7 +52,7 @@ def merged_source(
 
 
 def _planes(
-    source: dense.MaskSource, vectors: dense.QueryVectors, method: Scorer, options: Any
+    source: dense.MaskSource, vectors: dense.QueryVectors, method: Scorer, options: object
 ) -> tuple[torch.Tensor, list[str]]:
     """Return what one window accumulates and what the method wants averaged besides, by name."""
     planes, names = source.planes(vectors, source.size)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: images to MaskOutput or PixelOutput. One file each; its name is its key."""
 
+from road_anomaly_ros.perception.contract import ForeignMaps, Segmenter
 from road_anomaly_ros.perception.registry import Room
 
-SEGMENTERS = Room('segmenter', __name__)
+SEGMENTERS: Room[Segmenter | ForeignMaps] = Room('segmenter', __name__)

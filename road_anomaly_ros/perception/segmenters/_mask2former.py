@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from road_anomaly_ros.perception.engines.base import Constants, PerSize, RawOutput, Size
+from road_anomaly_ros.perception.contract import RawOutput
+from road_anomaly_ros.perception.engines.base import Constants, PerSize, Size
 
 _LEVELS = 3
 # The convolutions of a block and the norms behind them, by the attribute that tells the block.

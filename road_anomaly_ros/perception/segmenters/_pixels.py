@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,8 +18,8 @@ from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_s
 class PixelSegmenter:
     """Images to PixelOutput; `forward` runs the network on normalised images [B,3,h,w]."""
 
-    kind = 'pixel'
-    num_queries = None
+    kind: Literal['pixel'] = 'pixel'
+    feature_maps: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -28,18 +28,19 @@ class PixelSegmenter:
         *,
         labels: LabelSet,
         model_dir: Path | None,
+        weights: Path | None = None,
         preprocessing: Preprocessing,
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
         self.labels, self.model_dir = labels, model_dir
-        self.weights = model_dir  # the file, where that is not the whole directory
+        self.weights = weights or model_dir
         self._network = network.requires_grad_(False).to(device)
         self._forward, self._preprocessing = forward, preprocessing
         self._device, self._precision = device, precision
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[torch.Tensor]) -> list[PixelOutput]:
+    def __call__(self, images: Sequence[torch.Tensor], *, features: str = '') -> list[PixelOutput]:
         """Return one output per uint8 RGB image [3,H,W]; images of one size share a batch."""
         found: dict[int, PixelOutput] = {}
         mixed = self._precision != torch.float32

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torchvision.transforms.v2 import functional as vision
@@ -58,14 +58,14 @@ class Options:
 class EomtSegmenter:
     """Images to the outputs of their windows."""
 
-    kind = 'mask'
-    feature_maps = ('encoder',)
+    kind: Literal['mask'] = 'mask'
+    feature_maps: tuple[str, ...] = ('encoder',)
 
     def __init__(
         self,
         model: Any,
         *,
-        model_dir: Path | None,
+        model_dir: Path,
         source: Path,
         preprocessing: Preprocessing,
         device: torch.device,
@@ -73,8 +73,8 @@ class EomtSegmenter:
         options: Options,
     ) -> None:
         self.labels = labels_of(model.config, source)
-        self.num_queries = int(model.config.num_queries)
-        self.model_dir, self.weights = model_dir, source
+        self.model_dir: Path | None = model_dir
+        self.weights: Path | None = source
         self._network = _without_chance(model.to(device)).requires_grad_(False)
         self._input = (model.config.image_size, model.config.image_size)
         self._preprocessing, self._options = preprocessing, options

@@ -175,17 +175,16 @@ def load(
             'do_normalize': False,
         }
     )
-    segmenter = PixelSegmenter(
+    return PixelSegmenter(
         network,
         lambda net, pixels: net(pixels),
         labels=label_set(_names(_outputs(state, path))),
         model_dir=path.parent,
+        weights=path,
         preprocessing=preprocessing,
         device=device,
         precision=precision,
     )
-    segmenter.weights = path
-    return segmenter
 
 
 def _outputs(state: dict[str, torch.Tensor], path: Path) -> int:

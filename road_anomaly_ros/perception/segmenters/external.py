@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -37,16 +37,19 @@ class Options:
 class ExternalMaps:
     """Anomaly maps in the chain's own form; there are no known classes."""
 
-    kind = 'map'
+    kind: Literal['map'] = 'map'
     labels = LabelSet((), ())
-    num_queries = None
-    model_dir = None
+    model_dir: Path | None = None
+    weights: Path | None = None
+    feature_maps: tuple[str, ...] = ()
 
     def __init__(self, device: torch.device, options: Options) -> None:
         self._device, self._invert = device, options.invert
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[torch.Tensor], maps: Sequence[Any]) -> list[MapOutput]:
+    def __call__(
+        self, images: Sequence[torch.Tensor], maps: Sequence[torch.Tensor | np.ndarray]
+    ) -> list[MapOutput]:
         """Return one output per uint8 RGB image [3,H,W] and map [h,w].
 
         Maps are arrays or tensors: uint8 and uint16 are read as 0 .. 1, floats as they are.
@@ -67,7 +70,7 @@ class ExternalMaps:
         ]
 
 
-def _score(values: Any, device: torch.device) -> torch.Tensor:
+def _score(values: torch.Tensor | np.ndarray, device: torch.device) -> torch.Tensor:
     if isinstance(values, np.ndarray):
         if values.dtype.newbyteorder('=') == np.uint16:  # not every operation of torch knows it
             values = values.astype(np.float32) / np.float32(65535)

@@ -60,15 +60,13 @@ def load(
     preprocessing = Preprocessing.from_stored({'size': size, 'size_divisor': _STRIDE}).padded_to(
         _DIVISOR
     )
-    segmenter = MaskSegmenter(
+    return MaskSegmenter(
         Network(network, global_branches),
         labels=labels_of(network.config, path),
-        num_queries=network.config.num_queries,
         model_dir=path.parent,
+        weights=path,
         preprocessing=preprocessing,
         device=device,
         precision=precision,
         features=options.features,
     )
-    segmenter.weights = path
-    return segmenter

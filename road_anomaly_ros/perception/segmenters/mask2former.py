@@ -7,19 +7,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PipelineError, Pyramid
+from road_anomaly_ros.perception.contract import (
+    Engine,
+    LabelSet,
+    MaskOutput,
+    PipelineError,
+    Pyramid,
+    RawOutput,
+)
 from road_anomaly_ros.perception.engines import ENGINES, graph
 from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.model_files import model_directory, read_config
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
-from road_anomaly_ros.perception.segmenters._mask2former import Network, RawOutput
+from road_anomaly_ros.perception.segmenters._mask2former import Network
 from road_anomaly_ros.perception.weights import load_pretrained
 
 SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
@@ -66,15 +73,15 @@ class MaskSegmenter:
     `feature_maps` names the features that the network can hand on.
     """
 
-    kind = 'mask'
+    kind: Literal['mask'] = 'mask'
 
     def __init__(
         self,
-        network: nn.Module | graph.GraphNetwork,
+        network: Engine,
         *,
         labels: LabelSet,
-        num_queries: int,
         model_dir: Path | None,
+        weights: Path | None = None,
         preprocessing: Preprocessing,
         device: torch.device,
         precision: torch.dtype,
@@ -82,8 +89,7 @@ class MaskSegmenter:
         feature_maps: tuple[str, ...] = FEATURE_MAPS,
     ) -> None:
         self.feature_maps = feature_maps
-        self.labels, self.num_queries, self.model_dir = labels, num_queries, model_dir
-        self.weights = model_dir  # the file, where that is not the whole directory
+        self.labels, self.model_dir, self.weights = labels, model_dir, weights or model_dir
         # Convolutions of the CPU are a quarter faster on channels_last, at equal results.
         cpu = device.type == 'cpu'
         self._layout = torch.channels_last if cpu else torch.contiguous_format
@@ -176,7 +182,6 @@ def load(
         return MaskSegmenter(
             graph.GraphNetwork(directory, engine),
             labels=_labels(stored.get('id2label'), directory),
-            num_queries=int(stored.get('num_queries', 0)),
             model_dir=directory,
             preprocessing=preprocessing,
             device=device,
@@ -188,7 +193,6 @@ def load(
     return MaskSegmenter(
         Network(network),
         labels=labels_of(network.config, directory),
-        num_queries=network.config.num_queries,
         model_dir=directory,
         preprocessing=preprocessing,
         device=device,

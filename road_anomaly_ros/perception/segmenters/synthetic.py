@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -44,10 +46,11 @@ class Options:
 class SyntheticSegmenter:
     """One query per class; grey below the horizon is road, what has no class's hue is unknown."""
 
-    kind = 'mask'
-    model_dir = None
+    kind: Literal['mask'] = 'mask'
+    model_dir: Path | None = None
+    weights: Path | None = None
+    feature_maps: tuple[str, ...] = ()
     labels = label_set([name for name, _, _ in _CLASSES])
-    num_queries = len(_CLASSES)
 
     def __init__(self, device: torch.device, options: Options) -> None:
         self._stride = options.stride
@@ -57,7 +60,7 @@ class SyntheticSegmenter:
         self._class_logits = known * _CERTAINTY
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[torch.Tensor]) -> list[MaskOutput]:
+    def __call__(self, images: Sequence[torch.Tensor], *, features: str = '') -> list[MaskOutput]:
         """Return one output per uint8 RGB image [3,H,W]."""
         found: dict[int, MaskOutput] = {}
         for positions, batch in same_size_batches(images):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of class-agnostic segments. One file each; its name is its key."""
 
+from road_anomaly_ros.perception.contract import SegmentSource
 from road_anomaly_ros.perception.registry import Room
 
-SEGMENTS = Room('segment source', __name__)
+SEGMENTS: Room[SegmentSource] = Room('segment source', __name__)

@@ -77,6 +77,8 @@ class Backend(Protocol):
 class PromptedSegments:
     """Class-agnostic masks of an image through a promptable network."""
 
+    of_image_only = False
+
     def __init__(self, backend: Backend, options: PromptOptions, device: torch.device) -> None:
         self._backend, self._options, self._device = backend, options, device
         self._mixed = device.type == 'cuda'

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from skimage import segmentation
 
-from road_anomaly_ros.perception.contract import Segments
+from road_anomaly_ros.perception.contract import Prompts, Segments
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._images import reduced
@@ -46,12 +46,12 @@ class Options:
 class Felzenszwalb:
     """Partition of an image into regions of similar colour."""
 
-    of_image_only = True  # prompts change nothing, so that several scores may share segments
+    of_image_only = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
 
-    def __call__(self, image: torch.Tensor, prompts: object = None) -> Segments:
+    def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
         """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
         options = self._options
         index = segmentation.felzenszwalb(

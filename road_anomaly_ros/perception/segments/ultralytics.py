@@ -46,6 +46,8 @@ class Options(PromptOptions):
 class UltralyticsSegments:
     """Masks of an image by a model of the package; everything at once, or at points."""
 
+    of_image_only = False
+
     def __init__(self, network: Any, options: Options, device: torch.device) -> None:
         self._network, self._options, self._device = network, options, device
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from skimage import segmentation
 
-from road_anomaly_ros.perception.contract import Segments
+from road_anomaly_ros.perception.contract import Prompts, Segments
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segments._images import reduced
@@ -64,12 +64,12 @@ class Options:
 class Watershed:
     """Partition of an image into regions of similar colour, bounded by edges."""
 
-    of_image_only = True  # prompts change nothing, so that several scores may share segments
+    of_image_only = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
 
-    def __call__(self, image: torch.Tensor, prompts: object = None) -> Segments:
+    def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
         """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
         options = self._options
         pixels = cv2.cvtColor(reduced(image, options.max_side), cv2.COLOR_RGB2LAB)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trackers: what is the same thing from frame to frame. One file each; its name is its key."""
 
+from road_anomaly_ros.perception.contract import Tracker
 from road_anomaly_ros.perception.registry import Room
 
-TRACKERS = Room('tracker', __name__)
+TRACKERS: Room[Tracker | None] = Room('tracker', __name__)

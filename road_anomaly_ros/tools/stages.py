@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from road_anomaly_ros.perception import drawing
-from road_anomaly_ros.perception.contract import MaskOutput, Segments, WindowedOutput
+from road_anomaly_ros.perception.chain import Chain
+from road_anomaly_ros.perception.contract import Output, Segments
 from road_anomaly_ros.perception.lettering import Canvas
-from road_anomaly_ros.perception.resources import Resources
+from road_anomaly_ros.perception.refinements import RefineContext
 from road_anomaly_ros.perception.scorers import evaluate
 
 SCORE, SEGMENTED = 'score', 'segments'
@@ -32,42 +33,28 @@ NO_QUERIES = 'this model gives no queries: no rejection, no selection'
 
 
 class Stages:
-    """Pictures by the names of TEXTS, of one image [3, H, W] and its score before refinement.
+    """Pictures by the names of TEXTS, of one image and its score before refinement.
 
-    `output` is the network's, `s2` are the options of that scorer, whose three maps share one pass
-    over it; `segments` makes the segments of the image, or hands out those that were made.
+    The three maps of the scorer `s2` share one pass over the network's output; segments that were
+    made for the frame are shown, others made now.
     """
 
-    def __init__(
-        self,
-        image: torch.Tensor,
-        score: torch.Tensor,
-        display: tuple[float, float],
-        output: Any,
-        s2: Any,
-        segments: Callable[[], Segments],
-        resources: Resources | None = None,
-    ) -> None:
-        self._image = image
-        self._score = score
-        self._display = display
-        self._output = output
-        self._s2 = s2
-        self._segments = segments
-        self._resources = resources
+    def __init__(self, chain: Chain, context: RefineContext, output: Output) -> None:
+        self._chain, self._context, self._output = chain, context, output
 
     @cached_property
     def maps(self) -> Mapping[str, torch.Tensor]:
         """Rejection, selection and fusion, [H, W] in 0..1; ValueError for pixel models."""
-        if not isinstance(self._output, (MaskOutput, WindowedOutput)):
+        if self._output.kind != 'mask':
             raise ValueError(NO_QUERIES)
+        options = self._chain.config.options('scorer', 's2')
         with torch.inference_mode():
             found = evaluate(
                 self._output,
                 's2',
-                self._s2,
+                dataclasses.replace(options, stage='fuse'),
                 extras=tuple(MAPS.values()),
-                resources=self._resources,
+                resources=self._chain.resources,
             ).extras
         return {name: found[extra] for name, extra in MAPS.items()}
 
@@ -75,24 +62,26 @@ class Stages:
     def index(self) -> Canvas:
         """The number of the segment that is shown at each pixel, int32 [H, W], -1 for none."""
         with torch.inference_mode():
-            shown = partition(self._segments()).cpu().numpy()
-        height, width = self._image.shape[1:]
+            if self._context.source is None:
+                self._context.source = self._chain.any_segment_source()
+            shown = partition(self._context.segments()).cpu().numpy()
+        height, width = self._context.image.shape[1:]
         return np.asarray(cv2.resize(shown, (width, height), interpolation=cv2.INTER_NEAREST))
 
     def range(self, name: str) -> tuple[float, float]:
         """Return the values that are dark and bright in a picture of a score."""
-        return (0.0, 1.0) if name in MAPS else self._display
+        return (0.0, 1.0) if name in MAPS else self._chain.levels.display
 
     def draw(self, name: str) -> Canvas:
         """Return one picture, uint8 RGB [H, W, 3]; ValueError where the chain cannot make it."""
         if name == SEGMENTED:
             return self._draw_segments()
-        score = self._score if name == SCORE else self.maps[name]
+        score = self._context.score if name == SCORE else self.maps[name]
         return drawing.heatmap(score, self.range(name))
 
     def _draw_segments(self) -> Canvas:
         index = self.index
-        picture = np.ascontiguousarray(self._image.permute(1, 2, 0).cpu().numpy())
+        picture = np.ascontiguousarray(self._context.image.permute(1, 2, 0).cpu().numpy())
         colors = np.random.default_rng(0).integers(40, 256, (int(index.max()) + 2, 3), np.uint8)
         colors[0] = 0
         pixels = cv2.addWeighted(picture, 0.55, colors[index + 1], 0.45, 0)
