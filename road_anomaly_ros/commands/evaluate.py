@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from road_anomaly_ros.commands.data import add_data_arguments, job_of
-from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config
+from road_anomaly_ros.tools.chain import above_zero, add_chain_arguments, chain_config
 
 if TYPE_CHECKING:
     from road_anomaly_ros.evaluation.running import Job
@@ -37,6 +37,7 @@ examples:
   road-anomaly evaluate roots.yaml --methods auto s2+variance_aware -o results
   road-anomaly evaluate --compare results_before results_after
   road-anomaly evaluate 'rendered:1?frames=150&width=480&height=360' --tracks -o results
+  road-anomaly evaluate --dataset rendered:1 --dataset DAVIS/ --video --latency 120 -o results
 
 roots.yaml names data sets, NAME: DIR, NAME: LAYOUT:DIR or NAME: {layout: LAYOUT, folder: DIR} in
 every line. Names and folders such as RoadObsticle21, FS_LostFound_full and fs_static tell their
@@ -78,8 +79,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--tracks',
         action='store_true',
-        help='measure tracks on rendered drives instead: DATASET_DIR and '
-        "--dataset are then names such as 'rendered:1?frames=150'",
+        help='measure tracks on videos instead: DATASET_DIR and --dataset are then names such as '
+        "'rendered:1?frames=150', or folders of frames and instance masks as in MOTS and DAVIS",
+    )
+    parser.add_argument(
+        '--video',
+        action='store_true',
+        help='measure videos as --tracks names them, or with masks of 0, 1 and 255 in '
+        'labels_masks/: results against the truth of the moment they arrive, and how maps flicker',
+    )
+    parser.add_argument(
+        '--latency',
+        metavar='MS',
+        type=above_zero,
+        help='milliseconds until a result arrives (with --video; default: as measured here)',
+    )
+    parser.add_argument(
+        '--fps',
+        metavar='RATE',
+        type=above_zero,
+        default=10.0,
+        help='frames per second of folders (with --tracks and --video; default %(default)s)',
     )
     add_chain_arguments(parser)
 
@@ -94,8 +114,8 @@ def main(arguments: argparse.Namespace) -> int:
         for name in results.other_data(before, after):
             print(f'warning: {name} is not the same data in both', file=sys.stderr)
         return 0
-    if arguments.tracks:
-        return _tracks(arguments)
+    if arguments.tracks or arguments.video:
+        return _videos(arguments)
     if arguments.out is None or not (arguments.dataset or arguments.datasets):
         raise ValueError(
             "expected DATASET_DIR and -o OUT, or --compare A B; see 'road-anomaly evaluate --help'"
@@ -111,14 +131,21 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tracks(arguments: argparse.Namespace) -> int:
-    from road_anomaly_ros.evaluation import tracks
+def _videos(arguments: argparse.Namespace) -> int:
+    from road_anomaly_ros.evaluation import streaming, tracks
 
-    drives = [str(arguments.dataset)] if arguments.dataset is not None else []
-    drives += arguments.datasets
-    if not drives:
-        raise ValueError("--tracks: expected a drive such as 'rendered:1?frames=150', got none")
-    return tracks.run(drives, chain_config(arguments), arguments.out)
+    names = [str(arguments.dataset)] if arguments.dataset is not None else []
+    names += arguments.datasets
+    config, out, fps = chain_config(arguments), arguments.out, arguments.fps
+    if not names or (arguments.tracks and arguments.video):
+        raise ValueError(
+            "expected a drive such as 'rendered:1?frames=150' or a folder of frames and masks, "
+            'and one of --tracks and --video'
+        )
+    if arguments.tracks:
+        return tracks.run(names, config, out, fps)
+    latency = None if arguments.latency is None else arguments.latency * 1e-3
+    return streaming.run(names, config, out, latency, fps)
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:

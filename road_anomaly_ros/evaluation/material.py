@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from road_anomaly_ros.evaluation import details, results, sweep
+from road_anomaly_ros.evaluation import details, results, sweep, videos
 from road_anomaly_ros.perception.calibration import Calibration
 
 
@@ -84,6 +84,7 @@ class Material:
 
     groups: list[Group] = field(default_factory=list)
     sweeps: list[Mapping[str, Any]] = field(default_factory=list)
+    videos: list[Mapping[str, Any]] = field(default_factory=list)
     environments: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     calibration: tuple[Calibration, Mapping[str, Any]] | None = None
     bench: Mapping[str, Any] | None = None
@@ -99,7 +100,9 @@ def gather(
         if not folder.exists():
             raise ValueError(f'{folder}: expected a folder of results, found nothing')
         varied = _read_sweep(folder, found)
-        if folder.is_dir() and not (folder / results.NAME).is_file() and varied:
+        moving = videos.read(folder)
+        found.videos += moving
+        if folder.is_dir() and not (folder / results.NAME).is_file() and (varied or moving):
             continue
         document = results.read(folder)
         found.environments.append((str(folder), document['environment']))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from road_anomaly_ros import __version__, files
-from road_anomaly_ros.evaluation import causes, sections
+from road_anomaly_ros.evaluation import causes, sections, videos
 from road_anomaly_ros.evaluation.frames import Shown, pictures
 from road_anomaly_ros.evaluation.material import Group, Material, Row
 from road_anomaly_ros.evaluation.page import Section, render
@@ -44,6 +44,7 @@ def page(
     parts = [
         Section('summary', 'Summary', sections.summary(material)),
         Section('results', 'Results', sections.tables(material) if material.groups else ''),
+        Section('videos', 'Videos', videos.section(material.videos)),
         Section('papers', 'Beside the papers', sections.published(material)),
         Section('curves', 'Curves', sections.curves(material)),
         Section('sweeps', 'Sweeps', sections.sweeps(material)),

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tracks against the truth of rendered drives: identities, switches, what was never there."""
+"""Tracks against the truth of videos: identities, switches, what was never there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from road_anomaly_ros.evaluation.hota import Likeness, hota
+from road_anomaly_ros.evaluation.sequences import open_sequences, split
+from road_anomaly_ros.evaluation.tables import markdown
 from road_anomaly_ros.tools.truth import FOUND_SHARE, MIN_AREA, TRUE_SHARE, Tally, compare
 
 NAME = 'tracks.json'
@@ -28,6 +31,7 @@ COLUMNS = (
     'drive',
     'IDF1',
     'MOTA',
+    'HOTA',
     'switches',
     'tracks',
     'false_tracks',
@@ -65,6 +69,7 @@ class Account:
     tracked: Tally = field(default_factory=Tally)  # what is confirmed
     untracked: Tally = field(default_factory=Tally)  # each frame by itself
     milliseconds: list[float] = field(default_factory=list)
+    likeness: list[Likeness] = field(default_factory=list)
     _right: Counter[int] = field(default_factory=Counter)  # frames of each track on an obstacle
     _wrong: Counter[int] = field(default_factory=Counter)
     _due: Counter[int] = field(default_factory=Counter)  # frames of each obstacle so far
@@ -85,6 +90,7 @@ class Account:
         distance = np.where(alike >= MIN_OVERLAP, 1 - alike, math.nan)
         due = names[large].tolist()
         self.rows.append((due, ids[asked].tolist(), distance))
+        self.likeness.append(Likeness(due, ids[asked].tolist(), alike))
         self._wait(due, np.isfinite(distance).any(1).tolist())
 
     def _wait(self, due: Sequence[int], found: Sequence[bool]) -> None:
@@ -106,6 +112,7 @@ class Account:
         false = [number for number in every if self._wrong[number] > self._right[number]]
         return {
             **{name: float(found[theirs]) for name, theirs in _FROM_LIBRARY.items()},
+            **hota(self.likeness),
             'frames': len(self.rows),
             'obstacles': len(self._due),
             'tracks': len(every),
@@ -152,36 +159,40 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
 
     account, tracks = Account(), Tracks()
     for frame in source:
-        if frame.truth is None:
-            raise ValueError(f"{source.name}: expected a drive with its truth; name 'rendered:1'")
+        truth, ignored = split(frame.truth, source.name)
         result = pipeline(frame.image, frame.stamp)
         begin = time.perf_counter()
         followed = tracks.follow(result, chain)
         account.milliseconds.append((time.perf_counter() - begin) * 1e3)
-        ids = track_map(followed)
-        account.add(ids, frame.truth)
-        account.tracked.add(compare(ids > 0, ids, frame.truth))
-        account.untracked.add(
-            compare(result.array('mask'), result.array('instances'), frame.truth)
-        )
+        ids = np.where(ignored, 0, track_map(followed))
+        instances = np.where(ignored, 0, result.array('instances'))
+        account.add(ids, truth)
+        account.tracked.add(compare(ids > 0, ids, truth))
+        account.untracked.add(compare(result.array('mask') & ~ignored, instances, truth))
     return account.figures()
 
 
-def run(drives: Iterable[str], config: Any, out: Path | None) -> int:
-    """Measure every drive, print the table, write OUT/tracks.json; returns 0."""
+def run(drives: Iterable[str], config: Any, out: Path | None, fps: float) -> int:
+    """Measure every video, print the table, write OUT/tracks.json; returns 0."""
     from road_anomaly_ros.files import write_json
     from road_anomaly_ros.perception.pipeline import Pipeline
-    from road_anomaly_ros.tools.sources import open_source
 
     library()  # before the work, not after it
+    sources = [source for drive in drives for source in open_sequences(drive, fps, named=True)]
     pipeline = Pipeline(config.replace({'tracker': 'none'}))
     chosen = 'kalman' if config.tracker == 'none' else config.tracker
     chain = pipeline.prepare(config.replace({'tracker': chosen}))
     rows = []
-    for drive in drives:
-        with open_source(drive, None) as source:
-            rows.append({'drive': drive, **measure(source, pipeline, chain)})
-    document = {'rule': RULE, 'tracker': chosen, 'options': chain.config.as_dict(), 'drives': rows}
+    for source in sources:
+        with source:
+            rows.append({'drive': source.name, **measure(source, pipeline, chain)})
+    document = {
+        'rule': RULE,
+        'tracker': chosen,
+        'options': chain.config.as_dict(),
+        'columns': COLUMNS,
+        'videos': rows,
+    }
     if out is not None:
         write_json(out / NAME, document)
     print(table(rows), end='')
@@ -196,10 +207,4 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         values = [row[name] for row in rows]
         counted = name in ('switches', 'tracks', 'false_tracks', 'false_obstacles')
         total[name] = sum(values) if counted else float(np.mean(values))
-    lines = [COLUMNS, ['---'] + ['---:'] * (len(COLUMNS) - 1)]
-    lines += [[_cell(row[name]) for name in COLUMNS] for row in [*rows, total]]
-    return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else f'{value:.3g}'
+    return markdown(COLUMNS, [*rows, total])

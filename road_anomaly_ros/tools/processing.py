@@ -129,10 +129,12 @@ def _prepared(
 
 def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
     image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-    truth = frame.truth
-    if truth is not None:
-        truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
-    return replace(frame, image=image, truth=truth)
+    known = {'truth': frame.truth, 'depth': frame.depth}
+    resized = {
+        name: None if one is None else cv2.resize(one, size, interpolation=cv2.INTER_NEAREST)
+        for name, one in known.items()
+    }
+    return replace(frame, image=image, **resized)
 
 
 def _write(done: Done, sinks: Sequence[Sink], outcome: Outcome) -> None:

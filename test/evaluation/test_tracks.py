@@ -77,7 +77,7 @@ def test_maps_of_two_sizes_are_refused():
 def test_the_table_ends_with_sums_and_means():
     row = dict.fromkeys(tracks.COLUMNS[1:], 1.0)
     lines = tracks.table([{'drive': 'a', **row}, {'drive': 'b', **row, 'IDF1': 0.0}]).splitlines()
-    assert lines[-1].startswith('| all 2 | 0.5 | 1 | 2 |')
+    assert lines[-1].startswith('| all 2 | 0.5 | 1 | 1 | 2 |')
 
 
 def test_without_the_library_the_command_says_how_to_get_it(monkeypatch, capsys):

@@ -25,6 +25,7 @@ class Frame:
     frame_id: str = ''  # coordinate frame of the camera, where the source knows it
     truth: np.ndarray | None = None  # true obstacles [H, W], 0 none, where they are known
     anomaly: np.ndarray | None = None  # anomaly map [h, w] made elsewhere, where there is one
+    depth: np.ndarray | None = None  # [H, W] metres along the optical axis, inf for sky
 
     @property
     def stamp(self) -> float:

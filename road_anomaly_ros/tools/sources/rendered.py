@@ -22,15 +22,17 @@ class RenderedSource(Source):
         from road_anomaly_ros.rendering import Drive
 
         self.options = parse_options(text)
-        self._drive: Any = Drive(self.options)
+        self.drive: Any = Drive(self.options)
         super().__init__(
             name=text, kind='rendered', fps=float(self.options.fps), count=self.options.frames
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, view in itertools.islice(enumerate(self._drive), self.start, None):
+        for index, view in itertools.islice(enumerate(self.drive), self.start, None):
             stamp = round(index * 1e9 / self.options.fps)
-            yield Frame(view.image, stamp, str(index), 'camera', truth=view.instances)
+            yield Frame(
+                view.image, stamp, str(index), 'camera', truth=view.instances, depth=view.depth
+            )
 
 
 def parse_options(text: str) -> Any:
