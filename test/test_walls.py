@@ -89,6 +89,7 @@ ORDER = {
     'evidence': 3,
     'sanity': 3,
     'engines': 2.5,
+    'vlm': 2.5,
     'segmenters': 3,
     'segments': 3,
     'dense': 3,

@@ -100,7 +100,7 @@ class Chain:
             sanity.refuse_unreachable(levels.threshold, top, config.scorer)
         object_options: ObjectOptions = config.options('objects')
         objects.check(object_options, segmenter.labels.drivable, levels.threshold)
-        steps = _steps(config, segmenter.labels)
+        steps = _steps(config, segmenter.labels, resources)
         segmented = object_options.mode != COMPONENTS or any(
             step.refinement.needs_segments for step in steps
         )
@@ -158,7 +158,7 @@ class Chain:
             sanitized=straight.sanitized + mirrored.sanitized,
         )
 
-    def context(self, image: torch.Tensor, dense: DenseResult) -> RefineContext:
+    def context(self, image: torch.Tensor, dense: DenseResult, camera: str = '') -> RefineContext:
         """Return what refinements may ask for; segments are made once, when first asked for."""
         return RefineContext(
             image=image,
@@ -167,6 +167,8 @@ class Chain:
             source=self.segment_source,
             score=dense.score,
             threshold=self.levels.low_threshold,
+            camera=camera,
+            resources=self.resources,
         )
 
     def refine(
@@ -189,7 +191,7 @@ class Chain:
             context.segments, score, threshold=self.levels.threshold, options=self.object_options
         )
         host = HostCopies()
-        found = objects.find(
+        mask, instances, things = objects.find(
             score,
             threshold=self.levels.threshold,
             low_threshold=self.levels.low_threshold,
@@ -199,7 +201,8 @@ class Chain:
             drivable=self.segmenter.labels.drivable,
             host=host,
         )
-        return Obstacles(*found, host, notes)
+        named = [(item.name, item.mask) for item in context.named]
+        return Obstacles(mask, instances, objects.named(things, instances, named), host, notes)
 
     @property
     def segment_key(self) -> Hashable:
@@ -254,7 +257,22 @@ def resolve(config: PipelineConfig, calibration: Calibration, kind: str) -> Pipe
     for name, value in measured.items():
         if '.' in name and not config.is_set(name):
             changes[name] = value
-    return config.replace(changes)
+    return _completed(config.replace(changes))
+
+
+def _completed(config: PipelineConfig) -> PipelineConfig:
+    """Add the refinement without which the score says nothing, with its options for that."""
+    wanted = SCORERS[config.scorer].make.completed_by
+    if not wanted:
+        return config
+    name = wanted['refinements']
+    others = tuple(other for other in config.refinements if other != name)
+    options = {
+        option: value
+        for option, value in wanted.items()
+        if option != 'refinements' and not config.is_set(option)
+    }
+    return config.replace({'refinements': (name, *others), **options})
 
 
 def levels_of(config: PipelineConfig, calibration: Calibration) -> tuple[ScoreCalibration, str]:
@@ -279,13 +297,17 @@ def levels_of(config: PipelineConfig, calibration: Calibration) -> tuple[ScoreCa
     return levels, source
 
 
-def _steps(config: PipelineConfig, labels: LabelSet) -> tuple[Step, ...]:
+def _steps(config: PipelineConfig, labels: LabelSet, resources: Resources) -> tuple[Step, ...]:
     for name in config.refinements:
         refinements.check(name, labels)
-    return tuple(
+    steps = tuple(
         Step(name, REFINEMENTS[name].make, config.options('refinement', name))
         for name in config.refinements
     )
+    for step in steps:
+        if step.refinement.load is not None:
+            step.refinement.load(step.options, resources)
+    return steps
 
 
 def _doubt(

@@ -337,6 +337,7 @@ class AnomalyObject:
     confirmed: bool = True  # by evidence over time; without tracking one frame is enough
     age_s: float = 0.0  # seconds since its track began
     velocity: tuple[float, float] | None = None  # x, y of its centre in pixels per second
+    name: str = ''  # what a vision-language model calls it, '' where none was asked
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,8 @@ def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
 
 def _name(item: AnomalyObject) -> str:
     """Return the number of an obstacle, that of its track where it has one; '?' for a doubt."""
-    return f'#{item.track_id or item.id}' + ('' if item.confirmed else '?')
+    number = f'#{item.track_id or item.id}' + ('' if item.confirmed else '?')
+    return f'{number} {item.name}' if item.name else number
 
 
 def _draw_legend(canvas: Canvas, result: FrameResult, pen: Pen) -> None:

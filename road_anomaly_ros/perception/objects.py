@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -408,3 +409,24 @@ def _order(regions: _Regions) -> Table:
     strangeness = np.where(np.isnan(regions.mean), np.inf, regions.mean)
     order = np.lexsort((regions.box[:, 0], regions.box[:, 1], -regions.area, -strangeness))
     return order[regions.kept[order]]
+
+
+def named(
+    things: Sequence[AnomalyObject],
+    instances: torch.Tensor,
+    names: Sequence[tuple[str, torch.Tensor]],
+) -> tuple[AnomalyObject, ...]:
+    """Return obstacles with the name of the mask [H, W] bool that covers most of each.
+
+    `instances` [H, W] holds their ids; without `names` nothing is computed.
+    """
+    best: dict[int, tuple[int, str]] = {}
+    for name, mask in names if things else ():
+        counts = torch.bincount(instances[mask].long(), minlength=len(things) + 1).tolist()
+        for number, count in enumerate(counts[1:], start=1):
+            if count > best.get(number, (0, ''))[0]:
+                best[number] = count, name
+    return tuple(
+        dataclasses.replace(item, name=best[item.id][1]) if item.id in best else item
+        for item in things
+    )

@@ -129,10 +129,11 @@ class Pipeline:
         watch.lap('segment')
         shared = {stage: spent / max(1, len(images)) for stage, spent in watch.times().items()}
         pairs = [outputs[index :: len(tensors)] for index in range(len(tensors))]
-        frames = zip(tensors, pairs, stamps or [None] * len(pairs), strict=True)
+        names = cameras or [''] * len(pairs)
+        frames = zip(tensors, pairs, stamps or [None] * len(pairs), names, strict=True)
         results = [self._finish(chain, *frame, stopwatch(self.device), shared) for frame in frames]
         # Only now: an image that failed has moved no track, so that the others may come again.
-        named = zip(results, cameras or [''] * len(results), strict=True)
+        named = zip(results, names, strict=True)
         return [self._tracks.follow(result, chain, camera) for result, camera in named]
 
     def _finish(
@@ -141,12 +142,13 @@ class Pipeline:
         image: torch.Tensor,
         outputs: Sequence[Output],
         stamp: float | None,
+        camera: str,
         watch: Stopwatch,
         shared: Mapping[str, float],
     ) -> FrameResult:
         dense = chain.score(outputs)
         watch.lap('score')
-        context = chain.context(image, dense)
+        context = chain.context(image, dense, camera)
         score, notes = chain.refine(dense.score, context)
         watch.lap('refine')
         found = chain.find(score, context)

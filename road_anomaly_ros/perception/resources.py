@@ -54,16 +54,27 @@ class Resources:
         """Why kernels are not used any more, by their names."""
         return dict(self._faults)
 
-    def get(self, kind: str, key: Hashable, make: Callable[[], T], *, most: int = 1) -> T:
-        """Return what `make` gave for `key`; of each `kind` the `most` last used are kept."""
+    def get(
+        self,
+        kind: str,
+        key: Hashable,
+        make: Callable[[], T],
+        *,
+        most: int = 1,
+        close: Callable[[T], None] | None = None,
+    ) -> T:
+        """Return what `make` gave for `key`; of each `kind` the `most` last used are kept.
+
+        `close` is called with what is let go of.
+        """
         with self._lock:
             kept = self._kept.setdefault(kind, OrderedDict())
             if key not in kept:
-                kept[key] = make()
+                kept[key] = make(), close
                 while len(kept) > most:
-                    kept.popitem(last=False)
+                    _close(*kept.popitem(last=False)[1])
             kept.move_to_end(key)
-            found: T = kept[key]
+            found: T = kept[key][0]
             return found
 
     def fail(self, kernel: str, error: BaseException) -> None:
@@ -82,9 +93,17 @@ class Resources:
     def release(self) -> None:
         """Let go of all that was loaded, of the faults, and of the device's unused memory."""
         with self._lock:
+            for kept in self._kept.values():
+                for pair in kept.values():
+                    _close(*pair)
             self._kept.clear()
             self._faults.clear()
         relieve(self.device)
+
+
+def _close(kept: Any, close: Callable[[Any], None] | None) -> None:
+    if close is not None:
+        close(kept)
 
 
 class Released:

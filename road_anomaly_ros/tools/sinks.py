@@ -56,6 +56,7 @@ OBJECT_COLUMNS = (
     'center_x',
     'center_y',
     'label',
+    'name',
 )
 TRACK_COLUMNS = (
     'frame',
@@ -265,6 +266,7 @@ class ObjectTable(_Table):
                     'center_x': f'{item.centroid[0]:.2f}',
                     'center_y': f'{item.centroid[1]:.2f}',
                     'label': names[item.label] if item.label < len(names) else '',
+                    'name': item.name,
                 }
             )
 

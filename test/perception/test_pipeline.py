@@ -187,6 +187,7 @@ def test_a_refinement_that_throws_costs_neither_the_frame_nor_the_others(street,
         raise RuntimeError('no\nluck')
 
     broken.needs_segments = broken.needs_labels = False
+    broken.load = None
     monkeypatch.setitem(REFINEMENTS._entries, 'mbp', Entry('mbp', broken, NoOptions))
     result = build(scorer='plain', refinements='mbp,gaussian')(street)
     assert build(refinements='[mbp, gaussian]').config.refinements == ('mbp', 'gaussian')

@@ -27,6 +27,9 @@ OASC_CASES = ('a', 'const', 'empty', 'full', 'resized_masks', 'tie')
 S2_CASES = ('a', 'allvoid', 'tau0', 'tau_hi')
 OVERLAPS = ('smallest_wins', 'largest_wins', 'average')
 
+# vlm_points asks about images, see test_vlm.py.
+OF_SCORES = set(REFINEMENTS.names()) - {'vlm_points'}
+
 
 def unpacked(case):
     count, height, width = case['masks_shape']
@@ -291,7 +294,7 @@ def test_no_number_stays_where_it_is_and_out_of_the_means(name):
     assert everything == pytest.approx([nan, nan], nan_ok=True)
 
 
-@pytest.mark.parametrize('name', sorted(REFINEMENTS.names()))
+@pytest.mark.parametrize('name', sorted(OF_SCORES))
 @pytest.mark.parametrize('size', [(1, 1), (1, 6), (6, 1), (2, 2), (3, 3), (5, 64)])
 def test_constants_stay_whatever_the_size(name, size):
     score = np.full(size, 0.25, np.float32)
@@ -324,7 +327,7 @@ def test_tensors_arrays_and_half_precision():
 def test_the_input_is_never_written():
     score, masks = np.random.default_rng(9).random((8, 8)), np.ones((1, 8, 8), bool)
     before = score.copy()
-    for name in REFINEMENTS.names():
+    for name in OF_SCORES:
         refine(name, score, masks, labels=np.zeros((8, 8), np.uint8), drivable=(0,))
     assert (score == before).all()
 
@@ -356,7 +359,12 @@ def test_labels_are_asked_for_when_the_chain_is_built():
     check('road_prior', LabelSet(('road',), ((0, 0, 0),), (0,)))
     check('oasc', LabelSet(('sky',), ((0, 0, 0),)))
     needs = {name for name in REFINEMENTS.names() if REFINEMENTS[name].make.needs_segments}
-    assert needs == {'oasc', 'variance_aware'}
+    assert needs == {'oasc', 'variance_aware', 'vlm_points'}
+
+
+def test_what_asks_about_images_says_so_without_one():
+    with pytest.raises(ValueError, match='vlm_points asks about images'):
+        refine('vlm_points', np.zeros((3, 4), np.float32))
 
 
 def test_segments_are_made_once_and_only_when_asked_for():

@@ -218,7 +218,7 @@ def test_out_of_memory_in_a_later_stage_is_no_note(settings, broken, monkeypatch
         raise no_memory()
 
     tight.needs_segments = tight.needs_labels = False
-    tight.of_image_only = True
+    tight.of_image_only, tight.load = True, None
     if broken == 'segments':
         monkeypatch.setattr(
             'road_anomaly_ros.perception.segments.felzenszwalb.load', lambda **_: tight

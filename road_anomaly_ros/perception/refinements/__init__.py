@@ -13,7 +13,7 @@ import torch
 from road_anomaly_ros.perception import naming
 from road_anomaly_ros.perception.arrays import as_tensor
 from road_anomaly_ros.perception.contract import LabelSet, Segments
-from road_anomaly_ros.perception.refinements import filters, segmentwise
+from road_anomaly_ros.perception.refinements import filters, segmentwise, vlm_points
 from road_anomaly_ros.perception.refinements.base import REFINEMENTS, RefineContext, Refinement
 from road_anomaly_ros.perception.refinements.cover import check_index
 from road_anomaly_ros.perception.registry import build_options
@@ -26,6 +26,7 @@ __all__ = [
     'filters',
     'refine',
     'segmentwise',
+    'vlm_points',
 ]
 
 Map = torch.Tensor | np.ndarray

@@ -13,6 +13,8 @@ import torch
 
 from road_anomaly_ros.perception.contract import LabelSet, Prompts, Segments
 from road_anomaly_ros.perception.registry import NoOptions, Registry
+from road_anomaly_ros.perception.resources import Resources
+from road_anomaly_ros.perception.vlm.points import NamedMask
 
 Function = Callable[[torch.Tensor, 'RefineContext', Any], torch.Tensor]
 
@@ -27,6 +29,9 @@ class RefineContext:
     source: Callable[..., Segments] | None = None
     score: torch.Tensor | None = None  # [H, W], where promptable sources look
     threshold: float = math.nan  # suspicious from here on, if it is finite
+    camera: str = ''  # whose image it is
+    resources: Resources | None = None  # of the pipeline
+    named: list[NamedMask] = field(default_factory=list)  # what a refinement can name
     _made: Segments | None = field(default=None, init=False, repr=False)
 
     def segments(self) -> Segments:
@@ -52,13 +57,15 @@ class Refinement:
     """One refinement: score [H, W] float and context in, score of the same shape and dtype out.
 
     `source` tells where it comes from, `needs_segments` whether it asks for segments,
-    `needs_labels` whether for labels and drivable classes.
+    `needs_labels` whether for labels and drivable classes, `load` brings what it runs onto the
+    device.
     """
 
     function: Function
     source: str
     needs_segments: bool = False
     needs_labels: bool = False
+    load: Callable[[Any, Resources], None] | None = None
 
     def __call__(self, score: torch.Tensor, context: RefineContext, options: Any) -> torch.Tensor:
         """Return the refined score; half precision is computed and returned as float32."""
@@ -79,12 +86,13 @@ def refinement(
     source: str,
     needs_segments: bool = False,
     needs_labels: bool = False,
+    load: Callable[[Any, Resources], None] | None = None,
 ) -> Callable[[Function], Refinement]:
     """Return a decorator that registers a function (score, context, options) -> score."""
 
     def announce(function: Function) -> Refinement:
         return REFINEMENTS.register(name, options)(
-            Refinement(function, source, needs_segments, needs_labels)
+            Refinement(function, source, needs_segments, needs_labels, load)
         )
 
     return announce

@@ -35,6 +35,7 @@ from road_anomaly_ros.perception.scorers import (
     queries,
     s2,
     semantic,
+    vlm_points,
     windowed,
 )
 from road_anomaly_ros.perception.scorers.base import SCORERS, Scorer
@@ -55,6 +56,7 @@ __all__ = [
     's2',
     'score_map',
     'semantic',
+    'vlm_points',
 ]
 
 Array = Tensor | np.ndarray

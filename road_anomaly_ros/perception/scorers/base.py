@@ -65,7 +65,8 @@ class Scorer:
     work. `bind(options, segmenter)` completes options for one model, of whose feature maps it
     names one or ''; `load(options, resources)` puts in what must be loaded onto the device. Of
     `extras`, `merged` are averaged over windows instead of being computed from the merged
-    semantic map.
+    semantic map. `completed_by` names the refinement without which it says nothing, and what its
+    options are where nobody sets them.
     """
 
     epilogue: Callable[[Block, Any], Tensor | Maps]
@@ -80,6 +81,7 @@ class Scorer:
     bind: Callable[[Any, Any], tuple[Any, str]] = field(default=keep_options)
     load: Callable[[Any, Resources], Any] = field(default=nothing_to_load)
     merged: tuple[str, ...] = ()
+    completed_by: Mapping[str, Any] = field(default_factory=dict)
 
 
 SCORERS: Registry[Scorer] = Registry('scorer')
