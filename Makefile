@@ -10,6 +10,7 @@ INPUT ?=
 DATA ?= ../shared/data
 SECONDS ?= 3600
 SCALE ?= 38
+GUIDED ?= 1000000
 COUNT ?= 1000
 
 BIN := $(VENV)/bin
@@ -71,9 +72,10 @@ benchmark: setup  ## accuracy of all methods, README table and report in benchma
 soak: setup  ## the node under load for an hour: memory, latency, threads, files (SECONDS=3600)
 	@$(BIN)/python test/soak.py --seconds $(SECONDS)
 
-fuzz: setup  ## a million damaged messages and a hundred thousand damaged files (SCALE=38)
+fuzz: setup  ## a million damaged messages and a hundred thousand damaged files (SCALE=38, GUIDED=1000000)
 	@ROAD_ANOMALY_FUZZ=$(SCALE) $(BIN)/python -m pytest -s -o faulthandler_timeout=600 -k mutated \
 	    test/ros/test_damaged_messages.py test/ros/test_fuzz_messages.py test/tools/test_fuzz_files.py
+	@$(BIN)/python test/guided.py --runs $(GUIDED)
 
 starts: setup  ## start the node and end it at random moments (COUNT=1000)
 	@$(BIN)/python test/starts.py --count $(COUNT)

@@ -87,6 +87,8 @@ TRACKS = ['motmetrics>=1.4']
 # Mines archives; remote ones through fsspec's own packages, such as s3fs.
 MINE = ['pyarrow>=15']
 CLUSTER = [*MINE, 'ray>=2.30']
+# Damages inputs under the guidance of coverage; needs a Python that it has wheels for.
+FUZZ = ['atheris>=2.3']
 DEV = [
     *CLUSTER,
     *EXPORT,
@@ -137,6 +139,7 @@ setup(
         'dev': DEV,
         'heif': HEIF,
         'export': EXPORT,
+        'fuzz': FUZZ,
         'mine': MINE,
         'cluster': CLUSTER,
         'tracks': TRACKS,

@@ -5,9 +5,10 @@
 Of files every frame is processed, of cameras and addresses the newest; what breaks off is
 connected anew. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, objects.jsonl (with
 masks as COCO's run lengths), tracks.csv (with a tracker) and summary.json, for a folder of images
-also overlays/ with one picture for each, all at once when the work is done. Ctrl-C keeps what is
-done; a video or bag that breaks off is processed up to the break, and a bag that lacks messages
-ends with code 1. An earlier run's results in OUT are replaced, other files there are left alone.
+also overlays/ with one picture for each, and a video only of 25 or more, all at once when the work
+is done. Ctrl-C keeps what is done; a video or bag that breaks off is processed up to the break,
+and what lacks frames or messages ends with code 1. An earlier run's results in OUT are replaced,
+other files there are left alone.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ examples:
 BAG, SCORES, OVERLAYS = 'bag', 'scores', 'overlays'
 OBJECTS, TRACKS = 'objects.jsonl', 'tracks.csv'
 EXIT_INCOMPLETE = 1
+_LEAST_OF_VIDEO = 25  # pictures of a folder; fewer are photos, not a drive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +108,7 @@ def add_processing_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 0, 1 for an incomplete bag, 128 + the signal that stopped it."""
+    """Run the command; returns 0, 1 for an incomplete input, 128 + the signal that stopped it."""
     from road_anomaly_ros.perception.pipeline import Pipeline
     from road_anomaly_ros.tools.sources import open_source
     from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
@@ -193,7 +195,7 @@ def planned(arguments: argparse.Namespace) -> list[str]:
 
 
 def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) -> list[Sink]:
-    """Return the outputs asked for; one image makes no video, a folder gives pictures too.
+    """Return the outputs asked for; a few images make no video, a folder gives pictures too.
 
     The frame table comes last, so that it holds what the others took.
     """
@@ -203,7 +205,8 @@ def make_sinks(source: Source, staging: Staging, arguments: argparse.Namespace) 
     from road_anomaly_ros.tools.sources.images import FOLDER_FPS
 
     found: list[Sink] = []
-    if not arguments.no_video and source.kind != 'image':
+    photos = source.kind in ('image', 'folder') and (source.count or 0) < _LEAST_OF_VIDEO
+    if not arguments.no_video and not photos:
         fps = None if source.live else source.fps or FOLDER_FPS
         found.append(VideoSink(staging.path('overlay.mp4'), fps))
     if source.kind == 'folder':

@@ -7,12 +7,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from road_anomaly_ros.tools.pictures import some
 from road_anomaly_ros.training import label_sets
 from road_anomaly_ros.training.generator.rendered import render
 from road_anomaly_ros.training.held_out import held_out
@@ -120,17 +122,7 @@ def read_frames(
             f'{folder}: expected images in the layout {layout!r} ({_LAYOUTS[layout]}), found none'
         )
     if teacher is not None:
-        taught = {path.stem for path in teacher.glob('*.png')}
-        if not any(image.stem in taught for image, _ in pairs):
-            raise ValueError(
-                f'{teacher}: expected PNG files named as the images in {folder}, '
-                'found none; they are what teacher= names'
-            )
-        pairs = [
-            (image, labels)
-            for image, labels in pairs
-            if labels is not None or image.stem in taught
-        ]
+        pairs = _taught(pairs, folder, teacher)
     readers = [
         functools.partial(
             _read, layout, image, labels, teacher / f'{image.stem}.png' if teacher else None
@@ -140,6 +132,27 @@ def read_frames(
     frames = LazyFrames(readers)
     frames[0]
     return frames
+
+
+def _taught(
+    pairs: list[tuple[Path, Path | None]], folder: Path, teacher: Path
+) -> list[tuple[Path, Path | None]]:
+    """Return the frames that have labels or something from the teacher; others are told."""
+    known = {path.stem for path in teacher.glob('*.png')}
+    if not any(image.stem in known for image, _ in pairs):
+        raise ValueError(
+            f'{teacher}: expected PNG files named as the images in {folder}, '
+            'found none; they are what teacher= names'
+        )
+    kept = [(image, labels) for image, labels in pairs if labels or image.stem in known]
+    left = [image.name for image, labels in pairs if not labels and image.stem not in known]
+    if left:
+        print(
+            f'warning: {len(left)} of {len(pairs)} images in {folder} left out, {teacher} has '
+            f'nothing for them: {some(left)}',
+            file=sys.stderr,
+        )
+    return kept
 
 
 _LAYOUTS = {

@@ -97,12 +97,13 @@ def test_one_image_makes_a_picture_and_no_video(tmp_path):
     assert picture.shape == (*SIZE, 3)
 
 
-def test_a_folder_of_pictures_gives_a_picture_for_each(tmp_path):
+def test_a_folder_of_photos_gives_a_picture_for_each_and_no_video(tmp_path):
     (tmp_path / 'in').mkdir()
     names = ('a.png', 'b.jpg', 'b.png', 'c.tif')
     for index, name in enumerate(names):
         cv2.imwrite(str(tmp_path / 'in' / name), scene(index)[..., ::-1])
-    assert run(tmp_path / 'in', tmp_path / 'out', '--no-video') == 0
+    assert run(tmp_path / 'in', tmp_path / 'out') == 0
+    assert not (tmp_path / 'out' / 'overlay.mp4').exists()
     overlays = tmp_path / 'out' / 'overlays'
     assert sorted(path.name for path in overlays.iterdir()) == [
         'a.jpg',
@@ -116,11 +117,11 @@ def test_a_folder_of_pictures_gives_a_picture_for_each(tmp_path):
 
 def test_images_of_many_sizes_share_one_video(tmp_path):
     (tmp_path / 'in').mkdir()
-    sizes = [(48, 64), (1, 1), (97, 31), (30, 200)]
+    sizes = [(48, 64), (1, 1), (97, 31), (30, 200)] * 7
     for index, shape in enumerate(sizes):
-        cv2.imwrite(str(tmp_path / 'in' / f'{index}.png'), np.full((*shape, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / 'in' / f'{index:02d}.png'), np.full((*shape, 3), 90, np.uint8))
     assert run(tmp_path / 'in', tmp_path / 'out', '--save-scores', 'npz') == 0
-    assert count_frames(tmp_path / 'out' / 'overlay.mp4') == 4
+    assert count_frames(tmp_path / 'out' / 'overlay.mp4') == 28
     for index, shape in enumerate(sizes):
         with np.load(tmp_path / 'out' / 'scores' / f'{index:06d}.npz') as arrays:
             assert arrays['score'].shape == shape and arrays['score'].dtype == np.float32
@@ -245,7 +246,7 @@ def test_truncated_video_is_processed_up_to_the_break(tmp_path, capsys):
     video = write_video(tmp_path / 'in.avi', 40)
     raw = video.read_bytes()
     video.write_bytes(raw[: len(raw) * 6 // 10])
-    assert run(video, tmp_path / 'out') == 0
+    assert run(video, tmp_path / 'out') == 1
     document = summary(tmp_path / 'out')
     assert 10 < document['frames'] < 40 and 'breaks off after' in document['problem']
     assert count_frames(tmp_path / 'out' / 'overlay.mp4') == document['frames']

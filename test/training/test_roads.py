@@ -91,12 +91,14 @@ def test_a_teacher_is_found_by_the_stem_of_the_image(tmp_path, layout):
     assert (frame.codes[8:] == 10).all()
 
 
-def test_images_without_labels_and_without_a_teacher_are_left_out(tmp_path):
+def test_images_without_labels_and_without_a_teacher_are_counted_and_left_out(tmp_path, capsys):
     tiny(tmp_path / 'data', 'unlabelled')
     write(tmp_path / 'data' / 'b.jpg', np.zeros((16, 24, 3), np.uint8))
     teacher(tmp_path / 'teacher', 'unlabelled', 10)
     source = roads.parse_source(f'unlabelled:{tmp_path / "data"},teacher={tmp_path / "teacher"}')
     assert len(source.frames) == 1 and source.frames[0].image.any()
+    said = capsys.readouterr().err
+    assert said.startswith('warning: 1 of 2 images in ') and said.endswith(': b.jpg\n')
 
 
 def test_weight_and_zoom(tmp_path):

@@ -87,6 +87,7 @@ class VideoSource(Source):
             raise ValueError(f'{self.name}: expected a video, found no frame that can be decoded')
         missing = (self.count or 0) - frames
         if missing > max(1, _TOLERANCE * frames):
+            self.incomplete = True
             self.problem = f'the video breaks off after {frames} of {self.count} frames'
 
     def close(self) -> None:
