@@ -414,6 +414,37 @@ def test_what_may_run_code_or_reach_into_the_network_is_seen(line):
     assert any(complain(node, path) for node in ast.walk(ast.parse(line)))
 
 
+def loosely_typed(tree: ast.AST, name: str = '', public: bool = True) -> list[str]:
+    """The public functions with `Any` in their signature, each as often as it stands there."""
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            found += loosely_typed(node, f'{node.name}.', public and node.name[0] != '_')
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            given = [part.annotation for part in ast.walk(node.args) if isinstance(part, ast.arg)]
+            words = [
+                word
+                for part in (*given, node.returns)
+                for word in ast.walk(part or ast.Pass())
+                if isinstance(word, ast.Name) and word.id == 'Any'
+            ]
+            hidden = not public or (node.name[0] == '_' and not node.name.endswith('__'))
+            found += [] if hidden else [name + node.name] * len(words)
+    return found
+
+
+def test_public_signatures_of_perception_say_what_they_take():
+    found = [
+        f'{path.relative_to(PACKAGE)}: {name}'
+        for path in sorted((PACKAGE / 'perception').rglob('*.py'))
+        if path.name[0] != '_' or path.name == '__init__.py'
+        for name in loosely_typed(parse(path))
+    ]
+    assert len(found) <= 15, '\n'.join(found)
+    assert loosely_typed(ast.parse('def f(a: Any, *b: list[Any]) -> None: ...')) == ['f', 'f']
+    assert not loosely_typed(ast.parse('def _f(a: Any) -> None: ...'))
+
+
 def test_no_machine_path_and_no_unfinished_mark():
     folders = '|'.join(['work', 'root', 'farm'])
     path_of_a_machine = re.compile(rf'(^|[^A-Za-z0-9_.])/({folders})/')

@@ -5,15 +5,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 _FOREIGN = '>' if sys.byteorder == 'little' else '<'
 
 
-def as_tensor(values: Any) -> torch.Tensor:
+def as_tensor(values: torch.Tensor | ArrayLike) -> torch.Tensor:
     """Return a tensor of values, sharing their memory only where torch can do so safely.
 
     Arrays that are read-only, run backwards or are in the other byte order are copied.

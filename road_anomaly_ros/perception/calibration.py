@@ -52,7 +52,7 @@ class Promise:
     footage: str
     weights: str  # model_files.weights_digest of the model, '' without weights
     size: tuple[int, int]  # (H, W) of the images
-    chain: Mapping[str, Any] = field(default_factory=dict)  # of `chain_options`
+    chain: Mapping[str, object] = field(default_factory=dict)  # of `chain_options`
     drift: Sequence[Sequence[float]] = ()  # drift.statistic of every block [blocks, levels]
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Promise:
             f'{100 * self.confidence:g} % confidence'
         )
 
-    def broken_by(self, chain: Mapping[str, Any]) -> str:
+    def broken_by(self, chain: Mapping[str, object]) -> str:
         """Return in one line which option of a chain differs from the calibrated one, or ''."""
         for name in sorted({*self.chain, *chain}):
             if self.chain.get(name) != chain.get(name):
@@ -148,7 +148,7 @@ class Calibration:
                 f'{{NAME: {{threshold, low_threshold, display: [low, high]}}}}'
             ) from None
 
-    def doubt(self, scorer: str, weights: str, chain: Mapping[str, Any]) -> str:
+    def doubt(self, scorer: str, weights: str, chain: Mapping[str, object]) -> str:
         """Return in one line why no promise of this file holds for a chain, '' where one does.
 
         '' too where the file promises nothing. ValueError where it is about other `weights`.
@@ -178,7 +178,7 @@ class Calibration:
         )
 
 
-def chain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def chain_options(options: Mapping[str, object]) -> dict[str, object]:
     """Return those of a chain's flat options on which scores and obstacles depend.
 
     Whatever only moves the threshold, places or shows the result is left out; thresholds are the

@@ -8,8 +8,8 @@ import dataclasses
 import math
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
 from road_anomaly_ros.perception import objects, proposals, refinements, sanity, scorers
@@ -117,7 +117,7 @@ class Chain:
         return self.config.scorer
 
     def segment(
-        self, images: Sequence[torch.Tensor], maps: Sequence[Any] = ()
+        self, images: Sequence[torch.Tensor], maps: Sequence[torch.Tensor | np.ndarray] = ()
     ) -> Sequence[Output]:
         """Return one output per image, then one per mirrored image where those are asked for.
 

@@ -94,7 +94,7 @@ class PipelineConfig:
         'none',
         "What follows obstacles over time, by the stamps of the images; 'none' for nothing.",
     )
-    values: tuple[tuple[str, Any], ...] = ()
+    values: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
         for item in options_of(PipelineConfig):
@@ -119,8 +119,8 @@ class PipelineConfig:
     @classmethod
     def from_any(
         cls,
-        source: str | Path | Mapping[str, Any] | PipelineConfig | None = None,
-        **overrides: Any,
+        source: str | Path | Mapping[str, object] | PipelineConfig | None = None,
+        **overrides: object,
     ) -> PipelineConfig:
         """Build from a YAML file, a mapping, a config or nothing; `overrides` win.
 
@@ -133,10 +133,10 @@ class PipelineConfig:
         given, wins = (naming.told(flatten(tree)) for tree in (source or {}, overrides))
         return cls().replace({**given, **wins})
 
-    def replace(self, changes: Mapping[str, Any]) -> PipelineConfig:
+    def replace(self, changes: Mapping[str, object]) -> PipelineConfig:
         """Return a copy with full names such as `scorer` or `scorers.s2.tau` set anew."""
         fields = {item.name for item in options_of(PipelineConfig)}
-        top = {name: value for name, value in changes.items() if name in fields}
+        top: dict[str, Any] = {name: changes[name] for name in changes if name in fields}
         rest = {name: value for name, value in changes.items() if name not in fields}
         values = {**dict(self.values), **naming.told(rest)}
         return dataclasses.replace(self, **top, values=tuple(values.items()))
@@ -148,7 +148,7 @@ class PipelineConfig:
         mine = {key[len(prefix) :]: value for key, value in self.values if key.startswith(prefix)}
         return build_options(owner, mine, prefix)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> object:
         """Return the value of one full name, its default where it was not set."""
         if name in {item.name for item in options_of(PipelineConfig)}:
             return getattr(self, name)
@@ -159,7 +159,7 @@ class PipelineConfig:
         """Tell whether an option of a method or group was set explicitly."""
         return naming.current(name) in dict(self.values)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return the chosen names and all options that were set, flat, as plain YAML values."""
         top = {item.name: getattr(self, item.name) for item in options_of(PipelineConfig)}
         return {
@@ -223,9 +223,9 @@ def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:
     return [name for name in names if before.get(name) != after.get(name)]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+def flatten(tree: Mapping[str, object], prefix: str = '') -> dict[str, object]:
     """Return nested settings under full names; in a method's tree `name` is the choice itself."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in tree.items():
         full = f'{prefix}{key}'
         if isinstance(value, Mapping):
@@ -238,9 +238,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return flat
 
 
-def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(items: Iterable[str]) -> dict[str, object]:
     """Return `['scorers.s2.tau=0.02', ...]` as a mapping; values get their option's type later."""
-    found = {}
+    found: dict[str, object] = {}
     for item in items:
         name, sign, value = item.partition('=')
         if not sign or not name.strip():
@@ -254,11 +254,11 @@ def _known(room: Registry[Any] | Room[Any], kind: str, name: str) -> None:
         raise ValueError(f'unknown {kind} {name!r}; choose one of {room.names()}')
 
 
-def _checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_values(values: Mapping[str, object]) -> dict[str, object]:
     return {name: parameter(name).check(value) for name, value in values.items()}
 
 
-def _settings_of(path: Path) -> Mapping[str, Any]:
+def _settings_of(path: Path) -> Mapping[str, object]:
     """Return the settings of a file; in one of ROS parameters a default is left open, not set."""
     tree = parameter_file.read(path)
     if not parameter_file.sections(tree):
@@ -267,7 +267,7 @@ def _settings_of(path: Path) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if not _is_default(name, value)}
 
 
-def _is_default(name: str, value: Any) -> bool:
+def _is_default(name: str, value: object) -> bool:
     top = {item.name: item for item in options_of(PipelineConfig)}
     item = top[name] if name in top else parameter(name)
     value = item.check(value)

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from road_anomaly_ros.perception.object_options import EXCESS, ObjectOptions
 
+Values = NDArray[np.float64]
 _SURE = 1e-6  # distance from 0 and 1 within which log-odds grow no further
 
 
@@ -18,12 +18,12 @@ def least_area(pixels: int, options: ObjectOptions) -> float:
     return float(options.min_area * _scale(pixels, options) * options.far_area)
 
 
-def least_area_at(foot: Any, pixels: int, options: ObjectOptions) -> Any:
+def least_area_at(foot: ArrayLike, pixels: int, options: ObjectOptions) -> Values:
     """Return the area [pixel] that an obstacle needs; for `foot` see `near_share`."""
     return options.min_area * _scale(pixels, options) * near_share(foot, options)
 
 
-def least_evidence_at(foot: Any, pixels: int, options: ObjectOptions) -> Any:
+def least_evidence_at(foot: ArrayLike, pixels: int, options: ObjectOptions) -> Values:
     """Return the evidence that an obstacle needs; for `foot` see `near_share`."""
     return options.min_evidence * _scale(pixels, options) * near_share(foot, options)
 
@@ -32,18 +32,18 @@ def _scale(pixels: int, options: ObjectOptions) -> float:
     return float(pixels / options.reference_area) if options.reference_area else 1.0
 
 
-def near_share(foot: Any, options: ObjectOptions) -> Any:
+def near_share(foot: ArrayLike, options: ObjectOptions) -> Values:
     """Return the share of the least area and evidence that is asked for, from `far_area` to 1.
 
     `foot` is the lower edge of an obstacle, from the top of the image, in image heights; numbers
     or arrays. A thing on the ground has an area that falls with the square of the distance of its
     foot below the horizon.
     """
-    below = np.clip((foot - options.horizon) / (1.0 - options.horizon), 0.0, 1.0)
+    below = np.clip((np.asarray(foot) - options.horizon) / (1.0 - options.horizon), 0.0, 1.0)
     return options.far_area + (1.0 - options.far_area) * below**2
 
 
-def strength(scores: Any, options: ObjectOptions) -> Any:
+def strength(scores: ArrayLike, options: ObjectOptions) -> Values:
     """Return scores, numbers or arrays, on the scale on which evidence is summed, float64."""
     scores = np.asarray(scores, np.float64)
     if options.evidence == EXCESS:
@@ -52,7 +52,7 @@ def strength(scores: Any, options: ObjectOptions) -> Any:
     return np.log(shares) - np.log1p(-shares)
 
 
-def above(scores: Any, threshold: float, options: ObjectOptions) -> Any:
+def above(scores: ArrayLike, threshold: float, options: ObjectOptions) -> Values:
     """Return what each score [n] adds to the evidence, float64, at least 0.
 
     What cannot be judged counts as strange, as it does at the threshold: infinity for NaN.
@@ -62,7 +62,7 @@ def above(scores: Any, threshold: float, options: ObjectOptions) -> Any:
     return np.where(np.isnan(excess), np.inf, np.maximum(excess, 0.0))
 
 
-def highest_threshold(scores: Any, least: float, options: ObjectOptions) -> float:
+def highest_threshold(scores: ArrayLike, least: float, options: ObjectOptions) -> float:
     """Return the highest threshold at which finite scores [n] have the `least` evidence.
 
     The evidence is the largest of S_k - k t, S_k being the sum of the k highest strengths.

@@ -24,7 +24,7 @@ from road_anomaly_ros.perception.contract import PipelineError, Pyramid
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.model_files import weights_digest
-from road_anomaly_ros.perception.resources import stamp
+from road_anomaly_ros.perception.resources import Stamp, stamp
 from road_anomaly_ros.perception.weights import load_state, read_state
 
 try:
@@ -409,7 +409,7 @@ def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:
     return path
 
 
-def stamp_of(folder: Path) -> tuple[Any, ...]:
+def stamp_of(folder: Path) -> tuple[Stamp, ...]:
     """Return what changes when a head is written anew; PipelineError where there is none."""
     try:
         return stamp([folder / WEIGHTS, folder / INFO])

@@ -264,7 +264,7 @@ class ComponentMetrics:
             component_frame(score, label, self.threshold, self.min_pred_size, self.min_gt_size)
         )
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, object]:
         """Return sIoU, sIoU_pred, PPV, F1 (mean over tau); taus, tp, fn, fp, f1_per_tau [11]."""
         tp, fn, fp = (
             np.sum([getattr(frame, name) for frame in self.frames], axis=0, dtype=np.int64)
@@ -297,7 +297,7 @@ def component_metrics(
     threshold: float,
     min_pred_size: int = 500,
     min_gt_size: int = 100,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return sIoU, sIoU_pred, PPV, F1 and per tau (0.25 .. 0.75) tp, fn, fp, f1_per_tau.
 
     `scores` float [n,H,W] or a sequence of [H,W]; `labels` likewise with 0, 1, 255. NaN where
@@ -331,7 +331,7 @@ class MeanIoU:
         pairs = gt[valid].astype(np.int64) * (classes + 1) + guess
         self.table += np.bincount(pairs, minlength=self.table.size).reshape(self.table.shape)
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, object]:
         """Return miou, and per class iou (0 where absent), inter and union [K]."""
         inter = np.diagonal(self.table).copy()
         union = self.table.sum(1) + self.table[:, :-1].sum(0) - inter
@@ -347,7 +347,7 @@ class MeanIoU:
 
 def miou(
     predictions: Iterable[ArrayLike], truths: Iterable[ArrayLike], num_classes: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return miou, and per class iou, inter and union [K], over images [n,H,W] of class ids."""
     metric = MeanIoU(num_classes)
     for prediction, truth in zip(predictions, truths, strict=True):

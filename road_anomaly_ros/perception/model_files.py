@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 
 from road_anomaly_ros.files import sha256
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.resources import stamp
+from road_anomaly_ros.perception.resources import Stamp, stamp
 
 BUILTIN = 'builtin'
 _BUILTIN_DIR = Path(__file__).resolve().parents[1] / 'models' / BUILTIN
@@ -231,11 +230,13 @@ def weights_digest(source: Path | None) -> str:
 
 
 @functools.lru_cache(maxsize=8)  # texts only; every live change of a parameter asks for it
-def _digest(files: tuple[tuple[Any, ...], ...]) -> str:
+def _digest(files: tuple[Stamp, ...]) -> str:
     if len(files) == 1:
         return sha256(files[0][0])
-    named = [(f'{path.name}\0{size}\0', path) for path, _, _, size, *_ in files]
-    return sha256(*itertools.chain.from_iterable(named))
+    parts: list[str | Path] = []
+    for path, _, _, size, *_ in files:
+        parts += f'{path.name}\0{size}\0', path
+    return sha256(*parts)
 
 
 def model_kind(directory: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 FOLDERS = {
     'segmenter': 'segmenters',
@@ -38,9 +37,9 @@ def current(name: str) -> str:
     return f'{_NEW[first]}.{rest}' if dot and first in _NEW else name
 
 
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(values: Mapping[str, object]) -> dict[str, object]:
     """Return values under their current names; raises ValueError where both names are given."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in values.items():
         if current(name) in found or (name != current(name) and current(name) in values):
             raise ValueError(f'{name} is the former name of {current(name)}: give one of them')
@@ -48,7 +47,7 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def told(values: Mapping[str, Any]) -> dict[str, Any]:
+def told(values: Mapping[str, object]) -> dict[str, object]:
     """Return `renamed` values with one FormerName that lists the former names."""
     found = renamed(values)
     text = remark(values)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -35,7 +34,7 @@ NODE_ONLY = frozenset(
 FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
 
-def read(path: Path) -> Mapping[str, Any]:
+def read(path: Path) -> Mapping[str, object]:
     """Return the tree of a YAML file; ValueError, one line, for what is no mapping in YAML."""
     try:
         tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
@@ -53,9 +52,9 @@ def read(path: Path) -> Mapping[str, Any]:
     return tree
 
 
-def sections(tree: Mapping[str, Any], above: str = '') -> dict[str, dict[str, Any]]:
+def sections(tree: Mapping[str, object], above: str = '') -> dict[str, dict[str, object]]:
     """Return the values under ros__parameters by node, flat; empty for files of another form."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for name, inner in tree.items():
         if not isinstance(inner, Mapping):
             continue
@@ -73,7 +72,7 @@ def matches(section: str, node: str) -> bool:
     return re.fullmatch(pattern, node) is not None
 
 
-def chain_values(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def chain_values(tree: Mapping[str, object], path: Path) -> dict[str, object]:
     """Return what a file of ROS parameters says about the chain, flat.
 
     Taken are the sections of every `anomaly_node`, or the only one. What concerns the node alone
@@ -85,7 +84,7 @@ def chain_values(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
         mine = list(found)
     if not mine:
         raise ValueError(f"{path} holds parameters of {sorted(found)}, none of '/**' or {NODE}")
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name in mine:
         values.update(found[name])
     return {
@@ -125,20 +124,20 @@ def check(path: Path) -> None:
                 )
 
 
-def _of_one_kind(values: list[Any]) -> bool:
+def _of_one_kind(values: list[object]) -> bool:
     kinds = {type(value) for value in values if not _may_be_number(value)}
     return len(kinds) <= 1 and kinds <= {bool, int, float, str}
 
 
-def _may_be_number(value: Any) -> bool:
+def _may_be_number(value: object) -> bool:
     """Tell whether this text is a number to ROS: YAML 1.1 takes 1e-3 for a text."""
     number = re.compile(r'[-+]?[\d.]+([eE][-+]?\d+)?')
     return isinstance(value, str) and number.fullmatch(value) is not None
 
 
-def flat(tree: Mapping[str, Any], above: str = '') -> dict[str, Any]:
+def flat(tree: Mapping[str, object], above: str = '') -> dict[str, object]:
     """Return nested values under their full names."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             found.update(flat(value, f'{above}{name}.'))
@@ -147,5 +146,5 @@ def flat(tree: Mapping[str, Any], above: str = '') -> dict[str, Any]:
     return found
 
 
-def _joined(above: str, name: Any) -> str:
+def _joined(above: str, name: object) -> str:
     return f'{above.rstrip("/")}/{str(name).strip("/")}' if above else str(name)

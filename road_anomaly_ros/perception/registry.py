@@ -37,7 +37,7 @@ class Option:
         """The Python type a value must have: bool, int, float, str or tuple."""
         return type(self.default)
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         """Return `value` in the option's type; TypeError or ValueError says what was expected."""
         value = self._cast(value)
         items = value if isinstance(value, tuple) else (value,)
@@ -106,15 +106,15 @@ def _from_text(kind: type, text: str) -> Any:
 
 
 def option(
-    default: Any,
+    default: object,
     text: str,
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[Any, ...] = (),
+    choices: tuple[object, ...] = (),
     unit: str = '',
     live: bool = True,
-    words: Mapping[str, Any] | None = None,
+    words: Mapping[str, object] | None = None,
 ) -> Any:
     """Declare one knob as a dataclass field; with `live=False` a change needs a reload."""
     meta = {
@@ -144,7 +144,7 @@ def options_of(owner: type, prefix: str = '') -> list[Option]:
     ]
 
 
-def build_options(owner: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
+def build_options(owner: type[T], values: Mapping[str, object], prefix: str = '') -> T:
     """Return `owner` with checked `values`; unknown names are refused."""
     known = {item.name[len(prefix) :]: item for item in options_of(owner, prefix)}
     for name in values:

@@ -23,6 +23,7 @@ from road_anomaly_ros.perception.contract import ForeignMaps, PipelineError, Seg
 from road_anomaly_ros.remarks import one_line
 
 T = TypeVar('T')
+Stamp = tuple[Path, int, int, int, int, int]  # of a file: place, device, number, size, times
 
 _log = logging.getLogger(__name__)
 # How the libraries below say it, none of them by a type of its own.
@@ -155,7 +156,7 @@ def untraced(error: Exception) -> Exception:
     return error
 
 
-def stamp(files: Iterable[Path]) -> tuple[tuple[Any, ...], ...]:
+def stamp(files: Iterable[Path]) -> tuple[Stamp, ...]:
     """Return what changes when one of some files is written or replaced; OSError where absent."""
     found = []
     for path in files:

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from road_anomaly_ros.perception.contract import PipelineError, Pyramid
+from road_anomaly_ros.perception.contract import Output, PipelineError, Pyramid
 
 _PARTS = ('class_logits', 'mask_logits', 'logits', 'features', 'score')
 _STRIDE = 16  # pixels between samples of the score
 
 
-def refuse_meaningless(outputs: Sequence[Any], score: torch.Tensor, repaired: int) -> None:
+def refuse_meaningless(outputs: Sequence[Output], score: torch.Tensor, repaired: int) -> None:
     """Raise PipelineError where a part of a network's output, or the score [H,W], is never finite.
 
     Costs next to nothing while `repaired`, the number of values that were not finite, is 0.

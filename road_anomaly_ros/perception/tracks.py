@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from road_anomaly_ros.perception import evidence, objects
+from road_anomaly_ros.perception.chain import Chain
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, Sight, Tracker
+from road_anomaly_ros.perception.object_options import COMPONENTS
 from road_anomaly_ros.perception.tracking import TRACKERS
 from road_anomaly_ros.perception.tracking._options import CONFIRMED, TrackOptions
 from road_anomaly_ros.remarks import one_line
@@ -36,10 +38,10 @@ class Tracks:
         self._stamps: dict[str, float] = {}
         self._make: Callable[..., Tracker | None] = TRACKERS['none'].make
         self._options: Any = None
-        self._chain: Any = None
+        self._chain: Chain | None = None
         self._settings: dict[str, Any] = {}
 
-    def follow(self, result: FrameResult, chain: Any, camera: str = '') -> FrameResult:
+    def follow(self, result: FrameResult, chain: Chain, camera: str = '') -> FrameResult:
         """Return a result whose objects carry their tracks; the same one without a tracker.
 
         What is fainter than an obstacle joins objects, mask and instances once its track is
@@ -73,7 +75,7 @@ class Tracks:
             },
         )
 
-    def _take_over(self, chain: Any) -> None:
+    def _take_over(self, chain: Chain) -> None:
         settings = {
             name: value
             for name, value in chain.config.as_dict().items()
@@ -110,7 +112,7 @@ class Tracks:
 
 
 def _followed(
-    result: FrameResult, chain: Any, tracker: Tracker, options: TrackOptions
+    result: FrameResult, chain: Chain, tracker: Tracker, options: TrackOptions
 ) -> FrameResult:
     faint, numbers = _faint(result, chain, options)
     seen = (*result.objects, *faint)
@@ -136,7 +138,7 @@ def _followed(
 
 
 def _faint(
-    result: FrameResult, chain: Any, options: TrackOptions
+    result: FrameResult, chain: Chain, options: TrackOptions
 ) -> tuple[tuple[AnomalyObject, ...], torch.Tensor | None]:
     """Return what lies between the level at which tracks may start and the threshold.
 
@@ -153,7 +155,7 @@ def _faint(
         threshold=level,
         low_threshold=low,
         labels=result.labels,
-        options=dataclasses.replace(chain.object_options, mode=objects.COMPONENTS),
+        options=dataclasses.replace(chain.object_options, mode=COMPONENTS),
         drivable=result.label_set.drivable,
         host=result.host,
     )
@@ -189,7 +191,7 @@ def _with_objects(
     )
 
 
-def log_odds(item: AnomalyObject, chain: Any, size: tuple[int, int]) -> float:
+def log_odds(item: AnomalyObject, chain: Chain, size: tuple[int, int]) -> float:
     """Return the evidence of one region: how far its score and its area lie above what is asked.
 
     The score counts on the scale of its calibration, 0 at the threshold, and so is comparable for

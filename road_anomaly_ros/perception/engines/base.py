@@ -5,24 +5,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 
+T = TypeVar('T')
 Size = tuple[int, int]
 _KEPT_SIZES = 8
 
 
-class PerSize:
+class PerSize(Generic[T]):
     """Keeps what depends on sizes and device only, for the last few of them."""
 
-    def __init__(self, make: Callable[..., Any]) -> None:
+    def __init__(self, make: Callable[..., T]) -> None:
         self._make = make
-        self._kept: dict[Any, Any] = {}
+        self._kept: dict[tuple[Hashable, ...], T] = {}
 
-    def __call__(self, *key: Any) -> Any:
+    def __call__(self, *key: Hashable) -> T:
         """Return what was made for these sizes and this device, made now where it is not kept."""
         if key not in self._kept:
             while len(self._kept) >= _KEPT_SIZES:

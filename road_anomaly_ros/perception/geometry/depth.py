@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +13,7 @@ _NEAR = 0.1  # quantile of an obstacle's depths that is its near side
 _LEAST_PIXELS, _LEAST_SHARE = 5, 0.1
 
 
-def metres(depth: NDArray[Any]) -> NDArray[np.float32]:
+def metres(depth: NDArray[np.uint16] | NDArray[np.float32]) -> NDArray[np.float32]:
     """Return depths [H, W], uint16 in mm or float32 in m, in metres; NaN where there is none.
 
     Raises ValueError for other kinds of numbers.

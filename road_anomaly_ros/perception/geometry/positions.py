@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +55,7 @@ def locate(
     model: CameraModel,
     mounting: Mounting,
     options: GeometryOptions,
-    depth: NDArray[Any] | None = None,
+    depth: NDArray[np.uint16] | NDArray[np.float32] | None = None,
 ) -> tuple[Position, ...]:
     """Return the positions of those objects that have one, in their order.
 
@@ -98,7 +97,7 @@ class _Scene:
         model: CameraModel,
         mounting: Mounting,
         options: GeometryOptions,
-        depth: NDArray[Any] | None,
+        depth: NDArray[np.uint16] | NDArray[np.float32] | None,
     ) -> None:
         self._model, self._mounting, self._options = model, mounting, options
         self._row, self._column = feet(line)

@@ -47,7 +47,7 @@ class Surveyor:
         model: CameraModel,
         mounting: Mounting,
         options: GeometryOptions,
-        depth: NDArray[Any] | None = None,
+        depth: NDArray[np.uint16] | NDArray[np.float32] | None = None,
     ) -> Survey:
         """Return what a frame says in metres; `depth` [H, W] as in `locate`."""
         return Survey(self, result, model, mounting, options, depth)
@@ -86,7 +86,7 @@ class Survey:
         model: CameraModel,
         mounting: Mounting,
         options: GeometryOptions,
-        depth: NDArray[Any] | None,
+        depth: NDArray[np.uint16] | NDArray[np.float32] | None,
     ) -> None:
         self.result, self.mounting, self.options = result, mounting, options
         self._surveyor, self._model, self._depth = surveyor, model, depth

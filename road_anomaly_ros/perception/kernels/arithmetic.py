@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -16,19 +16,20 @@ from road_anomaly_ros.remarks import Remark
 FAST = {'contract', 'reassoc', 'nnan', 'ninf', 'nsz'}
 
 Array = Any
+T = TypeVar('T')
 UNCACHED = Remark(
     'compiled loops cannot be kept, so that every start compiles them anew, some '
     'half a minute: set NUMBA_CACHE_DIR to a folder that can be written'
 )
 
 
-def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Return the decorator that compiles a loop, kept on disk where there is a folder for it.
 
     Loops are inlined where they are called: handing over arrays takes longer than a row of a tile.
     """
 
-    def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_it(function: Callable[..., T]) -> Callable[..., T]:
         flags: dict[str, Any] = {
             'nogil': True,
             'error_model': 'numpy',
@@ -36,16 +37,16 @@ def jit(fastmath: set[str] = FAST) -> Callable[[Callable[..., Any]], Callable[..
             'forceinline': True,
         }
         try:
-            return numba.njit(cache=True, **flags)(function)  # type: ignore[no-any-return]
+            return numba.njit(cache=True, **flags)(function)
         except RuntimeError:  # no folder where compiled code may be kept
             warnings.warn(UNCACHED, stacklevel=1)
-            return numba.njit(**flags)(function)  # type: ignore[no-any-return]
+            return numba.njit(**flags)(function)
 
     return compile_it
 
 
 @jit(FAST - {'reassoc'})  # the rounding trick must not be simplified away
-def power(y: Any) -> Any:
+def power(y: np.float32) -> np.float32:
     """2^y to a relative error of 3e-7, |y| below 126: 2^n by the exponent, 2^f by a series."""
     shifted = np.float32(y + np.float32(12582912.0))  # 1.5 * 2^23: the mantissa is round(y)
     f = y - (shifted - np.float32(12582912.0))
@@ -60,14 +61,14 @@ def power(y: Any) -> Any:
 
 
 @jit()
-def exp2(y: Any) -> Any:
+def exp2(y: np.float32) -> np.float32:
     """2^y with |y| limited to 62, so that the product of two results is a float32; 1 at 0."""
     y = y if y < np.float32(62.0) else np.float32(62.0)
     return power(y if y > np.float32(-62.0) else np.float32(-62.0))
 
 
 @jit()
-def exp(x: Any) -> Any:
+def exp(x: np.float32) -> np.float32:
     """Return e^x for |x| below 43, to a relative error of 2e-6."""
     return exp2(x * np.float32(1.4426950408889634))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def available(device: torch.device) -> bool:
 
 
 def attempt(
-    resources: Resources, kernel: Callable[..., Result], given: Tensor, *arguments: Any
+    resources: Resources, kernel: Callable[..., Result], given: Tensor, *arguments: object
 ) -> Result | None:
     """Return kernel(given, *arguments), or None where it does not run on the device of `given`.
 

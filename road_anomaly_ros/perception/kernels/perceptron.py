@@ -20,7 +20,7 @@ LEAST = np.float32(1e-7)  # of a class value inside the logarithm
 
 
 @jit(FAST - {'reassoc'})
-def log(x: Any) -> Any:
+def log(x: np.float32) -> np.float32:
     """Natural logarithm of a normal float32 > 0 to 2e-7: exponent, and a series (Cephes logf)."""
     bits = np.float32(x).view(np.int32)
     exponent = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
@@ -81,7 +81,7 @@ def logits(
     second: Array,
     second_bias: Array,
     last: Array,
-    last_bias: Any,
+    last_bias: np.float32,
     out: Array,
 ) -> None:
     """Write the head's logit to out [r,c].

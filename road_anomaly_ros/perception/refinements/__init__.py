@@ -48,7 +48,7 @@ def refine(
     *,
     labels: Map | None = None,
     drivable: Sequence[int] = (),
-    **options: Any,
+    **options: object,
 ) -> Map:
     """Refine one score map by the refinement `name`; higher stays stranger.
 

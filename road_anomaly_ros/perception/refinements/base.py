@@ -67,7 +67,9 @@ class Refinement:
     needs_labels: bool = False
     load: Callable[[Any, Resources], None] | None = None
 
-    def __call__(self, score: torch.Tensor, context: RefineContext, options: Any) -> torch.Tensor:
+    def __call__(
+        self, score: torch.Tensor, context: RefineContext, options: object
+    ) -> torch.Tensor:
         """Return the refined score; half precision is computed and returned as float32."""
         if score.ndim != 2 or min(score.shape) < 1:
             raise ValueError(f'expected a score [H,W], got {tuple(score.shape)}')

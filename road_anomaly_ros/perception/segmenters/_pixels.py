@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ class PixelSegmenter:
     def __init__(
         self,
         network: nn.Module,
-        forward: Callable[[Any, torch.Tensor], torch.Tensor],
+        forward: Callable[[nn.Module, torch.Tensor], torch.Tensor],
         *,
         labels: LabelSet,
         model_dir: Path | None,

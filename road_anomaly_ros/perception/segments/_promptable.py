@@ -23,6 +23,7 @@ from road_anomaly_ros.perception.segments._prompts import choose_points, grid_po
 
 Size = tuple[int, int]
 Network = TypeVar('Network')
+Embedding = TypeVar('Embedding')
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class PromptOptions:
     )
 
 
-class Backend(Protocol):
+class Backend(Protocol[Embedding]):
     """A promptable network with a square input of `side` pixels."""
 
     side: int
@@ -67,10 +68,12 @@ class Backend(Protocol):
     mean: tuple[float, float, float]  # of values 0..255
     std: tuple[float, float, float]
 
-    def embed(self, pixels: torch.Tensor) -> Any:
+    def embed(self, pixels: torch.Tensor) -> Embedding:
         """Return what `decode` needs of the normalised input [1,3,side,side]."""
 
-    def decode(self, embedding: Any, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(
+        self, embedding: Embedding, points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits [N,M,h,w] over the square and qualities [N,M] of points [N,2] in it."""
 
 
@@ -79,7 +82,9 @@ class PromptedSegments:
 
     of_image_only = False
 
-    def __init__(self, backend: Backend, options: PromptOptions, device: torch.device) -> None:
+    def __init__(
+        self, backend: Backend[Any], options: PromptOptions, device: torch.device
+    ) -> None:
         self._backend, self._options, self._device = backend, options, device
         self._mixed = device.type == 'cuda'
 

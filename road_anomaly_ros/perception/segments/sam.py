@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.model_files import weights_file
@@ -47,9 +48,9 @@ class SamBackend:
     stretches = False
     mean, std = _MEAN, _STD
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self.side = int(network.image_encoder.img_size)
+    def __init__(self, network: nn.Module) -> None:
+        self._network = cast(Any, network)
+        self.side = int(self._network.image_encoder.img_size)
 
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the image embedding [1,C,h,w]."""
@@ -94,7 +95,7 @@ def _backend(path: Path, device: torch.device) -> SamBackend:
     return SamBackend(load_state(network, state, path).requires_grad_(False).to(device))
 
 
-def build(state: Mapping[str, torch.Tensor]) -> Any:
+def build(state: Mapping[str, torch.Tensor]) -> nn.Module:
     """Return a network of the package with the shapes of `state`, without its values."""
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from road_anomaly_ros.perception.model_files import model_directory
 from road_anomaly_ros.perception.registry import option
@@ -45,9 +46,9 @@ class Sam2Backend(TransformersBackend):
     stretches = True
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self.side = int(network.config.prompt_encoder_config.image_size)
+    def __init__(self, network: nn.Module) -> None:
+        self._network = cast(Any, network)
+        self.side = int(self._network.config.prompt_encoder_config.image_size)
 
 
 def load(

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from road_anomaly_ros.perception.model_files import model_directory
 from road_anomaly_ros.perception.registry import option
@@ -35,21 +37,26 @@ class Options(PromptOptions):
     model: str = option('', 'Local directory or hub name, such as facebook/sam-vit-base.')
 
 
+Embedding = torch.Tensor | Sequence[torch.Tensor]  # of one scale, or of several
+
+
 class TransformersBackend:
     """SamModel behind the interface of promptable sources."""
 
     stretches = False
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self.side = int(network.config.vision_config.image_size)
+    def __init__(self, network: nn.Module) -> None:
+        self._network = cast(Any, network)
+        self.side = int(self._network.config.vision_config.image_size)
 
-    def embed(self, pixels: torch.Tensor) -> Any:
+    def embed(self, pixels: torch.Tensor) -> Embedding:
         """Return the image embedding."""
         return self._network.get_image_embeddings(pixels)
 
-    def decode(self, embedding: Any, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(
+        self, embedding: Embedding, points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits [N,3,h,w] and predicted IoU [N,3] of points [N,2]."""
         found = self._network(image_embeddings=embedding, input_points=points[None, :, None])
         return found.pred_masks[0], found.iou_scores[0]

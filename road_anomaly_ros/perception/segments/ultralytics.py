@@ -9,6 +9,7 @@ files whose origin you trust.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ class UltralyticsSegments:
 
     of_image_only = False
 
-    def __init__(self, network: Any, options: Options, device: torch.device) -> None:
+    def __init__(
+        self, network: Callable[..., Any], options: Options, device: torch.device
+    ) -> None:
         self._network, self._options, self._device = network, options, device
 
     @torch.inference_mode()
