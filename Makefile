@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kilted test-jazzy lint bench benchmark soak fuzz starts clean
+.PHONY: help setup demo test test-kilted test-jazzy test-transformers lint bench benchmark soak fuzz starts clean
 
 ifeq ($(filter $(ROS),kilted jazzy),)
 $(error expected ROS=kilted or ROS=jazzy, whose wheels are public, got ROS=$(ROS))
@@ -43,7 +43,7 @@ $(STAMP): setup.py setup.cfg
 demo: setup  ## watch it work, results in demo_out/ (INPUT=dashcam.mp4 for your own footage)
 	@$(BIN)/road-anomaly demo $(if $(INPUT),"$(INPUT)") -o demo_out
 
-test: test-$(ROS)  ## run every check (ROS=jazzy: those of test/ros with the wheels of Jazzy, in .venv-jazzy)
+test: $(if $(TRANSFORMERS),test-transformers,test-$(ROS))  ## run every check (ROS=jazzy: those of test/ros with the wheels of Jazzy, in .venv-jazzy; TRANSFORMERS=4.56.0: those of its networks with that version)
 
 # What failed beside the other half runs once more, alone: DDS finds its peers late under load.
 test-kilted: lint
@@ -57,6 +57,14 @@ else
 	@$(MAKE) --no-print-directory setup VENV=.venv-jazzy PYTHON=$(PYTHON312) EXTRA=ros-jazzy
 	@.venv-jazzy/bin/python -m pytest test/ros
 endif
+
+# Our forward passes against those of another version; oldest and newest that were tested: setup.py.
+test-transformers: setup
+	@$(BIN)/pip install -q --upgrade --target build/transformers-$(TRANSFORMERS) \
+	    transformers==$(TRANSFORMERS) $$($(BIN)/pip freeze | grep -i '^numpy==')
+	@PYTHONPATH=build/transformers-$(TRANSFORMERS) $(BIN)/python -m pytest \
+	    test/perception/test_segmenters.py test/perception/test_mask2anomaly.py \
+	    test/perception/test_eomt.py test/perception/test_segment_sources.py
 
 lint: setup  ## style and types
 	@$(BIN)/ruff check .

@@ -53,7 +53,8 @@ REQUIRED = [
     'torch>=2.4',  # what transformers asks for since 4.56 on the way to 5
     'torchvision>=0.19',  # the release made for torch 2.4
     'tqdm>=4.66',
-    'transformers>=4.56',  # Mask2Former since 4.26, EoMT since 4.54, SAM 2 since 4.56
+    # Mask2Former since 4.26, EoMT since 4.54, SAM 2 since 4.56; tested with 4.56.0 and 5.24.0.
+    'transformers>=4.56',
 ]
 ROS = [
     'ros-diagnostic-msgs',

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from road_anomaly_ros.perception import model_files
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.labels import CITYSCAPES, label_set
 from road_anomaly_ros.perception.registry import build_options
-from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.perception.segmenters import SEGMENTERS, _mask2former
 from road_anomaly_ros.perception.segmenters._images import Preprocessing
 from road_anomaly_ros.perception.segmenters.mask2former import labels_of
+from road_anomaly_ros.remarks import Remark
 
 CPU = torch.device('cpu')
 
@@ -78,6 +80,26 @@ def test_mask2former_equals_the_model_of_transformers(checkpoint, size):
     )
     maps = [tiny_models.semantic_map(processor, raw, size)[-1] for raw in (expected, ours)]
     torch.testing.assert_close(*maps, atol=1e-4, rtol=0)
+
+
+def test_a_transformers_that_lacks_a_part_is_asked_for_its_own_forward_pass(tiny, monkeypatch):
+    def lacking(*_):
+        raise AttributeError("'Decoder' object has no attribute 'level_embed'")
+
+    folder, model = tiny
+    image = picture(48, 70)
+    _, expected = official(model, folder, image)
+    fast = load('mask2former', folder)
+    monkeypatch.setattr(_mask2former.PixelDecoder, 'forward', lacking)
+    with pytest.warns(Remark, match="no attribute 'level_embed'") as caught:
+        slow = load('mask2former', folder)
+    assert '\n' not in str(caught[0].message) and version('transformers') in str(caught[0].message)
+    output = slow([image], features='encoder')[0]
+    torch.testing.assert_close(output.mask_logits, expected.masks_queries_logits[0])
+    torch.testing.assert_close(output.class_logits, expected.class_queries_logits[0])
+    monkeypatch.undo()
+    same = fast([image], features='encoder')[0].features
+    torch.testing.assert_close(output.features, same, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('backbone', ['resnet', 'swin'])

@@ -9,7 +9,9 @@ alone is computed once, batch norms are folded into the convolutions, no attenti
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -19,8 +21,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from road_anomaly_ros.perception.contract import RawOutput
 from road_anomaly_ros.perception.engines.base import Constants, PerSize, Size
+from road_anomaly_ros.remarks import Remark, one_line
 
 _LEVELS = 3
+_PROBE = (64, 64)  # pixels; whatever the forward pass reads of a model, it reads at any size
 # The convolutions of a block and the norms behind them, by the attribute that tells the block.
 _PAIRS = {
     'convolution': (('convolution', 'normalization'),),
@@ -369,3 +373,40 @@ class Network(nn.Module):
         mask_features, levels = self.pixel_decoder(features, constants)
         classes, masks = self.query_decoder(levels, mask_features, constants.places)
         return RawOutput(classes, masks, mask_features, features)
+
+
+class PublicForward(nn.Module):
+    """The model's own forward pass, slower and with every attention map kept."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> RawOutput:
+        """Return the raw output of normalised images [B,3,H,W]."""
+        found = self.model(pixel_values=pixel_values, output_hidden_states=True)
+        return RawOutput(
+            found.class_queries_logits,
+            found.masks_queries_logits,
+            found.pixel_decoder_last_hidden_state,
+            found.encoder_hidden_states,
+        )
+
+
+def fastest(model: Any) -> nn.Module:
+    """Return `Network` over a model, its own forward pass where that misses some part of it.
+
+    Other versions of transformers may name parts otherwise; a Remark tells which is missing.
+    """
+    try:
+        with torch.inference_mode():
+            Network(model, folded=False)(torch.zeros(1, 3, *_PROBE))
+    except (AttributeError, TypeError) as error:
+        warnings.warn(
+            f'the fast path of Mask2Former does not know transformers {version("transformers")} '
+            f"({one_line(error)}); the model's own forward pass is taken, which is slower",
+            Remark,
+            stacklevel=2,
+        )
+        return PublicForward(model.eval())
+    return Network(model)

@@ -26,7 +26,7 @@ from road_anomaly_ros.perception.model_files import model_directory, read_config
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters import _backbones
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
-from road_anomaly_ros.perception.segmenters._mask2former import Network
+from road_anomaly_ros.perception.segmenters._mask2former import fastest
 from road_anomaly_ros.perception.weights import load_pretrained
 
 SOURCE = 'Mask2Former, Cheng et al. 2022; transformers'
@@ -191,7 +191,7 @@ def load(
         )
     network = read_model(directory)
     return MaskSegmenter(
-        Network(network),
+        fastest(network),
         labels=labels_of(network.config, directory),
         model_dir=directory,
         preprocessing=preprocessing,
