@@ -103,6 +103,11 @@ COMMANDS = (
         'measure all methods on pasted objects and renew the accuracy table',
     ),
     Command(
+        'reproduce',
+        'road_anomaly_ros.commands.reproduce',
+        'measure a table of the papers and print ours beside the printed cells',
+    ),
+    Command(
         'explain',
         'road_anomaly_ros.commands.explain',
         'show why a pixel or an obstacle got its score',

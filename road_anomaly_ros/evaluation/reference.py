@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,26 @@ class Cell:
     data: str  # layout of the data set
     metric: str  # a column of results.json
     value: float | None
+    key: str = ''  # of the paper, in names such as heads-2
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what the row varies of the chain
+    weights: Mapping[str, str] = field(default_factory=dict)  # files that it needs, by option
+    model: Mapping[str, Any] = field(default_factory=dict)  # segmenter, folder, fetch, options
+
+    @property
+    def name(self) -> str:
+        """The table, as `road-anomaly reproduce` calls it."""
+        return f'{self.key}-{self.table}'
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A printed figure and the command line that makes ours."""
+
+    paper: str
+    name: str  # such as query-figure-3
+    text: str
+    command: str
+    needs: str
 
 
 def load(folder: Path | None = None) -> list[Cell]:
@@ -38,11 +58,20 @@ def load(folder: Path | None = None) -> list[Cell]:
 
     `folder` is by default the one that comes with the package.
     """
+    return [cell for path in _paths(folder) for cell in _read(path)]
+
+
+def figures(folder: Path | None = None) -> list[Figure]:
+    """Return every figure of all papers that a command makes; raises as `load` does."""
+    return [figure for path in _paths(folder) for figure in _figures(path)]
+
+
+def _paths(folder: Path | None) -> list[Path]:
     folder = folder or find_folder()
     paths = sorted(folder.glob('*.yaml'))
     if not paths:
         raise ValueError(f'{folder}: expected reference tables (*.yaml), found none')
-    return [cell for path in paths for cell in _read(path)]
+    return paths
 
 
 def find_folder() -> Path:
@@ -61,16 +90,18 @@ def find_folder() -> Path:
 def published(cells: list[Cell], data: str, chain: str, metric: str) -> list[Cell]:
     """Return the cells that belong beside one measured figure."""
     return [
-        cell for cell in cells if (cell.data, cell.chain, cell.metric) == (data, chain, metric)
+        cell
+        for cell in cells
+        if (cell.data, cell.chain, cell.metric) == (data, chain, metric) and not cell.settings
     ]
 
 
 def _read(path: Path) -> Iterator[Cell]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+        tree = _tree(path)
         for table in tree['tables']:
             for row in table['rows']:
-                yield from _cells(str(tree['paper']).strip(), table, row)
+                yield from _cells(tree, table, row)
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} is no reference table ({one_line(error)}); expected paper and tables, '
@@ -78,7 +109,25 @@ def _read(path: Path) -> Iterator[Cell]:
         ) from None
 
 
-def _cells(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Cell]:
+def _figures(path: Path) -> Iterator[Figure]:
+    tree = _tree(path)
+    for row in tree.get('figures', ()):
+        name = f'{tree["key"]}-figure-{row["figure"]}'
+        yield Figure(_paper(tree), name, row['text'], row['command'], row['needs'])
+
+
+def _tree(path: Path) -> Mapping[str, Any]:
+    tree: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding='utf-8'))
+    return tree
+
+
+def _paper(tree: Mapping[str, Any]) -> str:
+    return str(tree['paper']).strip()
+
+
+def _cells(
+    tree: Mapping[str, Any], table: Mapping[str, Any], row: Mapping[str, Any]
+) -> Iterator[Cell]:
     columns = [(data, metric) for data in table['data'] for metric in table['metrics']]
     if len(columns) != len(row['values']):
         raise ValueError(
@@ -87,7 +136,7 @@ def _cells(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iter
         )
     for (data, metric), value in zip(columns, row['values'], strict=True):
         yield Cell(
-            paper,
+            _paper(tree),
             int(table['table']),
             str(table['text']),
             str(row['row']),
@@ -95,4 +144,8 @@ def _cells(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iter
             data,
             metric,
             None if value is None else float(value),
+            str(tree.get('key', '')),
+            row.get('with', {}),
+            row.get('weights', {}),
+            table.get('model', {}),
         )
