@@ -25,10 +25,9 @@ Image = np.ndarray | torch.Tensor
 class Pipeline:
     """Camera image to labels, anomaly score and obstacles, on one device.
 
-    ValueError for settings that cannot work and PipelineError for what cannot be used, each with
-    one line that says what to do, when it is built or reconfigured. On the CPU call it from the
-    thread that built it, or let that one end: once two living threads have run torch, OpenMP makes
-    frames 1.25 times as slow on two cores.
+    ValueError for settings that cannot work, PipelineError for what cannot be used, when it is
+    built or reconfigured. On the CPU call it from the thread that built it, or let that one end:
+    once two living threads have run torch, OpenMP makes frames 1.25 times as slow on two cores.
     """
 
     # Makes the pictures that results carry as `stages`, of what the frame was made of.
@@ -177,10 +176,7 @@ class Pipeline:
         )
 
     def prepare(self, config: PipelineConfig) -> Chain:
-        """Return the chain of other live settings, and change nothing.
-
-        ValueError for a setting that needs a reload, and whatever building the pipeline raises.
-        """
+        """Return the chain of other settings; ValueError for one that needs a reload."""
         for name in reload_names(self._config, config):
             raise ValueError(
                 f'{name} cannot change while the model is loaded ({self._config.get(name)!r} to '

@@ -51,18 +51,7 @@ def load_pretrained(
     for path in require_weights(directory):
         check_digest(path)
     try:
-        with _quiet():
-            config = model_class.config_class.from_pretrained(directory, local_files_only=True)
-            if getattr(config, 'use_pretrained_backbone', False):
-                config.use_pretrained_backbone = False  # else looked for on the hub
-            model, info = model_class.from_pretrained(
-                directory,
-                config=config,
-                local_files_only=True,
-                weights_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+        model, info = _from_pretrained(model_class, directory)
     except Exception as error:  # readers of JSON, zip, ... raise their own types
         raise PipelineError(
             f'{directory} could not be loaded as {model_class.__name__}: {reason(error)}'
@@ -77,6 +66,23 @@ def load_pretrained(
     model = model.float().eval()
     refuse_meaningless(model, directory)
     return model
+
+
+def _from_pretrained(model_class: type[Any], directory: Path) -> tuple[Any, dict[str, Any]]:
+    """Return a model of transformers and what did not fit; raises what its readers do."""
+    with _quiet():
+        config = model_class.config_class.from_pretrained(directory, local_files_only=True)
+        if getattr(config, 'use_pretrained_backbone', False):
+            config.use_pretrained_backbone = False  # else looked for on the hub
+        found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
+            directory,
+            config=config,
+            local_files_only=True,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        return found
 
 
 def refuse_meaningless(network: nn.Module, source: str | Path) -> None:

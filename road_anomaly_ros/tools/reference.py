@@ -48,15 +48,10 @@ def reference_score(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return the score `name` with its default options [H,W]; KeyError if unknown."""
-    if name in _OF_SEMANTIC:
-        return _OF_SEMANTIC[name](semantic_map(class_logits, mask_logits, size, dtype))
+    if name in OF_SEMANTIC:
+        return OF_SEMANTIC[name](semantic_map(class_logits, mask_logits, size, dtype))
     probabilities = class_logits.to(dtype).softmax(-1)
-    return _OF_QUERIES[name](probabilities, upsampled_masks(mask_logits, size, dtype))
-
-
-def reference_names() -> list[str]:
-    """Return the scores that have a reference, sorted."""
-    return sorted({**_OF_SEMANTIC, **_OF_QUERIES})
+    return OF_QUERIES[name](probabilities, upsampled_masks(mask_logits, size, dtype))
 
 
 def _entropy(semantic: Tensor) -> Tensor:
@@ -109,7 +104,7 @@ def _mask2anomaly(probabilities: Tensor, masks: Tensor) -> Tensor:
     return score * ~(stuff.amax(0) >= 0.5) if kept.sum() > 1 else score
 
 
-_OF_SEMANTIC: dict[str, Callable[[Tensor], Tensor]] = {
+OF_SEMANTIC: dict[str, Callable[[Tensor], Tensor]] = {
     'plain': lambda s: 1 - s.amax(0),
     'msp': lambda s: 1 - s.softmax(0).amax(0),
     'max_logit': lambda s: -s.amax(0),
@@ -119,7 +114,7 @@ _OF_SEMANTIC: dict[str, Callable[[Tensor], Tensor]] = {
     'nls': lambda s: -s.sum(0),
     'energy': lambda s: -s.logsumexp(0),
 }
-_OF_QUERIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+OF_QUERIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     's2_reject': _s2_reject,
     'eam': _eam,
     's2': _s2,

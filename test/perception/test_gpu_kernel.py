@@ -17,7 +17,9 @@ from road_anomaly_ros.perception.contract import MaskOutput
 from road_anomaly_ros.perception.kernels import cpu, gpu
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers import evaluate
-from road_anomaly_ros.tools.reference import reference_names, reference_score
+from road_anomaly_ros.tools.reference import OF_QUERIES, OF_SEMANTIC, reference_score
+
+REFERENCES = sorted((*OF_SEMANTIC, *OF_QUERIES))
 
 
 @pytest.mark.skipif(gpu.programs is None, reason='Triton comes with the CUDA builds of torch only')
@@ -116,7 +118,7 @@ def test_a_kernel_out_of_memory_reaches_the_caller_of_a_score(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
-@pytest.mark.parametrize('name', reference_names())
+@pytest.mark.parametrize('name', REFERENCES)
 def test_scores_on_cuda_equal_the_materialising_reference(name):
     random = torch.Generator().manual_seed(0)
     output = MaskOutput(

@@ -88,8 +88,7 @@ def evaluate(
     `options` is the scorer's options dataclass or a mapping of option names; None means the
     defaults. `extras` names intermediate maps to be kept: `max_s` or one of those that the scorer
     computes. A mirrored image is scored like any other; the caller mirrors the score back.
-    `resources` keep for the next call what this one loads. Raises ValueError for unknown names and
-    for a query scorer on a pixel model.
+    `resources` keep what this call loads. ValueError for unknown names and what does not fit.
     """
     entry = SCORERS[scorer]
     options = entry.options() if options is None else options
