@@ -74,8 +74,8 @@ lint: setup  ## style and types
 bench: setup  ## time and memory of every stage on this machine
 	@$(BIN)/road-anomaly bench
 
-benchmark: setup  ## accuracy of all methods, README table and report in benchmark_out/ (DATA=../shared/data)
-	@$(BIN)/road-anomaly benchmark --data "$(DATA)" -o benchmark_out --readme README.md
+benchmark: setup  ## accuracy of all methods, docs/accuracy.md and a report in benchmark_out/ (DATA=../shared/data)
+	@$(BIN)/road-anomaly benchmark --data "$(DATA)" -o benchmark_out --page docs/accuracy.md
 
 soak: setup  ## the node under load for an hour: memory, latency, threads, files (SECONDS=3600)
 	@$(BIN)/python test/soak.py --seconds $(SECONDS)

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every example of every --help and every command line of the README is one that works."""
+"""Every example of every --help and every command line of the pages is one that works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from conftest import ROOT
 from road_anomaly_ros import cli
 from road_anomaly_ros.evaluation import reference
 
-README = (ROOT / 'README.md').read_text(encoding='utf-8')
+PAGES = '\n'.join(
+    page.read_text(encoding='utf-8')
+    for page in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+)
 OWN = ('anomaly_node', 'fake_camera', 'replay')
 # What these name lies on no test machine.
 ELSEWHERE = ('mine.yaml', 'runs/head', 'rtsp://')
@@ -40,15 +43,15 @@ def helps():
         yield from lines_of(importlib.import_module(f'road_anomaly_ros.ros.{name}').EXAMPLES)
 
 
-def readme():
-    for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL):
+def pages():
+    for block in re.findall(r'```sh\n(.*?)```', PAGES, re.DOTALL):
         yield from lines_of(block)
-    for code in re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', README, flags=re.DOTALL)):
+    for code in re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', PAGES, flags=re.DOTALL)):
         # Two words are the name of a command in a sentence.
         yield from (words for words in lines_of(code) if words[0] != cli.PROGRAM or len(words) > 2)
 
 
-ALL = sorted({tuple(words) for words in (*helps(), *readme())})
+ALL = sorted({tuple(words) for words in (*helps(), *pages())})
 # Those that make a paper's figures name weights that are on no test machine.
 FIGURES = [tuple(lines_of(figure.command)[0]) for figure in reference.figures()]
 
@@ -99,12 +102,12 @@ def takes_ros_arguments(words):
         check(ROOT / path)
 
 
-def test_settings_of_the_readme_are_taken():
+def test_settings_of_the_pages_are_taken():
     pytest.importorskip('rclpy', reason='needs the extra ros')
     from road_anomaly_ros.perception.config import PipelineConfig
 
     found = re.findall(
-        r'`(?:ros2 param set /anomaly_node|…) ([\w.]+) "?\[?(\w[\w.]*)\]?"?`', README
+        r'`(?:ros2 param set /anomaly_node|…) ([\w.]+) "?\[?(\w[\w.]*)\]?"?`', PAGES
     )
     assert len(found) >= 3
     for name, value in found:

@@ -232,8 +232,9 @@ def test_what_has_a_rosdep_key_is_asked_for_by_it_and_the_rest_is_in_the_readme(
     required = re.search(r'REQUIRED = \[(.*?)\n\]', text, re.DOTALL)[1]
     names = set(re.findall(r"'([\w-]+)[>=]", required))
     by_hand = re.search(
-        r'`pip install ([\w -]*segment-anything[\w -]*)`',
+        r'^pip install ([\w -]*segment-anything[\w -]*)$',
         (ROOT / 'README.md').read_text(encoding='utf-8'),
+        re.MULTILINE,
     )[1].split()
     assert names - set(with_key) == set(by_hand)
 
@@ -289,8 +290,40 @@ def test_make_test_knows_the_distributions_with_public_wheels(words, code, says)
     assert says in done.stdout + done.stderr
 
 
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
 def test_the_readme_stays_short():
-    assert len((ROOT / 'README.md').read_text(encoding='utf-8').splitlines()) < 200
+    assert len((ROOT / 'README.md').read_text(encoding='utf-8').splitlines()) <= 150
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_of_the_pages_lead_somewhere(page):
+    found = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', page.read_text(encoding='utf-8'))
+    missing = [link for link in found if '://' not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / 'docs' / 'README.md').read_text(encoding='utf-8')
+    assert all(f']({page.name})' in index for page in PAGES if page.name != 'README.md')
+
+
+def test_pictures_are_small_and_shown():
+    shown = ''.join(page.read_text(encoding='utf-8') for page in PAGES)
+    for path in (ROOT / 'docs').glob('*.jpg'):
+        assert path.stat().st_size <= 250_000, path.name
+        assert f'{path.name})' in shown, f'{path.name} is on no page'
+
+
+def test_figures_of_the_readme_stand_on_the_pages_that_it_names():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\|[^|]*\| ([^|]*) \| .*\]\((docs/\w+\.md)\) \|$', text, re.MULTILINE)
+    assert len(rows) >= 6
+    for cell, page in rows:
+        told = (ROOT / page).read_text(encoding='utf-8')
+        for figure in re.findall(r'\d+(?:\.\d+)?', cell):
+            assert re.search(rf'(?<![\d.]){re.escape(figure)}(?![\d.]*\d)', told), (figure, page)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,13 @@ NAME = 'road_anomaly_ros'
 PACKAGE = ROOT / NAME
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 ALL_PYTHON = sorted(
-    [*SOURCES, *(ROOT / 'test').rglob('*.py'), *(ROOT / 'launch').rglob('*.py'), ROOT / 'setup.py']
+    [
+        *SOURCES,
+        *(ROOT / 'test').rglob('*.py'),
+        *(ROOT / 'launch').rglob('*.py'),
+        *(ROOT / 'docs').glob('*.py'),
+        ROOT / 'setup.py',
+    ]
 )
 TEXTS = [
     *ALL_PYTHON,
@@ -37,6 +43,7 @@ TEXTS = [
             'pyproject.toml',
         )
     ),
+    *sorted((ROOT / 'docs').glob('*.md')),
     *sorted((PACKAGE / 'models').rglob('*.md')),
     *sorted((PACKAGE / 'models').rglob('*.json')),
 ]

@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure everything on what no training saw, and renew the README's accuracy tables.
+"""Measure everything on what no training saw, and renew the tables of a page.
 
 DATA holds camvid/val and objects/val; where it has them, real_anomalies, objects_web/val,
 idd_lite/train (some whole drives of it) and cityscapes_samples count too. OUT gets the drawn data
@@ -20,11 +20,11 @@ from road_anomaly_ros.tools.chain import positive
 EXAMPLES = """
 examples:
   road-anomaly benchmark --data ../shared/data -o benchmark_out
-  road-anomaly benchmark --data ../shared/data -o benchmark_out --readme README.md
+  road-anomaly benchmark --data ../shared/data -o benchmark_out --page docs/accuracy.md
   road-anomaly benchmark --data ../shared/data -o try --frames 4 --sweep-frames 2
 """
 _MARKED = '<!-- accuracy --> and <!-- /accuracy -->'
-_CURVE = 'docs/precision_recall.svg'
+_CURVE = 'precision_recall.svg'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--scorers', metavar='NAME', nargs='+', help='measure these scores only (default: all)'
     )
     parser.add_argument(
-        '--readme',
+        '--page',
         metavar='FILE',
         type=Path,
         help=f'renew the tables between {_MARKED} in this file, and '
@@ -74,8 +74,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
     from road_anomaly_ros.evaluation import benchmark, running
 
-    if arguments.readme is not None:
-        benchmark.split(arguments.readme)
+    if arguments.page is not None:
+        benchmark.split(arguments.page)
     try:
         found = benchmark.measure(
             arguments.data,
@@ -87,7 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return running.interrupted(arguments.out)
     print(benchmark.write(found, arguments.out), end='')
-    if arguments.readme is not None:
-        picture = benchmark.publish(arguments.readme, found)
-        print(f'tables in {arguments.readme}, curves in {picture}')
+    if arguments.page is not None:
+        picture = benchmark.publish(arguments.page, found)
+        print(f'tables in {arguments.page}, curves in {picture}')
     return 0

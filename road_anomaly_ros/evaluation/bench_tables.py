@@ -1,6 +1,6 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables that `road-anomaly benchmark` puts into the README."""
+"""The tables that `road-anomaly benchmark` puts into docs/accuracy.md."""
 
 from __future__ import annotations
 

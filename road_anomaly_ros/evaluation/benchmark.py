@@ -31,11 +31,11 @@ from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
 
 CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
-CURVE = 'docs/precision_recall.svg'  # beside the README
+CURVE = 'precision_recall.svg'  # beside the page
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
 TABLES = 'accuracy.md'
 _ACROSS = ('', '+variance_aware+road_prior')  # chains tried on real frames
-_MOST = 5  # scores besides the default in the README, there
+_MOST = 5  # scores besides the default on the page, there
 DRAWN = 'results'  # folder of OUT with the figures on drawn images
 _ON_REAL = (
     'Real frames that no training saw, all pixels, in percent: {}. Each score with its '
@@ -183,7 +183,7 @@ def split(path: Path) -> tuple[str, str]:
     try:
         text = path.read_text(encoding='utf-8')
     except OSError as error:
-        raise ValueError(f'{path}: expected the README: {error.strerror}') from None
+        raise ValueError(f'{path}: expected the page: {error.strerror}') from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -207,9 +207,9 @@ def renew(path: Path, text: str) -> None:
     files.write(path, f'{before}{BEGIN}\n{text}{END}{after}')
 
 
-def publish(readme: Path, found: Mapping[str, Any]) -> Path:
-    """Renew the tables of the README and the curves beside it; returns the picture's path."""
-    renew(readme, tables(found, most=_MOST))
-    picture = readme.parent / CURVE
+def publish(page: Path, found: Mapping[str, Any]) -> Path:
+    """Renew the tables of a page and the curves beside it; returns the picture's path."""
+    renew(page, tables(found, most=_MOST))
+    picture = page.parent / CURVE
     files.write(picture, sections.precision_chart(found['group'], alone=True))
     return picture

@@ -1,13 +1,13 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Texts made from the code: config/pipeline.yaml and the tables of the README.
+"""Texts made from the code: config/pipeline.yaml and the tables of the pages in docs/.
 
 python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml
 python -m road_anomaly_ros.ros.tables {topics,parameters,presets,methods}
-python -m road_anomaly_ros.ros.tables readme README.md
+python -m road_anomaly_ros.ros.tables pages
 
-`readme` renews what stands between `<!-- topics -->` and `<!-- /topics -->`, and so on, also in
-docs/methods.md beside the README.
+`pages` renews in every page what stands between `<!-- topics -->` and `<!-- /topics -->`, and so
+on. `--folder` is the one with config/ and docs/.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ NODE_KEY = '/**'  # under whatever name
 WIDTH = 99
 PIPELINE = 'pipeline.yaml'
 NOT_PRESETS = (PIPELINE, 'nav2_costmap.yaml')
-METHODS = Path('docs', 'methods.md')  # beside the README
 INPUTS = (
     (
         '`image`, `camera_info`',
@@ -164,7 +163,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) 
 
 
 def renewed(text: str, made: dict[str, str]) -> str:
-    """Return a README whose tables between markers are those of `made`."""
+    """Return a page whose tables between markers are those of `made`."""
     for name, content in made.items():
         pattern = re.compile(rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)', re.DOTALL)
         text = pattern.sub(lambda found, content=content: f'{found[1]}{content}\n{found[2]}', text)
@@ -172,7 +171,7 @@ def renewed(text: str, made: dict[str, str]) -> str:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """Return all tables of a README that lies in `folder` beside config/."""
+    """Return all tables for the pages of a folder that holds config/ and docs/."""
     return {
         'topics': topics(),
         'parameters': parameters(),
@@ -182,20 +181,20 @@ def tables(folder: Path) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what is asked for, or renew a README in place."""
+    """Print what is asked for, or renew the pages in place."""
     parser = argparse.ArgumentParser(
         prog='tables', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'what', choices=('config', 'topics', 'parameters', 'presets', 'methods', 'readme')
+        'what', choices=('config', 'topics', 'parameters', 'presets', 'methods', 'pages')
     )
-    parser.add_argument('readme', nargs='?', type=Path, default=Path('README.md'))
+    parser.add_argument('--folder', type=Path, default=Path())
     arguments = parser.parse_args(argv)
-    folder = arguments.readme.resolve().parent
-    if arguments.what == 'readme':
-        for path in (arguments.readme, folder / METHODS):
-            before = path.read_text(encoding='utf-8')
-            path.write_text(renewed(before, tables(folder)), encoding='utf-8')
+    folder = arguments.folder
+    if arguments.what == 'pages':
+        made = tables(folder)
+        for path in (folder / 'docs').glob('*.md'):
+            path.write_text(renewed(path.read_text(encoding='utf-8'), made), encoding='utf-8')
     elif arguments.what == 'config':
         print(config(), end='')
     else:

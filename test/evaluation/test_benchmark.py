@@ -59,8 +59,8 @@ def data(tmp_path, rng):
 
 def test_all_of_it_on_tiny_folders(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, 'write', lambda *_, **__: 'nowhere')  # has tests of its own
-    readme, out = tmp_path / 'README.md', tmp_path / 'out'
-    readme.write_text(f'before\n{benchmark.BEGIN}\n{benchmark.END}\nafter\n')
+    page, out = tmp_path / 'accuracy.md', tmp_path / 'out'
+    page.write_text(f'before\n{benchmark.BEGIN}\n{benchmark.END}\nafter\n')
     assert (
         command(
             'benchmark',
@@ -68,8 +68,8 @@ def test_all_of_it_on_tiny_folders(data, tmp_path, monkeypatch, capsys):
             data,
             '-o',
             out,
-            '--readme',
-            readme,
+            '--page',
+            page,
             '--frames',
             2,
             '--sweep-frames',
@@ -98,7 +98,7 @@ def test_all_of_it_on_tiny_folders(data, tmp_path, monkeypatch, capsys):
         'IDD-Lite (roads of the training)',
         'Cityscapes samples',
     ]
-    text = readme.read_text()
+    text = page.read_text()
     assert text.startswith('before\n') and text.endswith('after\n')
     assert '| score | Fishyscapes Static: AP |' in text and '(default) |' in text
     assert 'EoMT, MaxEntropy' in text and 'On other roads its mIoU is' in text

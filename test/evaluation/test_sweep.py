@@ -150,10 +150,10 @@ def test_the_accuracy_table_goes_between_its_markers(tmp_path):
             row('s2+road_prior', 20.0),
         ],
     }
-    readme = tmp_path / 'README.md'
-    readme.write_text(f'before\n{benchmark.BEGIN}\nold\n{benchmark.END}\nafter\n')
-    benchmark.renew(readme, benchmark.accuracy(drawn, {'results': [row('plain', None)]}))
-    lines = readme.read_text().splitlines()
+    page = tmp_path / 'accuracy.md'
+    page.write_text(f'before\n{benchmark.BEGIN}\nold\n{benchmark.END}\nafter\n')
+    benchmark.renew(page, benchmark.accuracy(drawn, {'results': [row('plain', None)]}))
+    lines = page.read_text().splitlines()
     assert lines[:2] == ['before', benchmark.BEGIN] and lines[-2:] == [benchmark.END, 'after']
     assert lines[4] == '| `head_v2` (trained) | **80.0** |  |  |  | 3.0 | 4.0 |'
     assert lines[5] == '| `plain`, `s2` | 10.0 |  | **20.0** |  | 3.0 | 4.0 |'

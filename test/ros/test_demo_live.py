@@ -233,7 +233,11 @@ def test_the_graph_stays_on_this_machine_as_the_distribution_knows_it(
 
 
 def test_texts_name_the_profile_as_every_distribution_knows_it():
-    for path in ('README.md', 'road_anomaly_ros/ros/transport.py', 'road_anomaly_ros/ros/loss.py'):
+    for path in (
+        'docs/ros.md',
+        'road_anomaly_ros/ros/transport.py',
+        'road_anomaly_ros/ros/loss.py',
+    ):
         text = (ROOT / path).read_text(encoding='utf-8')
         assert (OLD in text and NEW in text) or 'VARIABLES' in text, path
 

@@ -1,10 +1,8 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Texts made from the code agree with it: parameter files, presets, the tables of the README."""
+"""Texts made from the code agree with it: parameter files, presets, the tables of the pages."""
 
 from __future__ import annotations
-
-import re
 
 import pytest
 
@@ -91,28 +89,22 @@ def test_the_tables_name_everything():
     assert all(f'`{path.name}`' in tables.presets(CONFIG) for path in PRESETS)
 
 
-def test_a_readme_is_renewed_between_its_markers_only():
+def test_a_page_is_renewed_between_its_markers_only():
     text = 'a\n<!-- topics -->\nold | table\n<!-- /topics -->\nb\n'
     new = tables.renewed(text, {'topics': r'| \1 |', 'presets': 'nowhere'})
     assert new == 'a\n<!-- topics -->\n| \\1 |\n<!-- /topics -->\nb\n'
     assert tables.renewed(new, {'topics': r'| \1 |'}) == new
 
 
-def test_the_readme_holds_the_current_tables():
-    text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    if not re.search(r'<!-- (topics|parameters|presets) -->', text):
-        pytest.skip('README.md has no markers for tables')
-    assert tables.renewed(text, tables.tables(ROOT)) == text, (
-        'run: python -m road_anomaly_ros.ros.tables readme'
-    )
-
-
-def test_the_page_of_methods_holds_the_current_table():
-    text = (ROOT / tables.METHODS).read_text(encoding='utf-8')
-    assert '<!-- methods -->' in text
-    assert tables.renewed(text, tables.tables(ROOT)) == text, (
-        'run: python -m road_anomaly_ros.ros.tables readme'
-    )
+def test_the_pages_hold_the_current_tables():
+    made = tables.tables(ROOT)
+    pages = {path.name: path.read_text(encoding='utf-8') for path in (ROOT / 'docs').glob('*.md')}
+    for name in made:
+        assert sum(f'<!-- {name} -->' in text for text in pages.values()) == 1, name
+    for page, text in pages.items():
+        assert tables.renewed(text, made) == text, (
+            f'docs/{page}: run python -m road_anomaly_ros.ros.tables pages'
+        )
 
 
 def test_bounds_are_written_out():
