@@ -76,6 +76,11 @@ class Pyramid:
         return sum(len(level) for level in self.levels), *self.grid
 
 
+def scales(features: torch.Tensor | Pyramid) -> tuple[torch.Tensor, ...]:
+    """Return the maps that features consist of, finest first."""
+    return features.levels if isinstance(features, Pyramid) else (features,)
+
+
 @dataclass(frozen=True)
 class MaskOutput:
     """What a mask-based segmenter says about one image; the last class means 'no object'."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from road_anomaly_ros import files
-from road_anomaly_ros.perception.contract import PipelineError, Pyramid
+from road_anomaly_ros.perception.contract import PipelineError, Pyramid, scales
 from road_anomaly_ros.perception.kernels import cpu
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.model_files import weights_digest
@@ -172,6 +172,8 @@ class RunningHead:
     and the layer are both linear, so that their order does not matter before the ReLU.
     """
 
+    reads_semantic = True
+
     def __init__(self, info: HeadInfo, head: AnomalyHead, source: Path) -> None:
         self.info, self.source = info, source
         self._head = head.eval().requires_grad_(False)
@@ -237,7 +239,7 @@ class RunningHead:
         Levels coarser than the grid are projected before they are resized, the others after.
         """
         grid = tuple(features.shape[1:])
-        levels = features.levels if isinstance(features, Pyramid) else (features,)
+        levels = scales(features)
         weights = self._projection.split([len(level) for level in levels])
         total = self._projection_bias.repeat(grid[0] * grid[1], 1)
         fine = []
@@ -302,6 +304,8 @@ class RunningHead:
 class RunningGridHead:
     """A loaded `GridHead`, arranged for the blocks of the dense pass as `RunningHead` is."""
 
+    reads_semantic = False
+
     def __init__(self, info: HeadInfo, head: GridHead, source: Path) -> None:
         self.info, self.source = info, source
         self._head = head.eval().requires_grad_(False)
@@ -332,7 +336,7 @@ class RunningGridHead:
         ValueError where the segmenter gave none or others than the head was trained on.
         """
         features = check_features(self.info, self.source, features)
-        levels = features.levels if isinstance(features, Pyramid) else (features,)
+        levels = scales(features)
         found = [self._logit(level) for level in levels]
         if len(found) == 1:
             return found[0]
@@ -366,12 +370,7 @@ def check_features(
         raise ValueError(
             f'{source} reads the features {info.features!r}, but the segmenter gave none'
         )
-    levels = (
-        features.levels
-        if info.kind == 'head_v3' and isinstance(features, Pyramid)
-        else (features,)
-    )
-    for level in levels:
+    for level in scales(features) if info.kind == 'head_v3' else (features,):
         if level.shape[0] != info.channels:
             raise ValueError(
                 f'{source}: expected features of {info.channels} channels, got {level.shape[0]}'

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
-from road_anomaly_ros.perception.contract import Output, PipelineError, Pyramid
+from road_anomaly_ros.perception.contract import Output, PipelineError, WindowedOutput, scales
 
-_PARTS = ('class_logits', 'mask_logits', 'logits', 'features', 'score')
 _STRIDE = 16  # pixels between samples of the score
 
 
@@ -44,9 +42,8 @@ def refuse_unreachable(threshold: float, top: float, scorer: str) -> None:
         )
 
 
-def _parts(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    for window in getattr(output, 'windows', (output,)):
-        for name in _PARTS:
-            values = getattr(window, name, None)
-            levels = values.levels if isinstance(values, Pyramid) else (values,)
-            yield from ((name, level) for level in levels if level is not None)
+def _parts(output: Output) -> Iterator[tuple[str, torch.Tensor]]:
+    for window in output.windows if isinstance(output, WindowedOutput) else (output,):
+        for name, values in vars(window).items():
+            if name != 'image_size' and values is not None:
+                yield from ((name, level) for level in scales(values))

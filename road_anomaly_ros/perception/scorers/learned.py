@@ -81,7 +81,7 @@ def vectors(source: MaskSource, options: HeadOptions) -> QueryVectors:
     head = _loaded(options)
     known = source.probabilities()[:, :-1].float()
     features = head.visual(source.output.features)
-    return QueryVectors(known, keep=isinstance(head, heads.RunningHead), features=features)
+    return QueryVectors(known, keep=head.reads_semantic, features=features)
 
 
 def head_score(block: Block, options: HeadOptions) -> Maps:
