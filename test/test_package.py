@@ -278,7 +278,9 @@ def test_all_names_what_exists(module):
     [
         (['ROS=kilted'], 0, 'pytest -n'),
         (['ROS=noetic'], 2, 'expected ROS=kilted or ROS=jazzy'),
-        (['ROS=jazzy', 'PYTHON312=python3'], 0, '.venv-jazzy/bin/python -m pytest test/ros'),
+        (['ROS=jazzy', 'PYTHON312=python3'], 0, '-n 2 --dist loadfile test/ros;'),
+        (['PYTHON312=python3'], 0, '-n 2 --dist loadfile test/ros/test_process.py '),
+        (['PYTHON312='], 0, 'need Python 3.12, none is installed'),
         (['ROS=jazzy', 'PYTHON312='], 0, 'need Python 3.12, none is installed'),
     ],
 )

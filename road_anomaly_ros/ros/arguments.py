@@ -8,6 +8,7 @@ Imports no ROS: what is wrong is said before anything slow begins.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,21 @@ def params_files(words: Sequence[str]) -> list[Path]:
     """Return the files of parameters that a command line names."""
     _, ros = split(words)
     return [Path(value) for word, value in itertools.pairwise(ros) if word == _FILE]
+
+
+def without_log_file() -> list[str]:
+    """Return the words by which ROS keeps no log file, where the folder for it cannot be written.
+
+    Without them a node on a read-only disk would not start.
+    """
+    home = os.environ.get('ROS_HOME') or '~/.ros'
+    folder = Path(os.environ.get('ROS_LOG_DIR') or f'{home}/log').expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    return [] if writable else [BEGIN, '--disable-external-lib-logs', END]
 
 
 def refuse_stray(name: str, words: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from road_anomaly_ros.ros.arguments import without_log_file
 from road_anomaly_ros.ros.transport import make_room, stay_local
 from road_anomaly_ros.tools import demo as offline
 from road_anomaly_ros.tools import run as command
@@ -266,7 +267,9 @@ def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[
     from road_anomaly_ros.ros.collector import Collector
 
     context = rclpy.Context()
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(
+        args=without_log_file(), context=context, signal_handler_options=SignalHandlerOptions.NO
+    )
     collector = Collector(wanted, camera=camera, truth=truth, context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(collector)

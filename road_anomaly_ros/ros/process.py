@@ -223,8 +223,12 @@ class _Session:
         files = arguments.params_files(self._words)
         for path in files:
             _parameter_file().check(path)
+        silent = arguments.without_log_file()
+        if silent:
+            print('no log file: its folder cannot be written; set ROS_LOG_DIR', file=sys.stderr)
+        words = sys.argv if self._args is None else self._args
         try:
-            rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(args=[*words, *silent], signal_handler_options=SignalHandlerOptions.NO)
         except Exception as error:
             raise ValueError(arguments.explain(error) or one_line(error)) from error
         try:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,35 @@ def test_a_file_for_other_nodes_is_told(tmp_path):
 def test_the_camera_takes_the_words_of_ros_only(capsys):
     assert fake_camera.node_main(['--fps', '3']) == 2
     assert '-p fps:=3' in capsys.readouterr().err
+
+
+def test_no_log_file_where_its_folder_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()  # below it nobody makes a folder, root included
+    monkeypatch.delenv('ROS_LOG_DIR', raising=False)
+    monkeypatch.setenv('ROS_HOME', str(tmp_path / 'file'))
+    assert arguments.without_log_file() == ['--ros-args', '--disable-external-lib-logs', '--']
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
+    assert arguments.without_log_file() == [] and (tmp_path / 'log').is_dir()
+
+
+def test_a_node_starts_without_a_home(tmp_path):
+    (tmp_path / 'file').touch()
+    code = (
+        'from road_anomaly_ros.ros import process\n'
+        'def make(stop):\n'
+        '    from rclpy.node import Node\n'
+        '    stop.set()\n'
+        '    return Node("homeless")\n'
+        'process.leave(process.run(make, args=[]))\n'
+    )
+    home = {'HOME': str(tmp_path / 'file'), 'ROS_HOME': '', 'ROS_LOG_DIR': ''}
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, **home},
+    )
+    said = 'no log file: its folder cannot be written; set ROS_LOG_DIR\n'
+    assert (done.returncode, done.stderr) == (0, said)
