@@ -39,7 +39,6 @@ examples:
 """
 SIZES = ((480, 360), (960, 540))
 FULL_HD = (1920, 1080)
-MASK = 'anomaly_node/obstacle/mask'
 START_S = 120.0  # a model may have to be loaded and compiled
 SETTLE_S = 3.0  # results of the first seconds are not counted
 RUNS = 40
@@ -182,9 +181,11 @@ class Camera:
         from sensor_msgs.msg import Image
         from std_msgs.msg import Header
 
+        from road_anomaly_ros.perception.parameter_file import NODE
         from road_anomaly_ros.ros import images
         from road_anomaly_ros.ros.inputs import input_qos
         from road_anomaly_ros.ros.outputs import qos
+        from road_anomaly_ros.tools import results
 
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
@@ -193,7 +194,7 @@ class Camera:
         )
         self._messages = [images.to_message(picture, 'rgb8', Header()) for picture in pictures]
         self._publisher = self._node.create_publisher(Image, 'image', input_qos())
-        self._node.create_subscription(Image, MASK, self._on_mask, qos())
+        self._node.create_subscription(Image, f'{NODE}/{results.MASK}', self._on_mask, qos())
         self._period = 1.0 / rate
         self._ages: list[float] = []
         self._sent = 0
@@ -314,15 +315,17 @@ def unheard(context: Any, picture: np.ndarray) -> Any:
     from std_msgs.msg import Header
 
     from road_anomaly_ros.perception import Pipeline
-    from road_anomaly_ros.ros.camera import Camera as Topics
+    from road_anomaly_ros.perception.drawing import overlay
+    from road_anomaly_ros.ros.outputs import Publishers
     from road_anomaly_ros.ros.parameters import NodeOptions
+    from road_anomaly_ros.tools.results import Shown
 
     node = LifecycleNode('bench_outputs', context=context)
     pipeline = Pipeline.from_config(segmenter='synthetic', device='cpu')
-    result, options = pipeline(picture), pipeline.chain.options('drawing')
-    publishers = Topics(node, '', 'raw', None).publishers
+    shown = Shown(pipeline(picture), overlay)
+    publishers = Publishers(node, '', lambda topic: None)
     quality = NodeOptions().jpeg_quality
-    return lambda: publishers.publish(result, Header(), options, quality)
+    return lambda: publishers.publish(shown, Header(), quality)
 
 
 def cost(name: str, work: Any) -> dict[str, Any]:

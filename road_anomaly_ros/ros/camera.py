@@ -7,22 +7,27 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
-from road_anomaly_ros.perception import FrameResult
+from road_anomaly_ros.perception import FrameResult, LabelSet, PipelineConfig
+from road_anomaly_ros.perception.drawing import overlay
+from road_anomaly_ros.perception.geometry import GeometryOptions
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images, loss, topics
 from road_anomaly_ros.ros.geometry import Geometry, Unplaced
-from road_anomaly_ros.ros.health import FAILED, CameraStats, Throttle, kind_of
+from road_anomaly_ros.ros.health import FAILED, CameraStats, Throttle
 from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
 from road_anomaly_ros.ros.mounting import Transforms
-from road_anomaly_ros.ros.outputs import Publishers
+from road_anomaly_ros.ros.outputs import Failure, Publishers
 from road_anomaly_ros.ros.pairing import Pairing
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 from road_anomaly_ros.tools.encodings import check_photograph
+from road_anomaly_ros.tools.results import Shown
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
@@ -307,11 +312,18 @@ class Camera:
         if self._throttle.ready(kind):
             self._node.get_logger().warning(f'{self.title}: {text}')
 
-    def publish(self, frame: Frame, result: FrameResult, options: Any, quality: int) -> None:
+    def announce(self, labels: LabelSet, stamp: Any) -> None:
+        """Send the names of the classes, also to who comes later."""
+        self._note(self.publishers.publish(labels, Header(stamp=stamp)))
+
+    def publish(
+        self, frame: Frame, result: FrameResult, chain: PipelineConfig, quality: int
+    ) -> None:
         """Send a result under the header of its frame and note how old it is."""
-        header = frame.message.header
-        for failure in self.publishers.publish(result, header, options, quality):
-            self.complain(f'output {kind_of(failure)}', f'output left out: {failure}')
+        header, options = frame.message.header, chain.options('drawing')
+        self._publish_metres(header, result, chain.options('geometry'))
+        shown = Shown(result, lambda result: overlay(result, options))
+        self._note(self.publishers.publish(shown, header, quality))
         stats = self.stats
         stats.processed += 1
         stats.sanitized += result.sanitized
@@ -319,20 +331,23 @@ class Camera:
         now = self._node.get_clock().now().nanoseconds * 1e-9
         stats.stamp_age.add((now - images.seconds(header.stamp)) * 1e3)
 
-    def publish_metres(self, frame: Frame, result: FrameResult, options: Any) -> None:
-        """Send what is listened to in metres, with the options of the geometry."""
+    def _publish_metres(self, header: Any, result: FrameResult, options: GeometryOptions) -> None:
         if not self.publishers.wants_metres:
             return
-        header = frame.message.header
         try:
             survey = self.geometry.survey(result, header, options)
-            for failure in self.publishers.publish_survey(survey, header):
-                self._tell_once(f'output {kind_of(failure)}', f'output left out: {failure}')
+            self._note(self.publishers.publish(survey, header))
             self.geometry.note(survey)
         except Unplaced as error:
             self._tell_once('metres', str(error))
         except Exception as error:  # costs the metres, never the frame
             self._tell_once('metres', f'nothing is told in metres: {one_line(error)}')
+
+    def _note(self, failures: Iterable[Failure]) -> None:
+        """Count outputs that could not be made, each in its own place."""
+        for topic, reason in failures:
+            self.stats.left_out[topic] += 1
+            self._tell_once(f'output {topic}', f'output left out: {topic}: {reason}')
 
     def _tell_once(self, kind: str, text: str) -> None:
         """Show what is missing in the diagnostics as long as it is, in the log but once."""

@@ -20,19 +20,13 @@ from std_srvs.srv import Trigger
 
 from road_anomaly_ros.perception import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.contract import UNLABELLED
+from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.controls import ENDED, STEP_S, camera_qos
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
-from road_anomaly_ros.ros.node import NAME as ANOMALY_NODE
+from road_anomaly_ros.tools.results import INSTANCES, LABELS, MASK, OVERLAY, SCORE
 from road_anomaly_ros.tools.sources import Frame, Source
 
-OVERLAY, SCORE, MASK, INSTANCES, LABELS = (
-    'overlay',
-    'anomaly/score',
-    'obstacle/mask',
-    'obstacle/instances',
-    'semantic/labels',
-)
 RESULT_S = 30.0  # longest wait for the results of one picture
 READY_S = 300.0  # for a model that loads on a busy machine
 NO_RESULT = 'no result'
@@ -40,7 +34,6 @@ _PROBE = 'probe'
 _PROBE_S = 0.5
 _REPORT_S = 5.0  # reports of /diagnostics come every second
 _DEPTH = 8
-_DTYPES = {'mono8': 'u1', 'rgb8': 'u1', '16UC1': '<u2', '32FC1': '<f4'}
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class Collector(Node):
         for name in wanted:
             self.create_subscription(
                 Image,
-                f'{ANOMALY_NODE}/{name}',
+                f'{NODE}/{name}',
                 lambda message, name=name: self._add(name, message),
                 qos,
             )
@@ -101,7 +94,7 @@ class Collector(Node):
         with self._changed:
             for row in message.status:
                 path, _, part = row.name.rpartition(': ')
-                if path == self.resolve_topic_name(ANOMALY_NODE):
+                if path == self.resolve_topic_name(NODE):
                     self.rows[part] = row
             self.reports += 1
             self._changed.notify_all()
@@ -232,27 +225,23 @@ class LiveSource(Source):
                 stamp.sec * 10**9 + stamp.nanosec,
                 str(self.published - 1),
                 message.header.frame_id,
-                truth=to_map(maps['truth']) if 'truth' in maps else None,
+                truth=images.to_map(maps['truth']) if 'truth' in maps else None,
             )
         self.problem = '; '.join(self._remarks()) or None
 
 
-def to_map(message: Any) -> np.ndarray:
-    """Return the values of a one-channel or rgb8 Image without padding, [H, W] or [H, W, 3]."""
-    shape = (message.height, message.width, *((3,) if message.encoding == 'rgb8' else ()))
-    return np.frombuffer(message.data, _DTYPES[message.encoding]).reshape(shape)
-
-
 def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResult:
     """Return published maps as a result; `age` is its time from picture to result in ms."""
-    score, instances = to_map(maps[SCORE]), to_map(maps[INSTANCES])
-    labels = to_map(maps[LABELS]) if LABELS in maps else np.full(score.shape, UNLABELLED, np.uint8)
+    named = (SCORE, INSTANCES, MASK)
+    score, instances, mask = (images.to_map(maps[name]) for name in named)
+    unknown = np.full(score.shape, UNLABELLED, np.uint8)
+    labels = images.to_map(maps[LABELS]) if LABELS in maps else unknown
     objects = describe(instances, score)
     return LiveResult(
         image=torch.from_numpy(picture).permute(2, 0, 1),
-        labels=torch.from_numpy(labels.copy()),
-        score=torch.from_numpy(score.copy()),
-        mask=torch.from_numpy(to_map(maps[MASK]) > 0),
+        labels=torch.from_numpy(labels),
+        score=torch.from_numpy(score),
+        mask=torch.from_numpy(mask > 0),
         instances=torch.from_numpy(instances.astype(np.int32)),
         objects=objects,
         label_set=LabelSet((), ()),
@@ -261,7 +250,7 @@ def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResu
         threshold_source='default',
         display_range=(0.0, 1.0),
         timings={'total': age},
-        overlay=to_map(maps[OVERLAY]),
+        overlay=images.to_array(maps[OVERLAY]),
     )
 
 

@@ -84,6 +84,7 @@ class CameraStats:
     backwards: int = 0  # stamps earlier than the one before
     sanitized: int = 0  # non-finite network outputs repaired
     refused: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)  # outputs that failed, by topic
     arrivals: Window = field(default_factory=Window)
     latency: Window = field(default_factory=Window)  # ms from arrival to published
     stamp_age: Window = field(default_factory=Window)  # ms from the stamp to published
@@ -153,8 +154,9 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
         'time_backwards': str(stats.backwards),
         'sanitized': str(stats.sanitized),
     }
-    refused = sorted(stats.refused.items())
-    return {**values, **{f'refused_{reason}': str(count) for reason, count in refused}}
+    for kind, counts in (('refused', stats.refused), ('left_out', stats.left_out)):
+        values.update({f'{kind}_{name}': str(count) for name, count in sorted(counts.items())})
+    return values
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.encodings import (
     FAST_ENCODINGS,
+    JPEG,
     MAX_PIXELS,
     ImageRefused,
     check_photograph,
@@ -81,8 +82,7 @@ def to_jpeg(picture: np.ndarray, header: Any, quality: int) -> CompressedImage:
     )
     if not done:
         raise ValueError(f'cannot encode a picture of shape {list(picture.shape)} as JPEG')
-    # The layout that image_transport's subscribers expect: original encoding, then what is inside.
-    message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
+    message = CompressedImage(header=header, format=JPEG)
     message.data = to_bytes(encoded)
     return message
 

@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbac
 from rclpy.node import Node
 
 from road_anomaly_ros.perception import PipelineConfig, PipelineError
+from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.perception.resources import is_out_of_memory, untraced
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import health, outputs
@@ -22,8 +23,8 @@ from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory
 from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.parameters import NodeOptions, Parameters
 from road_anomaly_ros.ros.worker import Frame, Worker
+from road_anomaly_ros.tools.results import OVERLAY
 
-NAME = 'anomaly_node'
 _FIXABLE = (ValueError, TypeError, PipelineError, OSError, ImportError)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -38,7 +39,7 @@ class AnomalyNode(LifecycleNode):
 
     def __init__(self, *, engine: Engine | None = None, **node_arguments: Any) -> None:
         self._transitions = MutuallyExclusiveCallbackGroup()
-        Node.__init__(self, NAME, **node_arguments)
+        Node.__init__(self, NODE, **node_arguments)
         # Not LifecycleNode's own: a model that loads would block parameters and diagnostics.
         LifecycleNodeMixin.__init__(self, callback_group=self._transitions)
         self._images = MutuallyExclusiveCallbackGroup()
@@ -132,16 +133,8 @@ class AnomalyNode(LifecycleNode):
             f'model {config.model} on {pipeline.device}, '
             f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}'
         )
-        missing = [output.topic for output in outputs.SPATIAL if output.kind is None]
-        if missing:
-            self.get_logger().info(
-                f'visualization_msgs is not installed: {", ".join(missing)} is left out'
-            )
-        if outputs.vision is None:
-            self.get_logger().info(
-                f'vision_msgs is not installed: {outputs.DETECTIONS} and '
-                f'{outputs.LABEL_INFO} are left out'
-            )
+        for package, topics in outputs.missing().items():
+            self.get_logger().info(f'without {package}, not installed: no {", ".join(topics)}')
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self._release()
@@ -168,7 +161,7 @@ class AnomalyNode(LifecycleNode):
     def _say_active(self) -> None:
         heard = '; '.join(camera.listens for camera in self._cameras.values())
         seen = ', '.join(
-            self.resolve_topic_name(outputs.topic_name(name, 'overlay')) for name in self._cameras
+            self.resolve_topic_name(outputs.topic_name(name, OVERLAY)) for name in self._cameras
         )
         self.get_logger().info(f'active: listens to {heard}; see {seen} and {health.TOPIC}')
 
@@ -177,7 +170,7 @@ class AnomalyNode(LifecycleNode):
         self._worker.start()
         stamp = self.get_clock().now().to_msg()
         for camera in self._cameras.values():
-            camera.publishers.publish_label_info(self._engine.pipeline.labels, stamp)
+            camera.announce(self._engine.pipeline.labels, stamp)
             camera.subscribe(self._worker.frames)
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
@@ -258,7 +251,6 @@ class AnomalyNode(LifecycleNode):
             chain, results = self._engine.run(*zip(*(parts for _, parts in usable), strict=True))
         except OutOfMemory as error:
             chain, results, fault = error.chain, error.results, untraced(error)
-        drawing, geometry = chain.options('drawing'), chain.options('geometry')
         pipeline = self._engine.pipeline
         if pipeline is not None:
             self._calibrated.follow(pipeline.prepared)
@@ -266,17 +258,16 @@ class AnomalyNode(LifecycleNode):
         if refused and self._throttle.ready('settings'):
             self.get_logger().warning(refused)
         for (frame, _), result in zip(usable, results, strict=False):
-            self._finish(frame, result, drawing, geometry)
+            self._finish(frame, result, chain)
         if fault is not None:
             self._give_up([frame for frame, _ in usable[len(results) :]], one_line(fault))
 
-    def _finish(self, frame: Frame, result: Any, drawing: Any, geometry: Any) -> None:
+    def _finish(self, frame: Frame, result: Any, chain: PipelineConfig) -> None:
         camera = self._cameras[frame.camera]
         try:
             if isinstance(result, Exception):
                 raise result
-            camera.publish_metres(frame, result, geometry)
-            camera.publish(frame, result, drawing, self._settings.options.jpeg_quality)
+            camera.publish(frame, result, chain, self._settings.options.jpeg_quality)
         except Exception as error:
             camera.fail(one_line(error))
             return
@@ -343,7 +334,7 @@ class AnomalyNode(LifecycleNode):
         values.update(self._stages.values())
         values.update(health.memory_values(pipeline.device if pipeline else None))
         level, message = self._verdict()
-        return health.status(f'{name}: chain', level, message, values, NAME)
+        return health.status(f'{name}: chain', level, message, values, NODE)
 
     def _verdict(self) -> tuple[bytes, str]:
         if self._fault:

@@ -30,6 +30,7 @@ from road_anomaly_ros.ros.fake_camera import TRUTH
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
 from road_anomaly_ros.tools import methods as measured
+from road_anomaly_ros.tools.results import OUTPUTS
 
 NODE_KEY = '/**'  # under whatever name
 WIDTH = 99
@@ -100,19 +101,12 @@ def topics() -> str:
 def _outputs() -> Iterator[tuple[str, str, str]]:
     for item in outputs.offered(debug=False):
         small = ', also `/compressed`' if item.jpeg else ''
-        yield f'`~/{item.topic}`{small}', item.encoding, item.text
-    for item in outputs.SPATIAL:
-        yield f'`~/{item.topic}`', item.package.partition('/')[2], item.text
-    stages = [item for item in outputs.OUTPUTS if item.debug]
+        yield f'`~/{item.topic}`{small}', item.form.rpartition('/')[2], item.text
+    stages = [item for item in OUTPUTS if item.debug]
     yield (
         ', '.join(f'`~/{item.topic}`' for item in stages),
-        stages[0].encoding,
+        stages[0].form,
         'Stages of the score, as `road-anomaly explain` draws them, with `debug_topics: true`.',
-    )
-    yield (
-        f'`~/{outputs.DETECTIONS}`, `~/{outputs.LABEL_INFO}`',
-        'vision_msgs',
-        'Boxes of the obstacles; names of the classes, latched; where installed.',
     )
     yield f'`{DIAGNOSTICS}`', 'diagnostic_msgs', 'Rates, times, drops and refusals, at 1 Hz.'
     truth = ', '.join(f'`~/truth/{name}` {encoding}' for name, encoding in TRUTH.items())

@@ -21,6 +21,8 @@ from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.pictures import HEIF, container
 
 MAX_PIXELS = 1 << 26  # 8192 x 8192: beyond every camera of a vehicle
+# The format of a message that image_transport's subscribers expect: what it was, what it is.
+JPEG = 'rgb8; jpeg compressed bgr8'
 JPEG_END = b'\xff\xd9'
 
 # Encoding -> channels and the order in which they make RGB.

@@ -98,7 +98,7 @@ def process(
             foreign = {} if frame.anomaly is None else {'anomaly': frame.anomaly}
             result = pipeline(frame.image, frame.stamp, **foreign)
             times = {'decode': decode, **result.timings}
-            writer.put(Done(outcome.taken, frame, result, draw, times))
+            writer.put(Done(result, draw, outcome.taken, frame, times))
             outcome.taken += 1
             advance()
     except Exception as error:  # kept for the caller, who first saves what is done

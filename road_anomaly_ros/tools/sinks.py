@@ -7,15 +7,17 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
+from road_anomaly_ros.perception.parameter_file import NODE
+from road_anomaly_ros.tools import results
 from road_anomaly_ros.tools.bags import (
     COMPRESSED,
     IMAGE,
@@ -23,11 +25,10 @@ from road_anomaly_ros.tools.bags import (
     compressed_message,
     image_message,
 )
+from road_anomaly_ros.tools.encodings import JPEG
+from road_anomaly_ros.tools.results import Shown
 from road_anomaly_ros.tools.sources import Frame
 from road_anomaly_ros.tools.truth import Tally, compare
-
-if TYPE_CHECKING:
-    from road_anomaly_ros.perception.contract import FrameResult
 
 FRAME_COLUMNS = ('frame', 'name', 'stamp', 'width', 'height', 'objects', 'max_score')
 STAGES = (
@@ -73,24 +74,21 @@ TRACK_COLUMNS = (
     'velocity_y',
     'score',
 )
-NODE = '/anomaly_node'  # the bag's topics are those that the live node publishes
 
 
 @dataclass
-class Done:
+class Done(Shown):
     """One processed frame; arrays come to the host, and the overlay is drawn, when asked for."""
 
     index: int
     frame: Frame
-    result: FrameResult
-    draw: Callable[[FrameResult], np.ndarray]
     times: dict[str, float] = field(default_factory=dict)  # milliseconds per stage
 
     @cached_property
     def overlay(self) -> np.ndarray:
         """The annotated picture, uint8 RGB [H, W, 3]."""
         begin = time.perf_counter()
-        picture = self.draw(self.result)
+        picture = super().overlay
         self.times['draw'] = (time.perf_counter() - begin) * 1e3
         return picture
 
@@ -377,20 +375,17 @@ class BagSink(Sink):
         """Append the frame's messages."""
         if self._bag is None:  # only now: SQLite is bound to the thread that opens it
             self._bag = BagWriter(self.path, self._storage)
-        stamp, frame_id, result = done.frame.stamp_ns, done.frame.frame_id, done.result
-        maps = {
-            'semantic/labels': (result.array('labels'), 'mono8'),
-            'anomaly/score': (done.score, '32FC1'),
-            'obstacle/mask': (result.array('mask').astype(np.uint8) * 255, 'mono8'),
-            'obstacle/instances': (result.array('instances').astype(np.uint16), '16UC1'),
-        }
-        for topic, (array, encoding) in maps.items():
-            message = image_message(array, encoding, stamp_ns=stamp, frame_id=frame_id)
-            self._bag.write(f'{NODE}/{topic}', IMAGE, message, stamp)
-        message = compressed_message(
-            to_jpeg(done.overlay), 'rgb8; jpeg compressed bgr8', stamp_ns=stamp, frame_id=frame_id
-        )
-        self._bag.write(f'{NODE}/overlay/compressed', COMPRESSED, message, stamp)
+        about = {'stamp_ns': done.frame.stamp_ns, 'frame_id': done.frame.frame_id}
+        for output in results.OUTPUTS:
+            if not output.recorded:
+                continue
+            topic, picture = f'/{NODE}/{output.topic}', output.build(done)
+            if output.jpeg:
+                topic, kind = f'{topic}/compressed', COMPRESSED
+                message = compressed_message(to_jpeg(picture), JPEG, **about)
+            else:
+                kind, message = IMAGE, image_message(picture, output.form, **about)
+            self._bag.write(topic, kind, message, done.frame.stamp_ns)
 
     def finish(self) -> None:
         """Write index and metadata."""

@@ -87,7 +87,7 @@ def test_the_benchmark_offers_pictures_in_the_quality_of_the_node(monkeypatch):
     monkeypatch.setattr(
         outputs.Publishers,
         'publish',
-        lambda self, result, header, options, quality: given.append(quality),
+        lambda self, source, header, quality: given.append(quality),
     )
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
@@ -96,3 +96,15 @@ def test_the_benchmark_offers_pictures_in_the_quality_of_the_node(monkeypatch):
     finally:
         rclpy.try_shutdown(context=context)
     assert given == [90]
+
+
+def test_the_camera_of_the_benchmark_offers_what_the_node_listens_to(monkeypatch):
+    from road_anomaly_ros.ros import bench_node
+
+    monkeypatch.setattr(bench_node, 'namespace', lambda: '/bench_test')
+    with bench_node.Camera([np.zeros((8, 8, 3), np.uint8)], 30) as camera:
+        assert camera._publisher.topic_name == '/bench_test/image'
+        (subscription,) = (
+            one for one in camera._node.subscriptions if one.topic_name.endswith('/mask')
+        )
+        assert subscription.topic_name == '/bench_test/anomaly_node/obstacle/mask'

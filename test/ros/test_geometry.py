@@ -26,7 +26,8 @@ from road_anomaly_ros.perception.geometry import (
     Mounting,
     Surveyor,
 )
-from road_anomaly_ros.ros import geometry, images, mounting, outputs, spatial
+from road_anomaly_ros.ros import geometry, images, mounting, outputs
+from road_anomaly_ros.tools import results
 
 # 45 degrees are 500 pixels, the horizon of a level camera is row 240.
 MODEL = CameraModel((500.0, 500.0, 320.0, 240.0), (480, 640))
@@ -80,8 +81,15 @@ def cloud_of(message):
     return np.frombuffer(bytes(message.data), kind)
 
 
+def message_of(topic, survey, header):
+    row = next(row for row in results.OUTPUTS if row.topic == topic)
+    return outputs.fill(outputs.message_type(row)(), row.build(survey, header))
+
+
 def test_the_cloud_holds_the_contact_line_of_each_obstacle():
-    message = spatial.points(survey((300, 250, 41, 40), (100, 300, 21, 40)), header(2.0, 'roof'))
+    message = message_of(
+        'obstacle/points', survey((300, 250, 41, 40), (100, 300, 21, 40)), header(2.0, 'roof')
+    )
     assert message.header.frame_id == 'base_link' and message.header.stamp.sec == 2
     points = cloud_of(message)
     assert points['id'].tolist() == [1] * 41 + [2] * 21
@@ -90,11 +98,11 @@ def test_the_cloud_holds_the_contact_line_of_each_obstacle():
         points['y'][[0, 40]], [20 * 750 / 49.5 / 500, -20 * 750 / 49.5 / 500], rtol=1e-6
     )
     assert (points['z'] == 0).all() and (points['intensity'] == 0.75).all()
-    assert len(cloud_of(spatial.points(survey(), header()))) == 0
+    assert len(cloud_of(message_of('obstacle/points', survey(), header()))) == 0
 
 
 def test_the_scan_counts_bearings_from_right_to_left():
-    message = spatial.scan(survey((300, 250, 41, 40)), header())
+    message = message_of('obstacle/scan', survey((300, 250, 41, 40)), header())
     assert message.header.frame_id == 'base_link' and message.angle_min < 0 < message.angle_max
     bearings = message.angle_min + message.angle_increment * np.arange(len(message.ranges))
     assert bearings[-1] == pytest.approx(message.angle_max, abs=1e-5)
@@ -103,16 +111,16 @@ def test_the_scan_counts_bearings_from_right_to_left():
     assert ranges[np.abs(bearings - math.radians(15)).argmin()] == math.inf
 
 
-@pytest.mark.skipif(spatial.visualization is None, reason='no visualization_msgs installed')
+@pytest.mark.skipif('visualization_msgs' in outputs.missing(), reason='no visualization_msgs')
 def test_markers_are_boxes_on_the_road_and_those_before_are_gone():
-    gone, box, label = spatial.markers(survey((300, 250, 41, 40)), header()).markers
+    gone, box, label = message_of('obstacle/markers', survey((300, 250, 41, 40)), header()).markers
     assert gone.action == gone.DELETEALL and box.action == label.action == box.ADD
     ahead = 750 / 49.5
     assert box.pose.position.x == pytest.approx(ahead + box.scale.x / 2)
     assert box.scale.y == pytest.approx(41 * ahead / 500)
     assert box.pose.position.z == pytest.approx(box.scale.z / 2)
     assert label.text.startswith('#1 15.2 m (')
-    assert len(spatial.markers(survey(), header()).markers) == 1
+    assert len(message_of('obstacle/markers', survey(), header()).markers) == 1
 
 
 def info(height=480, width=640, k=(500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0), **more):
@@ -374,19 +382,17 @@ def test_the_costmap_example_marks_obstacles_and_clears_the_free_road():
     layers = tree['local_costmap']['local_costmap']['ros__parameters']
     layer = layers['obstacle_layer']
     sources = [layer[name] for name in layer['observation_sources'].split()]
-    offered = {
-        '/anomaly_node/' + row.topic: row.package.partition('/')[2] for row in outputs.SPATIAL
-    }
+    offered = {'/anomaly_node/' + row.topic: row.form.partition('/')[2] for row in results.OUTPUTS}
     assert all(offered[source['topic']] == source['data_type'] for source in sources)
     assert layers['robot_base_frame'] == GeometryOptions().base_frame
     seen = survey((300, 250, 41, 40))  # 15.15 m ahead, 1.24 m wide
-    points = cloud_of(spatial.points(seen, header()))
+    points = cloud_of(message_of('obstacle/points', seen, header()))
     clouds = {
         '/anomaly_node/obstacle/points': np.stack([points[axis] for axis in 'xyz'], 1).astype(
             float
         ),
         '/anomaly_node/obstacle/scan': scan_points(
-            spatial.scan(seen, header()), layer['free_road']['inf_is_valid']
+            message_of('obstacle/scan', seen, header()), layer['free_road']['inf_is_valid']
         ),
     }
     resolution = layers['resolution']

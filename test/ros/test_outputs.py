@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 
 import numpy as np
 import pytest
@@ -13,14 +12,17 @@ import torch
 
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
-from ros_graph import Graph, header, image_message, send_until, wait_for
+from diagnostic_msgs.msg import DiagnosticArray, KeyValue
+from ros_graph import Graph, header, image_message, obstacle_picture, send_until, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 
-from road_anomaly_ros.perception import Pipeline
+from road_anomaly_ros.perception import Pipeline, drawing
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
-from road_anomaly_ros.perception.drawing import DrawingOptions
-from road_anomaly_ros.ros import images, outputs
-from road_anomaly_ros.tools import stages
+from road_anomaly_ros.ros import health, images, outputs, tables
+from road_anomaly_ros.tools import results, stages
+from road_anomaly_ros.tools.bags import IMAGE, BagReader
+from road_anomaly_ros.tools.sinks import BagSink, Done
+from road_anomaly_ros.tools.sources import Frame
 
 LABELS = LabelSet(('road', 'sky'), ((128, 64, 128), (70, 130, 180)), (0,))
 OBSTACLE = AnomalyObject(
@@ -55,10 +57,18 @@ def frame_result():
     )
 
 
+def shown():
+    return results.Shown(frame_result(), drawing.overlay)
+
+
+def row(topic):
+    return next(row for row in results.OUTPUTS if row.topic == topic)
+
+
 def built(topic):
-    output = next(row for row in outputs.OUTPUTS if row.topic == topic)
-    picture = output.build(frame_result(), DrawingOptions())
-    message = images.to_message(picture, output.encoding, header())
+    output = row(topic)
+    picture = output.build(shown())
+    message = images.to_message(picture, output.form, header())
     assert (message.height, message.width) == (3, 4)
     return picture
 
@@ -93,8 +103,8 @@ def test_instance_numbers_never_wrap():
 
 
 def test_every_topic_has_a_text_and_only_pictures_are_compressed():
-    assert all(row.text.endswith('.') for row in outputs.OUTPUTS)
-    assert {row.topic for row in outputs.OUTPUTS if row.jpeg} == {
+    assert all(row.text.endswith('.') for row in results.OUTPUTS)
+    assert {row.topic for row in results.OUTPUTS if row.jpeg} == {
         'semantic/color',
         'anomaly/heatmap',
         'overlay',
@@ -118,13 +128,13 @@ def counted(monkeypatch):
     counts = {}
 
     def count(row):
-        def build(result, options):
+        def build(*source):
             counts[row.topic] = counts.get(row.topic, 0) + 1
-            return row.build(result, options)
+            return row.build(*source)
 
         return dataclasses.replace(row, build=build)
 
-    monkeypatch.setattr(outputs, 'OUTPUTS', tuple(count(row) for row in outputs.OUTPUTS))
+    monkeypatch.setattr(results, 'OUTPUTS', tuple(count(row) for row in results.OUTPUTS))
     return counts
 
 
@@ -245,25 +255,83 @@ def test_every_output_has_the_header_and_the_size_of_its_image(graph):
         assert size == (48, 64), name
 
 
-def test_an_output_that_fails_costs_only_itself(graph, monkeypatch):
-    def fail(result, options):
+@pytest.mark.parametrize('topic', [row.topic for row in results.OUTPUTS if not row.debug])
+def test_an_output_that_fails_costs_only_itself(graph, monkeypatch, capfd, topic):
+    """Whatever it is: it is counted for every frame and said once."""
+
+    def fail(*source):
         raise RuntimeError('no colours')
 
+    # Types of messages that are not always installed give way to one that is.
     rows = tuple(
-        dataclasses.replace(row, build=fail) if row.topic == 'semantic/color' else row
-        for row in outputs.OUTPUTS
+        dataclasses.replace(
+            row,
+            build=fail if row.topic == topic else row.build if not row.package else lambda *_: {},
+            form='diagnostic_msgs/DiagnosticArray' if row.package else row.form,
+            source=row.source if row.source is LabelSet else results.Shown,
+        )
+        for row in results.OUTPUTS
+        if not row.debug
     )
-    monkeypatch.setattr(outputs, 'OUTPUTS', rows)
+    monkeypatch.setattr(results, 'OUTPUTS', rows)
     node = graph.anomaly_node()
-    broken = graph.collect(Image, 'anomaly_node/semantic/color')
-    labels = graph.collect(Image, 'anomaly_node/semantic/labels')
-    wait_for(lambda: graph.client.count_publishers('anomaly_node/semantic/color'), 'the topic')
+    found = {
+        row.topic: graph.collect(
+            DiagnosticArray if row.package else Image,
+            f'anomaly_node/{row.topic}',
+            outputs.qos(latched=row.source is LabelSet),
+        )
+        for row in rows
+    }
+    others = [messages for name, messages in found.items() if name != topic]
+    stats = node.cameras[''].stats
     publisher = graph.publisher(Image, 'image')
-    send_until(publisher, image_message, lambda: len(labels) > 2, 'labels')
-    wait_for(
-        lambda: 'no colours' in ' '.join(node.cameras[''].stats.recent().values()), 'a complaint'
+    send_until(
+        publisher,
+        image_message,
+        lambda: all(others) and stats.processed > 3 and stats.left_out[topic],
+        'all other outputs',
     )
-    assert broken == []
+    assert found[topic] == [] and stats.failed == 0 and set(stats.left_out) == {topic}
+    assert f'output left out: {topic}: no colours' in stats.recent().values()
+    assert capfd.readouterr().err.count('no colours') == 1
+    assert health.camera_values(stats)[f'left_out_{topic}'] == str(stats.left_out[topic])
+
+
+def test_a_row_is_all_that_a_new_output_needs(graph, monkeypatch, tmp_path):
+    """A picture and a message of any type, over DDS and in the bag."""
+
+    def mask(shown):
+        return shown.result.mask.numpy().astype(np.uint8) * 51
+
+    def name(shown, header):
+        return {'header': header, 'status': [{'name': shown.result.scorer}]}
+
+    toys = (
+        results.Output('toy', 'mono8', 'Toy.', mask, recorded=True),
+        results.Output('toys', 'diagnostic_msgs/DiagnosticArray', 'Toys.', name),
+    )
+    monkeypatch.setattr(results, 'OUTPUTS', (*results.OUTPUTS, *toys))
+    graph.anomaly_node()
+    pictures = graph.collect(Image, 'anomaly_node/toy')
+    names = graph.collect(DiagnosticArray, 'anomaly_node/toys')
+    publisher = graph.publisher(Image, 'image')
+    send_until(
+        publisher,
+        lambda: image_message(obstacle_picture(), frame_id='roof'),
+        lambda: pictures and names,
+        'the toys',
+    )
+    assert set(pictures[-1].data) == {0, 51} and pictures[-1].header.frame_id == 'roof'
+    assert names[-1].status[0].name == 'plain' and names[-1].header.frame_id == 'roof'
+    assert '`~/toy`' in tables.topics() and '`~/toys`' in tables.topics()
+    sink = BagSink(tmp_path / 'bag', 'mcap')
+    frame = Frame(np.zeros((3, 4, 3), np.uint8), 7, 'frame', 'roof')
+    sink.write(Done(frame_result(), drawing.overlay, 0, frame))
+    sink.finish()
+    reader = BagReader(tmp_path / 'bag')
+    assert '/anomaly_node/toy' in reader.topics([IMAGE])
+    reader.close()
 
 
 def test_quality_changes_the_size_of_the_jpeg(rng):
@@ -272,35 +340,36 @@ def test_quality_changes_the_size_of_the_jpeg(rng):
     assert sizes[0] < sizes[1] / 2
 
 
-class Message(types.SimpleNamespace):
-    """Stands in for a message whose fields are messages that come into being when named."""
-
-    def __getattr__(self, name):
-        if name.startswith('__'):
-            raise AttributeError(name)
-        value = Message()
-        setattr(self, name, value)
-        return value
-
-
-def test_detections_and_label_info_where_vision_msgs_is_installed(monkeypatch):
-    if outputs.vision is None:
-        names = (
-            'Detection2DArray',
-            'Detection2D',
-            'ObjectHypothesisWithPose',
-            'LabelInfo',
-            'VisionClass',
-        )
-        monkeypatch.setattr(
-            outputs, 'vision', types.SimpleNamespace(**dict.fromkeys(names, Message))
-        )
+def test_boxes_and_class_names_are_written_out():
+    """As fields, before they are filled: vision_msgs is not always installed."""
     head = header()
-    found = outputs.detections(frame_result(), head)
-    (box,) = found.detections
-    assert found.header == head and box.header == head and box.id == '1'
-    center = box.bbox.center.position
-    assert (center.x, center.y, box.bbox.size_x, box.bbox.size_y) == (2.0, 1.5, 2.0, 3.0)
-    assert box.results[0].hypothesis.score == 0.75
-    info = outputs.label_info(LABELS, head.stamp)
-    assert [(row.class_id, row.class_name) for row in info.class_map] == [(0, 'road'), (1, 'sky')]
+    found = row('obstacle/detections').build(shown(), head)
+    (box,) = found['detections']
+    assert found['header'] == box['header'] == head and box['id'] == '1'
+    assert box['bbox'] == {
+        'center': {'position': {'x': 2.0, 'y': 1.5}},
+        'size_x': 2.0,
+        'size_y': 3.0,
+    }
+    assert box['results'] == [{'hypothesis': {'class_id': 'obstacle', 'score': 0.75}}]
+    info = row('semantic/label_info').build(LABELS, head)
+    assert info['class_map'] == [
+        {'class_id': 0, 'class_name': 'road'},
+        {'class_id': 1, 'class_name': 'sky'},
+    ]
+
+
+def test_fields_of_messages_are_filled_as_deep_as_they_are_named():
+    report = outputs.fill(
+        DiagnosticArray(),
+        {
+            'header': {'stamp': {'sec': 3}, 'frame_id': 'roof'},
+            'status': [{'name': 'a', 'values': [{'key': 'k', 'value': 'v'}]}, {'name': 'b'}],
+        },
+    )
+    assert report.header.stamp.sec == 3 and report.header.frame_id == 'roof'
+    assert [status.name for status in report.status] == ['a', 'b']
+    assert report.status[0].values == [KeyValue(key='k', value='v')]
+    assert bytes(outputs.fill(Image(), {'data': np.arange(3, dtype=np.uint8)}).data) == b'\0\1\2'
+    with pytest.raises(AttributeError):
+        outputs.fill(Image(), {'colour': 'red'})

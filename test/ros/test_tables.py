@@ -14,8 +14,8 @@ from ros_graph import Graph
 
 from road_anomaly_ros.perception.registry import options_of
 from road_anomaly_ros.ros import tables
-from road_anomaly_ros.ros.outputs import OUTPUTS
 from road_anomaly_ros.ros.parameters import NodeOptions, node_parameters, to_ros
+from road_anomaly_ros.tools.results import OUTPUTS
 
 CONFIG = ROOT / 'config'
 PRESETS = sorted(path for path in CONFIG.glob('*.yaml') if path.name not in tables.NOT_PRESETS)
