@@ -26,7 +26,7 @@ from road_anomaly_ros.perception.contract import (
 )
 from road_anomaly_ros.perception.devices import select_precision
 from road_anomaly_ros.perception.model_files import weights_digest
-from road_anomaly_ros.perception.object_options import COMPONENTS, ObjectOptions
+from road_anomaly_ros.perception.object_options import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext, Refinement
 from road_anomaly_ros.perception.resources import Released, Resources, is_out_of_memory
 from road_anomaly_ros.perception.scorers import SCORERS, DenseResult
@@ -101,9 +101,7 @@ class Chain:
         object_options: ObjectOptions = config.options('objects')
         objects.check(object_options, segmenter.labels.drivable, levels.threshold)
         steps = _steps(config, segmenter.labels, resources)
-        segmented = object_options.mode != COMPONENTS or any(
-            step.refinement.needs_segments for step in steps
-        )
+        segmented = config.needs_segments
         source = _segment_source(config, resources, before) if segmented else None
         doubt = _doubt(config, calibration, levels, threshold_source, segmenter)
         if levels.promise is not None and not doubt:

@@ -12,7 +12,7 @@ from typing import Any
 from road_anomaly_ros.perception import naming, parameter_file
 from road_anomaly_ros.perception.drawing import DrawingOptions
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
-from road_anomaly_ros.perception.object_options import ObjectOptions
+from road_anomaly_ros.perception.object_options import COMPONENTS, ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import (
     Option,
@@ -105,6 +105,13 @@ class PipelineConfig:
         object.__setattr__(
             self, 'values', tuple(sorted(_checked_values(naming.told(dict(self.values))).items()))
         )
+
+    @property
+    def needs_segments(self) -> bool:
+        """Whether anything asks for segments, as far as it is chosen: 'auto' asks for nothing."""
+        asking = (REFINEMENTS[name].make for name in self.refinements if name != AUTO)
+        found_in_them = self.options('objects').mode != COMPONENTS
+        return found_in_them or any(one.needs_segments for one in asking)
 
     def _check_names(self) -> None:
         for kind in ('segmenter', 'segments', 'tracker'):

@@ -8,6 +8,7 @@ import math
 import re
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from rclpy.qos import qos_policy_name_from_kind
@@ -70,52 +71,56 @@ class Camera:
         depth: bool = False,
         transforms: Transforms | None = None,
     ) -> None:
-        self._node = node
-        self._group = group
+        self._node, self.name = node, name
         self._kind = _KINDS[transport]
-        prefix = f'{name}/' if name else ''
-        self.name = name
-        self.stats = CameraStats()
-        self._base_topic = f'{prefix}image'
-        self._compressed_topic = topics.compressed(node, self._base_topic)
-        raw = transport == 'raw'
-        self.image_topic = self._base_topic if raw else f'{prefix}image{topics.COMPRESSED}'
-        self.info_topic = f'{prefix}camera_info'
-        self.anomaly_topic = f'{prefix}anomaly_in'
+        self._name_topics(f'{name}/' if name else '')
+        self.stats, self._throttle, self._loss = CameraStats(), Throttle(), loss.Loss()
         self._tolerance = tolerance
         self._pairing: Pairing | None = None
-        self._throttle = Throttle()
         self._frames: NewestFrames | None = None
-        self._loss = loss.Loss()
-        self._images = self._input(
-            self._kind,
-            self._base_topic if raw else self._compressed_topic,
-            self.on_image,
-            reliability=reliability,
-            lost=self._loss.add_lost,
-        )
-        self._inputs = [self._images, self._input(CameraInfo, self.info_topic, self.on_info)]
-        if tolerance is not None:
-            self._inputs.append(
-                self._input(Image, self.anomaly_topic, self.on_anomaly, reliability=reliability)
-            )
-        self.depth_topic = f'{prefix}depth'
-        if depth:
-            self._inputs.append(
-                self._input(Image, self.depth_topic, self.on_depth, reliability=reliability)
-            )
+        self._told: set[str] = set()
+        self._qos_fault = ''
+        self._listening = False
+        self._last_stamp: tuple[int, int] | None = None
+        self._since = time.monotonic()
+        self._images, *others = self._make_inputs(group, reliability, depth=depth)
+        self._inputs = [self._images, *others]
         self.geometry = Geometry(
             node.resolve_topic_name(self.info_topic),
             node.resolve_topic_name(self.depth_topic),
             transforms or Transforms(node),
             self.complain,
         )
-        self._told: set[str] = set()
-        self._listening = False
-        self._last_stamp: tuple[int, int] | None = None
-        self._since = time.monotonic()
-        self._qos_fault = ''
         self.publishers = Publishers(node, name, self._output_events, debug=debug)
+
+    def _name_topics(self, prefix: str) -> None:
+        self._base_topic = f'{prefix}image'
+        self._compressed_topic = topics.compressed(self._node, self._base_topic)
+        raw = self._kind is Image
+        self.image_topic = self._base_topic if raw else f'{prefix}image{topics.COMPRESSED}'
+        self.info_topic = f'{prefix}camera_info'
+        self.anomaly_topic = f'{prefix}anomaly_in'
+        self.depth_topic = f'{prefix}depth'
+
+    def _make_inputs(self, group: Any, reliability: str, *, depth: bool) -> list[Input]:
+        def listen(kind: type, topic: str, callback: Any, **options: Any) -> Input:
+            name = self._node.resolve_topic_name(topic)
+            mismatch = partial(self._on_input_qos, name)
+            return Input(
+                self._node, kind, topic, callback, group=group, mismatch=mismatch, **options
+            )
+
+        alike = {'reliability': reliability}
+        main = self._base_topic if self._kind is Image else self._compressed_topic
+        found = [
+            listen(self._kind, main, self.on_image, lost=self._loss.add_lost, **alike),
+            listen(CameraInfo, self.info_topic, self.on_info),
+        ]
+        if self._tolerance is not None:
+            found.append(listen(Image, self.anomaly_topic, self.on_anomaly, **alike))
+        if depth:
+            found.append(listen(Image, self.depth_topic, self.on_depth, **alike))
+        return found
 
     @property
     def title(self) -> str:
@@ -134,18 +139,6 @@ class Camera:
         self._listening = True
         for item in self._inputs:
             item.open()
-
-    def _input(self, kind: type, topic: str, callback: Any, **options: Any) -> Input:
-        name = self._node.resolve_topic_name(topic)
-        return Input(
-            self._node,
-            kind,
-            topic,
-            callback,
-            group=self._group,
-            mismatch=lambda policy: self._on_input_qos(name, policy),
-            **options,
-        )
 
     def unsubscribe(self) -> None:
         """Stop listening."""

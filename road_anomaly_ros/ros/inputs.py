@@ -11,12 +11,12 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import (
     HistoryPolicy,
-    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_policy_name_from_kind,
 )
-from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from road_anomaly_ros.ros import topics
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -104,11 +104,8 @@ class Input:
     def _create(self, reliability: str) -> None:
         self._asked = reliability
         # What rclpy has declared as an override once would win over every later profile.
-        overriding = (
-            QoSOverridingOptions.with_default_policies()
-            if self._overridden
-            else (QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]))
-        )
+        policies = topics.DEFAULT_POLICIES if self._overridden else topics.SIZES
+        overriding = topics.overriding(self._node, self._topic, 'subscription', policies)
         events: dict[str, Any] = {'incompatible_qos': self._on_mismatch}
         lost = {'message_lost': self._on_lost} if self._lost is not None else {}
         try:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ class AnomalyNode(LifecycleNode):
     """
 
     def __init__(self, *, engine: Engine | None = None, **node_arguments: Any) -> None:
+        self._settings: Any = None
         self._transitions = MutuallyExclusiveCallbackGroup()
         Node.__init__(self, NODE, **node_arguments)
         # Not LifecycleNode's own: a model that loads would block parameters and diagnostics.
@@ -61,6 +63,25 @@ class AnomalyNode(LifecycleNode):
         self.create_timer(health.PERIOD_S, self._report, clock=self._steady)
         if self._settings.options.autostart:
             self._soon(self._autostart)
+
+    def get_parameter(self, name: str) -> Any:
+        """Return a parameter; asking for an option by its name declares it."""
+        self._name(name)
+        return super().get_parameter(name)
+
+    def get_parameter_type(self, name: str) -> Any:
+        """Return the type of a parameter; see `get_parameter`."""
+        self._name(name)
+        return super().get_parameter_type(name)
+
+    def describe_parameter(self, name: str) -> Any:
+        """Return the description of a parameter; see `get_parameter`."""
+        self._name(name)
+        return super().describe_parameter(name)
+
+    def _name(self, parameter: str) -> None:
+        if self._settings is not None:  # Node.__init__ asks for parameters of its own
+            self._settings.declare([parameter])
 
     @property
     def cameras(self) -> dict[str, Camera]:
@@ -110,25 +131,22 @@ class AnomalyNode(LifecycleNode):
         if self._settings.config is not config:  # set while the model was loaded
             self._engine.check(self._settings.config)
             self._engine.reconfigure(self._settings.config)
-        tolerance = options.anomaly_tolerance if self._engine.pipeline.needs_anomaly else None
-        self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
-        depth = config.options('geometry').use_depth
-        self._transforms = Transforms(self)
-        self._cameras = {
-            name: Camera(
-                self,
-                name,
-                options.image_transport,
-                self._images,
-                tolerance,
-                debug=options.debug_topics,
-                reliability=options.reliability,
-                depth=depth,
-                transforms=self._transforms,
-            )
-            for name in options.cameras or ('',)
-        }
         pipeline = self._engine.pipeline
+        self._stages, self._calibrated = health.StageTimes(), health.Calibrated()
+        self._transforms = Transforms(self)
+        make = functools.partial(
+            Camera,
+            self,
+            transport=options.image_transport,
+            group=self._images,
+            tolerance=options.anomaly_tolerance if pipeline.needs_anomaly else None,
+            debug=options.debug_topics,
+            reliability=options.reliability,
+            depth=config.options('geometry').use_depth,
+            transforms=self._transforms,
+        )
+        self._cameras = {name: make(name) for name in options.cameras or ('',)}
+        self._show_parameters()
         self.get_logger().info(
             f'model {config.model} on {pipeline.device}, '
             f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}'
@@ -290,8 +308,16 @@ class AnomalyNode(LifecycleNode):
         if self.trigger_deactivate() == SUCCESS:
             self.trigger_cleanup()
 
+    def _show_parameters(self) -> None:
+        """Declare what concerns the chain, once 'auto' is decided, and what is listened to."""
+        pipeline = self._engine.pipeline
+        metres = any(camera.publishers.wants_metres for camera in list(self._cameras.values()))
+        chain = self._settings.config if pipeline is None else pipeline.chain
+        self._settings.show(chain, *(('geometry',) if metres else ()))
+
     def _report(self) -> None:
         """Publish the state of the node and of every camera."""
+        self._show_parameters()
         name = self.get_fully_qualified_name()
         rows = [self._node_row(name)]
         allowed = self._settings.options.stale_after

@@ -4,21 +4,19 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from road_anomaly_ros.perception import LabelSet
 from road_anomaly_ros.perception.geometry import Survey
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images
-from road_anomaly_ros.ros.topics import COMPRESSED, compressed
+from road_anomaly_ros.ros.topics import COMPRESSED, compressed, message_class, overriding
 from road_anomaly_ros.tools import results
 from road_anomaly_ros.tools.results import Output
 
@@ -71,16 +69,7 @@ def missing() -> dict[str, list[str]]:
 
 def message_type(output: Output) -> Any:
     """Return the class of a row's messages; None where its package is not installed."""
-    if not output.package:
-        return Image
-    try:
-        return _type_of(*output.form.split('/'))
-    except ImportError:
-        return None
-
-
-def _type_of(package: str, name: str) -> Any:
-    return getattr(importlib.import_module(f'{package}.msg'), name)
+    return message_class(output.form.replace('/', '/msg/')) if output.package else Image
 
 
 def topics(camera: str = '', *, debug: bool = False) -> dict[str, str]:
@@ -125,7 +114,7 @@ class Publishers:
             name,
             qos(latched=latched),
             event_callbacks=self._events(name),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=overriding(self._node, name, 'publisher'),
         )
 
     def publish(self, source: Any, header: Any, quality: int = 0) -> list[Failure]:
@@ -191,7 +180,7 @@ def fill(message: Any, values: Mapping[str, Any]) -> Any:
     return message
 
 
-def _element(kind: str) -> type:
+def _element(kind: str) -> Any:
     """Return the class of the elements of 'sequence<package/Type>'."""
     package, name = re.findall(r'\w+', kind.removeprefix('sequence<'))[:2]
-    return _type_of(package, name)
+    return message_class(f'{package}/msg/{name}')

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -147,6 +148,8 @@ def _constraints(item: Option) -> list[str]:
 class Parameters:
     """Declares the options on a node and turns every accepted change into new frozen settings.
 
+    Declared are those of the node, of what is chosen, and what was given or asked for by its name;
+    the value of another one, given at start, is in force once its method is chosen.
     `check(config)` may raise ValueError or PipelineError to refuse a configuration;
     `apply(config, options)` takes over what was accepted; `locked()` tells whether a model is
     loaded, which shuts what is not live.
@@ -168,7 +171,8 @@ class Parameters:
         self._values: dict[str, Any] = {}
         # Set at run time: wins over the calibration even where it is the default.
         self._touched: set[str] = set()
-        self._live = False
+        self._declared: set[str] = set()
+        self._declaring = threading.RLock()  # a model that was loaded shows its chain meanwhile
         self.config = PipelineConfig()
         self.options = NodeOptions()
         self._install()
@@ -178,34 +182,54 @@ class Parameters:
         self._tell_former(given)
         self._overrides = naming.renamed(given)
         self._node.add_on_set_parameters_callback(self._validate)
-        if hasattr(self._node, 'add_pre_set_parameters_callback'):  # since Iron
-            self._node.add_pre_set_parameters_callback(self._normalize)
-        self._declare(node_parameters())
-        self._declare(node_parameters(self._values['segmenter']))
-        # Humble has no post-set callback; there the last on-set callback takes its place.
+        # Humble has no callbacks before and after a change: there all is declared at once, and
+        # the last on-set callback takes the place of the post-set one.
+        has_pre_set = hasattr(self._node, 'add_pre_set_parameters_callback')
         self._has_post_set = hasattr(self._node, 'add_post_set_parameters_callback')
+        self._learn(node_parameters())
+        self._learn(node_parameters(self._values['segmenter']))
+        self.config, self.options = self._build(self._values)
+        if has_pre_set:
+            self._node.add_pre_set_parameters_callback(self._normalize)
+        else:
+            self.declare(self._options)
+        self.show(self.config)
         if self._has_post_set:
             self._node.add_post_set_parameters_callback(self._take_over)
-        self._live = True
         self._warn_unknown()
 
-    def _declare(self, items: Iterable[Option]) -> None:
-        missing = [item for item in items if item.name not in self._options]
-        for item in missing:
-            self._options[item.name] = item
-            self._values[item.name] = self._initial(item)
-        self.config, self.options = self._build(self._values)
-        live, self._live = self._live, False
-        for item in missing:
-            self._node.declare_parameter(
-                item.name, to_ros(self._values[item.name]), descriptor(item), ignore_override=True
-            )
-        self._live = live
+    def _learn(self, items: Iterable[Option]) -> None:
+        """Take options with the values given at start, cast: rclpy refuses 1 for a double."""
+        for item in items:
+            if item.name not in self._options:
+                given = self._overrides.get(item.name)
+                value = item.default if given is None else from_ros(item, given.value)
+                self._options[item.name], self._values[item.name] = item, value
 
-    def _initial(self, item: Option) -> Any:
-        """Return the value given at start, cast: rclpy refuses the integer 1 for a double."""
-        given = self._overrides.get(item.name)
-        return item.default if given is None else from_ros(item, given.value)
+    def show(self, chain: PipelineConfig, *groups: str) -> None:
+        """Declare what concerns a chain or these groups, and what is not at its default."""
+        shown = {*_groups(chain), *groups}
+        for name, item in list(self._options.items()):
+            group = name.rpartition('.')[0]
+            if group in shown or not _same(self._values[name], item.default):
+                self.declare([name])
+
+    def declare(self, names: Iterable[str]) -> None:
+        """Declare the options of these names; other names and declared ones are passed over."""
+        with self._declaring:
+            for name in names:
+                item = self._known(name)
+                if item is None or name in self._declared:
+                    continue
+                value = to_ros(self._values[name])
+                self._node.declare_parameter(name, value, descriptor(item), ignore_override=True)
+                self._declared.add(name)
+
+    def _known(self, name: str) -> Option | None:
+        """Return an option by name, also one of a segmenter that is not chosen."""
+        if name not in self._options and self._is_of_other_segmenter(name):
+            self._learn(node_parameters(name.split('.')[1]))
+        return self._options.get(name)
 
     def _warn_unknown(self) -> None:
         for name in sorted(self._overrides):
@@ -234,6 +258,7 @@ class Parameters:
             name = naming.current(parameter.name)
             if name != parameter.name:
                 parameter = Parameter(name, parameter.type_, parameter.value)
+            self.declare([name])
             item = self._options.get(name)
             if item is not None:
                 # What cannot be brought there is left for the validator, which says why.
@@ -244,8 +269,6 @@ class Parameters:
         return found
 
     def _validate(self, given: Sequence[Parameter]) -> SetParametersResult:
-        if not self._live:  # checked all at once before they are declared
-            return SetParametersResult(successful=True)
         try:
             changes = self._changes(given)
             if changes:
@@ -257,10 +280,11 @@ class Parameters:
         return SetParametersResult(successful=True)
 
     def _changes(self, given: Sequence[Parameter]) -> dict[str, Any]:
+        """Return the changed options; what is about to be declared is no change."""
         return {
             parameter.name: from_ros(self._options[parameter.name], parameter.value)
             for parameter in given
-            if parameter.name in self._options
+            if parameter.name in self._declared
         }
 
     def _accept(self, changes: Mapping[str, Any]) -> None:
@@ -272,14 +296,14 @@ class Parameters:
         self._check(config)
 
     def _take_over(self, given: Sequence[Parameter]) -> None:
-        changes = self._changes(given) if self._live else {}
+        changes = self._changes(given)
         if not changes:
             return
         self._values.update(changes)
         self._touched |= set(changes)
-        if 'segmenter' in changes:
-            self._declare(node_parameters(changes['segmenter']))
+        self._learn(node_parameters(self._values['segmenter']))
         self.config, self.options = self._build(self._values)
+        self.show(self.config)
         self._apply(self.config, self.options)
 
     def _build(
@@ -300,6 +324,23 @@ class Parameters:
             PipelineConfig.from_any(chain),
             build_options(NodeOptions, {name: values[name] for name in own if name in values}),
         )
+
+
+def _groups(chain: PipelineConfig) -> set[str]:
+    """Return the groups and methods that a chain is made of; 'auto' is no method."""
+    listed = chain.needs_segments or chain.segments != PipelineConfig.segments
+    named = {
+        'segmenter': (chain.segmenter,),
+        'scorer': (chain.scorer,),
+        'refinement': chain.refinements,
+        'tracker': (chain.tracker,),
+        'segments': (chain.segments,) if listed else (),
+    }
+    methods = {
+        naming.prefix(kind, name).rstrip('.') for kind, names in named.items() for name in names
+    }
+    places = {'geometry'} if any(name.startswith('geometry.') for name, _ in chain.values) else ()
+    return {'', 'objects', 'drawing', *places, *methods}
 
 
 def _same(left: Any, right: Any) -> bool:

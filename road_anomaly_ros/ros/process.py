@@ -249,12 +249,12 @@ class _Session:
     def _spin(self) -> None:
         from rclpy.executors import ExternalShutdownException
 
-        from road_anomaly_ros.ros.executor import ThreadedExecutor
+        from road_anomaly_ros.ros.executor import make_executor
 
         def failed(error: Exception) -> None:  # one failing callback must not end the others
             self._node.get_logger().error(f'callback failed: {one_line(error)}')
 
-        executor = ThreadedExecutor(self._threads, failed)
+        executor = make_executor(self._threads, failed)
         executor.add_node(self._node)
         self._executor = executor
         # What is set after this look wakes the executor, what was set before is seen by it.

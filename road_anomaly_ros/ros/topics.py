@@ -1,13 +1,19 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of topics as image_transport makes them."""
+"""Names of topics as image_transport makes them, and what a user may override of their QoS."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
+from rclpy.qos import QoSPolicyKind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
 COMPRESSED, FFMPEG, FOXGLOVE = '/compressed', '/ffmpeg', '/foxglove'
+SIZES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
+DEFAULT_POLICIES = (*SIZES, QoSPolicyKind.RELIABILITY)
 
 
 def message_class(kind: str) -> type | None:
@@ -29,3 +35,15 @@ def compressed(node: Any, base: str, suffix: str = COMPRESSED) -> str:
         return own
     name = node.resolve_topic_name(base)
     return name if name.endswith(suffix) else f'{name}{suffix}'
+
+
+def overriding(
+    node: Any, topic: str, role: str, policies: Sequence[QoSPolicyKind] = DEFAULT_POLICIES
+) -> QoSOverridingOptions | None:
+    """Return which policies of a 'publisher' or 'subscription' are overridden by parameters.
+
+    None where none was given: each would be one more parameter, and one that nobody can set.
+    """
+    beginning = f'qos_overrides.{node.resolve_topic_name(topic)}.{role}.'
+    given = any(name.startswith(beginning) for name in getattr(node, '_parameter_overrides', {}))
+    return QoSOverridingOptions(policies) if given else None

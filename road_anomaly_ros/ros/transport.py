@@ -25,9 +25,9 @@ _SEGMENT = 32 << 20  # as in the profile
 _PROCESSES = 8  # that should find room
 VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 _CHOICES = (*VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
-_NEW_NAME_SINCE = 9  # rclpy of Kilted, the first with Fast DDS 3
+_NEW_NAME_SINCE = (9,)  # rclpy of Kilted, the first with Fast DDS 3
 _REACH = ('ROS_LOCALHOST_ONLY', 'ROS_AUTOMATIC_DISCOVERY_RANGE')
-_RANGE_SINCE = 4  # rclpy of Iron, which warns of the older variable
+_RANGE_SINCE = (4,)  # rclpy of Iron, which warns of the older variable
 
 
 def make_room() -> None:
@@ -52,8 +52,8 @@ def make_room() -> None:
 def stay_local() -> None:
     """Keep the graph to this machine, before the first node; the user's own choice wins."""
     if not any(os.environ.get(name) for name in _REACH):
-        release = _release()
-        old = release is not None and release < _RANGE_SINCE
+        installed = release()
+        old = installed is not None and installed < _RANGE_SINCE
         os.environ.update({_REACH[0]: '1'} if old else {_REACH[1]: 'LOCALHOST'})
 
 
@@ -74,17 +74,17 @@ def remove_segments() -> None:
 
 def _known() -> tuple[str, ...]:
     """Return the variables that the installed Fast DDS knows and does not warn of."""
-    release = _release()
-    if release is None:
+    installed = release()
+    if installed is None:
         return VARIABLES
-    return VARIABLES[:1] if release >= _NEW_NAME_SINCE else VARIABLES[1:]
+    return VARIABLES[:1] if installed >= _NEW_NAME_SINCE else VARIABLES[1:]
 
 
-def _release() -> int | None:
-    """Return the major version of rclpy, which tells distributions apart; None if unknown."""
+def release() -> tuple[int, ...] | None:
+    """Return the version of rclpy, which tells distributions apart; None where it is unknown."""
     try:
-        return int(version('rclpy').partition('.')[0])
-    except (PackageNotFoundError, ValueError):
+        return tuple(int(part) for part in re.findall(r'\d+', version('rclpy'))) or None
+    except PackageNotFoundError:
         return None
 
 

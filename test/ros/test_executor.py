@@ -11,9 +11,11 @@ pytest.importorskip('rclpy')
 
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import MultiThreadedExecutor
 from std_msgs.msg import Int32
 
-from road_anomaly_ros.ros.executor import ThreadedExecutor
+from road_anomaly_ros.ros import transport
+from road_anomaly_ros.ros.executor import MENDED, ThreadedExecutor, make_executor
 
 DEADLINE_S = 20.0
 
@@ -97,3 +99,27 @@ def test_callbacks_of_a_reentrant_group_overlap(node):
     both.abort()
     executor.shutdown()
     assert met[:2] == ['met', 'met']
+
+
+@pytest.mark.parametrize(
+    ('version', 'own'),
+    [('3.3.16', True), ('9.1.2', True), ('10.0.2', True), ('10.0.4', False), ('11.0.1', False)],
+)
+def test_where_rclpy_is_mended_its_own_executor_is_taken(node, monkeypatch, version, own):
+    monkeypatch.setattr(transport, 'version', lambda _: version)
+    executor = make_executor(2, print, context=node.context)
+    assert isinstance(executor, ThreadedExecutor if own else MultiThreadedExecutor)
+    executor.shutdown()
+
+
+def test_rclpys_own_executor_is_as_its_version_tells(node):
+    """Where this fails, a release of rclpy is mended: ours is not needed there any more."""
+    executor = MultiThreadedExecutor(2, context=node.context)
+    executor._executor.shutdown(wait=True)
+    executor._executor = pool = SlowPool()
+    executor.add_node(node)
+    calls = []
+    timer = node.create_timer(0.01, lambda: calls.append(timer.cancel()))
+    spin_until(executor, lambda: calls)
+    assert (pool.submitted > 1) == (transport.release() < MENDED)
+    executor.shutdown()

@@ -27,12 +27,12 @@ import rclpy  # isort: skip
 class Owner:
     """A node with parameters and nothing else; remembers what was applied."""
 
-    def __init__(self, graph, *, locked=False, refuse=None, **overrides):
+    def __init__(self, graph, name='owner', *, locked=False, refuse=None, **overrides):
         self.locked, self.refuse, self.applied = locked, refuse, []
         overrides = {'segmenter': 'synthetic', **overrides}
         self.node = graph.add(
             rclpy.create_node(
-                'owner',
+                name,
                 context=graph.context,
                 namespace=graph.namespace,
                 parameter_overrides=[
@@ -56,7 +56,15 @@ class Owner:
             [Parameter(name.replace('__', '.'), value=value) for name, value in values.items()]
         )
 
+    def names(self):
+        return self.node.list_parameters([], 0).names
+
+    def groups(self):
+        others = ('use_sim_time', 'start_type_description_service')
+        return {name.rpartition('.')[0] for name in self.names() if name not in others}
+
     def get(self, name):
+        self.parameters.declare([name])
         return self.node.get_parameter(name).value
 
 
@@ -72,6 +80,7 @@ def owner(graph):
 
 
 def test_every_option_is_declared_with_text_and_bounds(owner):
+    owner.parameters.declare(item.name for item in node_parameters('synthetic'))
     for item in node_parameters('synthetic'):
         described = owner.node.describe_parameter(item.name)
         assert described.description.startswith(item.text.rstrip())
@@ -311,11 +320,57 @@ def test_an_option_at_its_default_is_left_to_the_calibration(graph):
 
 def test_choosing_a_segmenter_declares_its_options(graph):
     owner = Owner(graph, segmenter='mask2former')
-    names = [item.name for item in node_parameters('mask2former')]
-    assert all(owner.node.has_parameter(name) for name in names)
+    assert 'segmenters.mask2former' in owner.groups()
     assert not owner.node.has_parameter('segmenters.synthetic.stride')
     assert owner.set(segmenter='synthetic').successful
-    assert owner.get('segmenters.synthetic.stride') == 4
+    assert owner.node.get_parameter('segmenters.synthetic.stride').value == 4
+
+
+ALWAYS = {'', 'objects', 'drawing', 'segmenters.synthetic'}
+
+
+@pytest.mark.parametrize(
+    ('change', 'group'),
+    [
+        ({'scorer': 's2'}, 'scorers.s2'),
+        ({'refinements': ['gaussian', 'road_prior']}, 'refinement.road_prior'),
+        ({'refinements': ['oasc']}, 'segment_sources.watershed'),
+        ({'objects.mode': 'segments'}, 'segment_sources.watershed'),
+        ({'segments': 'felzenszwalb'}, 'segment_sources.felzenszwalb'),
+        ({'tracker': 'kalman'}, 'tracking.kalman'),
+        ({'geometry.camera_height': 1.5}, 'geometry'),
+        ({'scorer': 's2', 'scorers.s2.tau': 0.03}, 'scorers.s2'),
+    ],
+)
+def test_what_is_chosen_is_declared(graph, change, group):
+    """With all of its options, at the start or while it runs."""
+    for owner in (Owner(graph, **change), Owner(graph, 'live')):
+        if owner.node.get_name() == 'live':
+            assert owner.groups() == ALWAYS
+            assert owner.set(**change).successful
+        expected = {item.name for item in node_parameters() if item.name.startswith(f'{group}.')}
+        assert expected and expected <= set(owner.names())
+        others = {'refinement.gaussian', 'refinement.oasc', *({'geometry'} & {group})}
+        assert owner.groups() <= {*ALWAYS, group, *others}
+
+
+def test_a_given_value_waits_until_its_method_is_chosen(graph):
+    owner = Owner(graph, **{'scorers.rba.unit_range': True, 'scorers.s2.lam': 0.9})
+    assert 'scorers.s2.tau' not in owner.names()
+    assert 'scorers.s2.lam' in owner.names()  # not at its default: a dump must hold it
+    assert owner.set(scorer='s2').successful
+    assert owner.node.get_parameter('scorers.s2.lam').value == 0.9
+    assert 'scorers.s2.tau' in owner.names()
+    assert owner.parameters.config.options('scorer', 's2').lam == 0.9
+
+
+def test_the_list_of_the_default_chain_fits_on_a_screen(graph):
+    owner = Owner(graph, segmenter='mask2former')
+    owner.parameters.show(
+        owner.parameters.config.replace({'scorer': 'head_v3', 'refinements': ['none']})
+    )
+    assert 'scorers.head_v3' in owner.groups()
+    assert len(owner.names()) <= 60 < len(node_parameters('mask2former')) / 2
 
 
 def test_changes_apply_without_the_callbacks_that_humble_lacks(graph, monkeypatch):
