@@ -87,14 +87,8 @@ def start(context):
     changes = {name: text(name) for name in ('model', 'scorer', 'device') if text(name)}
     if text('autostart'):
         changes['autostart'] = switch('autostart')
-    nodes = [
-        Node(
-            executable=NODE,
-            name=NODE,
-            parameters=[params_file(text('params_file')), {**changes, **time}],
-            **ours,
-        )
-    ]
+    settings = [params_file(text('params_file')), {**changes, **time}]
+    nodes = [Node(executable=NODE, name=NODE, parameters=settings, **ours)]
     if switch('fake_camera'):
         # A camera lives in real time: it has no part in the time of a bag.
         nodes.append(Node(executable='fake_camera', name='fake_camera', **ours))
@@ -104,16 +98,9 @@ def start(context):
         words += ['--clock'] if switch('use_sim_time') else []
         nodes.append(Node(executable='replay', name='replay', arguments=words, **ours))
     if switch('rviz'):
-        nodes.append(
-            Node(
-                package='rviz2',
-                executable='rviz2',
-                name='rviz2',
-                parameters=[time],
-                arguments=['-d', str(SHARE / 'rviz' / 'pipeline.rviz')],
-                **common,
-            )
-        )
+        rviz = {'package': 'rviz2', 'executable': 'rviz2', 'name': 'rviz2', 'parameters': [time]}
+        view = ['-d', str(SHARE / 'rviz' / 'pipeline.rviz')]
+        nodes.append(Node(arguments=view, **rviz, **common))
     return nodes
 
 

@@ -196,7 +196,7 @@ class Parameters:
         self.show(self.config)
         if self._has_post_set:
             self._node.add_post_set_parameters_callback(self._take_over)
-        self._warn_unknown()
+        self._warn_unknown(self._overrides)
 
     def _learn(self, items: Iterable[Option]) -> None:
         """Take options with the values given at start, cast: rclpy refuses 1 for a double."""
@@ -231,8 +231,8 @@ class Parameters:
             self._learn(node_parameters(name.split('.')[1]))
         return self._options.get(name)
 
-    def _warn_unknown(self) -> None:
-        for name in sorted(self._overrides):
+    def _warn_unknown(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
             known = name in self._options or name.startswith(FOREIGN)
             if known or self._is_of_other_segmenter(name):
                 continue
@@ -259,6 +259,8 @@ class Parameters:
             if name != parameter.name:
                 parameter = Parameter(name, parameter.type_, parameter.value)
             self.declare([name])
+            if not self._node.has_parameter(name):  # rclpy refuses it without its name
+                self._warn_unknown([name])
             item = self._options.get(name)
             if item is not None:
                 # What cannot be brought there is left for the validator, which says why.

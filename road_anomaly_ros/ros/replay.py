@@ -50,12 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     reliable = 'offer reliable delivery (cameras usually offer best effort)'
     add('--reliable', action='store_true', help=reliable)
-    add(
-        '--frame-id',
-        default='camera_optical',
-        metavar='NAME',
-        help='coordinate frame where the input knows none (default: %(default)s)',
-    )
+    frame = 'coordinate frame where the input knows none (default: %(default)s)'
+    add('--frame-id', default='camera_optical', metavar='NAME', help=frame)
     pictures = 'resize the pictures; of a bag only they are sent then'
     add('--resize', metavar='WxH', type=size, help=pictures)
     _add_bag(parser)
