@@ -9,60 +9,36 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-PACKAGE = 'road_anomaly_ros'
+PACKAGE, NODE, IMAGE = 'road_anomaly_ros', 'anomaly_node', 'image'
 SHARE = Path(__file__).resolve().parent.parent
 CONFIG = SHARE / 'config'
 NAV2 = 'nav2_costmap.yaml'  # for another program, no preset
-IMAGE = 'image'
-NODE = 'anomaly_node'
-SWITCH = ['true', 'false']
+SWITCH, LEVELS = ('true', 'false'), ('debug', 'info', 'warn', 'error', 'fatal')
 KEEP = 'empty keeps the value of params_file'
-LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
-
-
-def argument(name, default, text, choices=None):
-    return DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
+PRESET = 'Parameters of the node: a path, or a preset such as fast.yaml from config/.'
+ARGUMENTS = (  # name, default, text, choices
+    ('image', IMAGE, 'Topic of the camera; its camera_info is expected beside it.'),
+    ('params_file', str(CONFIG / 'pipeline.yaml'), PRESET),
+    ('model', '', f"'builtin', a directory or a hub name; {KEEP}."),
+    ('scorer', '', f'Anomaly score, such as eam, rba or s2; {KEEP}.'),
+    ('device', '', f"'auto', 'cpu', 'cuda' or 'cuda:N'; {KEEP}."),
+    ('input', '', 'Video, bag or folder of images to replay as the camera.'),
+    ('loop', 'false', 'Start the replay of the input again at its end.', *SWITCH),
+    ('fake_camera', 'false', 'Start a rendered drive as the camera.', *SWITCH),
+    ('rviz', 'false', 'Start RViz with camera, overlay, heatmap and mask.', *SWITCH),
+    ('autostart', '', f'Configure and activate the node at start; {KEEP}.', '', *SWITCH),
+    ('use_sim_time', 'false', 'Take the time from /clock; a replay then sends it.', *SWITCH),
+    ('namespace', '', 'Namespace of the nodes; RViz shows the topics without one.'),
+    ('log_level', 'info', 'Least severe messages that the nodes log.', *LEVELS),
+)
 
 
 def generate_launch_description():
-    return LaunchDescription(
-        [
-            argument(
-                'image', IMAGE, 'Topic of the camera; its camera_info is expected beside it.'
-            ),
-            argument(
-                'params_file',
-                str(CONFIG / 'pipeline.yaml'),
-                'Parameters of the node: a path, or a preset such as fast.yaml from config/.',
-            ),
-            argument('model', '', f"'builtin', a directory or a hub name; {KEEP}."),
-            argument('scorer', '', f'Anomaly score, such as eam, rba or s2; {KEEP}.'),
-            argument('device', '', f"'auto', 'cpu', 'cuda' or 'cuda:N'; {KEEP}."),
-            argument('input', '', 'Video, bag or folder of images to replay as the camera.'),
-            argument('loop', 'false', 'Start the replay of the input again at its end.', SWITCH),
-            argument('fake_camera', 'false', 'Start a rendered drive as the camera.', SWITCH),
-            argument(
-                'rviz', 'false', 'Start RViz with camera, overlay, heatmap and mask.', SWITCH
-            ),
-            argument(
-                'autostart',
-                '',
-                f'Configure and activate the node at start; {KEEP}.',
-                ['', *SWITCH],
-            ),
-            argument(
-                'use_sim_time',
-                'false',
-                'Take the time from /clock; a replay then sends it.',
-                SWITCH,
-            ),
-            argument(
-                'namespace', '', 'Namespace of the nodes; RViz shows the topics without one.'
-            ),
-            argument('log_level', 'info', 'Least severe messages that the nodes log.', LEVELS),
-            OpaqueFunction(function=start),
-        ]
-    )
+    arguments = [
+        DeclareLaunchArgument(name, default_value=value, description=text, choices=choices or None)
+        for name, value, text, *choices in ARGUMENTS
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
 
 
 def start(context):
@@ -85,8 +61,7 @@ def start(context):
     ours = {'package': PACKAGE, 'on_exit': end_on_failure, **common}
     time = {'use_sim_time': switch('use_sim_time')}
     changes = {name: text(name) for name in ('model', 'scorer', 'device') if text(name)}
-    if text('autostart'):
-        changes['autostart'] = switch('autostart')
+    changes.update({'autostart': switch('autostart')} if text('autostart') else {})
     settings = [params_file(text('params_file')), {**changes, **time}]
     nodes = [Node(executable=NODE, name=NODE, parameters=settings, **ours)]
     if switch('fake_camera'):
@@ -106,9 +81,8 @@ def start(context):
 
 def end_on_failure(event, _):
     """Return what to do when a node of ours has ended: all ends where that was a failure."""
-    if event.returncode <= 0:  # in order, or by the signal that ends all
-        return []
-    return [Shutdown(reason=f'{event.process_name} failed with code {event.returncode}')]
+    text = f'{event.process_name} failed with code {event.returncode}'
+    return [Shutdown(reason=text)] if event.returncode > 0 else []  # else done, or by a signal
 
 
 def remappings(image):
