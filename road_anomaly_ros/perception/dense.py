@@ -32,6 +32,7 @@ from road_anomaly_ros.perception.kernels.vectors import (
     QueryVectors,
     Taps,
     label_type,
+    reduce,
 )
 from road_anomaly_ros.perception.resources import Resources
 
@@ -232,7 +233,7 @@ class MaskSource:
                 consume((slice(0, size[0]), slice(0, size[1])), block)
                 return
         for region, logits in walk(self.mask_logits, size, finite=self._finite):
-            consume(region, accumulate(logits, vectors))
+            consume(region, reduce(logits, vectors))
 
     def planes(
         self, vectors: QueryVectors, size: tuple[int, int] | None = None
@@ -244,9 +245,7 @@ class MaskSource:
         size = size or self.grid
         vectors = dataclasses.replace(vectors, keep=True, partition=None, tanh=None, features=None)
         names = vectors.names
-        found = torch.empty(
-            (vectors.semantic.shape[1] + len(names), *size), device=self.mask_logits.device
-        )
+        found = torch.empty((vectors.classes + len(names), *size), device=self.mask_logits.device)
 
         def consume(region: Region, block: Block) -> None:
             parts = [*block.semantic, *(block[name] for name in names)]
@@ -327,36 +326,6 @@ def with_features(consume: Consume, features: Tensor | None, size: tuple[int, in
         consume(region, dataclasses.replace(block, features=part))
 
     return more
-
-
-def accumulate(logits: Tensor, vectors: QueryVectors) -> Block:
-    """Reduce the resized logits [Q,r,c] of one part over the queries; `logits` is overwritten."""
-    maps: dict[str, Tensor] = {}
-    for name, chosen, level in zip(vectors.votes, vectors.voters, vectors.levels, strict=True):
-        maps[name] = ((logits > level) & chosen[:, None, None]).sum(0, dtype=torch.int32)
-    if vectors.accept is not None:
-        maps['accept'], maps['covered'] = _accept(logits > 0, vectors.accept, vectors.temperature)
-    masks = logits.sigmoid_()
-    for name, weight in vectors.maxima.items():
-        maps[name] = (masks * weight[:, None, None]).amax(0)
-    sums = torch.mm(vectors.linear, masks.flatten(1)).view(-1, *masks.shape[1:])
-    classes = vectors.semantic.shape[1]
-    maps.update(zip(vectors.sums, sums[classes:], strict=True))
-    return Block.of(sums[:classes], maps, vectors.frame)
-
-
-def _accept(active: Tensor, values: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return the softmax-weighted mean of `values` [Q] over the active queries, and where any is.
-
-    The maximum is subtracted per pixel: a global one underflows at small temperatures.
-    """
-    active = active & values.isfinite()[:, None, None]
-    scaled = torch.where(active, (values / temperature)[:, None, None], -torch.inf)
-    peak = scaled.amax(0)
-    covered = peak > -torch.inf
-    weight = scaled.sub_(torch.where(covered, peak, 0.0)).exp_()
-    mean = (weight * values.nan_to_num(neginf=0.0)[:, None, None]).sum(0)
-    return torch.where(covered, mean / weight.sum(0).clamp_min(1e-30), 0.0), covered
 
 
 def run(

@@ -205,7 +205,8 @@ class RunningHead:
             F.pad(self._second_bias, (0, too)),
             F.pad(self._last[0], (0, too)),
         )
-        return (*(part.contiguous().numpy() for part in parts), self._last_bias.numpy()[0])
+        arrays = [part.contiguous().numpy() for part in parts]
+        return loops.Layers(*[*arrays, self._last_bias.numpy()[0]])
 
     @property
     def device(self) -> torch.device:
@@ -289,15 +290,10 @@ class RunningHead:
         found = torch.empty(semantic.shape[1:])
         if visual is None:
             visual = Features(torch.empty((0, 1, 1)), Taps.of(1, len(found)), slice(0, 1))
-        rows = (part.numpy() for part in vars(visual.rows).values())
-        loops.logits(
-            semantic.contiguous().numpy(),
-            visual.wide.numpy(),
-            *rows,
-            visual.columns.start,
-            *self._compiled,
-            found.numpy(),
-        )
+        low, high, share = (part.numpy() for part in vars(visual.rows).values())
+        wide, left, width = visual.wide.numpy(), visual.columns.start, found.shape[1]
+        added = loops.Visual(wide, low, high, share, left, width)
+        loops.logits(semantic.contiguous().numpy(), added, self._compiled, found.numpy())
         return found
 
 

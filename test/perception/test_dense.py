@@ -222,7 +222,7 @@ def test_compiled_loops_equal_the_torch_blocks(queries, classes, grid, size, sca
     plain = collect(source, vectors)
     # Where a logit is 0 to rounding, one query more or less is on; such pixels may differ.
     logits = functional.interpolate(source.mask_logits[None], size=size, mode='bilinear')[0]
-    steps = torch.tensor([0.0, *vectors.levels])
+    steps = torch.tensor([0.5, 0.1]).logit()
     sure = ((logits[:, None] - steps[:, None, None]).abs() > 1e-6 * scale).all(1).all(0)
     for name, values in plain.items():
         if name == 'label':

@@ -14,19 +14,25 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from road_anomaly_ros.perception.kernels.vectors import Block, QueryVectors, Taps
+from road_anomaly_ros.perception.kernels.vectors import (
+    NEVER,
+    Accumulators,
+    Block,
+    Factors,
+    QueryVectors,
+    Taps,
+    Weights,
+)
 
 try:
     from road_anomaly_ros.perception.kernels import loops
@@ -73,9 +79,10 @@ class Grid:
             size,
         )
 
-    def band(self, rows: slice) -> tuple[np.ndarray, ...]:
+    def band(self, rows: slice) -> loops.Band:
         """Return the vertical taps of some image rows and the horizontal ones of all columns."""
-        return *(axis[rows] for axis in self.rows), self.starts, self.weights
+        low, high, share = (axis[rows] for axis in self.rows)
+        return loops.Band(low, high, share, self.starts, self.weights)
 
     def parts(self, planes: int) -> list[Part]:
         """Cut the image into parts of a size that keeps `planes` maps of it in cache."""
@@ -178,84 +185,24 @@ def visit(
     """
     if not loops.accumulate.signatures:  # type: ignore[attr-defined]
         _log.info('preparing the loops of the dense pass; the first time takes some seconds')
-    limits, grid = _limits(vectors), Grid.of(logits.shape, size)
+    limits, grid = vectors.weights.limits(NEGLIGIBLE), Grid.of(logits.shape, size)
     live = (tops > limits).nonzero()[:, 0]
     if len(live) == 0:
         live = torch.zeros(1, dtype=torch.int64)
-    weights, classes = _weights(vectors, live, limits), vectors.semantic.shape[1]
+    weights = Weights(*(part[:, live].contiguous().numpy() for part in vectors.weights))
+    factors = Factors(*map(np.float32, vectors.factors))
+    given = vectors.classes, weights, factors, limits[live].numpy()
 
     def work(part: Part) -> None:
         rows, tiles = part
         columns = grid.columns(tiles)
-        out = _Buffers.of(vectors, rows.stop - rows.start, columns.stop - columns.start)
-        arrays = tuple(buffer.numpy() for buffer in vars(out).values())
-        loops.accumulate(logits.numpy(), live.numpy(), grid.band(rows), weights, tiles, arrays)
-        consume((rows, columns), out.block(vectors, classes))
+        part_size = rows.stop - rows.start, columns.stop - columns.start
+        out = Accumulators.room(vectors, part_size)
+        arrays = Accumulators(*(planes.numpy() for planes in out))
+        loops.accumulate(logits.numpy(), live.numpy(), grid.band(rows), *given, tiles, arrays)
+        consume((rows, columns), out.block(vectors))
 
-    _share(work, grid.parts(-(-classes // 8) if vectors.keep else 1))
-
-
-def _weights(vectors: QueryVectors, live: Tensor, limits: Tensor) -> tuple[Any, ...]:
-    accept = torch.empty(0) if vectors.accept is None else vectors.accept[live].float()
-    return (
-        vectors.linear[:, live].contiguous().numpy(),
-        vectors.semantic.shape[1],
-        vectors.largest[:, live].contiguous().numpy(),
-        vectors.voters[:, live].contiguous().numpy(),
-        np.array(vectors.levels, np.float32),
-        accept.clamp_min(float(loops.ABSENT)).numpy(),
-        np.float32(1 / vectors.temperature),
-        limits[live].numpy(),
-        np.float32(1 / (vectors.partition or 1.0)),
-        np.float32(1 / (vectors.tanh or 1.0)),
-    )
-
-
-@dataclass(frozen=True)
-class _Buffers:
-    """The accumulators of one part in the order of the loops; those of no rows are not wanted."""
-
-    label: Tensor
-    peak: Tensor
-    sums: Tensor  # semantic rows where kept, then the sums
-    largest: Tensor
-    votes: Tensor
-    accept: Tensor
-    covered: Tensor
-    partition: Tensor
-    tanh: Tensor
-
-    @classmethod
-    def of(cls, vectors: QueryVectors, rows: int, columns: int) -> _Buffers:
-        kept = vectors.semantic.shape[1] if vectors.keep else 0
-        accept = rows if vectors.accept is not None else 0
-        partition = rows if vectors.partition else 0
-        return cls(
-            torch.empty((rows, columns), dtype=torch.uint8),
-            torch.empty((rows, columns)),
-            torch.empty((kept + len(vectors.sums), rows, columns)),
-            torch.empty((len(vectors.maxima), rows, columns)),
-            torch.empty((len(vectors.votes), rows, columns), dtype=torch.int32),
-            torch.empty((accept, columns)),
-            torch.empty((accept, columns), dtype=torch.bool),
-            torch.empty((2, partition, columns)),
-            torch.empty((rows if vectors.tanh else 0, columns)),
-        )
-
-    def block(self, vectors: QueryVectors, classes: int) -> Block:
-        kept = classes if vectors.keep else 0
-        maps = {
-            **dict(zip(vectors.sums, self.sums[kept:], strict=True)),
-            **dict(zip(vectors.maxima, self.largest, strict=True)),
-            **dict(zip(vectors.votes, self.votes, strict=True)),
-        }
-        if vectors.accept is not None:
-            maps.update(accept=self.accept, covered=self.covered)
-        if vectors.partition:
-            maps.update(partition=self.partition[0], spread=self.partition[1])
-        if vectors.tanh:
-            maps.update(tanh=self.tanh)
-        return Block(self.peak, self.label, self.sums[:kept], maps, vectors.frame, classes)
+    _share(work, grid.parts(-(-vectors.classes // 8) if vectors.keep else 1))
 
 
 def support_overlap(
@@ -267,20 +214,14 @@ def support_overlap(
     """
     live, grid = (tops > 0).nonzero()[:, 0], Grid.of(logits.shape, size)
     counts = torch.zeros((2, len(tops)), dtype=torch.int64)
+    levels = torch.where(confident[live], 0.0, NEVER).numpy()
     found: list[np.ndarray] = []
 
     def work(part: Part) -> None:
         rows, tiles = part
         mine = np.zeros((2, len(live)), np.int64)
         loops.overlap(
-            logits.numpy(),
-            live.numpy(),
-            grid.band(rows),
-            confident[live].numpy(),
-            size[1],
-            tiles,
-            mine[0],
-            mine[1],
+            logits.numpy(), live.numpy(), grid.band(rows), levels, size[1], tiles, mine[0], mine[1]
         )
         found.append(mine)
 
@@ -288,17 +229,6 @@ def support_overlap(
         _share(work, grid.parts(1))
         counts[:, live] = torch.from_numpy(np.sum(found, axis=0))
     return counts[0], counts[1]
-
-
-def _limits(vectors: QueryVectors) -> Tensor:
-    """Return the logit [Q] up to which a query changes no accumulator by more than NEGLIGIBLE."""
-    reach = torch.cat([vectors.linear.abs(), vectors.largest]).amax(0)
-    limits = (math.log(NEGLIGIBLE) - reach.log()).clamp_(-80.0, 1e30)
-    for level, chosen in zip(vectors.levels, vectors.voters, strict=True):
-        limits = torch.where(chosen, limits.clamp_max(level), limits)
-    if vectors.accept is not None:
-        limits = torch.where(vectors.accept.isfinite(), limits.clamp_max(0.0), limits)
-    return limits
 
 
 def _share(work: Callable[[Part], None], parts: Sequence[Part]) -> None:

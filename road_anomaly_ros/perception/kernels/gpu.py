@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from road_anomaly_ros.perception.kernels.vectors import Block, QueryVectors
+from road_anomaly_ros.perception.kernels.vectors import Accumulators, Block, QueryVectors
 from road_anomaly_ros.perception.resources import Resources, is_out_of_memory
 
 try:
@@ -33,7 +33,6 @@ STAGES = 1
 WALK = 4096  # values of a program that only reads and writes
 TURNED = 128  # pixels of a program that brings the queries last
 FAST = os.environ.get('TRITON_INTERPRET') != '1'  # the interpreter knows no assembler
-ABSENT = -3e38  # stands for -inf
 
 Result = TypeVar('Result')
 
@@ -98,16 +97,9 @@ def clean_masks(logits: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     queries, size = len(logits), logits[0].numel() if len(logits) else 0
     if queries and size:
         padded = out.stride(2)
+        shape = {'Q_PAD': padded, 'QUERIES': QUERIES, 'PIXELS': TURNED}
         programs.clean_masks[(-(-size // TURNED), padded // QUERIES)](
-            logits,
-            out,
-            repaired,
-            queries,
-            size,
-            LIMIT=limit,
-            Q_PAD=padded,
-            QUERIES=QUERIES,
-            PIXELS=TURNED,
+            logits, out, repaired, queries, size, LIMIT=limit, **shape
         )
     return out, repaired
 
@@ -151,56 +143,34 @@ def accumulate(logits: Tensor, size: tuple[int, int], vectors: QueryVectors) -> 
     `logits` float32 [Q,h,w], finite, best as `clean_masks` returns them.
     """
     logits = _turned(logits)
-    linear, classes = vectors.linear.contiguous(), vectors.semantic.shape[1]
-    skip = 0 if vectors.keep else classes
     queries, height, width = logits.shape
-    accept = vectors.accept
-    out = _outputs(logits.device, size, vectors, len(linear) - skip)
-    largest = vectors.largest.contiguous() if vectors.maxima else linear
-    voters, levels = linear, linear  # stand for what is not read
-    if vectors.votes:
-        voters = vectors.voters.to(torch.uint8).contiguous()
-        levels = torch.tensor(vectors.levels).to(logits.device, non_blocking=True)
-    values = linear if accept is None else accept.float().clamp_min(ABSENT)
+    weights = vectors.weights._asdict()
+    linear, out = weights.pop('linear'), Accumulators.room(vectors, size, logits.device)
     halves, scales, padded = _split(linear)
     grid, parts, shape = _tiles(size, height)
+    shapes = queries, height, width, *size, size[0] * size[1], parts
     programs.accumulate[grid](
-        logits,
-        halves,
-        scales,
-        largest,
-        voters,
-        levels,
-        values,
-        *out,
-        queries,
-        height,
-        width,
-        *size,
-        size[0] * size[1],
-        parts,
-        height / size[0],
-        width / size[1],
-        1 / vectors.temperature,
-        1 / (vectors.partition or 1.0),
-        1 / (vectors.tanh or 1.0),
-        skip,
+        *(logits, halves, scales, *shapes, height / size[0], width / size[1]),
+        **_arguments('by', weights),
+        **_arguments('out', out._replace(covered=out.covered.view(torch.uint8))._asdict()),
+        **{f'{name}_factor': factor for name, factor in vectors.factors._asdict().items()},
         N=len(linear),
-        CLASSES=classes,
+        CLASSES=vectors.classes,
         M=len(vectors.maxima),
         V=len(vectors.votes),
         N_PAD=len(scales),
         Q_PAD=padded,
-        SUMS=len(linear) > skip,
-        ACCEPT=accept is not None,
-        PARTITION=vectors.partition is not None,
-        TANH=vectors.tanh is not None,
-        **shape,
         FAST=FAST,
         num_warps=WARPS,
         num_stages=STAGES,
+        **shape,
     )
-    return _block(out, vectors, classes)
+    return out.block(vectors)
+
+
+def _arguments(role: str, planes: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    """Return named tensors as a kernel's arguments; None stands for those of no rows."""
+    return {f'{name}_{role}': part if len(part) else None for name, part in planes.items()}
 
 
 def _split(linear: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -209,58 +179,9 @@ def _split(linear: Tensor) -> tuple[Tensor, Tensor, int]:
     padded, height = _padded(queries), _power(rows, 16)
     halves = torch.empty((2, padded, height), dtype=torch.float16, device=linear.device)
     scales = torch.empty(height, device=linear.device)
-    programs.split_weights[(height,)](
-        linear,
-        halves,
-        scales,
-        queries,
-        N=rows,
-        N_PAD=height,
-        BLOCK=_power(padded),
-        Q_PAD=padded,
-        num_warps=1,
-    )
+    shape = {'N': rows, 'N_PAD': height, 'BLOCK': _power(padded), 'Q_PAD': padded}
+    programs.split_weights[(height,)](linear, halves, scales, queries, num_warps=1, **shape)
     return halves, scales, padded
-
-
-def _outputs(
-    device: torch.device, size: tuple[int, int], vectors: QueryVectors, sums: int
-) -> list[Tensor]:
-    """Return what the kernel writes, in its order; a map that nobody wants has no memory."""
-    nothing = torch.empty((0, *size), device=device)
-
-    def empty(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty((count, *size), dtype=dtype, device=device) if count else nothing
-
-    accept = int(vectors.accept is not None)
-    return [
-        empty(1, torch.uint8),
-        empty(1),
-        empty(sums),
-        empty(len(vectors.maxima)),
-        empty(len(vectors.votes), torch.int32),
-        empty(accept),
-        empty(accept, torch.uint8),
-        empty(2 * int(vectors.partition is not None)),
-        empty(int(vectors.tanh is not None)),
-    ]
-
-
-def _block(out: list[Tensor], vectors: QueryVectors, classes: int) -> Block:
-    label, peak, sums, largest, votes, accept, covered, partition, tanh = out
-    kept = classes if vectors.keep else 0
-    maps = {
-        **dict(zip(vectors.sums, sums[kept:], strict=True)),
-        **dict(zip(vectors.maxima, largest, strict=True)),
-        **dict(zip(vectors.votes, votes, strict=True)),
-    }
-    if vectors.accept is not None:
-        maps.update(accept=accept[0], covered=covered[0].bool())
-    if vectors.partition is not None:
-        maps.update(partition=partition[0], spread=partition[1])
-    if vectors.tanh is not None:
-        maps.update(tanh=tanh[0])
-    return Block(peak[0], label[0], sums[:kept], maps, vectors.frame, classes)
 
 
 def support_overlap(
@@ -271,19 +192,11 @@ def support_overlap(
     queries, height, width = logits.shape
     counts = torch.zeros(queries, dtype=torch.int64, device=logits.device)
     grid, parts, shape = _tiles(size, height)
+    shapes = queries, height, width, *size, parts
     programs.overlap[grid](
-        logits,
-        confident.to(torch.uint8),
-        counts,
-        queries,
-        height,
-        width,
-        *size,
-        parts,
-        height / size[0],
-        width / size[1],
+        *(logits, confident.to(torch.uint8), counts, *shapes, height / size[0], width / size[1]),
         Q_PAD=_padded(queries),
-        **shape,
         num_warps=WARPS,
+        **shape,
     )
     return counts & 0xFFFFFFFF, counts >> 32

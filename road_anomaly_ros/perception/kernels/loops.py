@@ -14,7 +14,7 @@ inlined and rows begin at a cache line: docs/performance.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,15 +31,51 @@ from road_anomaly_ros.perception.kernels.products import ROWS as LINES
 from road_anomaly_ros.perception.kernels.products import WIDTH as STRIP
 from road_anomaly_ros.perception.kernels.products import add_product, add_resized, add_thin
 from road_anomaly_ros.perception.kernels.semantic import of_semantic
+from road_anomaly_ros.perception.kernels.vectors import (
+    ABSENT,
+    NEVER,
+    Accumulators,
+    Factors,
+    Weights,
+)
 
-__all__ = ['ABSENT', 'SCALE', 'STRIP', 'TILE', 'accumulate', 'add_thin', 'overlap', 'widen']
+__all__ = ['SCALE', 'STRIP', 'TILE', 'Band', 'accumulate', 'add_thin', 'overlap', 'widen']
 
 TILE = 64
 ROWS = 4  # output rows between the same two mask rows that are worked on at once
 _BLOCK = 20  # queries whose masks of these rows stay in the first cache level
 _TAME = np.float32(60.0)  # y up to which no exponential below leaves float32
 SCALE = np.float32(-1.4426950408889634)  # -log2(e), contained in the horizontal weights
-ABSENT = np.float32(-3e38)  # stands for -inf, which fast arithmetic excludes
+_ABSENT, _NEVER = np.float32(ABSENT), np.float32(NEVER)
+
+
+class Band(NamedTuple):
+    """How mask rows and columns become some image rows, and the columns of all tiles."""
+
+    low: Array  # [r] int64, mask row above
+    high: Array  # [r] int64, mask row below
+    share: Array  # [r] float32, its weight
+    starts: Array  # [tiles,strips] int64, first mask column
+    weights: Array  # [tiles,strips,m,STRIP] float32, of as many from there on
+
+
+class _Held(NamedTuple):
+    """Two mask rows of n queries, widened."""
+
+    rows: Array  # [2] which they are, -1 for none
+    wide: Array  # [2,n,TILE]
+    least: Array  # [2,n]
+    most: Array  # [2,n]
+
+
+class _Room(NamedTuple):
+    """Where the accumulators of ROWS rows of a tile come into being."""
+
+    packed: Array  # [lines,n] the weights of active queries
+    masks: Array  # [_BLOCK,ROWS TILE]
+    sums: Array  # [lines,ROWS TILE]
+    largest: Array  # [M,ROWS TILE]
+    spare: Array  # [2,TILE]
 
 
 @jit()
@@ -79,16 +115,13 @@ def _widen(
 
 
 @jit()
-def _choose(
-    least: Array, most: Array, cull: Array, before: int, active: Array, tame: Array
-) -> tuple[int, bool]:
+def _choose(held: _Held, cull: Array, before: int, active: Array, tame: Array) -> tuple[int, bool]:
     """List in `active` the queries whose largest logit in the tile is above their limit.
 
-    `least` and `most` [2,n] of two mask rows; `cull` [n] is the limit in their terms, `tame` [n]
-    tells whose logits are all moderate. Returns how many are active, and whether they are others
-    than the `before` that were.
+    `cull` [n] is the limit in the terms of `held`, `tame` [n] tells whose logits are all moderate.
+    Returns how many are active, and whether they are others than the `before` that were.
     """
-    count, other = 0, False
+    least, most, count, other = held.least, held.most, 0, False
     for i in range(cull.size):
         low, high = min(least[0, i], least[1, i]), max(most[0, i], most[1, i])
         tame[i] = max(-low, high) < _TAME
@@ -158,10 +191,10 @@ def _spacing(shares: Array) -> Any:
 
 
 @jit()
-def _pack(linear: Array, active: Array, count: int, packed: Array) -> None:
+def _pack(linear: Array, active: Array, packed: Array) -> None:
     """Bring the weights [N,n] of the active queries together."""
     for k in range(linear.shape[0]):
-        for j in range(count):
+        for j in range(active.size):
             packed[k, j] = linear[k, active[j]]
 
 
@@ -177,23 +210,14 @@ def _largest(weights: Array, active: Array, masks: Array, largest: Array) -> Non
 
 
 @jit()
-def _count(
-    low: Array,
-    high: Array,
-    t: Any,
-    active: Array,
-    count: int,
-    chosen: Array,
-    level: Any,
-    votes: Array,
-) -> None:
-    """Store how many chosen queries have a logit above `level`."""
+def _count(low: Array, high: Array, t: Any, active: Array, levels: Array, votes: Array) -> None:
+    """Store how many queries have a logit above their level."""
     votes[:] = 0
-    for i in range(count):
-        if chosen[active[i]]:
-            a, b = low[active[i]], high[active[i]]
+    for i in active:
+        if levels[i] < _NEVER:
+            a, b, level = low[i], high[i], levels[i] * SCALE
             for x in range(votes.size):
-                votes[x] += np.int32(a[x] + t * (b[x] - a[x]) < level * SCALE)
+                votes[x] += np.int32(a[x] + t * (b[x] - a[x]) < level)
 
 
 @jit()
@@ -202,11 +226,9 @@ def _accept(
     high: Array,
     t: Any,
     active: Array,
-    count: int,
     values: Array,
-    inverse: Any,
-    peak: Array,
-    total: Array,
+    factor: Any,
+    room: _Room,
     mean: Array,
     covered: Array,
 ) -> None:
@@ -214,21 +236,20 @@ def _accept(
 
     The maximum is taken per pixel first: a global one underflows at small temperatures.
     """
-    peak[:] = ABSENT
-    total[:] = np.float32(0.0)
-    mean[:] = np.float32(0.0)
-    for i in range(count):
-        value, a, b = values[active[i]], low[active[i]], high[active[i]]
-        if value > ABSENT:
+    peak, total = room.spare[0, : mean.size], room.spare[1, : mean.size]
+    peak[:], total[:], mean[:] = _ABSENT, np.float32(0.0), np.float32(0.0)
+    for i in active:
+        value, a, b = values[i], low[i], high[i]
+        if value > _ABSENT:
             for x in range(mean.size):
                 inside = a[x] + t * (b[x] - a[x]) < 0
                 peak[x] = value if inside and value > peak[x] else peak[x]
-    for i in range(count):
-        value, a, b = values[active[i]], low[active[i]], high[active[i]]
-        if value > ABSENT:
+    for i in active:
+        value, a, b = values[i], low[i], high[i]
+        if value > _ABSENT:
             for x in range(mean.size):
                 inside = a[x] + t * (b[x] - a[x]) < 0
-                weight = exp((value - peak[x]) * inverse) if inside else np.float32(0.0)
+                weight = exp((value - peak[x]) * factor) if inside else np.float32(0.0)
                 total[x] += weight
                 mean[x] += weight * value
     for x in range(mean.size):
@@ -237,32 +258,32 @@ def _accept(
 
 
 @jit()
-def _hold(row: int, kept: int, logits: Array, queries: Array, place: Array, state: Array) -> int:
-    """Return which of the two places of `state` holds a mask row; if none did, not `kept` does."""
-    held, wide, least, most = state
-    if held[0] == row or held[1] == row:
-        return 0 if held[0] == row else 1
+def _hold(row: int, kept: int, logits: Array, queries: Array, place: Array, held: _Held) -> int:
+    """Return which place of `held` holds a mask row; if none did, not `kept` does."""
+    if held.rows[0] == row or held.rows[1] == row:
+        return 0 if held.rows[0] == row else 1
     other = 1 - kept
-    _widen(logits, queries, row, place, wide[other], least[other], most[other])
-    held[other] = row
+    target = held.wide[other], held.least[other], held.most[other]
+    _widen(logits, queries, row, place, target[0], target[1], target[2])
+    held.rows[other] = row
     return other
 
 
 @jit()
 def _advance(
-    rows: Array, logits: Array, queries: Array, place: Array, state: Array
+    rows: Array, logits: Array, queries: Array, place: Array, held: _Held
 ) -> tuple[Array, Array]:
-    """Bring two mask rows into `state` and return them."""
-    low = _hold(rows[0], 1, logits, queries, place, state)
-    high = _hold(rows[1], low, logits, queries, place, state)
-    return state[1][low], state[1][high]
+    """Bring two mask rows into `held` and return them."""
+    low = _hold(rows[0], 1, logits, queries, place, held)
+    high = _hold(rows[1], low, logits, queries, place, held)
+    return held.wide[low], held.wide[high]
 
 
 @jit()
-def _state(n: int) -> Array:
-    """Return room for two widened mask rows of n queries: which, values, minima, maxima."""
+def _holding(n: int) -> _Held:
+    """Return room for two widened mask rows of n queries."""
     wide, limits = scratch(2 * n, TILE), np.empty((2, 2, n), np.float32)
-    return np.full(2, -1), wide.reshape((2, n, TILE)), limits[0], limits[1]
+    return _Held(np.full(2, -1), wide.reshape((2, n, TILE)), limits[0], limits[1])
 
 
 @jit()
@@ -284,34 +305,33 @@ def _of_queries(
     high: Array,
     t: Any,
     active: Array,
-    count: int,
-    room: Array,
+    weights: Weights,
+    factors: Factors,
+    room: _Room,
     o: int,
     c0: int,
     c1: int,
-    weigh: Array,
-    out: Array,
+    out: Accumulators,
 ) -> None:
     """Store what row `o` of the output has of the signs of single queries."""
-    _, _, _, chosen, levels, values, inverse, _, _, _ = weigh
-    _, _, _, _, votes, accept, covered, _, _ = out
-    for j in range(chosen.shape[0]):
-        _count(low, high, t, active, count, chosen[j], levels[j], votes[j, o, c0:c1])
-    if accept.shape[0]:
-        best, total = room[0, : c1 - c0], room[1, : c1 - c0]
-        _accept(
-            low,
-            high,
-            t,
-            active,
-            count,
-            values,
-            inverse,
-            best,
-            total,
-            accept[o, c0:c1],
-            covered[o, c0:c1],
-        )
+    for j in range(out.votes.shape[0]):
+        _count(low, high, t, active, weights.levels[j], out.votes[j, o, c0:c1])
+    for j in range(out.accept.shape[0]):
+        mean, covered = out.accept[j, o, c0:c1], out.covered[j, o, c0:c1]
+        _accept(low, high, t, active, weights.accept[j], factors.accept, room, mean, covered)
+
+
+@jit()
+def _room(n: int, weights: Weights) -> _Room:
+    """Return room for n queries."""
+    lines = weights.linear.shape[0] + -weights.linear.shape[0] % LINES
+    return _Room(
+        np.zeros((lines, n), np.float32),
+        scratch(_BLOCK, ROWS * TILE),
+        scratch(lines, ROWS * TILE),
+        scratch(weights.largest.shape[0], ROWS * TILE),
+        scratch(2, TILE),
+    )
 
 
 @jit()
@@ -322,18 +342,15 @@ def _reduce(
     active: Array,
     groups: Array,
     tame: Array,
-    packed: Array,
-    masks: Array,
-    sums: Array,
     maxima: Array,
-    largest: Array,
+    room: _Room,
 ) -> None:
     """Store the sums [N, ROWS TILE] and maxima [M, ROWS TILE] over the active queries of rows.
 
     It is done by `groups` of _BLOCK queries at most, which are the same whatever is skipped: other
     partial sums would be rounded otherwise.
     """
-    sums[:], largest[:] = np.float32(0.0), np.float32(0.0)
+    room.sums[:], room.largest[:] = np.float32(0.0), np.float32(0.0)
     step, width = _spacing(shares), shares.size * TILE
     begin = 0
     while begin < active.size:
@@ -341,61 +358,50 @@ def _reduce(
         while stop < active.size and groups[active[stop]] == group:
             stop += 1
         part = active[begin:stop]
-        _masks(low, high, shares, step, part, tame, masks)
+        _masks(low, high, shares, step, part, tame, room.masks)
         for j in range(maxima.shape[0]):
-            _largest(maxima[j], part, masks, largest[j, :width])
-        add_product(packed, masks, begin, part.size, width, sums)
+            _largest(maxima[j], part, room.masks, room.largest[j, :width])
+        add_product(room.packed, room.masks, begin, part.size, width, room.sums)
         begin = stop
 
 
 @jit()
 def accumulate(
-    logits: Array, queries: Array, grid: Array, weigh: Array, tiles: Array, out: Array
+    logits: Array,
+    queries: Array,
+    band: Band,
+    classes: int,
+    weights: Weights,
+    factors: Factors,
+    limits: Array,
+    tiles: Array,
+    out: Accumulators,
 ) -> None:
-    """Fill the accumulators of the output rows of `grid` and of the columns in `tiles`.
+    """Fill the accumulators of the output rows of `band` and of the columns in `tiles`.
 
-    The tuples are made by `cpu`. Outputs begin at the first of these rows and columns; those of
-    no rows are not wanted.
+    Below `limits` [n] logits do not matter. Outputs begin at the first of these rows and columns.
     """
-    row_low, row_high, row_weight, starts, weights = grid
-    linear, maxima, cull = weigh[0], weigh[2], SCALE * weigh[7]
-    n, lines = queries.size, linear.shape[0] + -linear.shape[0] % LINES
-    state, best = _state(n), scratch(2, TILE)
-    masks, sums = scratch(_BLOCK, ROWS * TILE), scratch(lines, ROWS * TILE)
-    largest = scratch(maxima.shape[0], ROWS * TILE)
-    packed = np.zeros((lines, n), np.float32)
+    n, cull = queries.size, SCALE * limits
+    held, room, groups = _holding(n), _room(n, weights), queries // _BLOCK
     active, tame, count = np.full(n, -1), np.empty(n, np.bool_), -1
-    groups = queries // _BLOCK
     for tile in range(tiles[0], tiles[1]):
-        c0, place = (tile - tiles[0]) * TILE, (starts[tile], weights[tile])
-        c1 = min(c0 + TILE, out[0].shape[1])
-        state[0][:], first = -1, 0
-        while first < row_low.size:
-            stop, pair = _group(row_low, row_high, first), (row_low[first], row_high[first])
-            low, high = _advance(pair, logits, queries, place, state)
-            count, other = _choose(state[2], state[3], cull, count, active, tame)
+        c0, place = (tile - tiles[0]) * TILE, (band.starts[tile], band.weights[tile])
+        c1 = min(c0 + TILE, out.label.shape[2])
+        held.rows[:], first = -1, 0
+        while first < band.low.size:
+            stop, pair = _group(band.low, band.high, first), (band.low[first], band.high[first])
+            low, high = _advance(pair, logits, queries, place, held)
+            count, other = _choose(held, cull, count, active, tame)
+            found, shares = active[:count], band.share[first:stop]
             if other:
-                _pack(linear, active, count, packed)
-            found = active[:count]
-            _reduce(
-                low,
-                high,
-                row_weight[first:stop],
-                found,
-                groups,
-                tame,
-                packed,
-                masks,
-                sums,
-                maxima,
-                largest,
-            )
+                _pack(weights.linear, found, room.packed)
+            _reduce(low, high, shares, found, groups, tame, weights.largest, room)
             for o in range(first, stop):
-                at, t = (o - first) * TILE, row_weight[o]
-                for j in range(maxima.shape[0]):
-                    copy(largest[j, at : at + c1 - c0], out[3][j, o, c0:c1])
-                of_semantic(sums, at, o, c0, c1, weigh, out)
-                _of_queries(low, high, t, active, count, best, o, c0, c1, weigh, out)
+                at, t = (o - first) * TILE, band.share[o]
+                for j in range(out.largest.shape[0]):
+                    copy(room.largest[j, at : at + c1 - c0], out.largest[j, o, c0:c1])
+                of_semantic(room.sums, at, o, c0, c1, classes, factors, out)
+                _of_queries(low, high, t, found, weights, factors, room, o, c0, c1, out)
             first = stop
 
 
@@ -411,8 +417,8 @@ def widen(lines: Array, starts: Array, weights: Array, out: Array) -> None:
 def overlap(
     logits: Array,
     queries: Array,
-    grid: Array,
-    confident: Array,
+    band: Band,
+    levels: Array,
     width: int,
     tiles: Array,
     areas: Array,
@@ -420,34 +426,34 @@ def overlap(
 ) -> None:
     """Add per query the pixels with a positive logit, and those that a confident query has too.
 
-    Counts the output rows of `grid` and the columns in `tiles` of an image of `width` columns.
+    `levels` [n] are 0 for confident queries and NEVER for others. Counts the output rows of `band`
+    and the columns in `tiles` of an image of `width` columns.
     """
-    row_low, row_high, row_weight, starts, weights = grid
     n = queries.size
-    state, cull = _state(n), np.zeros(n, np.float32)
-    low, high = state[1][0], state[1][1]
+    held, cull = _holding(n), np.zeros(n, np.float32)
+    low, high = held.wide[0], held.wide[1]
     active, count = np.full(n, -1), -1
     region, tame = np.empty(TILE, np.int32), np.empty(n, np.bool_)
     for tile in range(tiles[0], tiles[1]):
-        part, place = region[: min(TILE, width - tile * TILE)], (starts[tile], weights[tile])
-        state[0][:], last = -1, (-1, -1)
-        for r in range(row_low.size):
-            pair = (row_low[r], row_high[r])
+        place = band.starts[tile], band.weights[tile]
+        part = region[: min(TILE, width - tile * TILE)]
+        held.rows[:], last = -1, (-1, -1)
+        for r in range(band.low.size):
+            pair, t = (band.low[r], band.high[r]), band.share[r]
             if pair != last:
-                low, high = _advance(pair, logits, queries, place, state)
-                count, _ = _choose(state[2], state[3], cull, count, active, tame)
+                low, high = _advance(pair, logits, queries, place, held)
+                count, _ = _choose(held, cull, count, active, tame)
                 last = pair
-            t = row_weight[r]
-            _count(low, high, t, active, count, confident, np.float32(0.0), part)
-            for i in range(count):
-                a, b = low[active[i]], high[active[i]]
+            _count(low, high, t, active[:count], levels, part)
+            for i in active[:count]:
+                a, b = low[i], high[i]
                 inside, both = np.int64(0), np.int64(0)
                 for x in range(part.size):
                     hit = np.int32(a[x] + t * (b[x] - a[x]) < 0)
                     inside += hit
                     both += hit * np.int32(part[x] > 0)
-                areas[active[i]] += inside
-                shared[active[i]] += both
+                areas[i] += inside
+                shared[i] += both
 
 
 @jit({'contract'})  # what is not finite must stay so

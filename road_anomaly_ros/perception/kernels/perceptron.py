@@ -8,7 +8,7 @@ products of whole matrices the same work spends most of its time on moving activ
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,27 @@ from road_anomaly_ros.perception.kernels.loops import TILE
 from road_anomaly_ros.perception.kernels.products import add_product
 
 LEAST = np.float32(1e-7)  # of a class value inside the logarithm
+
+
+class Layers(NamedTuple):
+    """The weights of a head, float32; h1 and h2 are multiples of ROWS."""
+
+    first: Array  # [h1,4] of the three statistics, and its bias
+    second: Array  # [h2,h1]
+    second_bias: Array  # [h2]
+    last: Array  # [h2]
+    last_bias: np.float32
+
+
+class Visual(NamedTuple):
+    """What the features add to the first layer of r rows: blends of two rows of `wide`."""
+
+    wide: Array  # [h1,gh,W] float32, or [0,...] where there are none
+    low: Array  # [r] int64
+    high: Array  # [r] int64
+    share: Array  # [r] float32, of the higher one
+    left: int  # the first of the columns
+    width: int  # how many there are
 
 
 @jit(FAST - {'reassoc'})
@@ -70,50 +91,35 @@ def _relu(values: Array) -> None:
 
 
 @jit()
-def logits(
-    semantic: Array,
-    visual: Array,
-    low: Array,
-    high: Array,
-    share: Array,
-    left: int,
-    first: Array,
-    second: Array,
-    second_bias: Array,
-    last: Array,
-    last_bias: np.float32,
-    out: Array,
+def _first_layer(
+    layers: Layers, visual: Visual, row: int, start: int, statistics: Array, hidden: Array
 ) -> None:
-    """Write the head's logit to out [r,c].
+    """Write the first layer of the pixels of a row from column `start` on to hidden [h1,TILE]."""
+    width, x = min(TILE, visual.width - start), visual.left + start
+    hidden[:] = np.float32(0.0)
+    for j in range(visual.wide.shape[0]):
+        lines = visual.wide[j, :, x : x + width]
+        low, high = lines[visual.low[row]], lines[visual.high[row]]
+        _blend(low, high, visual.share[row], hidden[j, :width])
+    add_product(layers.first, statistics, 0, 4, TILE, hidden)
+    _relu(hidden)
 
-    `semantic` [K,r,c]; `visual` [h1,gh,W] what the features add to the first layer, or [0,...],
-    of which row r blends `low` and `high` by `share` and the columns begin at `left`;
-    `first` [h1,4] its weights of the three statistics and its bias, `second` [h2,h1], `last` [h2],
-    biases [h2] and a number; h1 and h2 are multiples of ROWS.
-    """
-    statistics = scratch(4, TILE)
-    hidden, units = scratch(first.shape[0], TILE), scratch(second.shape[0], TILE)
+
+@jit()
+def logits(semantic: Array, visual: Visual, layers: Layers, out: Array) -> None:
+    """Write the head's logit to out [r,c]; `semantic` [K,r,c]."""
+    second, last, statistics = layers.second, layers.last, scratch(4, TILE)
+    hidden, units = scratch(layers.first.shape[0], TILE), scratch(second.shape[0], TILE)
     for row in range(out.shape[0]):
         for start in range(0, out.shape[1], TILE):
-            width = min(TILE, out.shape[1] - start)
-            _statistics(semantic, row, start, width, statistics)
-            hidden[:] = np.float32(0.0)
-            for j in range(visual.shape[0]):
-                x = left + start
-                _blend(
-                    visual[j, low[row], x : x + width],
-                    visual[j, high[row], x : x + width],
-                    share[row],
-                    hidden[j, :width],
-                )
-            add_product(first, statistics, 0, 4, TILE, hidden)
-            _relu(hidden)
+            total = out[row, start : start + TILE]
+            _statistics(semantic, row, start, total.size, statistics)
+            _first_layer(layers, visual, row, start, statistics, hidden)
             for i in range(second.shape[0]):
-                units[i] = second_bias[i]
+                units[i] = layers.second_bias[i]
             add_product(second, hidden, 0, second.shape[1], TILE, units)
             _relu(units)
-            total = out[row, start : start + width]
-            total[:] = last_bias
+            total[:] = layers.last_bias
             for i in range(second.shape[0]):
-                for p in range(width):
+                for p in range(total.size):
                     total[p] += last[i] * units[i, p]

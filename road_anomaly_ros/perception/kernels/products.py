@@ -6,7 +6,8 @@ LLVM vectorises a loop over columns but loads and stores every sum for each few 
 loop over the terms is written down in LLVM's own language, around sums of a few rows and columns.
 They begin at zero: what is summed part by part loses less to rounding than one long sum.
 
-Vectors are 16 wide whatever the processor: LLVM cuts them to size.
+With plain loops of numba instead, the whole dense pass takes 1.4 (`s2`) to 1.6 (`plain`) times as
+long. Vectors are 16 wide whatever the processor: LLVM cuts them to size.
 """
 
 from __future__ import annotations
@@ -39,15 +40,24 @@ _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 _SPREAD = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
 
 
+def _times(builder: Any, line: Any, term: Any, right: Sequence[Any], sums: Sequence[Any]) -> Any:
+    """Return sums [vectors] plus one element of a row of a, times the vectors of a row of b."""
+    # Unlike llvm.fma this is no call of the C library where there is no such instruction.
+    fused = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f'llvm.fmuladd.v{WIDTH}f32'
+    )
+    single = builder.load(builder.gep(line, [term]))
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    left = builder.insert_element(undefined, single, ir.IntType(32)(0))
+    left = builder.shuffle_vector(left, undefined, _SPREAD)
+    return [builder.call(fused, [left, *pair]) for pair in zip(right, sums, strict=True)]
+
+
 def _write(
     builder: Any, rows: int, vectors: int, starts: Sequence[Any], steps: Sequence[Any], count: Any
 ) -> None:
     """Write the loop over `count` terms; `starts` and `steps` of rows are of a, b and out."""
     wide = _VECTOR.as_pointer()
-    # Unlike llvm.fma this is no call of the C library where there is no such instruction.
-    fused = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f'llvm.fmuladd.v{WIDTH}f32'
-    )
 
     def rows_of(start: Any, step: Any) -> list[Any]:
         return [builder.gep(start, [builder.mul(step, _I64(row))]) for row in range(rows)]
@@ -70,12 +80,8 @@ def _write(
     right = [builder.load(place, align=4) for place in vectors_of(row)]
     added: list[Any] = []
     for line in rows_of(starts[0], steps[0]):
-        single = builder.load(builder.gep(line, [term]))
-        undefined = ir.Constant(_VECTOR, ir.Undefined)
-        left = builder.insert_element(undefined, single, ir.IntType(32)(0))
-        left = builder.shuffle_vector(left, undefined, _SPREAD)
-        for vector in right:
-            added.append(builder.call(fused, [left, vector, sums[len(added)]]))
+        before_it = sums[len(added) : len(added) + vectors]
+        added += _times(builder, line, term, right, before_it)
     following = builder.add(term, _I64(1))
     term.add_incoming(following, loop)
     row.add_incoming(builder.gep(row, [steps[1]]), loop)

@@ -17,7 +17,10 @@ what is left out is below float32's rounding.
 import triton
 import triton.language as tl
 
-ABSENT = tl.constexpr(-3e38)  # stands for -inf
+from road_anomaly_ros.perception.kernels import vectors
+
+ABSENT = tl.constexpr(vectors.ABSENT)
+NEVER = tl.constexpr(vectors.NEVER)
 NOBODY = tl.constexpr(-1e38)  # its distance to ABSENT still is one
 LOG2E = tl.constexpr(1.4426950408889634)
 LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
@@ -44,18 +47,10 @@ def clean_planes(values, out, repaired, size, LIMIT: tl.constexpr, BLOCK: tl.con
         tl.atomic_add(repaired, broken.to(tl.int64))
 
 
+# fmt: off
 @triton.jit
-def clean_masks(
-    values,
-    out,
-    repaired,
-    queries,
-    size,
-    LIMIT: tl.constexpr,
-    Q_PAD: tl.constexpr,
-    QUERIES: tl.constexpr,
-    PIXELS: tl.constexpr,
-):
+def clean_masks(values, out, repaired, queries, size, LIMIT: tl.constexpr, Q_PAD: tl.constexpr,
+                QUERIES: tl.constexpr, PIXELS: tl.constexpr):
     """Do the same for masks [queries, size], stored with the queries last as [size, Q_PAD]."""
     pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
     q = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
@@ -93,7 +88,6 @@ def _first_row(low, ratio, height, rows):
     return tl.where(low <= 0, 0, tl.where(low >= height, rows, tl.minimum(at, rows)))
 
 
-# fmt: off
 @triton.jit
 def split_weights(linear, halves, scales, queries, N: tl.constexpr, N_PAD: tl.constexpr,
                   BLOCK: tl.constexpr, Q_PAD: tl.constexpr):
@@ -161,7 +155,6 @@ def _raised_sigmoid(z, FAST: tl.constexpr):
             'add.f32 t, t, 0f39800000; rcp.approx.ftz.f32 $0, t; }',
             '=f,f', [z], dtype=tl.float32, is_pure=True, pack=1)
     return RAISED * tl.sigmoid(z)
-# fmt: on
 
 
 @triton.jit
@@ -195,49 +188,49 @@ def _store_rows(out, values, pixel, inside, size, row, skip, rows):
 
 
 @triton.jit
-def _store_semantic(
-    sums,
-    n,
-    pixel,
-    inside,
-    size,
-    label_out,
-    peak_out,
-    partition_out,
-    tanh_out,
-    temper,
-    scale,
-    CLASSES: tl.constexpr,
-    PARTITION: tl.constexpr,
-    TANH: tl.constexpr,
-):
-    """Store what is read off the semantic map, the first CLASSES columns of `sums`."""
+def _store_semantic(sums, n, pixel, inside, size, label_out, peak_out, semantic_out, sums_out,
+                    partition_out, tanh_out, partition_factor, tanh_factor, N: tl.constexpr,
+                    CLASSES: tl.constexpr):
+    """Store the sums, and what is read off the semantic map, their first CLASSES columns."""
     of_class = (n < CLASSES)[None, :]
     semantic = tl.where(of_class, sums, ABSENT)
     peak, label = tl.max(semantic, 1, return_indices=True, return_indices_tie_break_left=True)
     tl.store(label_out + pixel, label.to(tl.uint8), mask=inside)
     tl.store(peak_out + pixel, peak, mask=inside)
-    if PARTITION:
-        z = tl.where(of_class, (sums - peak[:, None]) * temper, 0.0)
+    if semantic_out is not None:
+        _store_rows(semantic_out, sums, pixel, inside, size, n, 0, CLASSES)
+    if sums_out is not None:
+        _store_rows(sums_out, sums, pixel, inside, size, n, CLASSES, N)
+    if partition_out is not None:
+        z = tl.where(of_class, (sums - peak[:, None]) * partition_factor, 0.0)
         share = tl.where(of_class, tl.exp(z), 0.0)
         tl.store(partition_out + pixel, tl.sum(share, 1), mask=inside)
         tl.store(partition_out + size + pixel, tl.sum(share * z, 1), mask=inside)
-    if TANH:
-        fall = tl.exp(-2.0 * scale * tl.where(of_class, sums, 0.0))
+    if tanh_out is not None:
+        fall = tl.exp(-2.0 * tanh_factor * tl.where(of_class, sums, 0.0))
         tl.store(tanh_out + pixel, tl.sum((1.0 - fall) / (1.0 + fall), 1), mask=inside)
 
 
-# fmt: off
 @triton.jit
-def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out, peak_out,
-               sums_out, largest_out, votes_out, accept_out, covered_out, partition_out, tanh_out,
-               queries, height, width, rows, columns, size, parts, ratio_y, ratio_x, inverse,
-               temper, scale, skip, N: tl.constexpr, CLASSES: tl.constexpr, M: tl.constexpr,
-               V: tl.constexpr, N_PAD: tl.constexpr, Q_PAD: tl.constexpr, SUMS: tl.constexpr,
-               ACCEPT: tl.constexpr, PARTITION: tl.constexpr, TANH: tl.constexpr,
-               ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr,
-               FAST: tl.constexpr):
-    """Store the accumulators of a tile of the image."""
+def _add_products(sums, raised, weights, Q_PAD: tl.constexpr, N_PAD: tl.constexpr):
+    """Add masks times weights, both in two halves; the product of the lower ones is too small."""
+    high = raised.to(tl.float16)
+    rest = (raised - high.to(tl.float32)).to(tl.float16)
+    weight = tl.load(weights)
+    sums = tl.dot(high, weight, sums)
+    sums = tl.dot(rest, weight, sums)
+    return tl.dot(high, tl.load(weights + Q_PAD * N_PAD), sums)
+
+
+@triton.jit
+def accumulate(masks, halves, scales, queries, height, width, rows, columns, size, parts, ratio_y,
+               ratio_x, largest_by, levels_by, accept_by, label_out, peak_out,
+               semantic_out, sums_out, largest_out, votes_out, accept_out, covered_out,
+               partition_out, tanh_out, accept_factor, partition_factor, tanh_factor,
+               N: tl.constexpr, CLASSES: tl.constexpr, M: tl.constexpr, V: tl.constexpr,
+               N_PAD: tl.constexpr, Q_PAD: tl.constexpr, ROWS: tl.constexpr,
+               COLUMNS: tl.constexpr, QUERIES: tl.constexpr, FAST: tl.constexpr):
+    """Store the accumulators of a tile of the image; None for those that nobody asked for."""
     PIXELS: tl.constexpr = ROWS * COLUMNS
     low, row, end, column = _tile(ratio_y, height, rows, parts, ROWS, COLUMNS)
     if row < end:
@@ -253,39 +246,31 @@ def accumulate(masks, halves, scales, maxima, chosen, levels, values, label_out,
             z = _logits(masks, q, low, row, column, ratio_x, ratio_y, height, width, Q_PAD,
                         QUERIES, ROWS, COLUMNS)
             raised = _raised_sigmoid(z, FAST)
-            high = raised.to(tl.float16)
-            rest = (raised - high.to(tl.float32)).to(tl.float16)
-            weights = halves + q[:, None] * N_PAD + n[None, :]
-            weight = tl.load(weights)
-            sums = tl.dot(high, weight, sums)
-            sums = tl.dot(rest, weight, sums)
-            sums = tl.dot(high, tl.load(weights + Q_PAD * N_PAD), sums)
+            sums = _add_products(sums, raised, halves + q[:, None] * N_PAD + n[None, :], Q_PAD,
+                                 N_PAD)
             taller = ()
             for i in tl.static_range(M):
-                factor = tl.load(maxima + i * queries + q, mask=there, other=0.0)
+                factor = tl.load(largest_by + i * queries + q, mask=there, other=0.0)
                 taller = taller + (tl.maximum(largest[i], raised * factor[None, :]),)
             largest = taller
             counted = ()
             for i in tl.static_range(V):
-                voter = tl.load(chosen + i * queries + q, mask=there, other=0)
-                hit = (z > tl.load(levels + i)) & (voter > 0)[None, :]
-                counted = counted + (votes[i] + hit.to(tl.int32),)
+                level = tl.load(levels_by + i * queries + q, mask=there, other=NEVER)
+                counted = counted + (votes[i] + (z > level[None, :]).to(tl.int32),)
             votes = counted
-            if ACCEPT:
-                value = tl.load(values + q, mask=there, other=ABSENT)
-                top, total, mean = _select(z, value, inverse, top, total, mean)
+            if accept_by is not None:
+                value = tl.load(accept_by + q, mask=there, other=ABSENT)
+                top, total, mean = _select(z, value, accept_factor, top, total, mean)
         sums = sums * tl.load(scales + n)[None, :]
         pixel, inside = _places(row, end, column, columns, ROWS, COLUMNS)
-        _store_semantic(sums, n, pixel, inside, size, label_out, peak_out, partition_out,
-                        tanh_out, temper, scale, CLASSES, PARTITION, TANH)
-        if SUMS:
-            _store_rows(sums_out, sums, pixel, inside, size, n, skip, N)
+        _store_semantic(sums, n, pixel, inside, size, label_out, peak_out, semantic_out, sums_out,
+                        partition_out, tanh_out, partition_factor, tanh_factor, N, CLASSES)
         for i in tl.static_range(M):
             peak = tl.max(largest[i], 1) * (1.0 / RAISED)
             tl.store(largest_out + i * size + pixel, peak, mask=inside)
         for i in tl.static_range(V):
             tl.store(votes_out + i * size + pixel, tl.sum(votes[i], 1), mask=inside)
-        if ACCEPT:
+        if accept_out is not None:
             mean = tl.where(total > 0, mean / tl.maximum(total, 1e-30), 0.0)
             tl.store(accept_out + pixel, mean, mask=inside)
             tl.store(covered_out + pixel, (total > 0).to(tl.uint8), mask=inside)

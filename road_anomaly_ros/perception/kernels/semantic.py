@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from road_anomaly_ros.perception.kernels.arithmetic import Array, copy, exp, jit
+from road_anomaly_ros.perception.kernels.vectors import Accumulators, Factors
 
 
 @jit()
@@ -53,16 +54,25 @@ def _tanh(sums: Array, at: int, classes: int, scale: Any, total: Array) -> None:
 
 
 @jit()
-def of_semantic(part: Array, at: int, o: int, c0: int, c1: int, weigh: Array, out: Array) -> None:
+def of_semantic(
+    part: Array,
+    at: int,
+    o: int,
+    c0: int,
+    c1: int,
+    classes: int,
+    factors: Factors,
+    out: Accumulators,
+) -> None:
     """Store what row `o` of the output has of the sums `part` [N,...] from column `at` on."""
-    linear, classes, _, _, _, _, _, _, temper, scale = weigh
-    label, peak, sums, _, _, _, _, partition, tanh = out
-    top, skip = peak[o, c0:c1], linear.shape[0] - sums.shape[0]
-    _peak(part, at, classes, top, label[o, c0:c1])
-    for k in range(sums.shape[0]):
-        copy(part[skip + k, at : at + c1 - c0], sums[k, o, c0:c1])
-    if partition.shape[1]:
-        total, spread = partition[0, o, c0:c1], partition[1, o, c0:c1]
-        _partition(part, at, classes, top, temper, total, spread)
-    if tanh.shape[0]:
-        _tanh(part, at, classes, scale, tanh[o, c0:c1])
+    top, width = out.peak[0, o, c0:c1], c1 - c0
+    _peak(part, at, classes, top, out.label[0, o, c0:c1])
+    for k in range(out.semantic.shape[0]):
+        copy(part[k, at : at + width], out.semantic[k, o, c0:c1])
+    for k in range(out.sums.shape[0]):
+        copy(part[classes + k, at : at + width], out.sums[k, o, c0:c1])
+    if out.partition.shape[0]:
+        total, spread = out.partition[0, o, c0:c1], out.partition[1, o, c0:c1]
+        _partition(part, at, classes, top, factors.partition, total, spread)
+    if out.tanh.shape[0]:
+        _tanh(part, at, classes, factors.tanh, out.tanh[0, o, c0:c1])

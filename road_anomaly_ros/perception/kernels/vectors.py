@@ -1,18 +1,27 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The terms in which every implementation of the dense pass is asked and answers."""
+"""What the dense pass can accumulate: how it is asked for, what comes back, and both in torch.
+
+A new accumulator is a row of `Accumulators`, what it is asked by in `QueryVectors` and `Weights`,
+and its lines in `reduce`; besides, its loop in `loops` and its lines in `programs`.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from road_anomaly_ros.perception.contract import UNLABELLED
+
+ABSENT = -3e38  # stands for -inf, which fast arithmetic excludes
+NEVER = 3e38  # no logit is above it
 
 
 @dataclass(frozen=True)
@@ -43,42 +52,123 @@ class QueryVectors:
     features: Tensor | None = None
 
     @property
+    def classes(self) -> int:
+        """K, the number of known classes."""
+        return int(self.semantic.shape[1])
+
+    @property
     def names(self) -> list[str]:
-        """The maps that a block will have by these names."""
-        accept = [] if self.accept is None else ['accept', 'covered']
-        return [*self.sums, *self.maxima, *self.votes, *accept]
+        """The maps that a block will have by name besides those that all have."""
+        return [
+            name
+            for kind, row in Accumulators()._asdict().items()
+            if kind not in ('label', 'peak', 'semantic')
+            for name in row.names(self)
+        ]
 
-    @property
-    def linear(self) -> Tensor:
-        """All that is summed, [K + sums, Q] float32: the semantic rows first."""
-        return torch.cat(
-            [self.semantic.T, *(weight[None] for weight in self.sums.values())]
-        ).float()
-
-    @property
-    def largest(self) -> Tensor:
-        """The weights of the maxima, [M, Q] float32."""
-        rows = [weight.float() for weight in self.maxima.values()]
-        return torch.stack(rows) if rows else self.semantic.new_zeros((0, len(self.semantic)))
-
-    @property
-    def voters(self) -> Tensor:
-        """Who votes, bool [V, Q]."""
-        rows = [chosen for chosen, _ in self.votes.values()]
-        shape = (0, len(self.semantic))
-        return (
-            torch.stack(rows)
-            if rows
-            else torch.zeros(shape, dtype=torch.bool, device=self.semantic.device)
+    @functools.cached_property
+    def weights(self) -> Weights:
+        """What the masks are weighed with, on their device."""
+        accept = () if self.accept is None else (self.accept.float().clamp_min(ABSENT),)
+        return Weights(
+            torch.cat([self.semantic.T.float(), self._rows(self.sums.values())]),
+            self._rows(self.maxima.values()),
+            self._rows(torch.where(who, _logit(at), NEVER) for who, at in self.votes.values()),
+            self._rows(accept),
         )
 
     @property
-    def levels(self) -> list[float]:
-        """The logits above which a vote counts, [V]; a threshold of 0.5 is exactly the logit 0."""
-        return [
-            float(torch.tensor(threshold, dtype=torch.float64).logit().clamp(-1e30, 1e30))
-            for _, threshold in self.votes.values()
-        ]
+    def factors(self) -> Factors:
+        """The reciprocals of the divisors."""
+        return Factors(1 / self.temperature, 1 / (self.partition or 1.0), 1 / (self.tanh or 1.0))
+
+    def _rows(self, rows: Iterable[Tensor]) -> Tensor:
+        found = [row.float() for row in rows]
+        return torch.stack(found) if found else self.semantic.new_zeros((0, len(self.semantic)))
+
+
+def _logit(threshold: float) -> float:
+    """Return the logit above which a mask is above a threshold; of 0.5 it is exactly 0."""
+    return float(torch.tensor(threshold, dtype=torch.float64).logit().clamp(-1e30, 1e30))
+
+
+class Weights(NamedTuple):
+    """The weights of all that is accumulated by query, float32 [n,Q] each; n = 0: not asked for.
+
+    They are tensors, or arrays for the compiled loops.
+    """
+
+    linear: Any  # of the semantic map, then of the sums
+    largest: Any  # of the maxima
+    levels: Any  # logits above which a query votes, NEVER for one that has no vote
+    accept: Any  # ABSENT for one that is out
+
+    def limits(self, negligible: float) -> Tensor:
+        """Return the logits [Q] up to which a query changes no map by more than `negligible`."""
+        reach = torch.cat([self.linear.abs(), self.largest]).amax(0)
+        limits = (math.log(negligible) - reach.log()).clamp_(-80.0, 1e30)
+        for levels in self.levels:
+            limits = torch.minimum(limits, levels)
+        for values in self.accept:
+            limits = torch.where(values > ABSENT, limits.clamp_max(0.0), limits)
+        return limits
+
+
+class Factors(NamedTuple):
+    """What accumulators of these names multiply by."""
+
+    accept: Any
+    partition: Any
+    tanh: Any
+
+
+class Row(NamedTuple):
+    """One kind of accumulator: the names of its maps, given what is asked for, and their type."""
+
+    names: Callable[[QueryVectors], Collection[Any]]
+    dtype: torch.dtype = torch.float32
+
+
+class Accumulators(NamedTuple):
+    """All that can be accumulated of r rows and c columns of an image, maps [n,r,c] of each kind.
+
+    They are tensors, or arrays for the compiled loops, and n = 0 for what is not asked for. What
+    stands here by default is the table of them, from which room, blocks and the arguments of
+    kernels are made.
+    """
+
+    label: Any = Row(lambda asked: ('label',), torch.uint8)
+    peak: Any = Row(lambda asked: ('max_s',))
+    semantic: Any = Row(lambda asked: range(asked.classes if asked.keep else 0))
+    sums: Any = Row(lambda asked: asked.sums)
+    largest: Any = Row(lambda asked: asked.maxima)
+    votes: Any = Row(lambda asked: asked.votes, torch.int32)
+    accept: Any = Row(lambda asked: () if asked.accept is None else ('accept',))
+    covered: Any = Row(lambda asked: () if asked.accept is None else ('covered',), torch.bool)
+    partition: Any = Row(lambda asked: ('partition', 'spread') if asked.partition else ())
+    tanh: Any = Row(lambda asked: ('tanh',) if asked.tanh else ())
+
+    @classmethod
+    def room(
+        cls, asked: QueryVectors, size: tuple[int, int], device: torch.device | None = None
+    ) -> Accumulators:
+        """Return tensors to be filled, of `size` (r, c)."""
+        return cls(
+            *(
+                torch.empty((len(row.names(asked)), *size), dtype=row.dtype, device=device)
+                for row in cls()
+            )
+        )
+
+    def block(self, asked: QueryVectors) -> Block:
+        """Return what a scorer sees of these tensors."""
+        maps = {
+            name: planes[i]
+            for row, planes in zip(Accumulators(), self, strict=True)
+            if planes is not self.semantic
+            for i, name in enumerate(row.names(asked))
+        }
+        return Block(self.semantic, maps, asked.frame, asked.classes)
 
 
 def label_type(classes: int) -> torch.dtype:
@@ -141,14 +231,11 @@ class Features:
 class Block:
     """The accumulators of some image rows and columns, r by c of them.
 
-    `max_s` float32 [r,c] and `label` [r,c] (see `label_type`) are the maximum of the semantic map
-    over the classes and where it is (ties go to the lowest), `maps` [r,c] what was asked for by
-    name. `semantic` float32 [K,r,c] is there where the scorer asked to keep it, `features` where
+    `maps` [r,c] holds by their names `label` and `max_s`, and what was asked for by name.
+    `semantic` float32 [K,r,c] is there where the scorer asked to keep it, `features` where
     it gave some; `classes` is K. `from_queries` tells mask models from pixel models.
     """
 
-    max_s: Tensor
-    label: Tensor
     semantic: Tensor
     maps: Mapping[str, Tensor]
     frame: Mapping[str, Tensor]
@@ -166,15 +253,18 @@ class Block:
     ) -> Block:
         """Build from the semantic map [K,r,c], whose maximum and label are taken here."""
         peak, index = semantic.max(dim=0)
-        return cls(
-            peak,
-            index.to(label_type(len(semantic))),
-            semantic,
-            maps,
-            frame,
-            len(semantic),
-            from_queries=from_queries,
-        )
+        maps = {**maps, 'label': index.to(label_type(len(semantic))), 'max_s': peak}
+        return cls(semantic, maps, frame, len(semantic), from_queries=from_queries)
+
+    @property
+    def max_s(self) -> Tensor:
+        """The maximum of the semantic map over the classes, float32 [r,c]."""
+        return self.maps['max_s']
+
+    @property
+    def label(self) -> Tensor:
+        """Where that is, [r,c] of `label_type`; ties go to the lowest."""
+        return self.maps['label']
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the accumulator `name` [r,c]; KeyError when nobody asked for it."""
@@ -193,3 +283,33 @@ class Block:
         if 'tanh' in self.maps:
             return self.maps['tanh']
         return (self.semantic / temperature).tanh_().sum(0)
+
+
+def reduce(logits: Tensor, asked: QueryVectors) -> Block:
+    """Reduce the resized logits [Q,r,c] of one part over the queries; `logits` is overwritten."""
+    maps: dict[str, Tensor] = {}
+    weights = asked.weights
+    for name, levels in zip(asked.votes, weights.levels, strict=True):
+        maps[name] = (logits > levels[:, None, None]).sum(0, dtype=torch.int32)
+    if asked.accept is not None:
+        maps['accept'], maps['covered'] = _accept(logits > 0, asked.accept, asked.temperature)
+    masks = logits.sigmoid_()
+    for name, weight in zip(asked.maxima, weights.largest, strict=True):
+        maps[name] = (masks * weight[:, None, None]).amax(0)
+    sums = torch.mm(weights.linear, masks.flatten(1)).view(-1, *masks.shape[1:])
+    maps.update(zip(asked.sums, sums[asked.classes :], strict=True))
+    return Block.of(sums[: asked.classes], maps, asked.frame)
+
+
+def _accept(active: Tensor, values: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return the softmax-weighted mean of `values` [Q] over the active queries, and where any is.
+
+    The maximum is subtracted per pixel: a global one underflows at small temperatures.
+    """
+    active = active & values.isfinite()[:, None, None]
+    scaled = torch.where(active, (values / temperature)[:, None, None], -torch.inf)
+    peak = scaled.amax(0)
+    covered = peak > -torch.inf
+    weight = scaled.sub_(torch.where(covered, peak, 0.0)).exp_()
+    mean = (weight * values.nan_to_num(neginf=0.0)[:, None, None]).sum(0)
+    return torch.where(covered, mean / weight.sum(0).clamp_min(1e-30), 0.0), covered

@@ -91,9 +91,8 @@ def evaluate(
     `resources` keep what this call loads. ValueError for unknown names and what does not fit.
     """
     entry = SCORERS[scorer]
-    options = entry.options() if options is None else options
-    if isinstance(options, Mapping):
-        options = build_options(entry.options, options, naming.prefix('scorer', scorer))
+    if options is None or isinstance(options, Mapping):
+        options = build_options(entry.options, options or {}, naming.prefix('scorer', scorer))
     method = entry.make
     _refuse_kind(scorer, method, output.kind)
     _refuse_extras(scorer, method, extras)
