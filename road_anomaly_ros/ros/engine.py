@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from road_anomaly_ros.perception import FrameResult, Pipeline, PipelineConfig, PipelineError
-from road_anomaly_ros.perception.pipeline import reload_names
+from road_anomaly_ros.perception.config import reload_names
 from road_anomaly_ros.perception.resources import is_out_of_memory, relieve, untraced
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.stages import Stages

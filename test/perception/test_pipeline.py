@@ -11,8 +11,8 @@ import torch
 
 from road_anomaly_ros.perception import Pipeline, PipelineConfig
 from road_anomaly_ros.perception.calibration import Calibration
+from road_anomaly_ros.perception.config import reload_names
 from road_anomaly_ros.perception.contract import LabelSet, MaskOutput, PixelOutput, Segments
-from road_anomaly_ros.perception.pipeline import reload_names
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import Entry, NoOptions
 from road_anomaly_ros.perception.stopwatch import Stopwatch
