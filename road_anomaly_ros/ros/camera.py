@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -284,7 +285,10 @@ class Camera:
         if frame.anomaly is None:
             return picture, stamp, None, self.name
         try:
-            return picture, stamp, images.to_map(frame.anomaly, max_pixels), self.name
+            anomaly = images.to_map(frame.anomaly, max_pixels)
+            if not np.isfinite(anomaly).any():
+                raise images.ImageRefused('values', 'expected finite numbers, got none')
+            return picture, stamp, anomaly, self.name
         except images.ImageRefused as error:
             self.refuse(error.reason, f'anomaly map: {error}')
             return None

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from road_anomaly_ros.perception import Pipeline, PipelineConfig, PipelineError
-from road_anomaly_ros.perception.refinements import REFINEMENTS
+from road_anomaly_ros.perception.refinements import REFINEMENTS, Refinement
 from road_anomaly_ros.perception.registry import Entry, NoOptions
 from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory, is_out_of_memory
 
@@ -252,8 +252,8 @@ def test_out_of_memory_in_a_refinement_reaches_the_engine(engine, monkeypatch):
             raise faults.pop()
         return score
 
-    tight.needs_segments = tight.needs_labels = False
-    monkeypatch.setitem(REFINEMENTS._entries, 'gaussian', Entry('gaussian', tight, NoOptions))
+    entry = Entry('gaussian', Refinement(tight, 'made up'), NoOptions)
+    monkeypatch.setitem(REFINEMENTS._entries, 'gaussian', entry)
     engine.reconfigure(engine.pipeline.config.replace({'refinements': 'gaussian'}))
     _, (result,) = run(engine)
     assert result.notes == () and not faults

@@ -49,4 +49,5 @@ def private(*words):
 )
 def test_pictures_arrive_where_shared_memory_is_full():
     done = private(sys.executable, '-c', EXCHANGE)
-    assert done.stdout == 'arrived 64\n', done.stderr
+    # The Fast DDS of Jazzy says on stdout what it does without.
+    assert done.stdout.endswith('arrived 64\n'), done.stderr
