@@ -72,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dry-run', action='store_true', help='estimate time and storage from a sample'
     )
+    _add_workers(parser)
+    add_chain_arguments(parser)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
     work = parser.add_argument_group('workers')
     work.add_argument(
         '--jobs', metavar='N', type=positive, help='workers; default one per GPU, else per core'
@@ -90,7 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const='local',
         help="run on Ray: 'auto', the address of a cluster, or nothing for one on this machine",
     )
-    add_chain_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
