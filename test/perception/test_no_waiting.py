@@ -125,7 +125,8 @@ def segments(kind):
 
 
 @pytest.mark.parametrize('kind', ['masks', 'coarse masks', 'index'])
-@pytest.mark.parametrize('name', REFINEMENTS.names())
+# vlm_points asks in a thread of its own, see test_vlm.py.
+@pytest.mark.parametrize('name', sorted(set(REFINEMENTS.names()) - {'vlm_points'}))
 def test_no_refinement_waits(name, kind):
     entry = REFINEMENTS[name]
     variants = (

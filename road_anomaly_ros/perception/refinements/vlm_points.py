@@ -81,10 +81,10 @@ def vlm_points(score: torch.Tensor, context: RefineContext, options: VlmOptions)
     asked = context.image, context.source
     found, weight = _answer(asked, context.camera, options, context.resources)
     context.named.extend(found)
-    floor = float(score.min())
+    floor = score.min()  # stays on the device
     for item in found:
         raised = floor + weight * (options.value - floor)
-        score = torch.where(item.mask, score.clamp_min(raised), score)
+        score = torch.where(item.mask, torch.maximum(score, raised), score)
     return score
 
 
