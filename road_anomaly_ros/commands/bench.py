@@ -33,36 +33,35 @@ DENSE_SIZES = (*SIZES, (1920, 1080))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
-    parser.add_argument(
+    add = parser.add_argument
+    add('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
+    add(
         '--frames',
         metavar='N',
         type=positive,
         default=50,
         help='frames per size and scorer (default: %(default)s)',
     )
-    parser.add_argument(
+    add(
         '--size',
         metavar='WxH',
         type=size,
         nargs='+',
         help='sizes of the pictures (default: 480x360 960x540, the dense pass at 1920x1080 too)',
     )
-    parser.add_argument(
+    add(
         '--scorers',
         metavar='A,B',
         default='',
         help='measure these scorers on the same model as well',
     )
-    parser.add_argument(
-        '--skip-dense', action='store_true', help='leave out the comparison with the reference'
-    )
-    parser.add_argument(
+    add('--skip-dense', action='store_true', help='leave out the comparison with the reference')
+    add(
         '--refinements-too',
         action='store_true',
         help='compare the refinements with their literal loops (half a minute)',
     )
-    parser.add_argument(
+    add(
         '--methods',
         action='store_true',
         help='measure every scorer, refinement, and what else works without '

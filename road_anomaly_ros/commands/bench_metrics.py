@@ -25,18 +25,17 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
-    parser.add_argument(
+    add = parser.add_argument
+    add('-o', '--out', metavar='JSON', type=Path, help='also write the figures')
+    add(
         '--size',
         metavar='WxH',
         type=size,
         default=(2048, 1024),
         help='size of the images (default: 2048x1024)',
     )
-    parser.add_argument(
-        '--frames', metavar='N', type=positive, default=24, help='images (default: %(default)s)'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the scores (default 0)')
+    add('--frames', metavar='N', type=positive, default=24, help='images (default: %(default)s)')
+    add('--seed', type=int, default=0, help='seed of the scores (default 0)')
 
 
 def main(arguments: argparse.Namespace) -> int:

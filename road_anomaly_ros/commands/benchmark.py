@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros.tools.chain import add_out, positive
 
 EXAMPLES = """
 examples:
@@ -29,39 +29,31 @@ _CURVE = 'precision_recall.svg'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--data',
         metavar='DIR',
         type=Path,
         required=True,
         help='folder with camvid/val, objects/val and, if at hand, the others',
     )
-    parser.add_argument(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=True,
-        help='folder for everything that is made',
-    )
-    parser.add_argument(
+    add_out(parser, 'folder for everything that is made')
+    add(
         '--frames',
         metavar='N',
         type=positive,
         default=101,
         help='images of every data set (default: %(default)s)',
     )
-    parser.add_argument(
+    add(
         '--sweep-frames',
         metavar='N',
         type=positive,
         default=25,
         help='images of the sweep (default: %(default)s)',
     )
-    parser.add_argument(
-        '--scorers', metavar='NAME', nargs='+', help='measure these scores only (default: all)'
-    )
-    parser.add_argument(
+    add('--scorers', metavar='NAME', nargs='+', help='measure these scores only (default: all)')
+    add(
         '--page',
         metavar='FILE',
         type=Path,

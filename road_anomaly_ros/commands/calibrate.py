@@ -25,7 +25,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive
+from road_anomaly_ros.tools.chain import (
+    above_zero,
+    add_chain_arguments,
+    add_out,
+    chain_config,
+    positive,
+    share,
+)
 
 if TYPE_CHECKING:
     from road_anomaly_ros.evaluation.thresholds import Chosen
@@ -45,22 +52,19 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'input',
         metavar='INPUT',
         help='driving without obstacles: video, folder '
         'of images, rosbag2; with --labels the folder of a data set',
     )
-    parser.add_argument(
-        '-o', '--out', metavar='FILE', type=Path, required=True, help='calibration file to write'
-    )
+    add_out(parser, 'calibration file to write', 'FILE')
     _add_promise_arguments(parser)
-    parser.add_argument(
-        '--every', type=positive, default=1, metavar='N', help='take every N-th frame only'
-    )
-    parser.add_argument('--max-frames', metavar='N', type=positive, help='take N frames at most')
-    parser.add_argument('--topic', help='image topic of a bag that has several')
-    parser.add_argument(
+    add('--every', type=positive, default=1, metavar='N', help='take every N-th frame only')
+    add('--max-frames', metavar='N', type=positive, help='take N frames at most')
+    add('--topic', help='image topic of a bag that has several')
+    add(
         '--labels',
         metavar='LAYOUT',
         help="INPUT is a labelled data set of this layout (see 'road-anomaly evaluate --help')",
@@ -69,32 +73,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_promise_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--rate',
-        type=_above_zero,
+        type=above_zero,
         default=0.1,
         metavar='R',
         help='false obstacles to stay under (default 0.1)',
     )
-    parser.add_argument(
+    add(
         '--per',
         choices=('frame', 'minute'),
         default='frame',
         help='what the rate counts (default frame)',
     )
-    parser.add_argument(
+    add(
         '--confidence',
-        type=_share,
+        type=share,
         default=0.95,
         metavar='C',
         help='that the promise holds (default 0.95)',
     )
-    parser.add_argument(
+    add(
         '--best-effort',
         action='store_true',
         help='where the footage is too short, promise the lowest rate that it supports',
     )
-    parser.add_argument(
+    add(
         '--areas',
         type=positive,
         nargs='+',
@@ -103,33 +108,12 @@ def _add_promise_arguments(parser: argparse.ArgumentParser) -> None:
         help='multiples of objects.min_area to try: the least whose threshold '
         "is no higher than the model's own, else the least (default 1)",
     )
-    parser.add_argument(
+    add(
         '--block',
-        type=_above_zero,
+        type=above_zero,
         metavar='SECONDS',
         help='length of independent stretches (default: from the correlation)',
     )
-
-
-def _above_zero(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
-    return value
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'expected a number between 0 and 1, got {text!r}')
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def main(arguments: argparse.Namespace) -> int:

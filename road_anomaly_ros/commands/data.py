@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Declare the data set, how much of it counts, and the folder of the results."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'dataset',
         metavar='DATASET_DIR',
         type=Path,
         nargs='?' if optional else None,
         help='folder of the data set',
     )
-    parser.add_argument(
+    add(
         '--layout',
         default='folder',
         help='how it keeps images and labels (default folder: images/ and '
         'labels_masks/ with 0 inlier, 1 anomaly, 255 ignore)',
     )
-    parser.add_argument(
+    add(
         '-o',
         '--out',
         metavar='OUT',
@@ -38,36 +39,29 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fals
         required=not optional,
         help='folder for the results',
     )
-    parser.add_argument(
-        '--name', default='', help="the data set's name in the results (default: the layout)"
-    )
-    parser.add_argument('--max-frames', metavar='N', type=positive, help='take the first N images')
-    parser.add_argument(
+    add('--name', default='', help="the data set's name in the results (default: the layout)")
+    add('--max-frames', metavar='N', type=positive, help='take the first N images')
+    add(
         '--skip-clean',
         action='store_true',
         help='leave out images without an anomaly, as some publications do',
     )
-    parser.add_argument(
+    add(
         '--min-pred-size',
         metavar='PX',
         type=positive,
         help='least pixels of a predicted obstacle (default: by the layout)',
     )
-    parser.add_argument(
+    add(
         '--min-gt-size',
         metavar='PX',
         type=positive,
         help='least pixels of a true obstacle (default: by the layout)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of what is random (default 0)')
-    parser.add_argument(
-        '--jobs',
-        metavar='N',
-        type=positive,
-        default=1,
-        help='processes that score images, each with a model of its own (default 1)',
-    )
-    parser.add_argument('--keep-scores', action='store_true', help='leave OUT/scores in place')
+    add('--seed', type=int, default=0, help='seed of what is random (default 0)')
+    text = 'processes that score images, each with a model of its own (default 1)'
+    add('--jobs', metavar='N', type=positive, default=1, help=text)
+    add('--keep-scores', action='store_true', help='leave OUT/scores in place')
 
 
 def job_of(arguments: argparse.Namespace) -> Job:

@@ -52,8 +52,9 @@ are compared by name; finer ones of the model count as the coarser ones of the d
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    add = parser.add_argument
     add_data_arguments(parser, optional=True)
-    parser.add_argument(
+    add(
         '--dataset',
         metavar='[NAME=][LAYOUT:]DIR',
         action='append',
@@ -62,21 +63,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a data set; may be given several times, instead '
         'of DATASET_DIR or a YAML file of data sets in its place',
     )
-    parser.add_argument(
+    add(
         '--methods',
         metavar='METHOD',
         nargs='+',
         default=['auto'],
         help='scores with refinements, such as rba eam s2+variance_aware',
     )
-    parser.add_argument(
+    add(
         '--compare',
         metavar=('A', 'B'),
         nargs=2,
         type=Path,
         help='show the differences of two results instead of measuring',
     )
-    parser.add_argument(
+    add(
         '--tracks',
         action='store_true',
         help='measure tracks on videos instead: DATASET_DIR and --dataset are then names such as '

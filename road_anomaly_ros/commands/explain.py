@@ -11,9 +11,8 @@ one self-contained page.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config
+from road_anomaly_ros.tools.chain import add_chain_arguments, add_out, chain_config
 
 EXAMPLES = """
 examples:
@@ -25,27 +24,21 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'input',
         metavar='IMAGE',
         help="image; of a video, a folder, a bag or 'rendered:SEED' one frame is taken",
     )
-    parser.add_argument(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=True,
-        help='folder for the pictures and the page',
-    )
-    parser.add_argument(
+    add_out(parser, 'folder for the pictures and the page')
+    add(
         '--frame',
         metavar='N',
         type=int,
         default=0,
         help='which frame, from 0 (default: %(default)s)',
     )
-    parser.add_argument('--topic', help='image topic of a bag that has several')
+    add('--topic', help='image topic of a bag that has several')
     add_chain_arguments(parser)
 
 

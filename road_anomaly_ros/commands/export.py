@@ -21,13 +21,14 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--model',
         required=True,
         metavar='DIR',
         help="folder of the model, 'builtin' or a hub name",
     )
-    parser.add_argument(
+    add(
         '-o',
         '--out',
         type=Path,

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from road_anomaly_ros.tools.chain import add_out
+
 NAME = 'report.html'
 EXAMPLES = """
 examples:
@@ -24,39 +26,29 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        'results', metavar='RESULTS', type=Path, nargs='+', help='folders of results or sweeps'
-    )
-    parser.add_argument(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=True,
-        help=f'the page (.html), or the folder that gets {NAME}',
-    )
-    parser.add_argument(
-        '--title', default='Road anomaly segmentation: evaluation', help='headline of the page'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('results', metavar='RESULTS', type=Path, nargs='+', help='folders of results or sweeps')
+    add_out(parser, f'the page (.html), or the folder that gets {NAME}')
+    add('--title', default='Road anomaly segmentation: evaluation', help='headline of the page')
+    add(
         '--calibration',
         metavar='YAML',
         type=Path,
         help='show the thresholds and promises of this file',
     )
-    parser.add_argument(
+    add(
         '--bench',
         metavar='JSON',
         type=Path,
         help='show the times that road-anomaly bench -o wrote',
     )
-    parser.add_argument(
+    add(
         '--data',
         metavar='DATASET_DIR',
         type=Path,
         help='where the data set lies now (default: where it was measured)',
     )
-    parser.add_argument(
+    add(
         '--frames',
         metavar='N',
         type=int,

@@ -30,21 +30,22 @@ presets, the ablations of three publications: s2 (lambda, tau, T, beta and stage
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    add = parser.add_argument
     add_data_arguments(parser)
-    parser.add_argument(
+    add(
         '--method',
         metavar='METHOD',
         help='the base: a score with refinements, such as s2+variance_aware '
         "(default: the preset's, else auto)",
     )
-    parser.add_argument(
+    add(
         '--vary',
         metavar='NAME=V1,V2',
         action='append',
         default=[],
         help='an option by its full name with the values to try; may be given several times',
     )
-    parser.add_argument('--preset', metavar='NAME', help='vary what a publication varied')
+    add('--preset', metavar='NAME', help='vary what a publication varied')
     add_chain_arguments(parser)
 
 

@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from road_anomaly_ros.tools.chain import add_options, chosen_options
+from road_anomaly_ros.tools.chain import add_options, add_out, chosen_options
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 
 EXAMPLES = """
@@ -40,33 +40,30 @@ one folder per kind, or the images of a COCO annotation file.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--backgrounds',
         required=True,
         metavar='FOLDER',
         help="folder of labelled road scenes, 'idd_lite:FOLDER', "
         "'trainids:FOLDER' or 'rendered:SEED?scenes=N'",
     )
-    parser.add_argument(
+    add(
         '--objects',
         type=Path,
         metavar='FOLDER',
         help='RGBA cut-outs, or the images of --annotations (default: nothing is pasted)',
     )
-    parser.add_argument('--annotations', type=Path, metavar='JSON', help='COCO instances')
-    parser.add_argument(
+    add('--annotations', type=Path, metavar='JSON', help='COCO instances')
+    add(
         '--categories',
         default='',
         metavar='A,B',
         help='COCO categories to take (default: things strange on a road)',
     )
-    parser.add_argument(
-        '--count', type=int, default=1000, metavar='N', help='number of images (default 1000)'
-    )
-    parser.add_argument(
-        '-o', '--out', required=True, type=Path, metavar='OUT', help='output folder'
-    )
-    parser.add_argument(
+    add('--count', type=int, default=1000, metavar='N', help='number of images (default 1000)')
+    add_out(parser, 'output folder')
+    add(
         '--jobs',
         '--processes',
         dest='processes',

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from road_anomaly_ros.tools.chain import add_options, chosen_options
+from road_anomaly_ros.tools.chain import add_options, add_out, chosen_options
 from road_anomaly_ros.training.options import HeadTrainOptions
 
 EXAMPLES = """
@@ -33,7 +33,8 @@ Ctrl-C keeps the epochs that are done; --resume continues to the bit as if nothi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--data',
         required=True,
         type=Path,
@@ -41,20 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SYNTH',
         help="folders written by 'road-anomaly synthesize', trained on together",
     )
-    parser.add_argument(
+    add(
         '--val',
         type=Path,
         metavar='SYNTH',
         help='another such folder to measure AP, FPR95 and F1 on at the end',
     )
-    parser.add_argument(
-        '-o', '--out', required=True, type=Path, metavar='OUT', help='output folder'
-    )
-    parser.add_argument('--segmenter', default='mask2former', help='kind of the frozen segmenter')
-    parser.add_argument('--model', default='builtin', help='its model (default builtin)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--resume', action='store_true', help='continue from OUT/checkpoint.pt')
-    parser.add_argument(
+    add_out(parser, 'output folder')
+    add('--segmenter', default='mask2former', help='kind of the frozen segmenter')
+    add('--model', default='builtin', help='its model (default builtin)')
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    add('--resume', action='store_true', help='continue from OUT/checkpoint.pt')
+    add(
         '--cache',
         type=Path,
         metavar='FOLDER',

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
 from road_anomaly_ros.perception.registry import options_of
-from road_anomaly_ros.tools.chain import add_options, chosen_options
+from road_anomaly_ros.tools.chain import add_options, add_out, chosen_options
 from road_anomaly_ros.training.options import TrainOptions
 
 EXAMPLES = """
@@ -41,31 +40,30 @@ _LISTS = ('data', 'val', 'outliers')  # given once per folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `road-anomaly train segmenter`."""
-    parser.add_argument(
-        '-o', '--out', required=True, type=Path, metavar='OUT', help='output folder'
-    )
-    parser.add_argument('--resume', action='store_true', help='continue from OUT/checkpoint.pt')
-    parser.add_argument(
+    add = parser.add_argument
+    add_out(parser, 'output folder')
+    add('--resume', action='store_true', help='continue from OUT/checkpoint.pt')
+    add(
         '--minutes',
         type=float,
         default=math.inf,
         help='save and end after so many minutes; --resume continues',
     )
-    parser.add_argument(
+    add(
         '--evaluate-every',
         type=float,
         default=6.0,
         metavar='MINUTES',
         help='time between evaluations and checkpoints (default 6)',
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument(
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    add(
         '--half',
         action=argparse.BooleanOptionalAction,
         default=True,
         help='bfloat16 where it pays',
     )
-    parser.add_argument(
+    add(
         '--processes',
         type=int,
         default=1,
@@ -73,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='CPU processes that share every batch (default 1; as many as there '
         'are cores is fastest)',
     )
-    parser.add_argument(
+    add(
         '--workers',
         type=int,
         default=0,
@@ -82,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in _LISTS:
         item = next(item for item in options_of(TrainOptions) if item.name == name)
-        parser.add_argument(
+        add(
             f'--{name}',
             action='append',
             default=[],

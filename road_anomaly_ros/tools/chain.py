@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from road_anomaly_ros.perception.registry import build_options, options_of
@@ -54,6 +56,11 @@ def chain_config(arguments: argparse.Namespace) -> PipelineConfig:
     return config.replace({**named, **parse_assignments(arguments.set)})
 
 
+def add_out(parser: argparse.ArgumentParser, text: str, metavar: str = 'OUT') -> None:
+    """Declare -o, which every command needs that makes files."""
+    parser.add_argument('-o', '--out', metavar=metavar, type=Path, required=True, help=text)
+
+
 def add_options(
     parser: argparse.ArgumentParser, owner: type, *, without: Collection[str] = ()
 ) -> None:
@@ -90,6 +97,29 @@ def size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def above_zero(text: str) -> float:
+    """Read a finite number above 0; for argparse's `type`."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
+    return value
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1, both excluded; for argparse's `type`."""
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'expected a number between 0 and 1, got {text!r}')
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def positive(text: str) -> int:
     """Read an int of at least 1; for argparse's `type`."""
     try:
@@ -98,15 +128,4 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text!r}')
-    return value
-
-
-def above_zero(text: str) -> float:
-    """Read a finite number above 0; for argparse's `type`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
     return value
