@@ -61,6 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_out(parser, 'calibration file to write', 'FILE')
     _add_promise_arguments(parser)
+    add(
+        '--areas',
+        type=positive,
+        nargs='+',
+        default=[1],
+        metavar='N',
+        help='multiples of objects.min_area to try: the least whose threshold '
+        "is no higher than the model's own, else the least (default 1)",
+    )
+    add(
+        '--block',
+        type=above_zero,
+        metavar='SECONDS',
+        help='length of independent stretches (default: from the correlation)',
+    )
     add('--every', type=positive, default=1, metavar='N', help='take every N-th frame only')
     add('--max-frames', metavar='N', type=positive, help='take N frames at most')
     add('--topic', help='image topic of a bag that has several')
@@ -98,21 +113,6 @@ def _add_promise_arguments(parser: argparse.ArgumentParser) -> None:
         '--best-effort',
         action='store_true',
         help='where the footage is too short, promise the lowest rate that it supports',
-    )
-    add(
-        '--areas',
-        type=positive,
-        nargs='+',
-        default=[1],
-        metavar='N',
-        help='multiples of objects.min_area to try: the least whose threshold '
-        "is no higher than the model's own, else the least (default 1)",
-    )
-    add(
-        '--block',
-        type=above_zero,
-        metavar='SECONDS',
-        help='length of independent stretches (default: from the correlation)',
     )
 
 

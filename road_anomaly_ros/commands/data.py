@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros.tools.chain import add_out, positive
 
 if TYPE_CHECKING:
     from road_anomaly_ros.evaluation.running import Job
@@ -31,14 +31,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fals
         help='how it keeps images and labels (default folder: images/ and '
         'labels_masks/ with 0 inlier, 1 anomaly, 255 ignore)',
     )
-    add(
-        '-o',
-        '--out',
-        metavar='OUT',
-        type=Path,
-        required=not optional,
-        help='folder for the results',
-    )
+    add_out(parser, 'folder for the results', required=not optional)
     add('--name', default='', help="the data set's name in the results (default: the layout)")
     add('--max-frames', metavar='N', type=positive, help='take the first N images')
     add(
@@ -46,18 +39,9 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fals
         action='store_true',
         help='leave out images without an anomaly, as some publications do',
     )
-    add(
-        '--min-pred-size',
-        metavar='PX',
-        type=positive,
-        help='least pixels of a predicted obstacle (default: by the layout)',
-    )
-    add(
-        '--min-gt-size',
-        metavar='PX',
-        type=positive,
-        help='least pixels of a true obstacle (default: by the layout)',
-    )
+    for name, kind in (('pred', 'predicted'), ('gt', 'true')):
+        text = f'least pixels of a {kind} obstacle (default: by the layout)'
+        add(f'--min-{name}-size', metavar='PX', type=positive, help=text)
     add('--seed', type=int, default=0, help='seed of what is random (default 0)')
     text = 'processes that score images, each with a model of its own (default 1)'
     add('--jobs', metavar='N', type=positive, default=1, help=text)

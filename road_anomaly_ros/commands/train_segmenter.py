@@ -43,6 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_out(parser, 'output folder')
     add('--resume', action='store_true', help='continue from OUT/checkpoint.pt')
+    _add_run_arguments(parser)
+    for name in _LISTS:
+        item = next(item for item in options_of(TrainOptions) if item.name == name)
+        add(
+            f'--{name}',
+            action='append',
+            default=[],
+            help=item.text,
+            required=name == 'data',
+            metavar='FOLDER' if name == 'outliers' else 'LAYOUT:FOLDER',
+        )
+    add_options(parser, TrainOptions, without=_LISTS)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         '--minutes',
         type=float,
@@ -78,17 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='further processes that prepare crops (default 0; some with a GPU)',
     )
-    for name in _LISTS:
-        item = next(item for item in options_of(TrainOptions) if item.name == name)
-        add(
-            f'--{name}',
-            action='append',
-            default=[],
-            help=item.text,
-            required=name == 'data',
-            metavar='FOLDER' if name == 'outliers' else 'LAYOUT:FOLDER',
-        )
-    add_options(parser, TrainOptions, without=_LISTS)
 
 
 def main(arguments: argparse.Namespace) -> int:

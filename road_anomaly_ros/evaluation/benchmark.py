@@ -67,16 +67,7 @@ def measure(
         out / DRAWN,
         max_frames=frames,
     )
-    own = own or scorers(model.model_dir)
-    unseen = [name for name in own if not material.trained(name)]
-    across = ['auto', *(f'{scorer}{chain}' for scorer in unseen for chain in _ACROSS)]
-    steps = {
-        DRAWN: ([drawn], [f'{scorer}{chain}' for scorer in own for chain in CHAINS]),
-        bench_sets.REAL: (bench_sets.real(data, out, frames), across),
-        bench_sets.WEB: (bench_sets.web(data, out, frames), across),
-        bench_sets.CLASSES: (bench_sets.classes(data, out, frames), ['plain']),
-    }
-    steps = {name: step for name, step in steps.items() if step[0]}
+    steps = _steps(data, out, drawn, frames, own or scorers(model.model_dir))
     for name, (jobs, methods) in steps.items():
         print(f'{name}: {", ".join(job.name or job.layout for job in jobs)}', flush=True)
         running.evaluate_all(jobs, running.method_configs(methods, base))
@@ -95,6 +86,21 @@ def measure(
             key=lambda group: len(group.rows),
         ),
     }
+
+
+def _steps(
+    data: Path, out: Path, drawn: running.Job, frames: int, own: Sequence[str]
+) -> dict[str, tuple[list[running.Job], list[str]]]:
+    """Return jobs and methods by folder of OUT, for what DATA holds."""
+    unseen = [name for name in own if not material.trained(name)]
+    across = ['auto', *(f'{scorer}{chain}' for scorer in unseen for chain in _ACROSS)]
+    steps = {
+        DRAWN: ([drawn], [f'{scorer}{chain}' for scorer in own for chain in CHAINS]),
+        bench_sets.REAL: (bench_sets.real(data, out, frames), across),
+        bench_sets.WEB: (bench_sets.web(data, out, frames), across),
+        bench_sets.CLASSES: (bench_sets.classes(data, out, frames), ['plain']),
+    }
+    return {name: step for name, step in steps.items() if step[0]}
 
 
 def class_options(names: Sequence[str]) -> dict[str, tuple[int, ...]]:

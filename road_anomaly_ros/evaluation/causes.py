@@ -68,48 +68,40 @@ def _caption(frame: Mapping[str, Any]) -> str:
 
 def failures(material: Material) -> str:
     """Return the share of found obstacles by size and by the row of their foot."""
-    parts = []
-    for group in material.groups:
-        rows = [
-            row for row in contenders(group, _SERIES) if row.found.get('objects', {}).get('cells')
-        ]
-        if not rows:
-            continue
-        cells = rows[0].found['objects']['cells']
-        bands = rows[0].found['objects']['row_bands']
-        sizes = sorted({_size_class(cell) for cell in cells})
-        heights = sorted({cell['band'] for cell in cells})
-        parts += [
-            heading(group.name),
-            paragraph(_weakest(rows[0])),
-            grid(
-                [
-                    _rates(
-                        rows,
-                        sizes,
-                        _size_class,
-                        _size_label,
-                        'Found obstacles by size',
-                        'size of the obstacle in pixels, and how many there are',
-                    ),
-                    _rates(
-                        rows,
-                        heights,
-                        lambda cell: cell['band'],
-                        functools.partial(_band_label, bands=bands),
-                        'Found obstacles by the image row of their foot',
-                        'row from the top of the image: left far, right near the camera',
-                    ),
-                ],
-                'wide',
-            ),
-            _matrix(rows[0], sizes, heights, bands),
-        ]
-    return ''.join(parts) and paragraph(
+    parts = ''.join(map(_failures_of, material.groups))
+    text = (
         'An obstacle counts as found when its sIoU is at least 0.25, the lowest of the thresholds '
-        'of F1. With few obstacles in a class a rate says little: the counts stand below.',
-        'small',
-    ) + ''.join(parts)
+        'of F1. With few obstacles in a class a rate says little: the counts stand below.'
+    )
+    return parts and paragraph(text, 'small') + parts
+
+
+def _failures_of(group: Group) -> str:
+    rows = [row for row in contenders(group, _SERIES) if row.found.get('objects', {}).get('cells')]
+    if not rows:
+        return ''
+    cells, bands = (rows[0].found['objects'][name] for name in ('cells', 'row_bands'))
+    sizes = sorted({_size_class(cell) for cell in cells})
+    heights = sorted({cell['band'] for cell in cells})
+    by_size = _rates(
+        rows,
+        sizes,
+        _size_class,
+        _size_label,
+        'Found obstacles by size',
+        'size of the obstacle in pixels, and how many there are',
+    )
+    by_row = _rates(
+        rows,
+        heights,
+        lambda cell: cell['band'],
+        functools.partial(_band_label, bands=bands),
+        'Found obstacles by the image row of their foot',
+        'row from the top of the image: left far, right near the camera',
+    )
+    rates = grid([by_size, by_row], 'wide')
+    table = _matrix(rows[0], sizes, heights, bands)
+    return heading(group.name) + paragraph(_weakest(rows[0])) + rates + table
 
 
 def _size_class(cell: Mapping[str, Any]) -> int:

@@ -175,15 +175,19 @@ def watch(
         raise ValueError(
             f'{source.name}: no frame could be read ({source.problem or "it is empty"})'
         )
-    records = journal.done[: len(stamps)]
-    steps = tuple(
-        tuple(np.array(record['steps'][area]) for record in records) for area in range(len(areas))
-    )
     clock = source.kind not in ('folder', 'image') and len(stamps) > 1
     seconds = (stamps[-1] - stamps[0]) / (len(stamps) - 1) if clock else math.nan
-    return Footage(
-        source.name, size, seconds, steps, np.array([record['statistic'] for record in records])
+    return _footage(source.name, size, seconds, len(areas), journal.done[: len(stamps)])
+
+
+def _footage(
+    name: str, size: tuple[int, int], seconds: float, areas: int, records: Sequence[dict[str, Any]]
+) -> Footage:
+    steps = tuple(
+        tuple(np.array(record['steps'][area]) for record in records) for area in range(areas)
     )
+    statistics = np.array([record['statistic'] for record in records])
+    return Footage(name, size, seconds, steps, statistics)
 
 
 def _thinned(source: Source, every: int, limit: int | None) -> Iterator[Frame]:

@@ -220,23 +220,13 @@ def _published_of(group: Group, cells: Sequence[reference.Cell]) -> str:
     lines: list[list[str | Cell]] = []
     apart = []
     for row in group.rows:
+        ours = (number(row.figure(name)) for name in metrics)
+        lines.append([row.label, Cell('measured here', 'text'), *ours])
         rivals = _by_row([cell for cell in here if cell.chain == row.chain])
-        lines.append(
-            [
-                row.label,
-                Cell('measured here', 'text'),
-                *(number(row.figure(name)) for name in metrics),
-            ]
-        )
         for (where, name), values in rivals.items():
             apart.append(len(lines))
-            lines.append(
-                [
-                    f'↳ {name}',
-                    Cell(where, 'text'),
-                    *(_beside(values.get(metric), row.figure(metric)) for metric in metrics),
-                ]
-            )
+            theirs = (_beside(values.get(metric), row.figure(metric)) for metric in metrics)
+            lines.append([f'↳ {name}', Cell(where, 'text'), *theirs])
     return heading(group.name) + table(
         ['method', 'from', *metrics],
         lines,
@@ -292,51 +282,44 @@ def _orientation(group: Group, cells: Sequence[reference.Cell]) -> str:
 
 def curves(material: Material) -> str:
     """Return precision-recall and ROC curves of every data set."""
-    parts = []
-    for group in material.groups:
-        drawn = [row for row in group.rows if row.found.get('curve')]
-        if not drawn:
-            continue
-        chosen = [row.method for row in contenders(group)]
-        order = {method: place for place, method in enumerate(chosen)}
-        roc = [
-            charts.Line(row.label, curve_points(row.found)[1], order.get(row.method))
-            for row in drawn
-        ]
-        rest = f', {len(drawn) - len(chosen)} others in grey' if len(drawn) > len(chosen) else ''
-        parts += [
-            heading(group.name),
-            grid(
-                [
-                    figure(
-                        precision_chart(group),
-                        'Upper right is better. A line that falls at once finds its surest pixels '
-                        'on '
-                        f'ordinary things. Best methods of different scores{rest}.',
-                    ),
-                    figure(
-                        charts.line_chart(
-                            roc,
-                            x=charts.log(
-                                _LOWEST_RATE, 1, 'share of ordinary pixels above the threshold'
-                            ),
-                            y=charts.percent('recall, %'),
-                            title='ROC',
-                            size=_CHART,
-                        ),
-                        'Upper left is better; the axis of false alarms is logarithmic, because a '
-                        'vehicle '
-                        'lives at its left end. FPR95 is where a line crosses 95 %.',
-                    ),
-                ],
-                'wide',
-            ),
-        ]
-    return ''.join(parts) and ''.join(parts) + paragraph(
+    parts = ''.join(map(_curves_of, material.groups))
+    return parts and parts + paragraph(
         'Every curve is drawn through about 150 thresholds whose counts are exact, with straight '
         'lines between.',
         'small',
     )
+
+
+def _curves_of(group: Group) -> str:
+    drawn = [row for row in group.rows if row.found.get('curve')]
+    if not drawn:
+        return ''
+    chosen = [row.method for row in contenders(group)]
+    order = {method: place for place, method in enumerate(chosen)}
+    roc = charts.line_chart(
+        [
+            charts.Line(row.label, curve_points(row.found)[1], order.get(row.method))
+            for row in drawn
+        ],
+        x=charts.log(_LOWEST_RATE, 1, 'share of ordinary pixels above the threshold'),
+        y=charts.percent('recall, %'),
+        title='ROC',
+        size=_CHART,
+    )
+    rest = f', {len(drawn) - len(chosen)} others in grey' if len(drawn) > len(chosen) else ''
+    pictures = [
+        figure(
+            precision_chart(group),
+            'Upper right is better. A line that falls at once finds its surest pixels on '
+            f'ordinary things. Best methods of different scores{rest}.',
+        ),
+        figure(
+            roc,
+            'Upper left is better; the axis of false alarms is logarithmic, because a vehicle '
+            'lives at its left end. FPR95 is where a line crosses 95 %.',
+        ),
+    ]
+    return heading(group.name) + grid(pictures, 'wide')
 
 
 def precision_chart(group: Group, *, alone: bool = False) -> str:

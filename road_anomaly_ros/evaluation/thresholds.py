@@ -93,17 +93,9 @@ def from_driving(
         )
     least = pipeline.prepared.object_options.min_area
     areas = [least * factor for factor in sorted(set(wish.factors))]
-    key = digest(
-        [
-            __version__,
-            *mark,
-            every,
-            areas,
-            pipeline.chain.as_dict(),
-            pipeline.prepared.levels.low_threshold,
-            weights_digest(pipeline.segmenter.weights),
-        ]
-    )
+    lowest, weights = pipeline.prepared.levels.low_threshold, pipeline.segmenter.weights
+    options = pipeline.chain.as_dict()
+    key = digest([__version__, *mark, every, areas, options, lowest, weights_digest(weights)])
     with Journal(journal, key) as done:
         footage = watch(source, pipeline, areas, done, every=every, limit=limit, advance=advance)
     found = _Driving(pipeline, footage, wish).chosen(areas)

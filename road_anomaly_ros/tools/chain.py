@@ -56,9 +56,11 @@ def chain_config(arguments: argparse.Namespace) -> PipelineConfig:
     return config.replace({**named, **parse_assignments(arguments.set)})
 
 
-def add_out(parser: argparse.ArgumentParser, text: str, metavar: str = 'OUT') -> None:
-    """Declare -o, which every command needs that makes files."""
-    parser.add_argument('-o', '--out', metavar=metavar, type=Path, required=True, help=text)
+def add_out(
+    parser: argparse.ArgumentParser, text: str, metavar: str = 'OUT', *, required: bool = True
+) -> None:
+    """Declare -o, where what a command makes is to lie."""
+    parser.add_argument('-o', '--out', metavar=metavar, type=Path, required=required, help=text)
 
 
 def add_options(

@@ -39,12 +39,12 @@ def page(explanation: Explanation, title: str, chain: Mapping[str, Any]) -> str:
         f'obstacle{"" if count == 1 else "s"}, with a highest score above '
         f'{result.threshold:.3g} (from: {result.threshold_source})'
     )
-    first, rest = explanation.stages[:2], explanation.stages[2:]
+    rest = explanation.stages[2:]
     parts = [
         f'<h1>{html.escape(title)}</h1><p>{html.escape(facts)}</p>',
         *(f'<p>{html.escape(note)}</p>' for note in explanation.notes),
         '<h2>Result</h2>',
-        _grid(first),
+        _grid(explanation.stages[:2]),
     ]
     if explanation.obstacles:
         parts += ['<h2>Obstacles</h2>', _obstacles(explanation.obstacles)]
@@ -55,8 +55,7 @@ def page(explanation: Explanation, title: str, chain: Mapping[str, Any]) -> str:
             _rejected(explanation.rejected),
         ]
     parts += ['<h2>Stages</h2>', _grid(picture for picture in rest if picture.used)]
-    others = [picture for picture in rest if not picture.used]
-    if others:
+    if others := [picture for picture in rest if not picture.used]:
         parts += ['<h2>For comparison</h2><p>This chain uses none of these.</p>', _grid(others)]
     if explanation.queries:
         parts += [

@@ -75,17 +75,10 @@ def export(folder: Path, out: Path) -> tuple[Path, float]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, GRAPH)
         try:
-            _trace(
-                network,
-                path,
-                tuple(model.config.feature_strides)[-_LEVELS:],
-                weights_digest(folder),
-            )
+            strides = tuple(model.config.feature_strides)[-_LEVELS:]
+            _trace(network, path, strides, weights_digest(folder))
             graph = GraphNetwork(folder, 'onnxruntime', path)
-            difference = max(
-                _difference(graph(pixels), raw)
-                for pixels, raw in zip(examples, wanted, strict=True)
-            )
+            difference = max(map(_difference, map(graph, examples), wanted))
         except Exception as error:  # tracer, checker and runtime raise types of their own
             raise PipelineError(
                 f'{folder} cannot be computed as a graph ({reason(error)}); use '
@@ -127,12 +120,8 @@ def _trace(network: Network, path: Path, strides: Sequence[int], digest: str) ->
             _set(network, name, _Padded(part))
     sizes = [(-(-_TRACED[0] // stride), -(-_TRACED[1] // stride)) for stride in strides[::-1]]
     constants = Constants.of(sizes, network.channels, torch.device('cpu'))
-    example = (
-        torch.zeros(1, 3, *_TRACED),
-        *constants.places,
-        constants.scale,
-        constants.reference,
-    )
+    pixels = torch.zeros(1, 3, *_TRACED)
+    example = (pixels, *constants.places, constants.scale, constants.reference)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         torch.onnx.export(
@@ -148,11 +137,9 @@ def _trace(network: Network, path: Path, strides: Sequence[int], digest: str) ->
         )
     model = onnx.load(str(path))
     _halve(model.graph)
-    for key, value in {
-        'weights': digest,
-        'channels': network.channels,
-        'strides': ','.join(map(str, strides)),
-    }.items():
+    listed = ','.join(map(str, strides))
+    about = {'weights': digest, 'channels': network.channels, 'strides': listed}
+    for key, value in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = f'{METADATA}{key}', str(value)
     onnx.checker.check_model(model)

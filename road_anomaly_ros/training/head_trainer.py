@@ -91,18 +91,14 @@ def _train(
     cache: Path | None,
 ) -> dict[str, float]:
     place = select_device(parallel.device_of(device))
-    entry = SEGMENTERS[segmenter]
-    # An exported graph hands on fewer features than the network itself.
-    engine = {'engine': 'torch'} if segmenter == 'mask2former' else {}
-    frozen = entry.make(
-        model, device=place, precision=torch.float32, options=entry.options(**engine)
-    )
+    frozen = _frozen(segmenter, model, place)
     features = _features_for(options, frozen)
     before, digest = fingerprint(frozen), weights_digest(frozen.weights)
     base = cache or out / 'features'
+    folders = [*data] if val is None else [*data, val]
     parts = [
         Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
-        for folder in (*data, *(() if val is None else (val,)))
+        for folder in folders
     ]
     for part in parts:
         parallel.first_alone(lambda part=part: part.fill(frozen, place))
@@ -133,6 +129,15 @@ def _check_run(out: Path, resume: bool) -> None:
         raise ValueError(
             f'{out} holds a run already; continue it with --resume or choose another folder'
         )
+
+
+def _frozen(segmenter: str, model: str, device: torch.device) -> Any:
+    entry = SEGMENTERS[segmenter]
+    # An exported graph hands on fewer features than the network itself.
+    engine = {'engine': 'torch'} if segmenter == 'mask2former' else {}
+    return entry.make(
+        model, device=device, precision=torch.float32, options=entry.options(**engine)
+    )
 
 
 def _features_for(options: HeadTrainOptions, segmenter: Any) -> str:

@@ -141,26 +141,19 @@ class Paster:
         codes: np.ndarray | None,
     ) -> None:
         height, width = canvas.image.shape[:2]
-        if len(places) > 50 and rng.random() < 0.88:
-            row, column = divmod(int(places[rng.integers(len(places))]), width // 2)
-            foot, middle = 2 * row + 1, 2 * column
-        else:
-            foot, middle = int(rng.integers(height // 4, height)), int(rng.integers(width))
+        foot, middle = _drawn_place(rng, places, (height, width))
         tall = float(np.clip(tall * (0.4 + 0.6 * foot / height), 8, 0.9 * height))
         wide = max(4, round(tall * alpha.shape[1] / alpha.shape[0]))
         if wide > 0.9 * width:
             return
         size = (wide, max(4, round(tall)))
         way = cv2.INTER_AREA if size[1] < len(alpha) else cv2.INTER_LINEAR
+        turn = slice(None, None, -1 if rng.random() < 0.5 else 1)
         patch, mask = (
-            cv2.resize(colours, size, interpolation=way),
-            cv2.resize(alpha, size, interpolation=way),
+            cv2.resize(plane, size, interpolation=way)[:, turn] for plane in (colours, alpha)
         )
         if codes is not None:
-            codes = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST)
-        if rng.random() < 0.5:
-            patch, mask = patch[:, ::-1], mask[:, ::-1]
-            codes = codes if codes is None else codes[:, ::-1]
+            codes = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST)[:, turn]
         box = _Box(foot - size[1] + 1, middle - wide // 2, mask.shape, canvas.image.shape)
         if min(box.height, box.width) < 4:
             return
@@ -169,13 +162,8 @@ class Paster:
             return
         patch, mask = _fitted(rng, canvas.image, patch, mask, sharpness)
         if rng.random() < 0.4:
-            blend.cast_shadow(
-                canvas.image,
-                mask,
-                (box.left, box.top),
-                rng.uniform(0.2, 0.7),
-                np.ones(canvas.image.shape[:2], bool),
-            )
+            dark, ground = rng.uniform(0.2, 0.7), np.ones((height, width), bool)
+            blend.cast_shadow(canvas.image, mask, (box.left, box.top), dark, ground)
         blend.composite(canvas.image, patch, mask, (box.left, box.top))
         _mark(canvas, box, mask, None if codes is None else codes[box.source])
 
@@ -188,6 +176,17 @@ class _Box:
         bottom, right = min(image[0], top + patch[0]), min(image[1], left + patch[1])
         self.height, self.width = bottom - self.top, right - self.left
         self.source = np.s_[self.top - top : bottom - top, self.left - left : right - left]
+
+
+def _drawn_place(
+    rng: np.random.Generator, places: np.ndarray, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the foot and the middle of a thing: on one of the places mostly, else anywhere."""
+    height, width = size
+    if len(places) > 50 and rng.random() < 0.88:
+        row, column = divmod(int(places[rng.integers(len(places))]), width // 2)
+        return 2 * row + 1, 2 * column
+    return int(rng.integers(height // 4, height)), int(rng.integers(width))
 
 
 def _fitted(

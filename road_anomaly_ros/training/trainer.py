@@ -61,18 +61,7 @@ def train(
     """
     place = select_device(parallel.device_of(device))
     _check_run(options, out, resume, place, processes)
-    sources = [roads.parse_source(text) for text in options.data]
-    if options.rendered:
-        sources.append(
-            roads.rendered_source(
-                options.rendered,
-                first_seed=1000 + options.seed,
-                weight=options.rendered_weight,
-                obstacles=bool(options.outliers),
-            )
-        )
-    if not any(source.weight for source in sources):
-        raise ValueError('--data: expected frames with a weight above 0, got none')
+    sources = _sources(options)
     cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]
     val = [roads.parse_source(text) for text in options.val]
     out.mkdir(parents=True, exist_ok=True)
@@ -93,6 +82,21 @@ def train(
             )
 
     parallel.launch(work, processes)
+
+
+def _sources(options: TrainOptions) -> list[roads.Source]:
+    sources = [roads.parse_source(text) for text in options.data]
+    if options.rendered:
+        rendered = roads.rendered_source(
+            options.rendered,
+            first_seed=1000 + options.seed,
+            weight=options.rendered_weight,
+            obstacles=bool(options.outliers),
+        )
+        sources.append(rendered)
+    if not any(source.weight for source in sources):
+        raise ValueError('--data: expected frames with a weight above 0, got none')
+    return sources
 
 
 def _labelled(sources: Sequence[roads.Source]) -> list[roads.Source]:
