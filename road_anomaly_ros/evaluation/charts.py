@@ -71,16 +71,14 @@ class Rule:
     text: str
 
 
-def linear(
-    low: float, high: float, label: str = '', *, count: int = 5, form: str = '{:g}'
-) -> Scale:
-    """Return a scale of even steps."""
-    step = _round_step((high - low) / count)
+def linear(low: float, high: float, label: str = '') -> Scale:
+    """Return a scale of about five even steps."""
+    step = _round_step((high - low) / 5)
     first = math.ceil(low / step - 1e-9)
     values = [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
     return Scale(
         lambda value: (value - low) / (high - low),
-        tuple((value, form.format(round(value, 10))) for value in values),
+        tuple((value, f'{round(value, 10):g}') for value in values),
         label,
     )
 
@@ -107,10 +105,10 @@ def log(low: float, high: float, label: str = '') -> Scale:
     )
 
 
-def words(labels: Sequence[str], label: str = '') -> Scale:
+def words(labels: Sequence[str]) -> Scale:
     """Return a scale of names at equal distances, placed 0, 1, 2 .."""
     count = max(len(labels), 1)
-    return Scale(lambda value: (value + 0.5) / count, tuple(enumerate(labels)), label)
+    return Scale(lambda value: (value + 0.5) / count, tuple(enumerate(labels)))
 
 
 def line_chart(
@@ -144,11 +142,9 @@ def column_chart(
     y: Scale,
     title: str,
     size: tuple[int, int],
-    label: str = '',
-    alone: bool = False,
 ) -> str:
     """Return groups of columns with their values above; None leaves a column out."""
-    plot = _Plot(words(labels, label), y, size)
+    plot = _Plot(words(labels), y, size)
     step = (plot.width / max(len(labels), 1)) * 0.8 / max(len(series), 1)
     parts = [plot.axes(upright=False)]
     for number, (name, values) in enumerate(series):
@@ -156,9 +152,7 @@ def column_chart(
             if value is not None:
                 left = plot.at_x(place) + (number - len(series) / 2) * step
                 parts.append(plot.column(left, step * 0.92, value, number, name))
-    return _svg(
-        title, parts, size, [(name, index) for index, (name, _) in enumerate(series)], alone
-    )
+    return _svg(title, parts, size, [(name, index) for index, (name, _) in enumerate(series)])
 
 
 def bar_chart(
@@ -167,7 +161,6 @@ def bar_chart(
     title: str,
     unit: str,
     width: int,
-    alone: bool = False,
 ) -> str:
     """Return stacked horizontal bars, one per row, with their sums; keys are the legend."""
     names = list(dict.fromkeys(name for _, parts in rows for name in parts))
@@ -193,7 +186,7 @@ def bar_chart(
             f'{sum(values.values()):.1f} {unit}</text>'
         )
     size = width, _TOP + 24 * len(rows) + 8
-    return _svg(title, parts, size, [(name, index) for index, name in enumerate(names)], alone)
+    return _svg(title, parts, size, [(name, index) for index, name in enumerate(names)])
 
 
 class _Plot:
@@ -292,7 +285,7 @@ def _svg(
     parts: Sequence[str],
     size: tuple[int, int],
     legend: Sequence[tuple[str, int]],
-    alone: bool,
+    alone: bool = False,
     dashed: bool = False,
 ) -> str:
     entries, rows = _legend(legend, size, dashed)

@@ -23,17 +23,12 @@ class FrameTruth:
 
 
 def compare(
-    mask: np.ndarray,
-    instances: np.ndarray,
-    truth: np.ndarray,
-    *,
-    min_area: int = MIN_AREA,
-    true_share: float = TRUE_SHARE,
+    mask: np.ndarray, instances: np.ndarray, truth: np.ndarray, *, min_area: int = MIN_AREA
 ) -> FrameTruth:
     """Compare a mask bool [H, W] and its instances int [H, W] with true instances int [H, W].
 
     True obstacles of more than `min_area` visible pixels are asked for; a detection is a false
-    alarm when less than `true_share` of it lies on true obstacles of any size. In both instance
+    alarm when less than TRUE_SHARE of it lies on true obstacles of any size. In both instance
     maps 0 means none. Raises ValueError when the shapes differ.
     """
     if not mask.shape == instances.shape == truth.shape:
@@ -50,7 +45,7 @@ def compare(
     }
     sizes = np.bincount(instances.reshape(-1).astype(np.int64))
     true = np.bincount(instances[truth > 0].astype(np.int64), minlength=len(sizes))
-    wrong = (sizes > 0) & (true < true_share * sizes)
+    wrong = (sizes > 0) & (true < TRUE_SHARE * sizes)
     return FrameTruth(due, int(wrong[1:].sum()))
 
 

@@ -94,15 +94,13 @@ def _train(
     frozen = _frozen(segmenter, model, place)
     features = _features_for(options, frozen)
     before, digest = fingerprint(frozen), weights_digest(frozen.weights)
-    base = cache or out / 'features'
-    folders = [*data] if val is None else [*data, val]
-    parts = [
-        Cache(base / cache_name(folder), data=folder, digest=digest, features=features)
-        for folder in folders
-    ]
-    for part in parts:
+    parts = []
+    for folder in data if val is None else (*data, val):
+        kept = (cache or out / 'features') / cache_name(folder)
+        part = Cache(kept, data=folder, digest=digest, features=features)
         parallel.first_alone(lambda part=part: part.fill(frozen, place))
         part.fill(frozen, place)  # for the others: nothing is missing any more
+        parts.append(part)
     shown = Joined(parts[: len(data)])
     trainer = Trainer(options, shown, out, digest=digest, features=features, device=place)
     if resume:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_BACKBONE = 0.2  # rate of the pretrained backbone beside that of the rest
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose every update is a nearly orthogonal matrix (Jordan et al., 2024).
@@ -51,12 +53,10 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).to(matrix.dtype)
 
 
-def make_optimizers(
-    model: nn.Module, *, rate: float, decay: float, backbone: float = 0.2
-) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, *, rate: float, decay: float) -> list[torch.optim.Optimizer]:
     """Return the optimisers of `model`; norms, biases and query embeddings are not decayed.
 
-    The pretrained backbone moves at `backbone` times the rate of the rest.
+    The pretrained backbone moves at a fifth of the rate of the rest.
     """
     kernels, slow, slow_rest, matrices, rest = [], [], [], [], []
     for name, weight in model.named_parameters():
@@ -70,8 +70,8 @@ def make_optimizers(
             rest.append(weight)
     groups = [
         {'params': matrices, 'weight_decay': decay, 'share': 1.0},
-        {'params': slow, 'weight_decay': decay, 'share': backbone},
-        {'params': slow_rest, 'weight_decay': 0.0, 'share': backbone},
+        {'params': slow, 'weight_decay': decay, 'share': _BACKBONE},
+        {'params': slow_rest, 'weight_decay': 0.0, 'share': _BACKBONE},
         {'params': rest, 'weight_decay': 0.0, 'share': 1.0},
     ]
     muon = Muon(kernels, lr=2 * rate, weight_decay=decay)

@@ -24,6 +24,7 @@ ANOMALY = 2.0  # weight of the anomaly's loss beside those of the classes
 POSITIVE = 3.0  # weight of a strange pixel beside a normal one
 HARDEST, HARD = 0.01, 0.3  # share of the normal pixels that count once more, and how much
 COUNT = len(label_sets.CLASSES)
+_LEAST = 4  # sure pixels of a class that count as its presence
 
 
 def class_weights(frequency: Sequence[float] | Tensor, *, power: float = 0.15) -> Tensor:
@@ -83,12 +84,12 @@ class SegmentationLoss(nn.Module):
             parts['auxiliary'] = torch.stack(losses).mean()
         return torch.stack([TERMS[name] * value for name, value in parts.items()]).sum()
 
-    def _present(self, codes: Tensor, *, least: int = 4) -> Tensor:
-        """Return bool [B,K]: the class covers at least `least` pixels for sure."""
+    def _present(self, codes: Tensor) -> Tensor:
+        """Return bool [B,K]: the class covers at least _LEAST pixels for sure."""
         flat = codes.flatten(1)
         counts = torch.zeros(len(flat), 256, device=codes.device)
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
-        return counts[:, :COUNT] >= least
+        return counts[:, :COUNT] >= _LEAST
 
     def _mask_losses(
         self, logits: Tensor, codes: Tensor, unknown: Tensor, *, dice: bool
