@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.files import write_json
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive, size
+from road_anomaly_ros.tools.markdown import table
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.pipeline import Pipeline
@@ -135,38 +136,42 @@ def _methods(
 def _chain_table(row: dict[str, Any]) -> str:
     """Return one configuration's figures as a Markdown table."""
     chain = ' + '.join([row['scorer'], *row['refinements']])
+    width, height = row['size']
     lines = [
-        f'\n{row["size"][0]}x{row["size"][1]}, {chain}: {row["fps"]:g} frames/s, '
-        f'{row["frames"]} frames',
-        '',
-        '| stage | p50 ms | p99 ms | peak MiB |',
-        '| --- | ---: | ---: | ---: |',
+        (name, f'{stage["p50"]:.1f}', f'{stage["p99"]:.1f}', _number(stage['peak_mb']))
+        for name, stage in row['stages'].items()
     ]
-    for name, stage in row['stages'].items():
-        lines.append(
-            f'| {name} | {stage["p50"]:.1f} | {stage["p99"]:.1f} | {_number(stage["peak_mb"])} |'
-        )
-    return '\n'.join(lines)
+    return (
+        f'\n{width}x{height}, {chain}: {row["fps"]:g} frames/s, {row["frames"]} frames\n\n'
+        + table(('stage', 'p50 ms', 'p99 ms', 'peak MiB'), lines, 3)
+    )
+
+
+_DENSE = ('size', 'scorer', 'dense ms', 'reference ms', 'faster', 'dense MiB', 'reference MiB')
 
 
 def _dense_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the comparison with the reference as a Markdown table."""
-    lines = [
-        f'\ndense pass (labels and score) against the materialising reference (score alone), '
-        f'{rows[0]["queries"]} queries, {rows[0]["classes"]} classes',
-        '',
-        '| size | scorer | dense ms | reference ms | faster | dense MiB | reference MiB '
-        '| largest difference |',
-        '| --- | --- ' + '| ---: ' * 6 + '|',
-    ]
+    lines = []
     for row in rows:
         ours, theirs = row['dense'], row['reference']
         lines.append(
-            f'| {row["size"][0]}x{row["size"][1]} | {row["scorer"]} | {ours["p50"]:.1f} '
-            f'| {theirs["p50"]:.1f} | {row["speedup"]:.1f}x | {_number(ours["peak_mb"])} '
-            f'| {_number(theirs["peak_mb"])} | {row["max_difference"]:.1e} |'
+            (
+                f'{row["size"][0]}x{row["size"][1]}',
+                row['scorer'],
+                f'{ours["p50"]:.1f}',
+                f'{theirs["p50"]:.1f}',
+                f'{row["speedup"]:.1f}x',
+                _number(ours['peak_mb']),
+                _number(theirs['peak_mb']),
+                f'{row["max_difference"]:.1e}',
+            )
         )
-    return '\n'.join(lines)
+    return (
+        f'\ndense pass (labels and score) against the materialising reference (score alone), '
+        f'{rows[0]["queries"]} queries, {rows[0]["classes"]} classes\n\n'
+        + table((*_DENSE, 'largest difference'), lines, 6)
+    )
 
 
 def _number(value: float | None) -> str:

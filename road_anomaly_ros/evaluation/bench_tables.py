@@ -9,6 +9,7 @@ from typing import Any
 
 from road_anomaly_ros.evaluation import results
 from road_anomaly_ros.evaluation.reference import Cell
+from road_anomaly_ros.tools.markdown import number, table
 
 DEFAULT = 'auto'
 _METRICS = ('AP', 'FPR95', 'F1')
@@ -45,7 +46,7 @@ def across(found: Found, papers: Sequence[Cell] = (), most: int | None = None) -
 
     def cells(method: str) -> tuple[str, ...]:
         return tuple(
-            _cell(rows[method].get(group, {}).get(metric))
+            number(rows[method].get(group, {}).get(metric))
             for group in groups
             for metric in _METRICS
         )
@@ -53,16 +54,12 @@ def across(found: Found, papers: Sequence[Cell] = (), most: int | None = None) -
     alike: dict[tuple[str, ...], list[str]] = {}  # scores that order all pixels the same way
     for method in sorted(_best_chains(rows), key=lambda method: -_mean_ap(rows[method])):
         alike.setdefault(cells(method), []).append(_label(method, found))
-    lines = [_line(head), _line(['---', *['---:'] * (len(head) - 1)])]
-    lines += [_line([_label(DEFAULT, found), *cells(DEFAULT)])] if DEFAULT in rows else []
+    lines = [(_label(DEFAULT, found), *cells(DEFAULT))] if DEFAULT in rows else []
+    lines += [(', '.join(labels), *figures) for figures, labels in list(alike.items())[:most]]
     lines += [
-        _line([', '.join(labels), *figures]) for figures, labels in list(alike.items())[:most]
+        (name, *map(number, values)) for name, values in _published(papers, names, groups, found)
     ]
-    lines += [
-        _line([name, *map(_cell, values)])
-        for name, values in _published(papers, names, groups, found)
-    ]
-    return '\n'.join(lines) + '\n'
+    return table(head, lines, len(head) - 1) + '\n'
 
 
 def _by_method(found: Found) -> dict[str, dict[str, Row]]:
@@ -105,11 +102,11 @@ def _published(
 ) -> Iterator[tuple[str, list[float | None]]]:
     """Yield the rows of publications that know all data sets of the table."""
     layouts = {name: found['environment']['runs'][name]['layout'] for name in names}
-    for (table, row), title in PAPERS.items():
+    for (printed, row), title in PAPERS.items():
         own = {
             (cell.data, cell.metric): cell.value
             for cell in papers
-            if (cell.table, cell.row) == (table, row)
+            if (cell.table, cell.row) == (printed, row)
         }
         figures = {
             name: [own.get((layout, metric)) for metric in _METRICS]
@@ -142,11 +139,3 @@ def elsewhere(found: Found, *, without: str) -> str:
                 f'({count} classes)'
             )
     return f'On other roads its mIoU is {", ".join(parts)}.\n' if parts else ''
-
-
-def _cell(value: float | None) -> str:
-    return '' if value is None else f'{value:.1f}'
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'

@@ -29,11 +29,13 @@ from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.heads import FOLDER
 from road_anomaly_ros.perception.scorers import SCORERS
 from road_anomaly_ros.perception.scorers.mask2anomaly import class_ids
+from road_anomaly_ros.tools.markdown import table
 
 CHAINS = ('', '+variance_aware', '+road_prior', '+variance_aware+road_prior')
 CURVE = 'precision_recall.svg'  # beside the page
 BEGIN, END = '<!-- accuracy -->', '<!-- /accuracy -->'
 TABLES = 'accuracy.md'
+_HEAD = ('score', 'AP alone', 'variance_aware', 'road_prior', 'both', 'best: FPR95', 'F1')
 _ACROSS = ('', '+variance_aware+road_prior')  # chains tried on real frames
 _MOST = 5  # scores besides the default on the page, there
 DRAWN = 'results'  # folder of OUT with the figures on drawn images
@@ -129,9 +131,9 @@ def tables(found: Mapping[str, Any], most: int | None = None) -> str:
         (bench_sets.REAL, reference.load(), _ON_REAL),
         (bench_sets.WEB, (), _ON_WEB),
     ):
-        table = bench_tables.across(found[name], papers, most) if name in found else ''
-        if table:
-            parts.append(f'{table}\n{text.format(bench_tables.frames(found[name]))}\n')
+        shown = bench_tables.across(found[name], papers, most) if name in found else ''
+        if shown:
+            parts.append(f'{shown}\n{text.format(bench_tables.frames(found[name]))}\n')
     return '\n'.join(part.rstrip(' \n') + '\n' for part in parts)
 
 
@@ -142,10 +144,6 @@ def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
     for name in rows:
         scorer = name.split('+')[0]
         by_scorer[scorer] = [rows.get(f'{scorer}{chain}') for chain in CHAINS]
-    lines = [
-        '| score | AP alone | variance_aware | road_prior | both | best: FPR95 | F1 |',
-        '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
-    ]
     alike: dict[tuple[str, ...], list[str]] = {}  # scores that order all pixels the same way
     for scorer, chains in sorted(by_scorer.items(), key=lambda item: -_ap(_best(item[1]))):
         best = _best(chains)
@@ -153,21 +151,20 @@ def accuracy(drawn: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
         mark = ' (trained)' if trained(scorer) else ''
         key = (*cells, _cell(best, 'FPR95'), _cell(best, 'F1'))
         alike.setdefault(key, []).append(f'`{scorer}`{mark}')
-    lines += [f'| {" | ".join((", ".join(names), *cells))} |' for cells, names in alike.items()]
+    lines = [(', '.join(names), *cells) for cells, names in alike.items()]
     run = next(iter(drawn['environment']['runs'].values()))
     pixels = run['pixels']
     chance = 100 * pixels['anomaly'] / max(pixels['anomaly'] + pixels['inlier'], 1)
     union = next(
         (row for row in classes['results'] if row['dataset'] == CAMVID), classes['results'][0]
     )
-    lines += [
-        '',
+    return (
+        f'{table(_HEAD, lines, len(_HEAD) - 1)}\n\n'
         f'{run["frames"]} frames of CamVid val with pasted objects of unseen kinds, all '
         f'pixels, in percent; the AP of chance is {chance:.1f}. F1 is that of obstacles. '
         f'The built-in model has mIoU {union["mIoU"]:.1f} on {union["frames"]} frames of '
-        'CamVid val.',
-    ]
-    return '\n'.join(lines) + '\n'
+        'CamVid val.\n'
+    )
 
 
 def _ap(row: Mapping[str, Any] | None) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 from road_anomaly_ros import files
 from road_anomaly_ros.files import plain
+from road_anomaly_ros.tools.markdown import table
 
 NAME = 'results.json'
 METRICS = ('AP', 'AUROC', 'FPR95', 'sIoU', 'PPV', 'F1', 'mIoU')
@@ -78,12 +79,10 @@ def other_data(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 def markdown(rows: Sequence[Row]) -> str:
     """Return the Markdown table of all rows and their `means`, metrics in percent."""
     columns = _used(rows)
-    lines = [_line(columns), _line(['---'] * len(columns))]
-    lines += [
-        _line([_cell(row.get(column)) for column in columns])
-        for row in (*_sorted(rows), *means(rows))
+    lines = [
+        [_cell(row.get(column)) for column in columns] for row in (*_sorted(rows), *means(rows))
     ]
-    return '\n'.join([*lines, '', _UNITS]) + '\n'
+    return f'{table(columns, lines)}\n\n{_UNITS}\n'
 
 
 def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -150,11 +149,11 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
             first[key].get(name) is not None or second[key].get(name) is not None for key in common
         )
     ]
-    lines = [_line(['dataset', 'method', *metrics]), _line(['---'] * (2 + len(metrics)))]
-    lines += [
-        _line([*key, *(_change(first[key].get(name), second[key].get(name)) for name in metrics)])
+    changes = [
+        [*key, *(_change(first[key].get(name), second[key].get(name)) for name in metrics)]
         for key in sorted(common)
     ]
+    lines = [table(['dataset', 'method', *metrics], changes)]
     alone = [
         (side, key)
         for side, one, other in (('A', first, second), ('B', second, first))
@@ -193,7 +192,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return ''
     return f'{value:.2f}' if isinstance(value, float) else str(value)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'

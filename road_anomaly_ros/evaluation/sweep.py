@@ -16,6 +16,7 @@ from road_anomaly_ros.evaluation import charts, results, running, variants
 from road_anomaly_ros.evaluation.running import Job
 from road_anomaly_ros.evaluation.variants import FIGURES, PRESETS, Axis, file_name, parse_axis
 from road_anomaly_ros.perception.config import PipelineConfig
+from road_anomaly_ros.tools.markdown import number, table
 
 NAME = 'sweep.json'
 CURVES = 'curves'
@@ -150,18 +151,14 @@ def markdown(document: Mapping[str, Any]) -> str:
             '',
             f'{axis["name"]}: {axis["text"]}',
             '',
-            f'| value | {" | ".join(FIGURES)} |',
-            f'| --- |{" ---: |" * len(FIGURES)}',
+            table(['value', *FIGURES], map(_line, axis['points']), len(FIGURES)),
         ]
-        for point in axis['points']:
-            label = f'{point["label"]} (base)' if point['base'] else point['label']
-            cells = [_cell(point[figure]) for figure in FIGURES]
-            lines.append(f'| {label} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 
-def _cell(value: float | None) -> str:
-    return '' if value is None else f'{value:.2f}'
+def _line(point: Mapping[str, Any]) -> list[str]:
+    label = f'{point["label"]} (base)' if point['base'] else point['label']
+    return [label, *(number(point[figure], 2) for figure in FIGURES)]
 
 
 def comma_separated(document: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from road_anomaly_ros.ros.fake_camera import TRUTH
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
 from road_anomaly_ros.tools import methods as measured
+from road_anomaly_ros.tools.markdown import table
 from road_anomaly_ros.tools.results import OUTPUTS
 
 NODE_KEY = '/**'  # under whatever name
@@ -146,14 +147,6 @@ def methods(path: Path) -> str:
     figures = json.loads(path.read_text(encoding='utf-8'))
     rows = list(measured.cells(figures['methods']))
     return '\n'.join([table(measured.HEAD, rows, numbers=2), '', measured.where(figures)])
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """Return a table in Markdown; the last columns hold `numbers`."""
-    lines = [head, ['---'] * (len(head) - numbers) + ['---:'] * numbers, *rows]
-    return '\n'.join(
-        '| ' + ' | '.join(cell.replace('|', r'\|') for cell in line) + ' |' for line in lines
-    )
 
 
 def renewed(text: str, made: dict[str, str]) -> str:
