@@ -16,6 +16,10 @@ import numpy as np
 from road_anomaly_ros.evaluation.datasets import DataSet, open_dataset
 from road_anomaly_ros.evaluation.material import Group, Row
 from road_anomaly_ros.evaluation.store import file_hashes
+from road_anomaly_ros.perception import drawing
+from road_anomaly_ros.perception.config import PipelineConfig
+from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.remarks import one_line
 
 _TRUTH, _EDGE = (70, 235, 255), (8, 12, 20)
@@ -68,10 +72,6 @@ def pictures(
 
 
 def _draw(data: DataSet, row: Row, wanted: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Shown]:
-    from road_anomaly_ros.perception.config import PipelineConfig
-    from road_anomaly_ros.perception.contract import PipelineError
-    from road_anomaly_ros.perception.pipeline import Pipeline
-
     try:
         pipeline = Pipeline(PipelineConfig.from_any(row.record['options']))
     except PipelineError as error:
@@ -106,8 +106,6 @@ def side_by_side(result: Any, truth: np.ndarray | None, threshold: float) -> np.
 
     Heat appears from half way to `threshold`; white is the contour of what lies above it.
     """
-    from road_anomaly_ros.perception import drawing
-
     plain = np.ascontiguousarray(result.array('image').transpose(1, 2, 0))
     score = result.array('score')
     low = float(min(np.median(score), result.display_range[0]))

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+import cv2
+import numpy as np
+import torch
+
+from road_anomaly_ros.perception.refinements import refine
 
 WIDTH, HEIGHT, MASKS = 1280, 720, 100
 BETA = 50.0
@@ -29,11 +31,6 @@ def refine_rows(
     device: torch.device, *, width: int = WIDTH, height: int = HEIGHT, masks: int = MASKS
 ) -> Iterator[dict[str, Any]]:
     """Yield per refinement: milliseconds of both forms, their ratio, the largest difference."""
-    import numpy as np
-    import torch
-
-    from road_anomaly_ros.perception.refinements import refine
-
     score, stack = random_score(width, height), random_masks(width, height, masks)
     values, held = torch.from_numpy(score).to(device), torch.from_numpy(stack).to(device)
     filled = refine('oasc', values, held)
@@ -85,9 +82,6 @@ def refine_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def random_score(width: int, height: int) -> np.ndarray:
     """Return a smooth score [H, W] float32 in 0..1 with fine noise."""
-    import cv2
-    import numpy as np
-
     rng = np.random.default_rng(0)
     coarse = cv2.resize(rng.random((9, 16), dtype=np.float32), (width, height))
     return (0.9 * coarse + 0.1 * rng.random((height, width), dtype=np.float32)).astype(np.float32)
@@ -95,9 +89,6 @@ def random_score(width: int, height: int) -> np.ndarray:
 
 def random_masks(width: int, height: int, count: int) -> np.ndarray:
     """Return filled ellipses of all sizes, [N, H, W] bool."""
-    import cv2
-    import numpy as np
-
     rng = np.random.default_rng(1)
     stack = np.zeros((count, height, width), np.uint8)
     for mask in stack:
@@ -150,9 +141,6 @@ def literal_oasc(rows: Rows, masks: Masks) -> Rows:
 
 def literal_mbp(rows: Rows) -> Rows:
     """The raster loop over inner pixels, in place, without the final blur."""
-    import cv2
-    import numpy as np
-
     result = np.array(rows, np.float32)
     edges = cv2.Laplacian(result, cv2.CV_32F)
     for y in range(1, result.shape[0] - 1):
@@ -169,8 +157,6 @@ def _area(mask: list[list[bool]]) -> int:
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    import torch
-
     begin = time.perf_counter()
     result = work()
     if device.type == 'cuda':
