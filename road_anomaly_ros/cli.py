@@ -41,12 +41,12 @@ class Command(NamedTuple):
 COMMANDS = (
     Command(
         'demo',
-        'road_anomaly_ros.ros.demo',
+        'road_anomaly_ros.commands.demo',
         'watch the whole chain work on a rendered drive or on your own footage',
     ),
     Command(
         'run',
-        'road_anomaly_ros.tools.run',
+        'road_anomaly_ros.commands.run',
         'process a video, an image, a folder or a bag, no frame dropped',
     ),
     Command(

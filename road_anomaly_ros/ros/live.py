@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import os
@@ -14,18 +13,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from road_anomaly_ros.ros.arguments import without_log_file
 from road_anomaly_ros.ros.transport import make_room, stay_local
-from road_anomaly_ros.tools import demo as offline
-from road_anomaly_ros.tools import run as command
-from road_anomaly_ros.tools.chain import chain_config
+from road_anomaly_ros.tools import run as offline
 from road_anomaly_ros.tools.sinks import STAGES, Sink
+from road_anomaly_ros.tools.sources import open_source
+from road_anomaly_ros.tools.staging import Staging
 
 NODE, FAKE_CAMERA, REPLAY = 'anomaly_node', 'fake_camera', 'replay'
 _MODULES = {NODE: 'process', FAKE_CAMERA: 'fake_camera', REPLAY: 'replay'}
@@ -42,22 +41,37 @@ _FACTS = (
 )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the demo over DDS; returns 0, or 128 + the signal that stopped it."""
-    from road_anomaly_ros.tools.sources import open_source
-    from road_anomaly_ros.tools.staging import Staging
+class Shown(NamedTuple):
+    """What the camera plays."""
 
-    config = chain_config(arguments)
-    with open_source(arguments.input, arguments.topic) as source:
-        staging = Staging(arguments.out, command.planned(arguments))
+    path: str
+    topic: str | None = None  # of a bag that has several
+    size: tuple[int, int] | None = None  # (W, H) to which pictures are resized
+
+
+def run(
+    shown: Shown,
+    config: Any,
+    out: Path,
+    wanted: offline.Wanted,
+    *,
+    keep: bool = False,
+    done: Callable[[], object] = lambda: None,
+) -> int:
+    """Run the demo over DDS; returns 0, or 128 + the signal that stopped it.
+
+    `done` is called when the results are there, before node and camera go on with `keep`.
+    """
+    with open_source(shown.path, shown.topic) as source:
+        staging = Staging(out, offline.planned(wanted))
         try:
-            with _environment(keep=arguments.keep), Processes() as processes:
+            with _environment(keep=keep), Processes() as processes:
                 processes.start_node(config)
-                code = _collect(processes, source, config, staging, arguments)
+                code = _collect(processes, source, config, staging, shown, wanted)
                 if code == 0:
-                    offline.say_where(arguments)
-                if arguments.keep and code == 0:
-                    _keep(processes, source, arguments)
+                    done()
+                if keep and code == 0:
+                    _keep(processes, source, shown)
         finally:
             staging.discard()
     return code
@@ -90,11 +104,11 @@ class Processes:
         lossless = {'/image': {'subscription': {'reliability': 'reliable'}}}
         self._start(NODE, [], {**values, 'qos_overrides': lossless})
 
-    def start_camera(self, source: Any, arguments: argparse.Namespace, *, live: bool) -> str:
+    def start_camera(self, source: Any, shown: Shown, *, live: bool) -> str:
         """Start the camera that plays `source`, stepped or, with `live`, at its rate for ever."""
         if source.kind == 'rendered':
             values = {
-                **_drive(source, arguments),
+                **_drive(source, shown),
                 'reliable': True,
                 'truth': True,
                 'loop': live,
@@ -102,11 +116,11 @@ class Processes:
             }
             self._start(FAKE_CAMERA, [], values)
             return FAKE_CAMERA
-        words = [arguments.input, '--reliable', *(['--loop'] if live else ['--start-paused'])]
+        words = [shown.path, '--reliable', *(['--loop'] if live else ['--start-paused'])]
         words += ['--decoded'] if source.kind == 'bag' else []
-        words += ['--topic', arguments.topic] if arguments.topic else []
-        if arguments.resize:
-            words += ['--resize', '{}x{}'.format(*arguments.resize)]
+        words += ['--topic', shown.topic] if shown.topic else []
+        if shown.size:
+            words += ['--resize', '{}x{}'.format(*shown.size)]
         self._start(REPLAY, words, {})
         return REPLAY
 
@@ -228,14 +242,19 @@ class Account(Sink):
 
 
 def _collect(
-    processes: Processes, source: Any, config: Any, staging: Any, arguments: argparse.Namespace
+    processes: Processes,
+    source: Any,
+    config: Any,
+    staging: Staging,
+    shown: Shown,
+    wanted: offline.Wanted,
 ) -> int:
     from road_anomaly_ros.ros import collector as gathering
 
-    wanted = (gathering.OVERLAY, gathering.SCORE, gathering.MASK, gathering.INSTANCES)
-    wanted += (gathering.LABELS,) if arguments.bag else ()
-    camera = processes.start_camera(source, arguments, live=False)
-    with _spinning(wanted, camera, truth=source.kind == 'rendered') as collector:
+    maps = (gathering.OVERLAY, gathering.SCORE, gathering.MASK, gathering.INSTANCES)
+    maps += (gathering.LABELS,) if wanted.bag else ()
+    camera = processes.start_camera(source, shown, live=False)
+    with _spinning(maps, camera, truth=source.kind == 'rendered') as collector:
         print('starting the node', file=sys.stderr)
         collector.wait_until_ready(processes.check)
         live = gathering.LiveSource(
@@ -245,11 +264,11 @@ def _collect(
             lambda: processes.remarks(camera),
         )
         pipeline: Any = LivePipeline(live, config, collector.rows.get('chain'))
-        code = command.execute(
+        code = offline.execute(
             live,
             pipeline,
             staging,
-            arguments,
+            wanted,
             draw=lambda result: result.overlay,
             more=[Account(staging.path('account'), live, collector)],
         )
@@ -291,9 +310,9 @@ def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[
         rclpy.try_shutdown(context=context)
 
 
-def _keep(processes: Processes, source: Any, arguments: argparse.Namespace) -> None:
+def _keep(processes: Processes, source: Any, shown: Shown) -> None:
     """Go on at the camera's own rate until Ctrl-C."""
-    processes.start_camera(source, arguments, live=True)
+    processes.start_camera(source, shown, live=True)
     print(
         'node and camera go on: look at /anomaly_node/overlay and /image in RViz or Foxglove; '
         'Ctrl-C ends them'
@@ -310,12 +329,12 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
-def _drive(source: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+def _drive(source: Any, shown: Shown) -> dict[str, Any]:
     from dataclasses import asdict
 
     values = asdict(source.options)
-    if arguments.resize:
-        values['width'], values['height'] = arguments.resize
+    if shown.size:
+        values['width'], values['height'] = shown.size
     return values
 
 

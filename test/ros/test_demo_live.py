@@ -21,12 +21,12 @@ import torch
 from conftest import ROOT
 
 from road_anomaly_ros import cli
-from road_anomaly_ros.tools import demo as offline
+from road_anomaly_ros.commands import demo
 
 pytest.importorskip('rclpy', reason='needs the extra ros')
 
 from road_anomaly_ros.perception.objects import ObjectOptions, find
-from road_anomaly_ros.ros import demo, transport
+from road_anomaly_ros.ros import transport
 from road_anomaly_ros.ros.collector import describe
 from road_anomaly_ros.tools.bags import BagReader
 
@@ -150,7 +150,7 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
 
 def test_without_rclpy_the_chain_runs_offline(monkeypatch, capsys):
     monkeypatch.setattr(demo.importlib.util, 'find_spec', lambda name: None)
-    monkeypatch.setattr(offline, 'main', lambda arguments: 7)
+    monkeypatch.setattr(demo.run, 'main', lambda arguments: 7)
     assert demo.main(argparse.Namespace(offline=False, anomaly_maps=None)) == 7
     assert capsys.readouterr().err == 'rclpy is not installed: the chain runs without ROS\n'
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from road_anomaly_ros import cli
+from road_anomaly_ros.commands import demo
 from road_anomaly_ros.rendering import Drive, DriveOptions
-from road_anomaly_ros.tools import demo
 from road_anomaly_ros.tools.sources import open_source
 
 SYNTHETIC = ['--set', 'segmenter=synthetic', '--scorer', 'plain']
