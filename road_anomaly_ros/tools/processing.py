@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -36,6 +37,7 @@ class Outcome:
     frames: int = 0
     taken: int = 0  # given to the pipeline; what is not among `frames` could not be stored
     skipped: int = 0  # of a live source, because newer ones were there
+    began: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0  # from the first frame to the last one written
     objects: int = 0
     frames_with_objects: int = 0
@@ -43,6 +45,13 @@ class Outcome:
     signal: int | None = None  # the signal that ended it, if one did
     error: Exception | None = None  # what ended it early; what was done before is kept
     outputs: list[str] = field(default_factory=list)  # names of what came out whole
+
+    def ends(self, stop: StopOnSignal | None, limit: int | None, duration: float | None) -> bool:
+        """Tell whether a signal came, or so many frames or seconds of work are over."""
+        if stop is not None and stop.signal is not None:
+            self.signal = stop.signal
+        late = duration is not None and time.perf_counter() - self.began > duration
+        return self.signal is not None or late or self.taken == limit
 
     def figures(self) -> dict[str, Any]:
         """Return the outcome as it stands in summary.json."""
@@ -74,29 +83,18 @@ def process(
 
     It ends after `limit` frames or `duration` seconds of the source, whose frames are resized to
     `size` (W, H). Never raises for what happens on the way: the error, or the signal that stopped
-    it, stands in the outcome, and everything before it is in the outputs. Sinks are used from one
-    thread.
+    it, is in the outcome, all before it in the outputs. Sinks are used from one thread.
     """
     outcome = Outcome()
-    writer = WriteBehind(
-        lambda done: _write(done, sinks, outcome), lambda: _finish(sinks, outcome)
-    )
-    begin = time.perf_counter()
-
-    def ends() -> bool:
-        if stop is not None and stop.signal is not None:
-            outcome.signal = stop.signal
-        late = source.live and duration is not None and time.perf_counter() - begin > duration
-        return outcome.signal is not None or late or outcome.taken == limit
-
+    writer = WriteBehind(*(partial(work, sinks, outcome) for work in (_write, _finish)))
+    ends = partial(outcome.ends, stop, limit, duration if source.live else None)
     reader = ReadAhead(_prepared(source, limit, duration, size), newest=source.live, until=ends)
     try:
         for frame, decode in reader:
             if outcome.taken == 0 and source.count != 1:
                 pipeline.warm_up(frame.image.shape[:2])
-                begin = time.perf_counter()
-            foreign = {} if frame.anomaly is None else {'anomaly': frame.anomaly}
-            result = pipeline(frame.image, frame.stamp, **foreign)
+                outcome.began = time.perf_counter()
+            result = _result(pipeline, frame)
             times = {'decode': decode, **result.timings}
             writer.put(Done(result, draw, outcome.taken, frame, times))
             outcome.taken += 1
@@ -106,10 +104,14 @@ def process(
     finally:
         reader.close(_PATIENCE_S if source.live or source.kind == PIPE_KIND else None)
         writer.stop()
-    outcome.skipped = reader.skipped
-    outcome.error = outcome.error or writer.error
-    outcome.seconds = time.perf_counter() - begin
+    outcome.skipped, outcome.error = reader.skipped, outcome.error or writer.error
+    outcome.seconds = time.perf_counter() - outcome.began
     return outcome
+
+
+def _result(pipeline: Pipeline, frame: Frame) -> FrameResult:
+    foreign = {} if frame.anomaly is None else {'anomaly': frame.anomaly}
+    return pipeline(frame.image, frame.stamp, **foreign)
 
 
 def _prepared(
@@ -137,7 +139,7 @@ def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
     return replace(frame, image=image, **resized)
 
 
-def _write(done: Done, sinks: Sequence[Sink], outcome: Outcome) -> None:
+def _write(sinks: Sequence[Sink], outcome: Outcome, done: Done) -> None:
     begin = time.perf_counter()
     for sink in sinks:
         done.times['write'] = (time.perf_counter() - begin) * 1e3 - done.times.get('draw', 0.0)

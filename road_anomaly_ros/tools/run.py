@@ -93,7 +93,6 @@ def execute(
     `draw` makes the overlay of a result, by default that of the pipeline; `more` outputs are
     served too.
     """
-    draw = draw or painter(pipeline)
     sinks = [*make_sinks(source, staging, wanted), *more]
     with StopOnSignal() as stop:
         with progress_bar(source, wanted.limit) as advance:
@@ -101,7 +100,7 @@ def execute(
                 source,
                 pipeline,
                 sinks,
-                draw=draw,
+                draw=draw or painter(pipeline),
                 advance=advance,
                 limit=wanted.limit,
                 duration=wanted.duration,
