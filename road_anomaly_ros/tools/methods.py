@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.scorers import SCORERS, bind, evaluate, load
 from road_anomaly_ros.perception.segments import SEGMENTS
 from road_anomaly_ros.perception.tracks import Tracks
 from road_anomaly_ros.tools import workbench
+from road_anomaly_ros.tools.markdown import number
 from road_anomaly_ros.tools.timing import measure, rendered
 
 SIZE = (480, 360)
@@ -160,30 +161,18 @@ def _following(result: Any, chain: Any) -> Callable[[], Any]:
     return lambda: tracks.follow(dataclasses.replace(result, stamp=0.1 * next(frames)), chain)
 
 
-def cells(figures: Iterable[Mapping[str, Any]]) -> list[Sequence[str]]:
+def cells(measured: Iterable[Mapping[str, Any]]) -> list[Sequence[str]]:
     """Return the rows of the table: kind, name, source, needs, p50 in ms, peak in MiB."""
-    known = {(row['kind'], row['name']): row for row in figures}
+    known = {(row['kind'], row['name']): row for row in measured}
     found = []
     for method in methods():
         row = known.get((method.kind, method.name), {})
-        found.append(
-            (
-                method.kind,
-                f'`{method.name}`',
-                method.source,
-                method.needs,
-                _number(row.get('p50'), 1),
-                _number(row.get('peak_mb'), 0),
-            )
-        )
+        figures = number(row.get('p50'), 1), number(row.get('peak_mb'), 0)
+        found.append((method.kind, f'`{method.name}`', method.source, method.needs, *figures))
     return found
 
 
 HEAD = ('kind', 'name', 'source', 'needs', 'p50 ms', 'peak MiB')
-
-
-def _number(value: float | None, digits: int) -> str:
-    return '' if value is None else f'{value:.{digits}f}'
 
 
 def where(document: Mapping[str, Any]) -> str:

@@ -263,27 +263,12 @@ class Trainer:
         rate = schedule.rate_at(
             self.step - 1, self.options.steps, peak=self.options.rate, fall=self.options.fall
         )
+        measured = [f'mIoU {source.name}' for source in self.val]
+        head = ['step', 'minutes', 'rate', *self.losses, *measured]
+        row = [self.step, f'{self.minutes:.1f}', f'{rate:.2e}']
+        row += [f'{value:.4f}' for value in (*self.losses.values(), *mious)]
         with path.open('a', newline='') as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(
-                    [
-                        'step',
-                        'minutes',
-                        'rate',
-                        *self.losses,
-                        *(f'mIoU {source.name}' for source in self.val),
-                    ]
-                )
-            writer.writerow(
-                [
-                    self.step,
-                    f'{self.minutes:.1f}',
-                    f'{rate:.2e}',
-                    *(f'{value:.4f}' for value in self.losses.values()),
-                    *(f'{value:.4f}' for value in mious),
-                ]
-            )
+            csv.writer(file).writerows([head, row] if fresh else [row])
 
     def save(self) -> None:
         """Write OUT/checkpoint.pt; the one before stays until the new one is complete."""
