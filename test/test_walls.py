@@ -293,6 +293,19 @@ def test_a_command_offers_its_words_and_nothing_else():
     assert not wrong, '\n'.join(wrong)
 
 
+@pytest.mark.parametrize(
+    ('pattern', 'home'),
+    [
+        (r'join\(str\(\w+\)\.split\(\)\)', 'remarks.py'),
+        (r'hashlib\.sha256\(', 'files.py'),
+        (r"\.partial'\)", 'files.py'),
+    ],
+)
+def test_files_and_words_have_one_place(pattern, home):
+    places = {path.name for path in SOURCES if re.search(pattern, path.read_text('utf-8'))}
+    assert places == {home}
+
+
 def test_registry_needs_the_standard_library_only():
     outside = [
         str(entry)

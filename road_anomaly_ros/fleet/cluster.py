@@ -55,9 +55,7 @@ class Cluster:
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f'expected a Ray cluster at {address!r}: {" ".join(str(error).split())}'
-            ) from None
+            raise ValueError(f'expected a Ray cluster at {address!r}: {one_line(error)}') from None
         resources = ray.cluster_resources()
         gpus = int(resources.get('GPU', 0))
         cores = int(resources.get('CPU', 1)) // order.threads

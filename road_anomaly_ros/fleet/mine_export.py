@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.chain import positive
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def main(arguments: argparse.Namespace) -> int:
                 name = _cut(item, out, f'{number:04d}', begin, end)
             except (ValueError, OSError) as error:
                 lost += 1
-                print(f'no clip {number}: {" ".join(str(error).split())}', file=sys.stderr)
+                print(f'no clip {number}: {one_line(error)}', file=sys.stderr)
                 continue
             table.writerow({**item.row, 'clip': name, 'begin': begin, 'end': end})
     print(f'{len(shown) - lost} clips in {out}')

@@ -21,6 +21,7 @@ from road_anomaly_ros import __version__
 from road_anomaly_ros.files import sha256
 from road_anomaly_ros.fleet.index import Part, part_name
 from road_anomaly_ros.fleet.listing import BAG, Item
+from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.sources import Frame, Source, open_source
 
 if TYPE_CHECKING:
@@ -167,9 +168,7 @@ class Miner:
                     shutil.copyfileobj(reader, writer, 1 << 20)
         except Exception as error:  # every protocol of fsspec has errors of its own
             folder.cleanup()
-            raise ValueError(
-                f'{item.uri}: cannot be fetched: {" ".join(str(error).split())}'
-            ) from None
+            raise ValueError(f'{item.uri}: cannot be fetched: {one_line(error)}') from None
         self._staged = item, folder, path
         return str(path)
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.tools import results
 from road_anomaly_ros.tools.bags import (
@@ -338,15 +338,8 @@ class ScoreSink(Sink):
     def finish(self) -> None:
         """Write the scale beside the PNGs."""
         if self._layout == 'png':
-            text = json.dumps(
-                {
-                    'formula': 'score = low + (pixel - 1) / 65534 * (high - low); '
-                    'pixel 0: no score',
-                    'maps': self._ranges,
-                },
-                indent=1,
-            )
-            (self.path / 'scale.json').write_text(text + '\n', encoding='utf-8')
+            rule = 'score = low + (pixel - 1) / 65534 * (high - low); pixel 0: no score'
+            files.write_json(self.path / 'scale.json', {'formula': rule, 'maps': self._ranges})
 
 
 def quantize(score: np.ndarray) -> tuple[np.ndarray, float, float]:
