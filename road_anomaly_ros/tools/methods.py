@@ -66,6 +66,7 @@ def _scorer_needs(name: str) -> str:
 def _refinement_needs(name: str) -> str:
     step = REFINEMENTS[name].make
     wanted = ['segments'] * step.needs_segments + ['drivable classes'] * step.needs_labels
+    wanted += ['a model'] if step.load is not None else []
     return ', '.join(wanted) or NO_WEIGHTS
 
 
@@ -139,7 +140,7 @@ def _on_segments(
     for name, source in sources.items():
         yield 'segments', name, lambda s=source: s(result.image)
     segments = sources[pipeline.chain.segments](result.image)
-    for entry in REFINEMENTS:
+    for entry in (entry for entry in REFINEMENTS if entry.make.load is None):
         context = RefineContext(
             result.image, result.labels, result.label_set, lambda *_: segments, result.score
         )
