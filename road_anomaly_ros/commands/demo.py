@@ -4,8 +4,8 @@
 
 Starts anomaly_node and a camera as two processes and collects what the node publishes. Without
 INPUT a street is rendered, so that recall and false alarms can be counted against exact ground
-truth. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and summary.json. Without rclpy
-the same chain runs offline.
+truth, ids and metres too. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, tracks.csv
+and summary.json. Without rclpy the same chain runs offline.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 128 + the signal that stopped it."""
+    if not arguments.config:  # it may name a tracker, or none
+        arguments.set.insert(0, 'tracker=kalman')
     offline = arguments.offline or arguments.anomaly_maps
     if not offline and importlib.util.find_spec('rclpy') is None:
         print('rclpy is not installed: the chain runs without ROS', file=sys.stderr)

@@ -343,6 +343,7 @@ class AnomalyObject:
     age_s: float = 0.0  # seconds since its track began
     velocity: tuple[float, float] | None = None  # x, y of its centre in pixels per second
     name: str = ''  # what a vision-language model calls it, '' where none was asked
+    distance: float | None = None  # metres over the road, where the camera's place is known
 
 
 @dataclass(frozen=True)

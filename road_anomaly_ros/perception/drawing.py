@@ -185,6 +185,8 @@ def _draw_corners(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
 
 def _draw_plate(canvas: Canvas, item: AnomalyObject, pen: Pen) -> None:
     text = f'{_name(item)}  {item.score:.2f}'
+    if item.distance is not None:
+        text += f'  {item.distance:.1f} m'
     width = lettering.text_width(text, pen.letter) + 2 * pen.gap
     height = lettering.text_height(pen.letter) + pen.gap // 2
     x, y, _, extent = item.box

@@ -318,27 +318,35 @@ class Camera:
     ) -> None:
         """Send a result under the header of its frame and note how old it is."""
         header, options = frame.message.header, chain.options('drawing')
-        self._publish_metres(header, result, chain.options('geometry'))
+        result = self._publish_metres(header, result, chain.options('geometry'))
         shown = Shown(result, lambda result: overlay(result, options))
         self._note(self.publishers.publish(shown, header, quality))
         stats = self.stats
         stats.processed += 1
         stats.sanitized += result.sanitized
+        stats.tracks = sum(item.track_id > 0 for item in result.objects)
+        stats.confirmed = sum(item.confirmed for item in result.objects)
         stats.latency.add((time.monotonic() - frame.arrived) * 1e3)
         now = self._node.get_clock().now().nanoseconds * 1e-9
         stats.stamp_age.add((now - images.seconds(header.stamp)) * 1e3)
 
-    def _publish_metres(self, header: Any, result: FrameResult, options: GeometryOptions) -> None:
-        if not self.publishers.wants_metres:
-            return
+    def _publish_metres(
+        self, header: Any, result: FrameResult, options: GeometryOptions
+    ) -> FrameResult:
+        """Send what is listened to in metres; returns the result with the distances found."""
+        shown = self.publishers.wants_overlay and self.geometry.given(options)
+        if not (self.publishers.wants_metres or shown):
+            return result
         try:
             survey = self.geometry.survey(result, header, options)
             self._note(self.publishers.publish(survey, header))
             self.geometry.note(survey)
+            return survey.told
         except Unplaced as error:
             self._tell_once('metres', str(error))
         except Exception as error:  # costs the metres, never the frame
             self._tell_once('metres', f'nothing is told in metres: {one_line(error)}')
+        return result
 
     def _note(self, failures: Iterable[Failure]) -> None:
         """Count outputs that could not be made, each in its own place."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from road_anomaly_ros.perception import AnomalyObject, FrameResult, LabelSet
@@ -24,12 +25,15 @@ from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.controls import ENDED, STEP_S, camera_qos
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
+from road_anomaly_ros.tools import drive_metres, spatial
 from road_anomaly_ros.tools.results import INSTANCES, LABELS, MASK, OVERLAY, SCORE
 from road_anomaly_ros.tools.sources import Frame, Source
 
 RESULT_S = 30.0  # longest wait for the results of one picture
 READY_S = 300.0  # for a model that loads on a busy machine
 NO_RESULT = 'no result'
+POINTS = 'obstacle/points'
+TRUTH, DEPTH = _TRUTHS = ('instances', 'depth')  # below the camera's ~/truth
 _PROBE = 'probe'
 _PROBE_S = 0.5
 _REPORT_S = 5.0  # reports of /diagnostics come every second
@@ -54,30 +58,25 @@ class Collector(Node):
     ) -> None:
         super().__init__('demo', **node_arguments)
         self._changed = threading.Condition()
-        self._wanted = {*wanted, 'truth'} if truth else {*wanted}
+        self._wanted = {*wanted, *_TRUTHS} if truth else {*wanted}
         self._found: dict[Any, dict[str, Any]] = {}
         self._pictures: deque[tuple[float, Any]] = deque()
         self.rows: dict[str, Any] = {}  # newest row of /diagnostics by its last word
         self.reports = 0
         qos = camera_qos(reliable=True, depth=_DEPTH)
         self.create_subscription(Image, 'image', self._on_picture, qos)
-        for name in wanted:
-            self.create_subscription(
-                Image,
-                f'{NODE}/{name}',
-                lambda message, name=name: self._add(name, message),
-                qos,
-            )
-        if truth:
-            self.create_subscription(
-                Image,
-                f'{camera}/truth/instances',
-                lambda message: self._add('truth', message),
-                qos,
-            )
+        theirs = {name: f'{camera}/truth/{name}' for name in _TRUTHS} if truth else {}
+        ours = {name: f'{NODE}/{name}' for name in wanted}
+        for name, topic in {**ours, **theirs}.items():
+            self._hear(Image, topic, name, qos)
+        if truth:  # nothing waits for these: what has come by then is taken
+            self._hear(PointCloud2, f'{NODE}/{POINTS}', POINTS, qos)
         self.create_subscription(DiagnosticArray, DIAGNOSTICS, self._on_report, 10)
         self._probes = self.create_publisher(Image, 'image', qos)
         self._step = self.create_client(Trigger, f'{camera}/play_next')
+
+    def _hear(self, kind: type, topic: str, name: str, qos: Any) -> None:
+        self.create_subscription(kind, topic, lambda message: self._add(name, message), qos)
 
     def _on_picture(self, message: Any) -> None:
         if message.header.frame_id != _PROBE:
@@ -105,7 +104,7 @@ class Collector(Node):
         Only this proves that both sides know of each other. `alive` raises when a process is gone.
         Raises TimeoutError, and ValueError with the reason when the node cannot be configured.
         """
-        ready, end = self._wanted - {'truth'}, time.monotonic() + READY_S
+        ready, end = self._wanted - {*_TRUTHS}, time.monotonic() + READY_S
         message = images.to_message(np.zeros((48, 64, 3), np.uint8), 'rgb8', Image().header)
         message.header.frame_id = _PROBE
         while time.monotonic() < end:
@@ -202,7 +201,12 @@ class LiveSource(Source):
         remarks: Callable[[], list[str]] = list,
     ) -> None:
         super().__init__(
-            name=like.name, kind=like.kind, fps=like.fps, count=like.count, topic=like.topic
+            name=like.name,
+            kind=like.kind,
+            fps=like.fps,
+            count=like.count,
+            topic=like.topic,
+            drive=like.drive,
         )
         self._collector, self._going, self._remarks = collector, going, remarks
         self.results: deque[LiveResult] = deque()
@@ -218,14 +222,18 @@ class LiveSource(Source):
                 continue
             age = (time.monotonic() - moment) * 1e3
             picture = images.to_array(message)
-            self.results.append(to_result(picture, maps, age))
+            result = to_result(picture, maps, age)
+            if POINTS in maps:
+                result = followed(result, maps[POINTS], self.drive)
+            self.results.append(result)
             stamp = message.header.stamp
             yield Frame(
                 picture,
                 stamp.sec * 10**9 + stamp.nanosec,
                 str(self.published - 1),
                 message.header.frame_id,
-                truth=images.to_map(maps['truth']) if 'truth' in maps else None,
+                truth=images.to_map(maps[TRUTH]) if TRUTH in maps else None,
+                depth=images.to_map(maps[DEPTH]) if DEPTH in maps else None,
             )
         self.problem = '; '.join(self._remarks()) or None
 
@@ -280,6 +288,31 @@ def describe(instances: np.ndarray, score: np.ndarray) -> tuple[AnomalyObject, .
     return tuple(found)
 
 
-def _key(message: Any) -> tuple[str, int, int]:
-    header = message.header
-    return header.frame_id, header.stamp.sec, header.stamp.nanosec
+def followed(result: LiveResult, cloud: Any, drive: Any) -> LiveResult:
+    """Return a result with the tracks and distances that a cloud of a drive's obstacles tells.
+
+    A contact line belongs to the obstacle in whose picture it is seen.
+    """
+    rows = np.frombuffer(bytes(cloud.data), spatial.CLOUD)
+    points = np.stack([rows[axis] for axis in 'xyz'], -1).astype(np.float64)
+    place, instances = drive_metres.mounting(drive), result.array('instances')
+    model = drive_metres.model_of(drive, result.size)
+    pixels = model.pixels((points - place.position) @ place.rotation)
+    seen = np.rint(np.nan_to_num(pixels) - (0, 1)).astype(np.int64)  # above its lower edge
+    column, row = np.clip(seen, 0, np.array(instances.shape)[::-1] - 1).T
+    known = {}
+    for number in np.unique(rows['id']).tolist():
+        line = rows['id'] == number
+        found = np.bincount(instances[row[line], column[line]])
+        metres = float(np.hypot(points[line, 0], points[line, 1]).min())
+        known[int(found.argmax())] = {'track_id': number, 'distance': metres}
+    objects = tuple(
+        dataclasses.replace(item, **known.get(item.id, {'confirmed': False}))
+        for item in result.objects
+    )
+    return dataclasses.replace(result, objects=objects)
+
+
+def _key(message: Any) -> tuple[int, int]:
+    """Return the moment of a message; pictures and metres have different coordinate frames."""
+    return message.header.stamp.sec, message.header.stamp.nanosec

@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from road_anomaly_ros.perception.geometry import GeometryOptions, Mounting
+from road_anomaly_ros.perception.geometry import GeometryOptions
 from road_anomaly_ros.perception.registry import option, options_of
 from road_anomaly_ros.rendering import Drive, DriveOptions, RenderedFrame
-from road_anomaly_ros.ros import arguments, images, mounting, topics, usage
+from road_anomaly_ros.ros import arguments, images, mounting, outputs, topics, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
 from road_anomaly_ros.ros.process import EXIT_BAD_INPUT, run
+from road_anomaly_ros.tools import drive_metres, true_obstacles
 
 NAME = 'fake_camera'
 EXAMPLES = """
@@ -44,8 +46,13 @@ class FakeCameraOptions(DriveOptions):
     loop: bool = option(True, 'Start again after the last frame; false ends the node there.')
     truth: bool = option(
         False,
-        'Publish ground truth: ~/truth/labels (train ids of Cityscapes), ~/truth/instances '
-        'and ~/truth/depth.',
+        'Publish ground truth: ~/truth/labels (train ids of Cityscapes), ~/truth/instances, '
+        '~/truth/depth and, where visualization_msgs is installed, ~/truth/markers.',
+    )
+    drive_time: bool = option(
+        False,
+        'Stamp frames by the time of the drive, counted from the first one, instead of by the '
+        'moment of sending; for drives that are stepped.',
     )
     frame_id: str = option(
         'camera_optical', 'Coordinate frame of the pictures, an optical one: z looks ahead.'
@@ -61,9 +68,10 @@ class FakeCameraOptions(DriveOptions):
 class FakeCamera(Node):
     """Publishes `image`, `image/compressed` and `camera_info` at the rate of the drive.
 
-    Stamps are the moments of sending. Pictures are made only while somebody listens. `stop` is set
-    after the last frame of a drive that does not loop. Where the camera is mounted is logged and,
-    with tf2_ros, sent as a static transform; while it drives it nods a little around that.
+    Stamps are the moments of sending, or with `drive_time` those of the drive. Pictures are made
+    only while somebody listens. `stop` is set after the last frame of a drive that does not loop.
+    Where the camera is mounted is logged and, with tf2_ros, sent as a static transform; while it
+    drives it nods a little around that.
     """
 
     def __init__(self, stop: threading.Event | None = None, **node_arguments: Any) -> None:
@@ -82,6 +90,13 @@ class FakeCamera(Node):
             for name in TRUTH
             if options.truth
         }
+        self._marker_kind: Any = topics.message_class('visualization_msgs/msg/MarkerArray')
+        self._boxes = None
+        if options.truth and self._marker_kind is not None:
+            self._boxes = self.create_publisher(
+                self._marker_kind, '~/truth/markers', qos(reliable=True)
+            )
+        self._begun: Any = None  # when the first frame was sent
         self._transform = self._say_mounting()
         self._player = Player(
             self._cues(),
@@ -94,8 +109,7 @@ class FakeCamera(Node):
         )
 
     def _say_mounting(self) -> Any:
-        style = self._drive.style
-        place = Mounting(style.camera_height, pitch=style.pitch)
+        place = drive_metres.mounting(self._drive)
         self.get_logger().info(
             f'mounted as geometry.camera_height:={place.height:.2f} '
             f'geometry.camera_pitch:={math.degrees(place.pitch):.2f} geometry.camera_roll:=0.0'
@@ -109,14 +123,23 @@ class FakeCamera(Node):
             # Made ahead while somebody listens, else not before somebody does.
             view = self._drive[index] if self._heard() else None
             time = round(number * 1e9 / self._options.fps)
-            yield Cue(time, time, functools.partial(self._send, index, view))
+            yield Cue(time, time, functools.partial(self._send, number, view))
 
     def _heard(self) -> bool:
-        publishers = (self._image, self._jpeg, *self._truth.values())
-        return any(publisher.get_subscription_count() for publisher in publishers)
+        publishers = (self._image, self._jpeg, *self._truth.values(), self._boxes)
+        return any(one is not None and one.get_subscription_count() for one in publishers)
 
-    def _send(self, index: int, view: RenderedFrame | None) -> None:
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._options.frame_id)
+    def _stamp(self, number: int) -> Any:
+        now = self.get_clock().now()
+        self._begun = self._begun or now
+        if not self._options.drive_time:
+            return now.to_msg()
+        since = Duration(nanoseconds=round(number * 1e9 / self._options.fps))
+        return (self._begun + since).to_msg()
+
+    def _send(self, number: int, view: RenderedFrame | None) -> None:
+        index = number % self._options.frames
+        header = Header(stamp=self._stamp(number), frame_id=self._options.frame_id)
         self._info.publish(
             camera_info(
                 self._drive.camera(index).matrix, self._options.width, self._options.height, header
@@ -128,6 +151,9 @@ class FakeCamera(Node):
         for name, publisher in self._truth.items():
             if publisher.get_subscription_count():
                 publisher.publish(images.to_message(getattr(view, name), TRUTH[name], header))
+        if self._boxes is not None and self._boxes.get_subscription_count():
+            boxes = true_obstacles.markers(view, self._drive.camera(index), header.stamp)
+            self._boxes.publish(outputs.fill(self._marker_kind(), boxes))
         if self._image.get_subscription_count():
             self._image.publish(images.to_message(view.image, 'rgb8', header))
         if self._jpeg.get_subscription_count():

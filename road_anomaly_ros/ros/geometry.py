@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -70,6 +71,10 @@ class Geometry:
         place = self._place(header.frame_id, options)
         depth = self._depth(header.stamp, result.size, options) if options.use_depth else None
         return self._surveyor.survey(result, model, place, options, depth)
+
+    def given(self, options: GeometryOptions) -> bool:
+        """Tell whether calibration and mounting are there without asking TF."""
+        return self._info is not None and not math.isnan(options.camera_height)
 
     def note(self, survey: Survey) -> None:
         """Keep the figures of a frame for the diagnostics, and nothing of the frame itself."""

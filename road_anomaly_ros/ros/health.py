@@ -83,6 +83,8 @@ class CameraStats:
     failed: int = 0  # the chain raised an error
     backwards: int = 0  # stamps earlier than the one before
     sanitized: int = 0  # non-finite network outputs repaired
+    tracks: int = 0  # obstacles of the last result that are followed over time
+    confirmed: int = 0  # obstacles of the last result that are believed
     refused: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)  # outputs that failed, by topic
     arrivals: Window = field(default_factory=Window)
@@ -153,6 +155,8 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
         'refused': str(sum(stats.refused.values())),
         'time_backwards': str(stats.backwards),
         'sanitized': str(stats.sanitized),
+        'tracks': str(stats.tracks),
+        'confirmed': str(stats.confirmed),
     }
     for kind, counts in (('refused', stats.refused), ('left_out', stats.left_out)):
         values.update({f'{kind}_{name}': str(count) for name, count in sorted(counts.items())})

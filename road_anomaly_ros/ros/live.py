@@ -22,6 +22,7 @@ import yaml
 from road_anomaly_ros.ros.arguments import without_log_file
 from road_anomaly_ros.ros.transport import make_room, stay_local
 from road_anomaly_ros.tools import run as offline
+from road_anomaly_ros.tools.drive_metres import mounting_options
 from road_anomaly_ros.tools.sinks import STAGES, Sink
 from road_anomaly_ros.tools.sources import open_source
 from road_anomaly_ros.tools.staging import Staging
@@ -63,6 +64,8 @@ def run(
     `done` is called when the results are there, before node and camera go on with `keep`.
     """
     with open_source(shown.path, shown.topic) as source:
+        if source.drive is not None and not config.is_set('geometry.camera_height'):
+            config = config.replace(mounting_options(source.drive))
         staging = Staging(out, offline.planned(wanted))
         try:
             with _environment(keep=keep), Processes() as processes:
@@ -111,6 +114,7 @@ class Processes:
                 **_drive(source, shown),
                 'reliable': True,
                 'truth': True,
+                'drive_time': not live,
                 'loop': live,
                 'start_paused': not live,
             }
@@ -270,7 +274,10 @@ def _collect(
             staging,
             wanted,
             draw=lambda result: result.overlay,
-            more=[Account(staging.path('account'), live, collector)],
+            more=[
+                *offline.track_sinks(config, staging),
+                Account(staging.path('account'), live, collector),
+            ],
         )
     processes.end(camera)
     return code

@@ -18,7 +18,7 @@ from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.topics import COMPRESSED, compressed, message_class, overriding
 from road_anomaly_ros.tools import results
-from road_anomaly_ros.tools.results import Output
+from road_anomaly_ros.tools.results import OVERLAY, Output
 
 
 class Failure(NamedTuple):
@@ -134,6 +134,11 @@ class Publishers:
             except Exception as error:
                 failed.append(Failure(row.output.topic, one_line(error)))
         return failed
+
+    @property
+    def wants_overlay(self) -> bool:
+        """Tell whether somebody looks at the overlay, which shows the distances known."""
+        return any(row.output.topic == OVERLAY and row.heard() for row in self._rows)
 
     @property
     def wants_metres(self) -> bool:

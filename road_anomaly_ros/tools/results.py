@@ -108,7 +108,7 @@ def _detection(found: AnomalyObject, header: Any) -> dict[str, Any]:
     x, y, width, height = found.box
     return {
         'header': header,
-        'id': str(found.id),
+        'id': str(found.track_id or found.id),
         'bbox': {
             'center': {'position': {'x': x + width / 2, 'y': y + height / 2}},
             'size_x': float(width),
@@ -168,6 +168,13 @@ OUTPUTS = (
         'sensor_msgs/LaserScan',
         'How far the road is free in each direction.',
         spatial.scan,
+        Survey,
+    ),
+    Output(
+        'obstacle/tracks',
+        'vision_msgs/Detection3DArray',
+        'Boxes on the road with the ids of their tracks, where installed.',
+        spatial.tracks,
         Survey,
     ),
     Output(

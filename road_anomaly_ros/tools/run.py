@@ -20,6 +20,7 @@ from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools import environment, sinks
+from road_anomaly_ros.tools.drive_metres import Placed
 from road_anomaly_ros.tools.flow import StopOnSignal
 from road_anomaly_ros.tools.masks import MaskSink
 from road_anomaly_ros.tools.overlay_video import VideoSink
@@ -73,7 +74,10 @@ def process_input(
         pictures = source if maps is None else WithAnomalyMaps(source, maps)
         staging = Staging(out, planned(wanted))
         try:
-            pipeline, more = Pipeline.from_config(config), track_sinks(config, staging)
+            pipeline: Any = Pipeline.from_config(config)
+            if source.drive is not None:
+                pipeline = Placed(pipeline, source.drive)
+            more = track_sinks(config, staging)
             return execute(pictures, pipeline, staging, wanted, more=more)
         finally:
             staging.discard()
@@ -146,7 +150,7 @@ def make_sinks(source: Source, staging: Staging, wanted: Wanted) -> list[Sink]:
     if wanted.bag:
         found.append(sinks.BagSink(staging.path(BAG), wanted.bag))
     if source.kind == 'rendered':
-        found.append(sinks.TruthSink(staging.path('truth')))
+        found.append(sinks.TruthSink(staging.path('truth'), source.drive))
     return [
         *found,
         sinks.SnapshotSink(staging.path('snapshots')),
@@ -246,6 +250,10 @@ def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
             f'against the ground truth: {recall}, '
             f'{truth["false_alarms_per_frame"]:.2f} false alarms per frame'
         )
+    if found := summary.get('tracking'):
+        error = found['range_error']
+        metres = '' if error is None else f', ranges wrong by {error:.1%} in the median'
+        print(f'tracks against it: IDF1 {found["IDF1"]:.2f}{metres}')
     print(f'results in {out}: {", ".join([*names, "summary.json"])}')
     for reason, count in summary['refused'].items():
         print(

@@ -25,6 +25,7 @@ from road_anomaly_ros.tools.bags import (
     compressed_message,
     image_message,
 )
+from road_anomaly_ros.tools.drive_metres import Compared
 from road_anomaly_ros.tools.encodings import JPEG
 from road_anomaly_ros.tools.results import Shown
 from road_anomaly_ros.tools.sources import Frame
@@ -395,9 +396,9 @@ def to_jpeg(picture: np.ndarray) -> np.ndarray:
 class TruthSink(Sink):
     """Compares results with the ground truth that the rendered drive brings; writes no file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, drive: Any) -> None:
         super().__init__(path)
-        self._tally = Tally()
+        self._tally, self._compared = Tally(), Compared(drive)
 
     def write(self, done: Done) -> None:
         """Compare one frame."""
@@ -406,7 +407,8 @@ class TruthSink(Sink):
             self._tally.add(
                 compare(done.result.array('mask'), done.result.array('instances'), truth)
             )
+            self._compared.add(done.result, done.frame)
 
     def figures(self) -> dict[str, Any]:
-        """Return recall and false alarms under `truth`."""
-        return {'truth': self._tally.figures()}
+        """Return recall, false alarms and, of tracks, IDF1 and error of range under `truth`."""
+        return {'truth': self._tally.figures(), **self._compared.figures()}

@@ -77,7 +77,39 @@ def markers(survey: Survey, header: Any) -> dict[str, Any]:
     return {'markers': found}
 
 
+def tracks(survey: Survey, header: Any) -> dict[str, Any]:
+    """Return each obstacle as a box on the road under the id of its track."""
+    about = _header(survey, header)
+    found = [_detection(one, survey, about) for one in survey.obstacles]
+    return {'header': about, 'detections': found}
+
+
+def _detection(one: Located, survey: Survey, header: Any) -> dict[str, Any]:
+    pose, size = _standing(one, survey)
+    # Errors are two standard deviations; x and y in the rows of the covariance [6, 6].
+    covariance = np.zeros(36)
+    covariance[[0, 7]] = one.position.forward_error, one.position.left_error
+    return {
+        'header': header,
+        'id': str(one.id),
+        'bbox': {'center': pose, 'size': size},
+        'results': [
+            {
+                'hypothesis': {'class_id': 'obstacle', 'score': float(one.found.score)},
+                'pose': {'pose': pose, 'covariance': ((covariance / 2) ** 2).tolist()},
+            }
+        ],
+    }
+
+
 def _box(one: Located, survey: Survey) -> dict[str, Any]:
+    pose, size = _standing(one, survey)
+    color = dict(zip(_COLOR, _RED, strict=True))
+    return {'ns': 'obstacle', 'type': _CUBE, 'pose': pose, 'scale': size, 'color': color}
+
+
+def _standing(one: Located, survey: Survey) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the middle of an obstacle's box on the road and its size in metres."""
     place = one.position
     width = place.width if math.isfinite(place.width) else _THIN
     width, height = max(width, _THIN), max(place.height, _THIN)
@@ -88,16 +120,11 @@ def _box(one: Located, survey: Survey) -> dict[str, Any]:
     depth = min(width, height)
     x = place.forward + depth / 2 * math.cos(bearing)
     y = place.left + depth / 2 * math.sin(bearing)
-    return {
-        'ns': 'obstacle',
-        'type': _CUBE,
-        'pose': {
-            'position': {'x': x, 'y': y, 'z': height / 2},
-            'orientation': {'z': math.sin(bearing / 2), 'w': math.cos(bearing / 2)},
-        },
-        'scale': {'x': depth, 'y': width, 'z': height},
-        'color': dict(zip(_COLOR, _RED, strict=True)),
+    pose = {
+        'position': {'x': x, 'y': y, 'z': height / 2},
+        'orientation': {'z': math.sin(bearing / 2), 'w': math.cos(bearing / 2)},
     }
+    return pose, {'x': depth, 'y': width, 'z': height}
 
 
 def _label(one: Located) -> dict[str, Any]:

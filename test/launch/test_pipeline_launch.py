@@ -197,13 +197,18 @@ def test_the_file_stays_thin_and_evaluates_nothing():
     assert not re.search(r'\beval\(|\bexec\(|PythonExpression|subprocess|http', text)
 
 
+PICTURE = 'rviz_default_plugins/Image'
+
+
 def test_rviz_shows_what_is_published_with_the_qos_of_its_publishers():
     pytest.importorskip('rclpy', reason='needs the extra ros')
+    from road_anomaly_ros.perception.geometry import Survey
     from road_anomaly_ros.ros.outputs import qos, topics
+    from road_anomaly_ros.tools.results import OUTPUTS
 
     view = yaml.safe_load((ROOT / 'rviz' / 'pipeline.rviz').read_text(encoding='utf-8'))
     displays = view['Visualization Manager']['Displays']
-    found = {item['Name']: item['Topic'] for item in displays}
+    found = {item['Name']: item['Topic'] for item in displays if item['Class'] == PICTURE}
     assert set(found) == {'Camera', 'Overlay', 'Heatmap', 'Obstacle mask'}
     camera = found.pop('Camera')
     assert (camera['Value'], camera['Reliability Policy']) == ('/image', 'Best Effort')
@@ -213,7 +218,13 @@ def test_rviz_shows_what_is_published_with_the_qos_of_its_publishers():
         assert published[topic['Value']] == 'sensor_msgs/msg/Image'
         assert topic['Reliability Policy'].replace(' ', '_').upper() == offered.reliability.name
         assert topic['Durability Policy'].upper() == offered.durability.name
-    assert all(item['Class'] == 'rviz_default_plugins/Image' for item in displays)
+    metres = {item['Topic']['Value'] for item in displays if item['Class'] != PICTURE}
+    assert metres - {'/fake_camera/truth/markers'} == {
+        f'/anomaly_node/{output.topic}'
+        for output in OUTPUTS
+        if output.source is Survey and output.package != 'vision_msgs'
+    }
+    assert view['Visualization Manager']['Global Options']['Fixed Frame'] == 'base_link'
 
 
 def test_foxglove_shows_the_same_as_rviz():
@@ -229,7 +240,11 @@ def test_foxglove_shows_the_same_as_rviz():
     }
     view = yaml.safe_load((ROOT / 'rviz' / 'pipeline.rviz').read_text(encoding='utf-8'))
     displays = view['Visualization Manager']['Displays']
-    assert shown == {item['Name']: item['Topic']['Value'] for item in displays}
+    assert shown == {
+        item['Name']: item['Topic']['Value'] for item in displays if item['Class'] == PICTURE
+    }
+    (space,) = (panel['topics'] for panel in panels if 'topics' in panel)
+    assert set(space) == {item['Topic']['Value'] for item in displays if item['Class'] != PICTURE}
     assert {panel['topicToRender'] for panel in panels if 'topicToRender' in panel} == {TOPIC}
     selected = [
         (panel['selectedHardwareId'], panel['selectedName'])

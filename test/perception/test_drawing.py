@@ -125,6 +125,19 @@ def test_outlines_and_boxes_lie_around_the_obstacle():
     assert changed.any() and not changed[185:215, 165:215].any()
 
 
+def test_the_plate_grows_by_the_distance_where_it_is_known():
+    def plate(**known):
+        result = scene()
+        items = tuple(dataclasses.replace(item, **known) for item in result.objects)
+        drawn = drawing.overlay(
+            dataclasses.replace(result, objects=items), dataclasses.replace(PLAIN, boxes=True)
+        )
+        return np.ptp(np.flatnonzero((drawn != 100).any((0, 2))))
+
+    assert plate(distance=23.4) > plate()
+    assert plate(distance=23.4) == plate(distance=23.44)
+
+
 def test_the_legend_names_what_is_in_the_picture():
     options = dataclasses.replace(PLAIN, legend=True)
     result = scene()

@@ -271,6 +271,14 @@ def test_what_ends_above_the_horizon_or_too_far_away_has_no_place():
     assert locate(objects, instances, MODEL, LEVEL, near) == ()
 
 
+def test_ten_thousand_specks_have_their_places():
+    specks = [(4 + 6 * (index % 100), 250 + 2 * (index // 100), 2, 1) for index in range(10_000)]
+    instances, objects = scene(*specks)
+    found = locate(objects, instances, MODEL, LEVEL, OPTIONS)
+    assert 5_000 < len(found) <= 10_000  # those that others hide from below have theirs, too
+    assert all(math.isfinite(one.distance) for one in found)
+
+
 def test_obstacles_at_the_borders_are_cut():
     instances, objects = scene((0, 300, 30, 20), (610, 300, 30, 20), (300, 400, 50, 80))
     left, right, bottom = locate(objects, instances, MODEL, LEVEL, OPTIONS)

@@ -4,18 +4,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
+import numpy as np
 import pytest
+import torch
 
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
 from ros_graph import Graph, image_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from road_anomaly_ros.perception.contract import LabelSet
+from road_anomaly_ros.perception.geometry import GeometryOptions, Surveyor
+from road_anomaly_ros.rendering import Drive, DriveOptions
 from road_anomaly_ros.ros import collector as gathering
+from road_anomaly_ros.ros import outputs
 from road_anomaly_ros.ros.controls import ENDED
+from road_anomaly_ros.tools import drive_metres, spatial
 
 
 @pytest.fixture
@@ -70,3 +79,42 @@ def test_no_picture_is_not_the_end(graph, collector, monkeypatch):
     serve(graph, 'no picture is ready')
     with pytest.raises(TimeoutError, match='the camera gives no picture: no picture is ready'):
         collector.next_picture(lambda: True)
+
+
+def test_tracks_and_metres_come_back_from_the_cloud():
+    drive = Drive(DriveOptions(width=480, height=360, frames=60, seed=1))
+    view, place = drive[36], drive_metres.mounting(drive)
+    instances = torch.from_numpy(view.instances.astype(np.int32))
+    score = torch.where(instances > 0, 0.9, 0.0)
+    objects = tuple(
+        dataclasses.replace(item, track_id=40 + item.id)
+        for item in gathering.describe(instances.numpy(), score.numpy())
+        if item.area > 600
+    )
+    assert objects
+    result = gathering.LiveResult(
+        image=torch.from_numpy(view.image).permute(2, 0, 1),
+        labels=torch.zeros(instances.shape, dtype=torch.uint8),
+        score=score,
+        mask=instances > 0,
+        instances=instances,
+        objects=objects,
+        label_set=LabelSet(('road',), ((0, 0, 0),), (0,)),
+        scorer='plain',
+        threshold=0.5,
+        threshold_source='default',
+        display_range=(0.0, 1.0),
+    )
+    model = drive_metres.model_of(drive, result.size)
+    survey = Surveyor().survey(result, model, place, GeometryOptions())
+    cloud = outputs.fill(PointCloud2(), spatial.points(survey, Header()))
+    bare = tuple(dataclasses.replace(item, track_id=0) for item in objects)
+    found = gathering.followed(dataclasses.replace(result, objects=bare), cloud, drive)
+    known = {one.found.id: one.position.distance for one in survey.obstacles}
+    assert known
+    for before, after in zip(objects, found.objects, strict=True):
+        if before.id in known:
+            assert after.track_id == before.track_id and after.confirmed
+            assert after.distance == pytest.approx(known[before.id], rel=0.1)
+        else:
+            assert after.track_id == 0 and not after.confirmed

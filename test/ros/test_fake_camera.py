@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs the extra ros')
 
+from builtin_interfaces.msg import Time
 from rclpy.parameter import Parameter
 from ros_graph import Graph, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -20,9 +21,10 @@ from std_srvs.srv import Trigger
 from road_anomaly_ros.perception.geometry import Mounting
 from road_anomaly_ros.perception.registry import options_of
 from road_anomaly_ros.rendering import Drive, DriveOptions
-from road_anomaly_ros.ros import images, mounting
+from road_anomaly_ros.ros import images, mounting, outputs
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.fake_camera import TRUTH, FakeCamera, FakeCameraOptions
+from road_anomaly_ros.tools import true_obstacles
 
 SMALL = {'width': 64, 'height': 48, 'fps': 20.0, 'frames': 3, 'seed': 4, 'start_paused': True}
 
@@ -111,6 +113,39 @@ def test_compressed_pictures_follow_a_remapped_image(graph, rules, topic):
     assert [name for name in names if 'compressed' in name or 'jpeg' in name] == [
         f'{graph.namespace}/{topic}'
     ]
+
+
+def test_a_drive_that_is_stepped_keeps_its_own_time(graph):
+    node = camera(graph, drive_time=True)
+    pictures = graph.collect(Image, 'image', camera_qos(reliable=True))
+    matched(node, '/image')
+    for count in (1, 2):
+        assert call(graph, 'play_next').success
+        wait_for(lambda count=count: len(pictures) == count, 'a picture')
+    period = round(1e9 / node.get_parameter('fps').value)
+    first, second = (images.nanoseconds(picture.header.stamp) for picture in pictures)
+    assert second - first == pytest.approx(period, abs=1)
+
+
+def test_true_obstacles_stand_where_the_camera_sees_them():
+    visualization = pytest.importorskip('visualization_msgs.msg')
+    drive = Drive(DriveOptions(width=320, height=240, frames=40, seed=1))
+    view, lens = drive[39], drive.camera(39)
+    fields = true_obstacles.markers(view, lens, Time(sec=3))
+    gone, *boxes = outputs.fill(visualization.MarkerArray(), fields).markers
+    assert gone.action == gone.DELETEALL and gone.header.frame_id == 'base_link'
+    large = [box for box in boxes if (view.instances == box.id).sum() > 200]
+    assert large
+    for box in large:
+        rows, columns = np.nonzero(view.instances == box.id)
+        near, place = box.pose.position.x - box.scale.x / 2, box.pose.position
+        # Road level below the near side, as the pinhole of the camera sees it.
+        below, sine, cosine = lens.elevation, np.sin(lens.pitch), np.cos(lens.pitch)
+        depth = near * cosine + below * sine
+        row = lens.center[1] + lens.focal * (below * cosine - near * sine) / depth
+        column = lens.center[0] - lens.focal * place.y / depth
+        assert row == pytest.approx(rows.max(), abs=6)
+        assert columns.min() - 3 <= column <= columns.max() + 3
 
 
 def test_without_truth_there_are_no_truth_topics(graph):

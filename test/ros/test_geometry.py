@@ -16,8 +16,8 @@ import yaml
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
 from conftest import ROOT
-from ros_graph import Graph, header, image_message, send_until, values, wait_for
-from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+from ros_graph import header
+from sensor_msgs.msg import CameraInfo
 
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.geometry import (
@@ -406,95 +406,18 @@ def test_the_costmap_example_marks_obstacles_and_clears_the_free_road():
     assert {(90, 0), (5, 0)} <= marks  # not seen, so they stay
 
 
-@pytest.fixture
-def graph():
-    with Graph() as graph:
-        yield graph
-
-
-SMALL = (50.0, 0.0, 31.5, 0.0, 50.0, 10.0, 0.0, 0.0, 1.0)
-
-
-def start(graph, image, **parameters):
-    """A node that sees a red box, with its calibration; the function sends a picture."""
-    node = graph.anomaly_node(**parameters)
-    sender, about = graph.publisher(Image, 'image'), graph.publisher(CameraInfo, 'camera_info')
-
-    def picture():
-        about.publish(info(48, 64, SMALL))
-        return image_message(image)
-
-    return node, sender, picture
-
-
-def test_the_node_tells_metres_only_to_who_listens(graph, image, monkeypatch):
-    given = {f'geometry.{name}': value for name, value in GIVEN.items()}
-    node, sender, picture = start(graph, image, **given)
-    asked = []
-    survey_of = geometry.Geometry.survey
-    monkeypatch.setattr(
-        geometry.Geometry, 'survey', lambda *values: asked.append(1) or survey_of(*values)
-    )
-    send_until(sender, picture, lambda: node.cameras[''].stats.processed > 2, 'frames')
-    assert not asked
-    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
-    scans = graph.collect(LaserScan, 'anomaly_node/obstacle/scan')
-    send_until(sender, picture, lambda: clouds and scans, 'cloud and scan')
-    assert clouds[-1].header.frame_id == scans[-1].header.frame_id == 'base_link'
-    rows = graph.diagnostics()
-    row = wait_for(lambda: [row for row in rows if row.name.endswith(': camera')], 'a report')[-1]
-    assert values(row)['mounting'].startswith('given: height 1.50 m')
-
-
-def test_without_a_mounting_the_node_says_so_once_and_goes_on(graph, image, capfd):
-    node, sender, picture = start(graph, image)
-    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
-    stats = node.cameras[''].stats
-    heard = node.cameras[''].publishers
-    wait_for(lambda: heard.wants_metres, 'a listener')
-    before = stats.processed
-    send_until(sender, picture, lambda: stats.processed > before + 5, 'frames')
-    rows = graph.diagnostics()
-    wait_for(lambda: [row for row in rows if 'nothing is told in metres' in row.message], 'a word')
-    assert clouds == [] and stats.failed == 0
-    told = [line for line in capfd.readouterr().err.splitlines() if 'camera_height' in line]
-    assert len(told) == 1
-
-
-def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
-    def fail(*values):
-        raise RuntimeError('no room')
-
-    monkeypatch.setattr(geometry.Geometry, 'survey', fail)
-    node, sender, picture = start(graph, image)
-    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
-    wait_for(lambda: node.cameras[''].publishers.wants_metres, 'a listener')
-    labels = graph.collect(Image, 'anomaly_node/semantic/labels')
-    send_until(sender, picture, lambda: len(labels) > 2, 'labels')
-    wait_for(
-        lambda: 'no room' in ' '.join(node.cameras[''].stats.recent().values()), 'a complaint'
-    )
-    assert clouds == [] and node.cameras[''].stats.failed == 0
-
-
-def test_depth_images_are_listened_to_on_request(graph, image):
-    given = {f'geometry.{name}': value for name, value in GIVEN.items()}
-    node, sender, picture = start(graph, image, **given, **{'geometry.use_depth': True})
-    depth = graph.publisher(Image, 'depth')
-    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
-    ranges = np.full((48, 64), 4.0, np.float32)
-
-    def both():
-        depth.publish(images.to_message(ranges, '32FC1', header()))
-        return picture()
-
-    send_until(
-        sender,
-        both,
-        lambda: any(
-            len(message.data) and np.allclose(cloud_of(message)['x'], 4.0, atol=1e-3)
-            for message in clouds
-        ),
-        'a cloud at 4 m',
-    )
-    assert node.cameras[''].stats.failed == 0
+def test_tracks_are_boxes_on_the_road():
+    seen = survey((300, 240, 41, 50))
+    found = spatial.tracks(seen, header())
+    (box,), (one,) = found['detections'], seen.obstacles
+    assert found['header']['frame_id'] == 'base_link' and box['id'] == str(one.id)
+    # 1.5 m * 500 / 49.5 ahead, and as wide as 41 pixels are there.
+    center, size = box['bbox']['center'], box['bbox']['size']
+    assert center['position']['x'] - size['x'] / 2 == pytest.approx(750 / 49.5, rel=1e-3)
+    assert size['y'] == pytest.approx(41 * 1.5 / 49.5, rel=1e-3)
+    (result,) = box['results']
+    errors = one.position.forward_error, one.position.left_error
+    covariance = result['pose']['covariance']
+    assert len(covariance) == 36
+    assert covariance[0] == pytest.approx((errors[0] / 2) ** 2)
+    assert covariance[7] == pytest.approx((errors[1] / 2) ** 2)

@@ -346,6 +346,10 @@ def test_boxes_and_class_names_are_written_out():
     found = row('obstacle/detections').build(shown(), head)
     (box,) = found['detections']
     assert found['header'] == box['header'] == head and box['id'] == '1'
+    followed = dataclasses.replace(OBSTACLE, track_id=41)
+    both = dataclasses.replace(frame_result(), objects=(followed,))
+    again = row('obstacle/detections').build(results.Shown(both, None), head)
+    assert again['detections'][0]['id'] == '41'  # the same from frame to frame
     assert box['bbox'] == {
         'center': {'position': {'x': 2.0, 'y': 1.5}},
         'size_x': 2.0,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,6 +106,18 @@ class Survey:
         )
         speeds = self._surveyor.closings(self.result, places)
         return tuple(Located(confirmed[place.id], place, speeds.get(place.id)) for place in places)
+
+    @property
+    def told(self) -> FrameResult:
+        """The result, its obstacles with their distances where they have one."""
+        metres = {one.found.id: one.position.distance for one in self.obstacles}
+        found = self.result.objects
+        return dataclasses.replace(
+            self.result,
+            objects=tuple(
+                dataclasses.replace(item, distance=metres.get(item.id)) for item in found
+            ),
+        )
 
     @property
     def unknown(self) -> int:

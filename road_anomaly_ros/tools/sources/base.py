@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class Source:
     start: int = 0  # pictures passed over at the beginning; set it before iterating
     live: bool = False  # goes on whether its pictures are taken or not
     gaps: int = 0  # how often a live one broke off and came back
+    drive: Any = None  # rendering.Drive of the kind 'rendered'
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError

@@ -22,9 +22,12 @@ class RenderedSource(Source):
         from road_anomaly_ros.rendering import Drive
 
         self.options = parse_options(text)
-        self.drive: Any = Drive(self.options)
         super().__init__(
-            name=text, kind='rendered', fps=float(self.options.fps), count=self.options.frames
+            name=text,
+            kind='rendered',
+            fps=float(self.options.fps),
+            count=self.options.frames,
+            drive=Drive(self.options),
         )
 
     def __iter__(self) -> Iterator[Frame]:
