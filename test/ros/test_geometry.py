@@ -27,7 +27,7 @@ from road_anomaly_ros.perception.geometry import (
     Surveyor,
 )
 from road_anomaly_ros.ros import geometry, images, mounting, outputs
-from road_anomaly_ros.tools import results
+from road_anomaly_ros.tools import results, spatial
 
 # 45 degrees are 500 pixels, the horizon of a level camera is row 240.
 MODEL = CameraModel((500.0, 500.0, 320.0, 240.0), (480, 640))

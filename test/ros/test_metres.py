@@ -14,7 +14,7 @@ pytest.importorskip('rclpy', reason='no rclpy installed')
 from ros_graph import Graph, header, image_message, send_until, values, wait_for
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
-from road_anomaly_ros.ros import geometry, images
+from road_anomaly_ros.ros import camera, geometry, images
 from road_anomaly_ros.tools import spatial
 
 GIVEN = {'camera_height': 1.5, 'camera_pitch': 0.0, 'camera_roll': 0.0}
