@@ -75,8 +75,8 @@ def process_input(
         staging = Staging(out, planned(wanted))
         try:
             pipeline: Any = Pipeline.from_config(config)
-            if source.drive is not None:
-                pipeline = Placed(pipeline, source.drive)
+            if pictures.drive is not None:
+                pipeline = Placed(pipeline, pictures.drive)
             more = track_sinks(config, staging)
             return execute(pictures, pipeline, staging, wanted, more=more)
         finally:
