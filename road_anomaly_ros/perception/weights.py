@@ -256,4 +256,5 @@ def _refuse_unmatched(
 
 def _listed(keys: Sequence[str]) -> str:
     more = len(keys) - _SHOWN_KEYS
-    return ', '.join(keys[:_SHOWN_KEYS]) + (f', and {more} more' if more > 0 else '')
+    shown = (' '.join(key.split()) for key in keys[:_SHOWN_KEYS])
+    return ', '.join(shown) + (f', and {more} more' if more > 0 else '')

@@ -156,7 +156,7 @@ def test_signals_that_come_together_are_one():
 
 
 def test_an_output_that_outgrows_the_disk_is_dropped_and_named(tmp_path):
-    process = start(tmp_path, 60, '--set', 'drawing.legend=false', limit=40_000)
+    process = start(tmp_path, 60, '--set', 'drawing.legend=false', limit=12_000)
     _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and 'Traceback' not in error
     document = summary(tmp_path / 'out')

@@ -116,7 +116,7 @@ class BagSource(Source):
                 yield from self._frames(record, index, decoder)
             except ImageRefused as refusal:
                 self.leave_out(refusal.reason, str(index))
-            except ValueError:
+            except (ValueError, AttributeError):  # a bag may define its types without a field
                 self.leave_out('undecodable', str(index))
         with contextlib.suppress(ImageRefused):
             yield from self._shown(decoder.finish())
