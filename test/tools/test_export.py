@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ import torch
 from conftest import ROOT
 
 from road_anomaly_ros import cli
+from road_anomaly_ros.commands import export
 from road_anomaly_ros.perception.contract import PipelineError
-from road_anomaly_ros.perception.engines import GRAPH, graph, onnx_runtime, open_vino
-from road_anomaly_ros.perception.engines.graph import GraphNetwork
+from road_anomaly_ros.perception.engines import GRAPH, graph, onnx_runtime, open_vino, tensorrt
+from road_anomaly_ros.perception.engines.graph import Graph, GraphNetwork
 from road_anomaly_ros.perception.pipeline import Pipeline
-from road_anomaly_ros.perception.segmenters import SEGMENTERS
+from road_anomaly_ros.perception.segmenters import SEGMENTERS, erfnet
 from road_anomaly_ros.tools import tracing
 from road_anomaly_ros.training import network
 
@@ -47,7 +49,7 @@ def traced(model, monkeypatch):
     monkeypatch.setattr(
         tracing,
         '_trace',
-        lambda network, path, strides, digest: shutil.copyfile(model / GRAPH, path),
+        lambda subject, path, half: shutil.copyfile(model / GRAPH, path),
     )
 
 
@@ -162,11 +164,16 @@ def test_without_bfloat16_onnxruntime_comes_first(model, monkeypatch):
 
 
 def test_what_the_graph_cannot_is_refused(model):
-    for values in ({'features': 'pyramid'}, {'precision': torch.bfloat16}):
+    for values, words in (
+        ({'features': 'pyramid'}, "hands on ['pixel_decoder', 'two_scales'] alone"),
+        ({'precision': torch.bfloat16}, 'in float32 on cpu, got bfloat16 on cpu'),
+    ):
         message = refused(model, 'onnxruntime', **values)
-        assert "on the CPU and hands on ['pixel_decoder', 'two_scales'] alone" in message
+        assert words in message
         assert message.endswith('or engine to torch')
-    with pytest.raises(ValueError, match=r"one of \['auto', 'torch', 'onnxruntime', 'openvino'\]"):
+    with pytest.raises(
+        ValueError, match=r"one of \['auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'\]"
+    ):
         Pipeline.from_config(model=str(model), **{'segmenters.mask2former.engine': 'magic'})
 
 
@@ -234,24 +241,157 @@ def test_a_graph_that_differs_is_not_kept(copied, traced, monkeypatch, capsys):
 
 
 def test_the_difference_counts_every_output():
-    def raw(*values: float):
-        return tracing.RawOutput(*(torch.tensor([[value]]) for value in values), stages=())
-
-    wanted = raw(0.5, 10.0, -100.0)
+    wanted = [torch.tensor([[value]]) for value in (0.5, 10.0, -100.0)]
     for place, least in ((0, 0.1), (1, 0.01), (2, 0.001)):
-        values = [0.5, 10.0, -100.0]
-        values[place] += 0.1
-        assert tracing._difference(raw(*values), wanted) == pytest.approx(least, rel=1e-3)
+        found = [value + 0.1 * (index == place) for index, value in enumerate(wanted)]
+        assert tracing._difference(found, wanted) == pytest.approx(least, rel=1e-3)
 
 
-def test_models_that_cannot_be_traced_are_refused(tmp_path, capsys):
-    tiny_models.mask2former(tmp_path / 'swin', backbone='swin')
-    error = complaint(capsys, '--model', str(tmp_path / 'swin'))
-    assert f'{tmp_path / "swin"}' in error and 'use it with engine torch' in error
-    assert not list((tmp_path / 'swin').glob('*.onnx*'))
-    tiny_models.segformer(tmp_path / 'segformer')
-    assert "expected 'mask2former'" in complaint(capsys, '--model', str(tmp_path / 'segformer'))
+def same(folder, name: str, images, *, engine: str = 'onnxruntime', **values) -> None:
+    """Check that a segmenter gives the same through the graph as through torch."""
+    entry = SEGMENTERS[name]
+    settings = {'device': torch.device('cpu'), 'precision': torch.float32}
+    parts = [
+        entry.make(str(folder), options=entry.options(engine=engine, **values), **settings)
+        for engine in (engine, 'torch')
+    ]
+    assert isinstance(parts[0]._network, Graph) and not isinstance(parts[1]._network, Graph)
+    assert parts[0].labels == parts[1].labels
+    for mine, own in zip(parts[0](images), parts[1](images), strict=True):
+        windows = ([mine], [own]) if not hasattr(mine, 'windows') else (mine.windows, own.windows)
+        for one, other in zip(*windows, strict=True):
+            fields = ('logits',) if hasattr(other, 'logits') else ('class_logits', 'mask_logits')
+            for field in fields:
+                wanted = getattr(other, field)
+                assert float(wanted.std()) > 1e-4
+                torch.testing.assert_close(getattr(one, field), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_segformer_is_the_same_through_its_graph_at_every_size(tmp_path):
+    tiny_models.segformer(tmp_path / 'model')
+    assert cli.main(['export', '--model', str(tmp_path / 'model')]) == 0
+    images = [picture(*size) for size in ((64, 96), (50, 75), (50, 75))]
+    same(tmp_path / 'model', 'segformer', images, engine='auto')
+
+
+def test_an_eomt_is_the_same_through_its_graph(tmp_path):
+    tiny_models.eomt(tmp_path / 'model')
+    assert cli.main(['export', '--model', str(tmp_path / 'model')]) == 0
+    same(tmp_path / 'model', 'eomt', [picture(64, 96), picture(50, 50)], engine='auto')
+    error = refused_export(tmp_path / 'model', '--size', '64x32')
+    assert 'takes' in error and 'leave --size out' in error
+
+
+def test_an_erfnet_is_the_same_through_its_graph(tmp_path):
+    network = tiny_models.roughen(erfnet.ERFNet(20))
+    torch.save(network.state_dict(), tmp_path / 'erfnet.pth')
+    out = tmp_path / 'out'
+    assert cli.main(['export', '--model', str(tmp_path / 'erfnet.pth'), '-o', str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ['erfnet.pth', GRAPH]
+    same(out / 'erfnet.pth', 'erfnet', [picture(64, 96)], height=60, width=90)
+
+
+def test_a_swin_takes_a_graph_for_one_size_and_half_is_refused_where_it_differs(tmp_path, capsys):
+    folder = tmp_path / 'swin'
+    tiny_models.mask2former(folder, backbone='swin')
+    error = refused_export(folder)
+    assert f'{folder}' in error and '--size WxH' in error and 'use it with engine torch' in error
+    assert not list(folder.glob('*.onnx*'))
+    assert cli.main(['export', '--model', str(folder), '--size', '96x64']) == 0
+    assert isinstance(load(folder, 'auto')._network, torch.nn.Module), 'other sizes come too'
+    through = load(folder, 'onnxruntime', short_side=64)
+    [found] = through([picture(64, 96)])
+    [wanted] = load(folder, 'torch', short_side=64)([picture(64, 96)])
+    torch.testing.assert_close(found.mask_logits, wanted.mask_logits, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r'takes 96x64 alone, the input is 64x64; export it with'):
+        through([picture(64, 64)])
+
+
+def test_half_rounds_every_weight_and_is_compared(tmp_path, capsys, monkeypatch):
+    tiny_models.segformer(tmp_path / 'model')
+    command = ['export', '--model', str(tmp_path / 'model')]
+    assert cli.main(command) == 0
+    whole = (tmp_path / 'model' / GRAPH).stat().st_size
+    assert cli.main([*command, '--half']) == 0
+    assert (tmp_path / 'model' / GRAPH).stat().st_size < whole
+    monkeypatch.setattr(tracing, 'TOLERANCE', 1e-9)
+    assert 'expected at most 1e-09' in refused_export(tmp_path / 'model', '--half')
+
+
+def test_kinds_that_no_graph_is_made_of_are_refused(tmp_path, capsys):
+    tiny_models.segformer(tmp_path / 'model')
+    words = ['--model', str(tmp_path / 'model'), '--segmenter', 'mask2anomaly']
+    assert "of the kind 'mask2anomaly', expected one of" in complaint(capsys, *words)
     assert 'no model at' in complaint(capsys, '--model', str(tmp_path / 'nowhere'))
+
+
+def refused_export(folder, *words: str) -> str:
+    with pytest.raises((PipelineError, ValueError)) as caught:
+        command = cli.select(['export'])[0]
+        parser = cli.command_parser(command, export)
+        export.main(parser.parse_args(['--model', str(folder), *words]))
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+class Providers:
+    """Stands in for onnxruntime with TensorRT: notes what was asked for, computes on the CPU."""
+
+    def __init__(self, module) -> None:
+        self._module, self.asked = module, []
+
+    def __getattr__(self, name: str):
+        return getattr(self._module, name)
+
+    def get_available_providers(self):
+        return [tensorrt.PROVIDER, 'CUDAExecutionProvider', 'CPUExecutionProvider']
+
+    def InferenceSession(self, path, options, providers):
+        self.asked.append(providers)
+        return self._module.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+
+
+def test_tensorrt_is_asked_through_onnxruntime(model, monkeypatch):
+    import onnxruntime
+
+    providers = Providers(onnxruntime)
+    monkeypatch.setitem(sys.modules, 'onnxruntime', providers)
+    found = GraphNetwork(model, 'tensorrt')(torch.zeros(1, 3, 64, 96))
+    [asked] = providers.asked
+    assert asked[0][0] == tensorrt.PROVIDER and asked[0][1]['trt_engine_cache_enable']
+    assert asked[1:] == ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    wanted = load(model, 'torch')._network(torch.zeros(1, 3, 64, 96))
+    torch.testing.assert_close(found.mask_logits, wanted.mask_logits, rtol=1e-3, atol=1e-3)
+    assert 'in float32 on cuda, got float32 on cpu' in refused(model, 'tensorrt')
+
+
+def test_without_tensorrt_the_remedy_is_named():
+    assert 'pip install onnxruntime-gpu' in tensorrt.missing()
+
+
+def test_another_size_does_not_wait_until_it_is_compiled(model, monkeypatch):
+    pytest.importorskip('openvino', reason='needs OpenVINO')
+    network, gate = GraphNetwork(model, 'openvino'), threading.Event()
+    session, compiled, sizes = network._session, [], []
+    make = session._compiled
+
+    def slowly(shapes):
+        sizes.append(dict(shapes).get('pixels'))
+        if shapes and len(sizes) > 2:
+            assert gate.wait(60)
+        compiled.append(sizes[-1])
+        return make(shapes)
+
+    monkeypatch.setattr(session, '_compiled', slowly)
+    small, large = torch.zeros(1, 3, 64, 96), torch.zeros(1, 3, 96, 128)
+    network(small)
+    first = network(large)  # its own is held back: the one for every size serves
+    assert compiled[:2] == [(1, 3, 64, 96), None]
+    gate.set()
+    session._coming[next(key for key in session._coming if key)].result(60)
+    again = network(large)
+    torch.testing.assert_close(first.mask_logits, again.mask_logits, rtol=0.1, atol=0.3)
+    assert compiled == [(1, 3, 64, 96), None, (1, 3, 96, 128)] and len(session._kept) == 2
 
 
 def test_other_folders_and_missing_packages_are_refused(copied, tmp_path, monkeypatch, capsys):

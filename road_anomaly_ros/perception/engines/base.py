@@ -13,7 +13,7 @@ import torch
 
 T = TypeVar('T')
 Size = tuple[int, int]
-_KEPT_SIZES = 8
+KEPT_SIZES = 8
 
 
 class PerSize(Generic[T]):
@@ -26,7 +26,7 @@ class PerSize(Generic[T]):
     def __call__(self, *key: Hashable) -> T:
         """Return what was made for these sizes and this device, made now where it is not kept."""
         if key not in self._kept:
-            while len(self._kept) >= _KEPT_SIZES:
+            while len(self._kept) >= KEPT_SIZES:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = self._make(*key)
         return self._kept[key]

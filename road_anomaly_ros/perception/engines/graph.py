@@ -6,16 +6,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from road_anomaly_ros.perception.contract import PipelineError, RawOutput
-from road_anomaly_ros.perception.engines import GRAPH, METADATA, onnx_runtime, open_vino
-from road_anomaly_ros.perception.engines.base import Constants, PerSize
+from road_anomaly_ros.perception.engines import GRAPH, METADATA, onnx_runtime, open_vino, tensorrt
+from road_anomaly_ros.perception.engines.base import Constants, PerSize, Size
 from road_anomaly_ros.perception.model_files import reason, weights_digest
 
-RUNTIMES: dict[str, ModuleType] = {'onnxruntime': onnx_runtime, 'openvino': open_vino}
+RUNTIMES: dict[str, ModuleType] = {
+    'onnxruntime': onnx_runtime,
+    'openvino': open_vino,
+    'tensorrt': tensorrt,
+}
 FEATURE_MAPS = ('pixel_decoder', 'two_scales')
 
 
@@ -27,66 +32,141 @@ def unusable(folder: Path, engine: str) -> str:
 
 
 def fastest(folder: Path) -> str:
-    """Return the engine that computes the graph of a folder fastest here, '' where none can."""
+    """Return the engine that computes the graph of a folder fastest, '' where the CPU has none."""
     if not (folder / GRAPH).is_file():
         return ''
     first = 'openvino' if open_vino.is_fast() else 'onnxruntime'
     order = (first, *(name for name in RUNTIMES if name != first))
-    return next((name for name in order if not unusable(folder, name)), '')
+    here = (name for name in order if 'cpu' in RUNTIMES[name].DEVICES)
+    return next((name for name in here if not unusable(folder, name)), '')
 
 
-class GraphNetwork:
-    """Raw output of normalised images [B,3,H,W], as the torch network gives it, on the CPU."""
+def _chosen(folder: Path, device: torch.device, precision: torch.dtype, engine: str) -> str:
+    """Return what computes the graph of a folder, '' for torch.
 
-    def __init__(self, folder: Path, engine: str, graph: Path | None = None) -> None:
-        """Load `graph` or `folder`/model.onnx, made of the weights in `folder`.
+    PipelineError, in one line with the remedy, for an engine that is asked for and cannot be had.
+    """
+    if engine == 'torch':
+        return ''
+    if engine == 'auto':
+        # In half precision torch is what was asked for; a GPU's engine takes minutes to build.
+        fits = device.type == 'cpu' and precision == torch.float32
+        return fastest(folder) if fits else ''
+    devices = RUNTIMES[engine].DEVICES
+    if device.type not in devices or precision != torch.float32:
+        raise PipelineError(
+            f'engine {engine} computes in float32 on {" or ".join(devices)}, got '
+            f'{str(precision).removeprefix("torch.")} on {device.type}; set device and precision '
+            'to these, or engine to torch'
+        )
+    problem = unusable(folder, engine)
+    if problem:
+        raise PipelineError(f'engine {engine}: {problem}, or set engine to torch')
+    return engine
 
-        PipelineError for a graph of other weights or a damaged one.
+
+class Graph:
+    """The outputs of normalised images [B,3,H,W] as tensors, in the graph's own order.
+
+    `size` is the one (H, W) that it takes, None for any; `facts` is what else was noted of it.
+    """
+
+    def __init__(self, weights: Path, engine: str, graph: Path | None = None) -> None:
+        """Load `graph`, or the one beside `weights`, a folder or a file.
+
+        PipelineError where it is damaged or was made of other weights.
         """
-        self.engine = engine
-        path = graph or folder / GRAPH
+        folder = weights if weights.is_dir() else weights.parent
+        self.engine, self.path = engine, graph or folder / GRAPH
         try:
-            self._session = RUNTIMES[engine].Session(path)
-            stored = self._session.metadata
-            digest = stored[f'{METADATA}weights']
-            self.channels = int(stored[f'{METADATA}channels'])
-            self.strides = tuple(int(part) for part in stored[f'{METADATA}strides'].split(','))
+            self._session = RUNTIMES[engine].Session(self.path)
+            stored = {
+                name.removeprefix(METADATA): str(value)
+                for name, value in self._session.metadata.items()
+                if name.startswith(METADATA)
+            }
+            digest = stored['weights']
+            self.facts = stored
+            self.size = _sides(stored.get('size', ''))
+            self.strides = tuple(map(int, filter(None, stored.get('strides', '').split(','))))
         except Exception as error:  # runtimes raise types of their own
             raise PipelineError(
-                f'{path} could not be loaded: {reason(error)}; make it anew with '
+                f'{self.path} could not be loaded: {reason(error)}; make it anew with '
                 'road-anomaly export, or set engine to torch'
             ) from None
-        if digest != weights_digest(folder):
+        if digest != weights_digest(weights):
             raise PipelineError(
-                f'{path} was made of other weights than those beside it; make it '
+                f'{self.path} was made of other weights than those beside it; make it '
                 'anew with road-anomaly export, or set engine to torch'
             )
         self._constants = PerSize(self._make_constants)
 
     def _make_constants(self, height: int, width: int) -> dict[str, np.ndarray]:
+        if not self.strides:
+            return {}
         sizes = [(-(-height // stride), -(-width // stride)) for stride in self.strides[::-1]]
-        found = Constants.of(sizes, self.channels, torch.device('cpu'))
+        found = Constants.of(sizes, int(self.facts['channels']), torch.device('cpu'))
         return {
             **{f'places{level}': places.numpy() for level, places in enumerate(found.places)},
             'scale': found.scale.numpy(),
             'reference': found.reference.numpy(),
         }
 
-    def __call__(self, pixels: torch.Tensor) -> RawOutput:
+    def __call__(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Return the outputs, each [B, ...] on the device of `pixels`; ValueError for its size."""
+        size = (pixels.shape[-2], pixels.shape[-1])
+        if self.size not in (None, size):
+            raise ValueError(
+                f'{self.path} takes {self.size[1]}x{self.size[0]} alone, the input is '
+                f'{size[1]}x{size[0]}; export it with --size {size[1]}x{size[0]}, or set engine '
+                'to torch'
+            )
+        constants, rows = self._constants(*size), []
+        for image in pixels:
+            values = {'pixels': image[None].cpu().contiguous().numpy(), **constants}
+            rows.append([torch.from_numpy(part) for part in self._session(values)])
+        if len(rows) > 1:
+            rows = [[torch.cat(part) for part in zip(*rows, strict=True)]]
+        return [part.to(pixels.device) for part in rows[0]]
+
+
+class GraphNetwork(Graph):
+    """The raw output of a Mask2Former, as the torch network gives it."""
+
+    def __call__(self, pixels: torch.Tensor) -> RawOutput:  # type: ignore[override]
         """Return the raw output; the stages of the backbone are not among it."""
-        rows = [
-            [
-                torch.from_numpy(part)
-                for part in self._session(
-                    {
-                        'pixels': image[None].contiguous().numpy(),
-                        **self._constants(*image.shape[1:]),
-                    }
-                )
-            ]
-            for image in pixels
-        ]
-        classes, masks, features = (
-            rows[0] if len(rows) == 1 else (torch.cat(part) for part in zip(*rows, strict=True))
-        )
+        classes, masks, features = super().__call__(pixels)
         return RawOutput(classes, masks, features, stages=())
+
+
+Loaded = TypeVar('Loaded', bound=Graph)
+
+
+def load(
+    weights: Path,
+    network: type[Loaded],
+    *,
+    engine: str,
+    device: torch.device,
+    precision: torch.dtype,
+    one_size: bool = False,
+) -> Loaded | None:
+    """Return the graph beside the weights, a folder or a file, as `network`; None for torch.
+
+    'auto' leaves a graph for one size alone, unless the network's input has only `one_size`.
+    PipelineError, in one line with the remedy, for an engine that is asked for and cannot be had.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    name = _chosen(folder, device, precision, engine)
+    found = network(weights, name) if name else None
+    if found is not None and found.size is not None and engine == 'auto' and not one_size:
+        return None
+    return found
+
+
+def _sides(text: str) -> Size | None:
+    """Read 'WxH' as (H, W)."""
+    if not text:
+        return None
+    width, height = (int(part) for part in text.split('x'))
+    return height, width

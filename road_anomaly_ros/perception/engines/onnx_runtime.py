@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+DEVICES = ('cpu',)
+
 
 def missing() -> str:
     """Return what is missing to run graphs here, '' for nothing."""
@@ -32,9 +34,14 @@ class Session:
         # Threads that wait by turning would keep the cores from the dense pass.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         self._session: Any = onnxruntime.InferenceSession(
-            str(path), options, providers=['CPUExecutionProvider']
+            str(path), options, providers=self._providers(path)
         )
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    @staticmethod
+    def _providers(path: Path) -> list[Any]:
+        """Return what computes it, the first that can."""
+        return ['CPUExecutionProvider']
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the graph's outputs, in its order, as arrays of their own."""

@@ -9,6 +9,7 @@ card); what it gains: docs/performance.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception.engines import OUTPUTS
-from road_anomaly_ros.perception.engines.base import PerSize
+from road_anomaly_ros.perception.engines.base import KEPT_SIZES
+
+DEVICES = ('cpu',)
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # of the inputs; () where any will do
 
 
 def missing() -> str:
@@ -44,6 +47,8 @@ class Session:
     """A loaded graph, compiled for every size of image anew; raises whatever OpenVINO does.
 
     A graph for one size is a quarter faster than one for all; to compile it takes about a second.
+    Only the first size is waited for: images of another one go through the graph for all sizes
+    until theirs is compiled in the background.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,15 +56,20 @@ class Session:
 
         self._core = openvino.Core()
         self._path = str(path)
-        stored = self._core.read_model(self._path).get_rt_info('framework').astype(dict)
+        graph = self._core.read_model(self._path)
+        stored = graph.get_rt_info('framework').astype(dict)
         self.metadata: Mapping[str, str] = {
             str(key): _text(value) for key, value in stored.items()
         }
-        self._requests = PerSize(self._compiled)
+        self._any_size = graph.is_dynamic()
+        self._kept: dict[Shapes, Any] = {}
+        self._worker = ThreadPoolExecutor(1, 'compile')
+        self._coming: dict[Shapes, Future[Any]] = {}
 
-    def _compiled(self, *shapes: tuple[str, tuple[int, ...]]) -> Any:
+    def _compiled(self, shapes: Shapes) -> Any:
         graph = self._core.read_model(self._path)
-        graph.reshape({name: list(shape) for name, shape in shapes})
+        if shapes:
+            graph.reshape({name: list(shape) for name, shape in shapes})
         compiled = self._core.compile_model(
             graph,
             'CPU',
@@ -72,8 +82,27 @@ class Session:
         )
         return compiled.create_infer_request()
 
+    def _request(self, shapes: Shapes) -> Any:
+        """Return what computes images of this size now."""
+        if not self._kept:
+            self._kept[shapes] = self._compiled(shapes)
+            if self._any_size:
+                self._prepare(())
+        elif shapes not in self._kept:
+            self._prepare(shapes)
+            if not self._coming[shapes].done():
+                return self._coming[()].result()
+            while len(self._kept) >= KEPT_SIZES:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[shapes] = self._coming.pop(shapes).result()
+        return self._kept[shapes]
+
+    def _prepare(self, shapes: Shapes) -> None:
+        if shapes not in self._coming:
+            self._coming[shapes] = self._worker.submit(self._compiled, shapes)
+
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the graph's outputs, in its order, as arrays of their own."""
-        request = self._requests(*((name, value.shape) for name, value in values.items()))
+        request = self._request(tuple((name, value.shape) for name, value in values.items()))
         found = request.infer(dict(values))
-        return [found[name] for name in OUTPUTS]
+        return [found[index] for index in range(len(found))]

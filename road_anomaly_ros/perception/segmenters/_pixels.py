@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import LabelSet, PixelOutput
+from road_anomaly_ros.perception.engines.graph import Graph
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
 
 
@@ -23,8 +24,8 @@ class PixelSegmenter:
 
     def __init__(
         self,
-        network: nn.Module,
-        forward: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        network: nn.Module | Graph,
+        forward: Callable[[Any, torch.Tensor], torch.Tensor],
         *,
         labels: LabelSet,
         model_dir: Path | None,
@@ -35,7 +36,9 @@ class PixelSegmenter:
     ) -> None:
         self.labels, self.model_dir = labels, model_dir
         self.weights = weights or model_dir
-        self._network = network.requires_grad_(False).to(device)
+        if isinstance(network, nn.Module):
+            network = network.requires_grad_(False).to(device)
+        self._network = network
         self._forward, self._preprocessing = forward, preprocessing
         self._device, self._precision = device, precision
 
@@ -54,3 +57,8 @@ class PixelSegmenter:
                 for row, position in enumerate(positions)
             )
         return [found[position] for position in range(len(images))]
+
+
+def first_output(network: Graph, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the logits that a graph of a per-pixel network gives."""
+    return network(pixels)[0]

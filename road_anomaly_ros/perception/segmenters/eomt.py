@@ -7,13 +7,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, WindowedOutput
-from road_anomaly_ros.perception.model_files import model_directory, model_kind, resolve_model
+from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, graph
+from road_anomaly_ros.perception.model_files import (
+    model_directory,
+    model_kind,
+    read_config,
+    resolve_model,
+)
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._eomt_layout import (
     is_original,
@@ -39,6 +47,7 @@ _MAX_WINDOWS = 32  # of one image: a strip one pixel high would need thousands
 class Options:
     """What a user may choose about an EoMT."""
 
+    engine: str = option('auto', ENGINE_TEXT, choices=ENGINES, live=False)
     keep_aspect: bool = option(
         True,
         'Slide windows over the image; otherwise squeeze all of it into one window.',
@@ -75,7 +84,8 @@ class EomtSegmenter:
         self.labels = labels_of(model.config, source)
         self.model_dir: Path | None = model_dir
         self.weights: Path | None = source
-        self._network = _without_chance(model.to(device)).requires_grad_(False)
+        module = isinstance(model, nn.Module)
+        self._network = model.to(device).requires_grad_(False) if module else model
         self._input = (model.config.image_size, model.config.image_size)
         self._preprocessing, self._options = preprocessing, options
         self._device, self._precision = device, precision
@@ -150,6 +160,31 @@ def _without_chance(model: Any) -> Any:
     return model
 
 
+class GraphModel(graph.Graph):
+    """An EoMT as a graph, to be called like the model of transformers."""
+
+    def __init__(self, weights: Path, engine: str, path: Path | None = None) -> None:
+        super().__init__(weights, engine, path)
+        rows, columns = self.facts['grid'].split('x')
+        self.grid_size = (int(rows), int(columns))
+        self.config = SimpleNamespace(
+            image_size=(self.size or (0, 0))[0],
+            id2label=read_config(weights).get('id2label'),
+        )
+
+    def __call__(self, pixel_values: torch.Tensor) -> Any:
+        """Return class and mask logits and the last hidden state."""
+        classes, masks, tokens = super().__call__(pixel_values)
+        return SimpleNamespace(
+            class_queries_logits=classes, masks_queries_logits=masks, last_hidden_state=tokens
+        )
+
+
+def read_model(directory: Path) -> Any:
+    """Return the model of transformers in a directory; PipelineError where it is none."""
+    return _without_chance(load_pretrained(_model_class(directory), directory))
+
+
 def load(
     model: str, *, device: torch.device, precision: torch.dtype, options: Options
 ) -> EomtSegmenter:
@@ -161,7 +196,7 @@ def load(
         if is_original(state):
             statistics = Preprocessing.from_stored({'do_resize': False, **pixel_statistics(state)})
             return EomtSegmenter(
-                load_original(state, pickle),
+                _without_chance(load_original(state, pickle)),
                 model_dir=pickle.parent,
                 source=pickle,
                 preprocessing=statistics,
@@ -173,8 +208,16 @@ def load(
     preprocessing = Preprocessing.from_directory(
         directory, default={'size': {'shortest_edge': 640}}
     )
+    network: Any = graph.load(
+        directory,
+        GraphModel,
+        engine=options.engine,
+        device=device,
+        precision=precision,
+        one_size=True,
+    )
     return EomtSegmenter(
-        load_pretrained(_model_class(directory), directory),
+        network or read_model(directory),
         model_dir=directory,
         source=directory,
         preprocessing=preprocessing,

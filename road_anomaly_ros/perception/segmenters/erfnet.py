@@ -13,17 +13,18 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from road_anomaly_ros.perception.contract import PipelineError
+from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, graph
 from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.model_files import weights_file
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.segmenters._images import Preprocessing
-from road_anomaly_ros.perception.segmenters._pixels import PixelSegmenter
+from road_anomaly_ros.perception.segmenters._pixels import PixelSegmenter, first_output
 from road_anomaly_ros.perception.weights import load_state, read_state, rename_keys
 
 SOURCE = 'ERFNet, Romera et al. 2018'
 NEEDS = 'the public .pth of 20 classes'
 
-_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
+SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 _STRIDE = 8  # the network halves its maps three times, then doubles them
 _EPSILON = 1e-3
 _UNUSED = r'^encoder\.output_conv\.'
@@ -33,6 +34,7 @@ _UNUSED = r'^encoder\.output_conv\.'
 class Options:
     """What a user may choose about an ERFNet."""
 
+    engine: str = option('auto', ENGINE_TEXT, choices=ENGINES, live=False)
     height: int = option(
         512,
         'Height of the network input, rounded up to a multiple of 8.',
@@ -162,12 +164,11 @@ def load(
 
     With 20 outputs the classes are those of Cityscapes and 'void', which training never used.
     """
-    path = weights_file(model, _SUFFIXES, 'erfnet')
-    state = rename_keys(read_state(path), lambda key: key.removeprefix('module.'))
-    network = load_state(ERFNet(_outputs(state, path)), state, path, ignore=_UNUSED)
-    for block in network.modules():
-        if isinstance(block, Factorized):
-            block.fold()
+    path = weights_file(model, SUFFIXES, 'erfnet')
+    state = _state(path)
+    network = graph.load(
+        path, graph.Graph, engine=options.engine, device=device, precision=precision
+    )
     preprocessing = Preprocessing.from_stored(
         {
             'size': {'height': options.height, 'width': options.width},
@@ -176,8 +177,8 @@ def load(
         }
     )
     return PixelSegmenter(
-        network,
-        lambda net, pixels: net(pixels),
+        network or _folded(state, path),
+        first_output if network else lambda net, pixels: net(pixels),
         labels=label_set(_names(_outputs(state, path))),
         model_dir=path.parent,
         weights=path,
@@ -185,6 +186,23 @@ def load(
         device=device,
         precision=precision,
     )
+
+
+def read_model(path: Path) -> ERFNet:
+    """Return the network of a file of public weights; PipelineError where it holds none."""
+    return _folded(_state(path), path)
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    return rename_keys(read_state(path), lambda key: key.removeprefix('module.'))
+
+
+def _folded(state: dict[str, torch.Tensor], path: Path) -> ERFNet:
+    network = load_state(ERFNet(_outputs(state, path)), state, path, ignore=_UNUSED)
+    for block in network.modules():
+        if isinstance(block, Factorized):
+            block.fold()
+    return network
 
 
 def _outputs(state: dict[str, torch.Tensor], path: Path) -> int:

@@ -20,7 +20,7 @@ from road_anomaly_ros.perception.contract import (
     Pyramid,
     RawOutput,
 )
-from road_anomaly_ros.perception.engines import ENGINES, graph
+from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, graph
 from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.model_files import model_directory, read_config
 from road_anomaly_ros.perception.registry import option
@@ -43,9 +43,7 @@ class Options:
 
     engine: str = option(
         'auto',
-        "What computes the network: 'torch', or on the CPU the model.onnx beside the "
-        "weights through 'onnxruntime' or 'openvino' (bfloat16 where the CPU has it); 'auto' is "
-        'the fastest that can be had.',
+        ENGINE_TEXT,
         choices=ENGINES,
         live=False,
     )
@@ -176,12 +174,12 @@ def load(
     preprocessing = Preprocessing.from_directory(
         directory, default=_PREPROCESSING, short_side=options.short_side
     )
-    engine = _engine(directory, device, precision, options)
-    if engine:
+    found = _graph(directory, device, precision, options)
+    if found is not None:
         stored = read_config(directory)
         return MaskSegmenter(
-            graph.GraphNetwork(directory, engine),
-            labels=_labels(stored.get('id2label'), directory),
+            found,
+            labels=labels_from(stored.get('id2label'), directory),
             model_dir=directory,
             preprocessing=preprocessing,
             device=device,
@@ -210,29 +208,21 @@ def read_model(directory: Path) -> Any:
     return load_pretrained(Mask2FormerForUniversalSegmentation, directory)
 
 
-def _engine(
+def _graph(
     directory: Path, device: torch.device, precision: torch.dtype, options: Options
-) -> str:
-    """Return what computes the graph, '' for torch; PipelineError where it must and cannot."""
-    fits = (
-        device.type == 'cpu'
-        and precision == torch.float32
-        and options.features in ('none', *graph.FEATURE_MAPS)
+) -> graph.GraphNetwork | None:
+    """Return the graph that computes the model, None for torch; PipelineError as `graph.load`."""
+    engine = options.engine
+    if options.features not in ('none', *graph.FEATURE_MAPS) and engine != 'torch':
+        if engine != 'auto':
+            raise PipelineError(
+                f'engine {engine} hands on {list(graph.FEATURE_MAPS)} alone; set features to one '
+                'of these or none, or engine to torch'
+            )
+        engine = 'torch'
+    return graph.load(
+        directory, graph.GraphNetwork, engine=engine, device=device, precision=precision
     )
-    if options.engine == 'torch' or (options.engine == 'auto' and not fits):
-        return ''
-    if not fits:
-        raise PipelineError(
-            f'engine {options.engine} computes on the CPU and hands on '
-            f'{list(graph.FEATURE_MAPS)} alone; set device to cpu, precision to '
-            'float32 and features to one of these or none, or engine to torch'
-        )
-    if options.engine == 'auto':
-        return graph.fastest(directory)
-    problem = graph.unusable(directory, options.engine)
-    if problem:
-        raise PipelineError(f'engine {options.engine}: {problem}, or set engine to torch')
-    return options.engine
 
 
 def labels_of(config: Any, directory: Path) -> LabelSet:
@@ -240,10 +230,11 @@ def labels_of(config: Any, directory: Path) -> LabelSet:
 
     Without names transformers writes LABEL_0, LABEL_1, ...; 19 of them are Cityscapes'.
     """
-    return _labels(config.id2label, directory)
+    return labels_from(config.id2label, directory)
 
 
-def _labels(stored: Any, directory: Path) -> LabelSet:
+def labels_from(stored: Any, directory: Path) -> LabelSet:
+    """Return the label set of an `id2label`; PipelineError where it is none."""
     try:
         names = {int(index): name for index, name in stored.items()}
         if all(name == f'LABEL_{index}' for index, name in names.items()):
