@@ -138,6 +138,11 @@ COMMANDS = (
         'measure how many images per second the metrics take in',
     ),
     Command(
+        'bench --engines',
+        'road_anomaly_ros.commands.bench_engines',
+        'measure how fast and how exactly each engine computes networks of common sizes',
+    ),
+    Command(
         'bench',
         'road_anomaly_ros.commands.bench',
         'measure time and memory of every stage on this machine',

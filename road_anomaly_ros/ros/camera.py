@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.qos import qos_policy_name_from_kind
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from road_anomaly_ros.perception import FrameResult, LabelSet, PipelineConfig
@@ -27,16 +27,17 @@ from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
 from road_anomaly_ros.ros.mounting import Transforms
 from road_anomaly_ros.ros.outputs import Failure, Publishers
 from road_anomaly_ros.ros.pairing import Pairing
+from road_anomaly_ros.ros.video import DEPTH, TRANSPORTS, Video, header_of, message_class
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
 from road_anomaly_ros.tools.encodings import check_photograph
 from road_anomaly_ros.tools.results import Shown
+from road_anomaly_ros.tools.video_topics import KEY_FRAME
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks
 
-_KINDS = {'raw': Image, 'compressed': CompressedImage}
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 _TOLD = 32  # different lines that are said but once
 _INFO_LIMIT = 1 << 16  # pixels per side beyond which a camera_info is damaged
@@ -73,7 +74,8 @@ class Camera:
         transforms: Transforms | None = None,
     ) -> None:
         self._node, self.name = node, name
-        self._kind = _KINDS[transport]
+        self._kind, self._video = message_class(transport), Video()
+        self._suffix = TRANSPORTS[transport][1]
         self._name_topics(f'{name}/' if name else '')
         self.stats, self._throttle, self._loss = CameraStats(), Throttle(), loss.Loss()
         self._tolerance = tolerance
@@ -97,8 +99,7 @@ class Camera:
     def _name_topics(self, prefix: str) -> None:
         self._base_topic = f'{prefix}image'
         self._compressed_topic = topics.compressed(self._node, self._base_topic)
-        raw = self._kind is Image
-        self.image_topic = self._base_topic if raw else f'{prefix}image{topics.COMPRESSED}'
+        self.image_topic = f'{self._base_topic}{self._suffix}'
         self.info_topic = f'{prefix}camera_info'
         self.anomaly_topic = f'{prefix}anomaly_in'
         self.depth_topic = f'{prefix}depth'
@@ -112,9 +113,14 @@ class Camera:
             )
 
         alike = {'reliability': reliability}
-        main = self._base_topic if self._kind is Image else self._compressed_topic
+        main = self._base_topic
+        if self._suffix:
+            main = topics.compressed(self._node, main, self._suffix)
+        queue = DEPTH if self._suffix else 1
         found = [
-            listen(self._kind, main, self.on_image, lost=self._loss.add_lost, **alike),
+            listen(
+                self._kind, main, self.on_image, lost=self._loss.add_lost, depth=queue, **alike
+            ),
             listen(CameraInfo, self.info_topic, self.on_info),
         ]
         if self._tolerance is not None:
@@ -186,25 +192,34 @@ class Camera:
         self.publishers.destroy()
 
     def on_image(self, message: Any) -> None:
-        """Store a message as the newest; nothing is decoded here."""
+        """Store a message as the newest; nothing but video is decoded here."""
         frames = self._frames
         if frames is None:  # arrived while the node was being deactivated
             return
         self._qos_fault = ''
         self.stats.received += 1
         self.stats.arrivals.add(0.0)
-        self._loss.add(images.nanoseconds(message.header.stamp), len(message.data))
-        self._check_time(message.header.stamp)
+        stamp = header_of(message).stamp
+        self._loss.add(images.nanoseconds(stamp), len(message.data))
+        self._check_time(stamp)
         arrived = time.monotonic()
-        if self._pairing is None:
-            self._put(frames, Frame(self.name, message, arrived))
-        else:
-            self._put_pair(
-                frames,
-                *self._pairing.add_image(
-                    images.nanoseconds(message.header.stamp), (message, arrived)
-                ),
-            )
+        for shown in self._shown(message):
+            if self._pairing is None:
+                self._put(frames, Frame(self.name, shown, arrived))
+            else:
+                moment = images.nanoseconds(shown.header.stamp)
+                self._put_pair(frames, *self._pairing.add_image(moment, (shown, arrived)))
+
+    def _shown(self, message: Any) -> list[Any]:
+        """Return what a message brings to light; what a video lost is counted out."""
+        try:
+            return self._video.shown(message)
+        except images.ImageRefused as error:
+            self.refuse(error.reason, str(error))
+            return []
+        finally:
+            if lost := self._video.lost():
+                self.stats.refused[KEY_FRAME] += lost
 
     def on_anomaly(self, message: Any) -> None:
         """Bring an anomaly map together with the image of its moment."""

@@ -14,6 +14,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.ros.video import Picture, to_rgb
 from road_anomaly_ros.tools.encodings import (
     FAST_ENCODINGS,
     JPEG,
@@ -30,11 +31,13 @@ _CHANNELS = {'rgb8': 3}
 
 
 def to_array(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Return the picture of an Image or CompressedImage as uint8 RGB [H, W, 3].
+    """Return the picture of an Image, a CompressedImage or of video as uint8 RGB [H, W, 3].
 
     Raises ImageRefused, whose `reason` is one word, for whatever cannot be read.
     """
     try:
+        if isinstance(message, Picture):
+            return to_rgb(message, max_pixels)
         if isinstance(message, CompressedImage):
             return decode_compressed(message.data, message.format, max_pixels)
         if message.encoding not in FAST_ENCODINGS and _cv_bridge() is not None:

@@ -28,9 +28,11 @@ RELIABILITIES = (AUTO, RELIABLE, BEST_EFFORT)
 _KINDS = {RELIABLE: ReliabilityPolicy.RELIABLE, BEST_EFFORT: ReliabilityPolicy.BEST_EFFORT}
 
 
-def input_qos(reliability: str = BEST_EFFORT) -> QoSProfile:
+def input_qos(reliability: str = BEST_EFFORT, depth: int = 1) -> QoSProfile:
     """Return the profile of an input: no queue of ours that could grow old."""
-    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=_KINDS[reliability])
+    return QoSProfile(
+        depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=_KINDS[reliability]
+    )
 
 
 class Input:
@@ -51,11 +53,13 @@ class Input:
         *,
         group: Any,
         reliability: str = BEST_EFFORT,
+        depth: int = 1,
         lost: Callable[[int], None] | None = None,
         mismatch: Callable[[str], None] = lambda policy: None,
     ) -> None:
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
         self._group, self._lost, self._mismatch = group, lost, mismatch
+        self._depth = depth
         self.name = node.resolve_topic_name(topic)
         override = f'qos_overrides.{self.name}.subscription.reliability'
         self._overridden = override in getattr(node, '_parameter_overrides', {})
@@ -118,7 +122,7 @@ class Input:
             self._kind,
             self._topic,
             self._callback,
-            input_qos(reliability),
+            input_qos(reliability, self._depth),
             callback_group=self._group,
             event_callbacks=SubscriptionEventCallbacks(**events),
             qos_overriding_options=overriding,

@@ -50,8 +50,9 @@ class NodeOptions:
     )
     image_transport: str = option(
         'raw',
-        "Kind of input: 'raw' reads image, 'compressed' reads image/compressed.",
-        choices=('raw', 'compressed'),
+        "Kind of input: 'raw' reads image, 'compressed' image/compressed (pictures or video), "
+        "'ffmpeg' image/ffmpeg, 'foxglove' image/foxglove; where their messages are installed.",
+        choices=('raw', 'compressed', 'ffmpeg', 'foxglove'),
         live=False,
     )
     reliability: str = option(

@@ -158,7 +158,7 @@ def test_lists_of_numbers(graph, given, stored, meant):
         ('drawing.heat_opacity', 2.0, r'\[0, 1\]'),
         ('drawing.heat_opacity', 'much', 'float'),
         ('scorer', 'enrgy', "choose one of .*'plain'"),
-        ('image_transport', 'ffmpeg', "'raw'"),
+        ('image_transport', 'theora', "'raw'"),
         ('jpeg_quality', 0, r'\[1, 100\]'),
         ('autostart', 3, 'bool'),
         ('refinements', ['auto', 'smooth'], 'unknown refinement|stands alone'),
