@@ -25,7 +25,7 @@ class PixelSegmenter:
     def __init__(
         self,
         network: nn.Module | Graph,
-        forward: Callable[[Any, torch.Tensor], torch.Tensor],
+        forward: Callable[..., torch.Tensor],
         *,
         labels: LabelSet,
         model_dir: Path | None,

@@ -172,7 +172,7 @@ class GraphModel(graph.Graph):
             id2label=read_config(weights).get('id2label'),
         )
 
-    def __call__(self, pixel_values: torch.Tensor) -> Any:
+    def __call__(self, pixel_values: torch.Tensor) -> SimpleNamespace:  # type: ignore[override]
         """Return class and mask logits and the last hidden state."""
         classes, masks, tokens = super().__call__(pixel_values)
         return SimpleNamespace(
@@ -180,7 +180,7 @@ class GraphModel(graph.Graph):
         )
 
 
-def read_model(directory: Path) -> Any:
+def read_model(directory: Path) -> nn.Module:
     """Return the model of transformers in a directory; PipelineError where it is none."""
     return _without_chance(load_pretrained(_model_class(directory), directory))
 

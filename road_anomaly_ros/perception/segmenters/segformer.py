@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, graph
 from road_anomaly_ros.perception.model_files import model_directory, read_config
@@ -41,7 +42,7 @@ def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:
     return network(pixel_values=pixels).logits
 
 
-def read_model(directory: Path) -> Any:
+def read_model(directory: Path) -> nn.Module:
     """Return the model of transformers in a directory; PipelineError where it is none."""
     from transformers import SegformerForSemanticSegmentation
 
