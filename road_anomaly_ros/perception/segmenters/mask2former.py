@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -233,14 +233,14 @@ def labels_of(config: Any, directory: Path) -> LabelSet:
     return labels_from(config.id2label, directory)
 
 
-def labels_from(stored: Any, directory: Path) -> LabelSet:
+def labels_from(stored: Mapping[str, str] | None, directory: Path) -> LabelSet:
     """Return the label set of an `id2label`; PipelineError where it is none."""
     try:
-        names = {int(index): name for index, name in stored.items()}
+        names = {int(index): name for index, name in dict(stored or {}).items()}
         if all(name == f'LABEL_{index}' for index, name in names.items()):
             names = dict(zip(names, names_of(len(names)), strict=True))
         return label_set(names)
-    except (ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise PipelineError(
             f'{directory / "config.json"}: id2label is no list of classes: {error}'
         ) from None
