@@ -90,6 +90,16 @@ def to_jpeg(picture: np.ndarray, header: Any, quality: int) -> CompressedImage:
     return message
 
 
+def to_png(picture: np.ndarray, encoding: str, header: Any) -> CompressedImage:
+    """Return a CompressedImage that holds a picture [H, W] of mono8 or 16UC1 without loss."""
+    done, encoded = cv2.imencode('.png', picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f'cannot encode a picture of shape {list(picture.shape)} as PNG')
+    message = CompressedImage(header=header, format=f'{encoding}; png compressed {encoding}')
+    message.data = to_bytes(encoded)
+    return message
+
+
 def to_bytes(values: np.ndarray) -> array.array:
     """Return C-contiguous values as array('B'), which Image.data takes without a look per byte."""
     data = array.array('B')

@@ -31,11 +31,11 @@ class Failure(NamedTuple):
 class _Row(NamedTuple):
     output: Output
     plain: Any  # publisher of the picture or message
-    jpeg: Any  # publisher of the compressed picture, or None
+    small: Any  # publisher of the compressed picture, or None
 
     def heard(self) -> list[Any]:
         """Return the publishers that somebody listens to."""
-        both = (self.plain, self.jpeg)
+        both = (self.plain, self.small)
         return [one for one in both if one is not None and one.get_subscription_count() > 0]
 
 
@@ -79,7 +79,7 @@ def topics(camera: str = '', *, debug: bool = False) -> dict[str, str]:
         if not output.package:
             name = topic_name(camera, output.topic)
             found[name] = 'sensor_msgs/msg/Image'
-            if output.jpeg:
+            if output.compressed:
                 found[name + COMPRESSED] = 'sensor_msgs/msg/CompressedImage'
     return found
 
@@ -105,8 +105,10 @@ class Publishers:
 
     def _row(self, output: Output, kind: type, name: str) -> _Row:
         plain = self._create(kind, name, latched=output.source is LabelSet)
-        jpeg = self._create(CompressedImage, compressed(self._node, name)) if output.jpeg else None
-        return _Row(output, plain, jpeg)
+        small = None
+        if output.compressed:
+            small = self._create(CompressedImage, compressed(self._node, name))
+        return _Row(output, plain, small)
 
     def _create(self, kind: type, name: str, *, latched: bool = False) -> Any:
         return self._node.create_lifecycle_publisher(
@@ -148,7 +150,7 @@ class Publishers:
     def destroy(self) -> None:
         """Take all publishers back."""
         rows, self._rows = self._rows, []
-        for publisher in (one for row in rows for one in (row.plain, row.jpeg)):
+        for publisher in (one for row in rows for one in (row.plain, row.small)):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
 
@@ -160,10 +162,12 @@ def _send(row: _Row, publishers: list[Any], source: Any, header: Any, quality: i
         return
     picture = output.build(source)
     for publisher in publishers:
-        if publisher is row.jpeg:
-            publisher.publish(images.to_jpeg(picture, header, quality))
-        else:
+        if publisher is not row.small:
             publisher.publish(images.to_message(picture, output.form, header))
+        elif output.png:
+            publisher.publish(images.to_png(picture, output.form, header))
+        else:
+            publisher.publish(images.to_jpeg(picture, header, quality))
 
 
 def fill(message: Any, values: Mapping[str, Any]) -> Any:

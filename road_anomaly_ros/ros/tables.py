@@ -101,7 +101,7 @@ def topics() -> str:
 
 def _outputs() -> Iterator[tuple[str, str, str]]:
     for item in outputs.offered(debug=False):
-        small = ', also `/compressed`' if item.jpeg else ''
+        small = ', also `/compressed`' if item.compressed else ''
         yield f'`~/{item.topic}`{small}', item.form.rpartition('/')[2], item.text
     stages = [item for item in OUTPUTS if item.debug]
     yield (

@@ -8,6 +8,7 @@ output is a new row. Messages are described as plain values, nested like their f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from road_anomaly_ros.perception import drawing
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.geometry import Survey
-from road_anomaly_ros.tools import spatial, stages
+from road_anomaly_ros.tools import rle, spatial, stages
 
 LABELS, SCORE = 'semantic/labels', 'anomaly/score'
 MASK, INSTANCES = 'obstacle/mask', 'obstacle/instances'
@@ -52,9 +53,15 @@ class Output:
     text: str
     build: Callable[..., Any]
     source: type = Shown  # what it is built from; LabelSet comes once, for late subscribers too
-    jpeg: bool = False  # offered compressed as well
+    jpeg: bool = False  # offered compressed as well, as it looks
+    png: bool = False  # offered compressed as well, without loss
     debug: bool = False  # offered with `debug_topics` only
     recorded: bool = False  # also in the bag of `run`, compressed where it can be
+
+    @property
+    def compressed(self) -> bool:
+        """Tell whether the picture is offered compressed as well."""
+        return self.jpeg or self.png
 
     @property
     def package(self) -> str:
@@ -118,6 +125,12 @@ def _detection(found: AnomalyObject, header: Any) -> dict[str, Any]:
     }
 
 
+def _run_lengths(shown: Shown, header: Any) -> dict[str, Any]:
+    stamp = header.stamp
+    about = {'stamp': f'{stamp.sec}.{stamp.nanosec:09d}', 'frame_id': header.frame_id}
+    return {'data': json.dumps({**about, 'objects': rle.described(shown.result)})}
+
+
 def _label_info(labels: LabelSet, header: Any) -> dict[str, Any]:
     named = enumerate(labels.names)
     return {
@@ -127,18 +140,26 @@ def _label_info(labels: LabelSet, header: Any) -> dict[str, Any]:
 
 
 OUTPUTS = (
-    Output(LABELS, 'mono8', 'Class of every pixel; 255 is unlabelled.', _labels, recorded=True),
+    Output(
+        LABELS,
+        'mono8',
+        'Class of every pixel; 255 is unlabelled.',
+        _labels,
+        png=True,
+        recorded=True,
+    ),
     Output(
         'semantic/color', 'rgb8', 'Classes in the colours of the label set.', _color, jpeg=True
     ),
     Output(SCORE, '32FC1', 'Anomaly score; higher is stranger.', _score, recorded=True),
     Output('anomaly/heatmap', 'rgb8', 'Anomaly score as colours.', _heatmap, jpeg=True),
-    Output(MASK, 'mono8', '255 on obstacles, 0 elsewhere.', _mask, recorded=True),
+    Output(MASK, 'mono8', '255 on obstacles, 0 elsewhere.', _mask, png=True, recorded=True),
     Output(
         INSTANCES,
         '16UC1',
         'Number of the obstacle at a pixel, 0 is none.',
         _instances,
+        png=True,
         recorded=True,
     ),
     Output(
@@ -182,6 +203,12 @@ OUTPUTS = (
         'vision_msgs/Detection2DArray',
         'Boxes of the obstacles, where installed.',
         _detections,
+    ),
+    Output(
+        'obstacle/rle',
+        'std_msgs/String',
+        'Obstacles with masks as COCO run lengths, as JSON with the stamp and frame of the image.',
+        _run_lengths,
     ),
     Output(
         'semantic/label_info',

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ pytest.importorskip('rclpy', reason='no rclpy installed')
 from diagnostic_msgs.msg import DiagnosticArray, KeyValue
 from ros_graph import Graph, header, image_message, obstacle_picture, send_until, wait_for
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
 from road_anomaly_ros.perception import Pipeline, drawing
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
@@ -109,7 +112,12 @@ def test_every_topic_has_a_text_and_only_pictures_are_compressed():
         'anomaly/heatmap',
         'overlay',
     }
-    assert len(outputs.topics()) == 10
+    assert {row.topic for row in results.OUTPUTS if row.png} == {
+        'semantic/labels',
+        'obstacle/mask',
+        'obstacle/instances',
+    }
+    assert len(outputs.topics()) == 13
     assert '~/left/overlay/compressed' in outputs.topics('left')
     assert set(outputs.topics(debug=True)) - set(outputs.topics()) == {
         f'~/debug/{name}' for name in stages.TEXTS
@@ -250,9 +258,34 @@ def test_every_output_has_the_header_and_the_size_of_its_image(graph):
         size = (
             (message.height, message.width)
             if isinstance(message, Image)
-            else images.to_array(message).shape[:2]
+            else unpacked(message).shape[:2]
         )
         assert size == (48, 64), name
+
+
+def unpacked(message):
+    """Return what a CompressedImage holds, as it is."""
+    return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize(('kind', 'encoding'), [(np.uint8, 'mono8'), (np.uint16, '16UC1')])
+def test_maps_are_compressed_without_loss(rng, kind, encoding):
+    picture = rng.integers(0, np.iinfo(kind).max + 1, (5, 7), kind)
+    message = images.to_png(picture, encoding, header())
+    found = unpacked(message)
+    assert np.array_equal(found, picture) and found.dtype == kind
+    assert message.format == f'{encoding}; png compressed {encoding}'
+
+
+def test_obstacles_come_with_their_masks_as_text(graph):
+    graph.anomaly_node()
+    texts = graph.collect(String, 'anomaly_node/obstacle/rle', 10)
+    publisher = graph.publisher(Image, 'image')
+    picture = image_message(obstacle_picture(), seconds=2.5, frame_id='roof')
+    send_until(publisher, lambda: picture, lambda: texts, 'a text')
+    found = json.loads(texts[0].data)
+    assert (found['stamp'], found['frame_id']) == ('2.500000000', 'roof')
+    assert found['objects'] and found['objects'][0]['segmentation']['size'] == [48, 64]
 
 
 @pytest.mark.parametrize('topic', [row.topic for row in results.OUTPUTS if not row.debug])

@@ -14,8 +14,8 @@ from runs import SIZE, rows, run, scene, summary, write_video
 
 from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.remarks import Remark
-from road_anomaly_ros.tools.masks import encode
 from road_anomaly_ros.tools.overlay_video import VideoSink
+from road_anomaly_ros.tools.rle import encode
 from road_anomaly_ros.tools.sinks import Done
 from road_anomaly_ros.tools.sources import Frame
 
@@ -79,7 +79,7 @@ def result():
 def done(index, stamp_ns, result):
     brightness = np.full((*SIZE, 3), 10 * index, np.uint8)
     frame = Frame(brightness, stamp_ns, str(index))
-    return Done(index, frame, result, lambda _: brightness)
+    return Done(result, lambda _: brightness, index, frame)
 
 
 def test_a_live_overlay_keeps_the_times_of_its_pictures(tmp_path, result):
