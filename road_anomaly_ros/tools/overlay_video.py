@@ -15,6 +15,7 @@ import numpy as np
 
 from road_anomaly_ros.remarks import Remark, one_line
 from road_anomaly_ros.tools.sinks import Done, Sink
+from road_anomaly_ros.tools.sources.video import open_capture
 
 _ENCODERS = ('libx264', 'libopenh264')
 _TICKS = 90_000  # of the container's clock in a second
@@ -57,9 +58,13 @@ class VideoSink(Sink):
         if self._writer is None:
             return
         self._writer.close()
-        reader = cv2.VideoCapture(str(self.path))
-        stored = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-        reader.release()
+        try:
+            reader = open_capture(str(self.path), self.name)
+        except ValueError:
+            stored = 0
+        else:
+            stored = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+            reader.release()
         if stored != self._frames:
             raise OSError(
                 errno.ENOSPC,
