@@ -24,12 +24,18 @@ def refuse_meaningless(outputs: Sequence[Output], score: torch.Tensor, repaired:
     """
     if not repaired and score[::_STRIDE, ::_STRIDE].isfinite().any():
         return
+    foreign = any(output.kind == 'map' for output in outputs)
+    remedy = (
+        'look at what made the anomaly map'
+        if foreign
+        else "set precision to 'float32', or choose other weights"
+    )
     parts = [part for output in outputs for part in _parts(output)]
     for name, values in (*parts, ('score', score)):
         if values.numel() and not values.isfinite().any():
             raise PipelineError(
                 f'expected finite numbers in the {name}, got none, so the frame means nothing: '
-                "set precision to 'float32', or choose other weights"
+                f'{remedy}'
             )
 
 

@@ -210,8 +210,8 @@ def test_foreign_maps_that_are_not_numbers_are_strange_and_counted():
     result = pipeline(np.zeros((4, 6, 3), np.uint8), anomaly=anomaly)
     assert result.sanitized == 2
     assert (result.score == 0.25).all()
-    everything = pipeline(np.zeros((2, 2, 3), np.uint8), anomaly=np.full((2, 2), np.nan))
-    assert everything.sanitized == 4 and (everything.score == 1).all()
+    with pytest.raises(PipelineError, match=r'got none, .* look at what made the anomaly map'):
+        pipeline(np.zeros((2, 2, 3), np.uint8), anomaly=np.full((2, 2), np.nan))
 
 
 def test_query_scorers_refuse_foreign_maps_and_pixel_models(segformer_folder):
