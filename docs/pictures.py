@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import space
 
 from road_anomaly_ros import cli
 
@@ -31,6 +32,11 @@ def row(name: str, stages: str, words: tuple[str, ...], width: int = 800) -> Non
         if cli.main(['explain', *words, '-o', folder]):
             sys.exit(f'{name}: no explanation of {words[0]}')
         shown = [cv2.imread(str(Path(folder, f'{stage}.png'))) for stage in stages.split()]
+    save(name, shown, width)
+
+
+def save(name: str, shown: list[np.ndarray], width: int) -> None:
+    """Write BGR pictures side by side, each `width` pixels wide."""
     size = (width, width * shown[0].shape[0] // shown[0].shape[1])
     line = np.hstack([cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in shown])
     cv2.imwrite(str(DOCS / name), line, [cv2.IMWRITE_JPEG_QUALITY, 88])
@@ -41,6 +47,7 @@ def main() -> None:
     row('demo.jpg', 'image overlay', (*STREET, *BRIGHT))
     row('topics.jpg', 'image classes score overlay', (*STREET, *BRIGHT), 400)
     chain = ('--scorer', 'rba', '--set', 'refinements=[variance_aware,road_prior]')
+    save('space.jpg', [part[..., ::-1] for part in space.draw(STREET[0])], 800)
     row('explain.jpg', 'image score segments refined', (*STREET, *chain), 400)
     if len(sys.argv) > 1:
         roads = Path(sys.argv[1])
