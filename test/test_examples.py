@@ -72,7 +72,7 @@ def test_words_are_those_of_the_program(words):
         assert all(word in targets or re.fullmatch(r'[A-Z]+=\S+', word) for word in words[1:])
     elif words[:2] == ('ros2', 'launch'):
         text = (ROOT / 'launch' / words[3]).read_text(encoding='utf-8')
-        declared = re.findall(r"argument\(\s*'(\w+)',", text)
+        declared = re.findall(r"^    \('(\w+)',", text, re.MULTILINE)
         assert {word.partition(':=')[0] for word in words[4:]} <= set(declared)
     elif words[0] == 'replay':
         from road_anomaly_ros.ros import replay
@@ -167,6 +167,7 @@ def runnable(*names):
         for words in ALL
         if words[:1] == (cli.PROGRAM,)
         and words[1] in names
+        and words not in FIGURES
         and not any(part in word for part in ELSEWHERE for word in words)
     ]
 

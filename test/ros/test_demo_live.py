@@ -151,7 +151,8 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
 def test_without_rclpy_the_chain_runs_offline(monkeypatch, capsys):
     monkeypatch.setattr(demo.importlib.util, 'find_spec', lambda name: None)
     monkeypatch.setattr(demo.run, 'main', lambda arguments: 7)
-    assert demo.main(argparse.Namespace(offline=False, anomaly_maps=None)) == 7
+    given = argparse.Namespace(offline=False, anomaly_maps=None, config=None, set=[])
+    assert demo.main(given) == 7 and given.set == ['tracker=kalman']
     assert capsys.readouterr().err == 'rclpy is not installed: the chain runs without ROS\n'
 
 
