@@ -21,8 +21,8 @@ from road_anomaly_ros.perception.geometry import (
     Surveyor,
 )
 from road_anomaly_ros.ros import images, mounting
+from road_anomaly_ros.tools.camera_info import to_model
 
-_LENSES = {'plumb_bob': False, 'rational_polynomial': False, 'equidistant': True}
 _KEPT = 8  # depth images that wait for their image
 _DEPTHS = {'16UC1', 'mono16', '32FC1'}
 
@@ -157,40 +157,6 @@ class Geometry:
         if self._fault or mounting.tf2_ros is None:
             return f'missing: {self._fault or mounting.REMEDY}'
         return self._seen_from or 'from TF, when somebody listens'
-
-
-def to_model(info: Any, *, rectified: bool) -> CameraModel:
-    """Return a sensor_msgs/CameraInfo as a model of the pictures that it belongs to.
-
-    K and the distortion, or P for rectified pictures; binning and region of interest are taken
-    into account. Raises ValueError, one line, for what is no calibration.
-    """
-    matrix = np.asarray(info.p if rectified else info.k, np.float64)
-    fx, _, cx, *row = matrix[:7] if rectified else matrix[:6]
-    fy, cy = (row[2], row[3]) if rectified else (row[1], row[2])
-    distortion: tuple[float, ...] = ()
-    model = str(info.distortion_model)
-    if not rectified and any(info.d):
-        if model not in _LENSES:
-            raise ValueError(
-                f'expected a distortion model of {sorted(_LENSES)}, got {model!r}: '
-                f'rectify the images and set geometry.rectified'
-            )
-        distortion = tuple(float(value) for value in info.d)
-    across, down = max(1, int(info.binning_x)), max(1, int(info.binning_y))
-    part = info.roi
-    height, width = part.height or info.height, part.width or info.width
-    return CameraModel(
-        (
-            float(fx) / across,
-            float(fy) / down,
-            (float(cx) - part.x_offset + 0.5) / across - 0.5,
-            (float(cy) - part.y_offset + 0.5) / down - 0.5,
-        ),
-        (int(height) // down, int(width) // across),
-        distortion,
-        _LENSES.get(model, False),
-    )
 
 
 def to_depth(message: Any, size: tuple[int, int]) -> tuple[np.ndarray | None, str]:

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import (
+    Nodetype,
     Qos,
     QosDurability,
     QosHistory,
@@ -43,6 +44,7 @@ METADATA = 'metadata.yaml'
 _ROOT = 'rosbag2_bagfile_information'
 # The newest metadata that Humble reads too.
 _METADATA_VERSION = 8
+_NOTHING = {'string': '', 'bool': False, 'float32': 0.0, 'float64': 0.0}
 _FOREVER = QosTime(9223372036, 854775807)
 _LATCHED = Qos(
     QosHistory.KEEP_LAST,
@@ -431,3 +433,29 @@ def compressed_message(data: np.ndarray, layout: str, *, stamp_ns: int, frame_id
     return type_store().types[COMPRESSED](
         header=header(stamp_ns, frame_id), format=layout, data=data
     )
+
+
+def message_of(kind: str, values: Mapping[str, Any]) -> Any:
+    """Return a message of a type in `type_store()` from plain values, nested like its fields.
+
+    Fields that are not named are zero, false or empty. Raises KeyError for those it does not have.
+    """
+    layouts = dict(type_store().fielddefs[kind][1])
+    filled = {name: _filled(layouts[name], value) for name, value in values.items()}
+    rest = {name: _filled(layouts[name], None) for name in layouts.keys() - values.keys()}
+    return type_store().types[kind](**filled, **rest)
+
+
+def _filled(layout: Any, value: Any) -> Any:
+    """Return a field of a message from a plain value; None is what it is by default."""
+    form, about = layout
+    if form == Nodetype.NAME:
+        plain = value is None or isinstance(value, Mapping)
+        return message_of(about, value or {}) if plain else value
+    if form == Nodetype.BASE:
+        return value if value is not None else _NOTHING.get(about[0], 0)
+    (inner, kind), length = about
+    if inner == Nodetype.BASE and kind[0] != 'string':
+        default = np.zeros(length if form == Nodetype.ARRAY else 0)
+        return np.asarray(default if value is None else value, kind[0])
+    return [_filled((inner, kind), item) for item in value or ()]

@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from road_anomaly_ros.perception.geometry import (
-    CameraModel,
-    GeometryOptions,
-    Mounting,
-    Surveyor,
-)
+from road_anomaly_ros.perception.geometry import CameraModel, Mounting
 from road_anomaly_ros.tools.sources import Frame
 from road_anomaly_ros.tools.truth import MIN_AREA, TRUE_SHARE
 
@@ -46,24 +41,6 @@ def model_of(drive: Any, size: tuple[int, int]) -> CameraModel:
     u, v = camera.center
     place = (u + 0.5) * across - 0.5, (v + 0.5) * down - 0.5
     return CameraModel((camera.focal * across, camera.focal * down, *place), size)
-
-
-class Placed:
-    """A pipeline whose results tell distances; all else of it stays."""
-
-    def __init__(self, pipeline: Any, drive: Any) -> None:
-        self._pipeline, self._drive, self._surveyor = pipeline, drive, Surveyor()
-        self._options = GeometryOptions()
-        self._mounting = mounting(drive)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pipeline, name)
-
-    def __call__(self, image: Any, stamp: float | None = None, **more: Any) -> Any:
-        """Return the result of the pipeline, its obstacles with their distances."""
-        result = self._pipeline(image, stamp, **more)
-        model = model_of(self._drive, result.size)
-        return self._surveyor.survey(result, model, self._mounting, self._options).told
 
 
 class Compared:

@@ -56,7 +56,7 @@ class Output:
     jpeg: bool = False  # offered compressed as well, as it looks
     png: bool = False  # offered compressed as well, without loss
     debug: bool = False  # offered with `debug_topics` only
-    recorded: bool = False  # also in the bag of `run`, compressed where it can be
+    recorded: bool = False  # also in the bag of `run`, JPEG where it can be
 
     @property
     def compressed(self) -> bool:
@@ -176,6 +176,7 @@ OUTPUTS = (
         'Where each obstacle meets the road, metres before the vehicle; score, id.',
         spatial.points,
         Survey,
+        recorded=True,
     ),
     Output(
         'obstacle/markers',
@@ -183,6 +184,7 @@ OUTPUTS = (
         'Boxes on the road with number, distance and speed, where installed.',
         spatial.markers,
         Survey,
+        recorded=True,
     ),
     Output(
         'obstacle/scan',
@@ -190,6 +192,7 @@ OUTPUTS = (
         'How far the road is free in each direction.',
         spatial.scan,
         Survey,
+        recorded=True,
     ),
     Output(
         'obstacle/tracks',

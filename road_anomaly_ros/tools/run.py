@@ -20,11 +20,11 @@ from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools import environment, sinks
-from road_anomaly_ros.tools.drive_metres import Placed
 from road_anomaly_ros.tools.flow import StopOnSignal
 from road_anomaly_ros.tools.masks import MaskSink
 from road_anomaly_ros.tools.overlay_video import VideoSink
 from road_anomaly_ros.tools.pictures import FOLDER, NO_PICTURE, some
+from road_anomaly_ros.tools.place import Place, Placed
 from road_anomaly_ros.tools.processing import Outcome, process
 from road_anomaly_ros.tools.sinks import Sink, TrackTable
 from road_anomaly_ros.tools.sources import Source, open_source
@@ -75,10 +75,12 @@ def process_input(
         staging = Staging(out, planned(wanted))
         try:
             pipeline: Any = Pipeline.from_config(config)
-            if pictures.drive is not None:
-                pipeline = Placed(pipeline, pictures.drive)
+            resized = wanted.size is not None
+            place = Place.of(source, config.options('geometry'), resized=resized)
+            if place is not None:
+                pipeline = Placed(pipeline, place)
             more = track_sinks(config, staging)
-            return execute(pictures, pipeline, staging, wanted, more=more)
+            return execute(pictures, pipeline, staging, wanted, more=more, place=place)
         finally:
             staging.discard()
 
@@ -91,13 +93,14 @@ def execute(
     *,
     draw: Any = None,
     more: Sequence[Sink] = (),
+    place: Place | None = None,
 ) -> int:
     """Process the source, publish the results, say what was found; returns the exit code.
 
     `draw` makes the overlay of a result, by default that of the pipeline; `more` outputs are
-    served too.
+    served too. By the `place` of the camera a bag holds what is told in metres.
     """
-    sinks = [*make_sinks(source, staging, wanted), *more]
+    sinks = [*make_sinks(source, staging, wanted, place), *more]
     with StopOnSignal() as stop:
         with progress_bar(source, wanted.limit) as advance:
             outcome = process(
@@ -133,7 +136,9 @@ def planned(wanted: Wanted) -> list[str]:
     return [*names, OVERLAYS, 'snapshots', TRACKS, 'objects.csv', OBJECTS, 'frames.csv']
 
 
-def make_sinks(source: Source, staging: Staging, wanted: Wanted) -> list[Sink]:
+def make_sinks(
+    source: Source, staging: Staging, wanted: Wanted, place: Place | None = None
+) -> list[Sink]:
     """Return the outputs asked for; a few images make no video, a folder gives pictures too.
 
     The frame table comes last, so that it holds what the others took.
@@ -148,7 +153,7 @@ def make_sinks(source: Source, staging: Staging, wanted: Wanted) -> list[Sink]:
     if wanted.scores:
         found.append(sinks.ScoreSink(staging.path(SCORES), wanted.scores))
     if wanted.bag:
-        found.append(sinks.BagSink(staging.path(BAG), wanted.bag))
+        found.append(sinks.BagSink(staging.path(BAG), wanted.bag, place))
     if source.kind == 'rendered':
         found.append(sinks.TruthSink(staging.path('truth'), source.drive))
     return [

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from road_anomaly_ros import files
+from road_anomaly_ros.perception.geometry import Survey
 from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.tools import results
 from road_anomaly_ros.tools.bags import (
@@ -23,10 +24,13 @@ from road_anomaly_ros.tools.bags import (
     IMAGE,
     BagWriter,
     compressed_message,
+    header,
     image_message,
+    message_of,
 )
 from road_anomaly_ros.tools.drive_metres import Compared
 from road_anomaly_ros.tools.encodings import JPEG
+from road_anomaly_ros.tools.place import Place
 from road_anomaly_ros.tools.results import Shown
 from road_anomaly_ros.tools.sources import Frame
 from road_anomaly_ros.tools.truth import Tally, compare
@@ -360,9 +364,10 @@ def quantize(score: np.ndarray) -> tuple[np.ndarray, float, float]:
 class BagSink(Sink):
     """A rosbag2 with the results on the live node's topics, stamps and frames as in the input."""
 
-    def __init__(self, path: Path, storage: str) -> None:
+    def __init__(self, path: Path, storage: str, place: Place | None = None) -> None:
         super().__init__(path)
         self._storage = storage
+        self._survey = None if place is None else place.surveys()
         self._bag: BagWriter | None = None
 
     def write(self, done: Done) -> None:
@@ -370,8 +375,10 @@ class BagSink(Sink):
         if self._bag is None:  # only now: SQLite is bound to the thread that opens it
             self._bag = BagWriter(self.path, self._storage)
         about = {'stamp_ns': done.frame.stamp_ns, 'frame_id': done.frame.frame_id}
+        if self._survey is not None:
+            self._write_metres(self._bag, self._survey(done.result), about)
         for output in results.OUTPUTS:
-            if not output.recorded:
+            if not output.recorded or output.package:
                 continue
             topic, picture = f'/{NODE}/{output.topic}', output.build(done)
             if output.jpeg:
@@ -380,6 +387,18 @@ class BagSink(Sink):
             else:
                 kind, message = IMAGE, image_message(picture, output.form, **about)
             self._bag.write(topic, kind, message, done.frame.stamp_ns)
+
+    def _write_metres(self, bag: BagWriter, survey: Survey, about: Mapping[str, Any]) -> None:
+        for output in results.OUTPUTS:
+            if not output.recorded or output.source is not Survey:
+                continue
+            try:
+                fields = output.build(survey, header(**about))
+            except ValueError:  # a view without any road has no scan
+                continue
+            kind = output.form.replace('/', '/msg/')
+            topic, message = f'/{NODE}/{output.topic}', message_of(kind, fields)
+            bag.write(topic, kind, message, about['stamp_ns'])
 
     def finish(self) -> None:
         """Write index and metadata."""

@@ -28,7 +28,7 @@ pytest.importorskip('rclpy', reason='needs the extra ros')
 from road_anomaly_ros.perception.objects import ObjectOptions, find
 from road_anomaly_ros.ros import transport
 from road_anomaly_ros.ros.collector import describe
-from road_anomaly_ros.tools.bags import BagReader
+from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
 
 SMALL = 'rendered:3?frames=5&width=96&height=64'
 FAST = ('--set', 'segmenter=synthetic', '--set', 'objects.min_area=0', '--no-video')
@@ -53,11 +53,11 @@ def finish(process):
 
 
 def maps(folder):
-    """The stored results by topic, those of one frame after another."""
+    """The stored pictures by topic, those of one frame after another."""
     reader = BagReader(folder)
     try:
         found = {}
-        for record in reader.records():
+        for record in reader.records(reader.topics((IMAGE, COMPRESSED))):
             found.setdefault(record.topic, []).append(bytes(reader.decode(record).data))
         return found
     finally:

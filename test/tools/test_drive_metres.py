@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
+from road_anomaly_ros.perception.geometry import GeometryOptions
 from road_anomaly_ros.rendering import Drive, DriveOptions
 from road_anomaly_ros.tools import drive_metres
+from road_anomaly_ros.tools.place import Place, Placed
 from road_anomaly_ros.tools.sources import Frame
 
 SIZE = (360, 480)
@@ -56,10 +59,13 @@ def perfect(drive, index, track_ids=None):
 
 
 def test_what_is_found_exactly_has_its_identity_and_its_distance(drive):
-    compared, placed = drive_metres.Compared(drive), None
+    compared = drive_metres.Compared(drive)
+    place = Place(
+        partial(drive_metres.model_of, drive), drive_metres.mounting(drive), GeometryOptions()
+    )
     for index in range(28, 44, 3):
         frame, result = perfect(drive, index)
-        placed = drive_metres.Placed(lambda *_, found=result: found, drive)
+        placed = Placed(lambda *_, found=result: found, place)
         compared.add(placed(frame.image), frame)
     found = compared.figures()['tracking']
     assert found['IDF1'] == 1.0 and found['ranges'] >= 6

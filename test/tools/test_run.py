@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -11,8 +12,9 @@ from runs import SIZE, START, count_frames, rows, run, scene, summary, write_bag
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception import Pipeline
-from road_anomaly_ros.tools import overlay_video, processing, sinks
-from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
+from road_anomaly_ros.remarks import Remark
+from road_anomaly_ros.tools import overlay_video, processing, sinks, spatial
+from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader, BagWriter, message_of
 from road_anomaly_ros.tools.sources import open_source
 
 
@@ -150,6 +152,55 @@ def test_quantized_scores_keep_a_value_for_no_score():
     assert pixels.tolist() == [[1, 32768, 65535, 0, 0]] and (low, high) == (-2.0, 2.0)
     assert sinks.quantize(np.full((1, 2), np.nan))[0].tolist() == [[0, 0]]
     assert sinks.quantize(np.full((1, 2), 3.0))[0].tolist() == [[1, 1]]
+
+
+def bag_with_calibration(folder, size=SIZE):
+    """Pictures of a camera that sees the horizon in row 18, with a focal length of 50 pixels."""
+    write_bag(folder / 'pictures')
+    reader = BagReader(folder / 'pictures')
+    writer, kind = BagWriter(folder / 'bag'), 'sensor_msgs/msg/CameraInfo'
+    matrix = np.array([50.0, 0, 31.5, 0, 50, 18, 0, 0, 1])
+    for record in reader.records():
+        info = message_of(kind, {'height': size[0], 'width': size[1], 'k': matrix})
+        writer.write('/camera_info', kind, info, record.stamp_ns)
+        writer.write(record.topic, record.kind, reader.decode(record), record.stamp_ns)
+    writer.close()
+    reader.close()
+    return folder / 'bag'
+
+
+def test_a_bag_with_calibration_and_a_height_tells_metres(tmp_path):
+    source = bag_with_calibration(tmp_path)
+    options = ('--set', 'geometry.camera_height=1.5', '--bag', 'mcap')
+    assert run(source, tmp_path / 'out', *options) == 0
+    reader = BagReader(tmp_path / 'out' / 'bag')
+    names = [f'/anomaly_node/obstacle/{name}' for name in ('points', 'markers', 'scan')]
+    found = {name: [] for name in names}
+    for record in reader.records(names):
+        found[record.topic].append(reader.decode(record))
+    reader.close()
+    assert [len(messages) for messages in found.values()] == [6, 6, 6]
+    # The box ends with row 39, 21.5 rows below the horizon: 1.5 m * 50 / 21.5 = 3.49 m.
+    for cloud in found[names[0]]:
+        points = np.asarray(cloud.data).view(spatial.CLOUD)
+        near = points[points['x'] < 10]
+        assert len(points) == cloud.width and len(set(near['id'])) == 1
+        assert 16 <= len(near) <= 22 and np.median(near['x']) == pytest.approx(3.49, rel=0.05)
+        assert cloud.header.frame_id == 'base_link' and cloud.header.stamp.sec == START // 10**9
+    for boxes in found[names[1]]:
+        assert any(re.match(r'#\d 3\.[45] m ', marker.text) for marker in boxes.markers)
+    assert all(3.3 < np.nanmin(message.ranges) < 3.6 for message in found[names[2]])
+
+
+def test_a_height_without_calibration_is_told_once(tmp_path):
+    with pytest.warns(Remark, match='no camera_info beside the pictures'):
+        source = write_bag(tmp_path / 'in')
+        assert run(source, tmp_path / 'out', '--set', 'geometry.camera_height=1.5') == 0
+
+
+def test_a_calibration_of_another_size_ends_the_run(tmp_path):
+    source = bag_with_calibration(tmp_path, (480, 640))
+    assert run(source, tmp_path / 'out', '--set', 'geometry.camera_height=1.5') != 0
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])

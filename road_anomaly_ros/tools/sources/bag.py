@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ KINDS = (
     *(kind.replace('/msg/', '/') for kind in (IMAGE, COMPRESSED, FFMPEG, FOXGLOVE)),
 )
 _NOTHING = np.empty((0, 0, 3), np.uint8)  # until a picture is decoded
+_TRANSPORT = re.compile('/(compressed|ffmpeg|foxglove)$')
 _RATE_SAMPLE = 50  # records looked at to tell the rate
 
 
@@ -59,6 +61,7 @@ class BagSource(Source):
                 topic=self.topic,
                 fps=self._rate(),
                 count=self._reader.counts[self.topic, kind],
+                camera_info=self._info(),
             )
         except BaseException:
             self._reader.close()
@@ -99,6 +102,15 @@ class BagSource(Source):
                 continue
             return ''
         return ''
+
+    def _info(self) -> Any:
+        """Return the first camera_info beside the pictures, None where there is none."""
+        place = _TRANSPORT.sub('', str(self.topic)).rpartition('/')[0]
+        for record in self._reader.records([f'{place}/camera_info']):
+            with contextlib.suppress(ValueError):  # damaged; the next one may tell
+                message = self._reader.decode(record)
+                return message if hasattr(message, 'k') else None
+        return None
 
     def _rate(self) -> float | None:
         stamps = []

@@ -56,6 +56,7 @@ class Source:
     live: bool = False  # goes on whether its pictures are taken or not
     gaps: int = 0  # how often a live one broke off and came back
     drive: Any = None  # rendering.Drive of the kind 'rendered'
+    camera_info: Any = None  # sensor_msgs/CameraInfo of the pictures, where a bag has one
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
