@@ -102,32 +102,6 @@ def test_every_part_of_the_mounting_counts(mounting, pixel, place):
     np.testing.assert_allclose(meet(MODEL, mounting, [pixel]), [place], atol=1e-9)
 
 
-def test_a_transform_says_the_same_as_angles():
-    # An optical frame that looks ahead, of a camera at (2, 0.5, 1.5): REP 103's usual quaternion.
-    found = Mounting.from_transform((2.0, 0.5, 1.5), (-0.5, 0.5, -0.5, 0.5))
-    assert (found.height, found.forward, found.left) == (1.5, 2.0, 0.5)
-    np.testing.assert_allclose((found.pitch, found.roll, found.yaw), 0.0, atol=1e-12)
-    np.testing.assert_allclose(np.abs(Mounting(1.5).quaternion), 0.5)
-    given = Mounting(1.2, pitch=0.3, roll=-0.2, yaw=2.5)
-    back = Mounting.from_transform(given.position, given.quaternion)
-    np.testing.assert_allclose((back.pitch, back.roll, back.yaw), (0.3, -0.2, 2.5), atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ('mounting', 'word'),
-    [
-        ({'height': 0.0}, 'above the road'),
-        ({'height': -1.5}, 'above the road'),
-        ({'height': math.inf}, 'above the road'),
-        ({'height': math.nan}, 'above the road'),
-        ({'height': 1.5, 'roll': math.pi}, 'upright'),
-    ],
-)
-def test_a_mounting_that_cannot_be_is_refused(mounting, word):
-    with pytest.raises(ValueError, match=word):
-        Mounting(**mounting)
-
-
 def test_options_give_a_mounting_a_guess_or_none():
     assert Mounting.from_options(OPTIONS) is None
     given = Mounting.from_options(

@@ -172,9 +172,16 @@ class Mounting:
     ) -> Mounting:
         """Return the mounting of an optical frame in the vehicle's frame.
 
-        `position` x, y, z in metres; `quaternion` x, y, z, w, of any length but 0.
+        `position` x, y, z in metres; `quaternion` x, y, z, w, of any length but 0. Raises
+        ValueError for what is no transform.
         """
-        x, y, z, w = np.asarray(quaternion, np.float64) / np.linalg.norm(quaternion)
+        length = float(np.linalg.norm(quaternion))
+        if not (0 < length < math.inf and np.isfinite(position).all()):
+            raise ValueError(
+                f'expected a position and a rotation of the camera, got {list(position)} and '
+                f'{list(quaternion)}: correct the transform that is published'
+            )
+        x, y, z, w = np.asarray(quaternion, np.float64) / length
         rotation = (
             np.array(
                 [
