@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         type=positive,
         default=STRETCH,
-        help=f'longer files are taken in parts of so many frames, default {STRETCH}',
+        help='longer files of this machine are taken in parts of so many frames, default '
+        f'{STRETCH}; remote ones are taken whole',
     )
     parser.add_argument(
         '--no-tracks', action='store_true', help='every obstacle of every frame is an event'

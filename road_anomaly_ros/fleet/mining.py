@@ -94,13 +94,14 @@ class Miner:
         """
         topic = self.order.topic if task.item.kind == BAG else None
         with open_source(self._local(task.item), topic) as source:
-            parts = task.parts or self._cut(source)
+            parts = task.parts or self._cut(task.item, source)
             if len(parts) > 1 and not task.parts:
                 return Mined(cut=parts, count=source.count)
             return self._stretch(source, Task(task.item, task.start, parts))
 
-    def _cut(self, source: Source) -> tuple[int, ...]:
-        if self.order.limit is not None or source.count is None:
+    def _cut(self, item: Item, source: Source) -> tuple[int, ...]:
+        # Every part of a remote file would fetch all of it once more.
+        if self.order.limit is not None or source.count is None or '://' in item.uri:
             return (0,)
         return tuple(range(0, max(1, source.count), self.order.stretch))
 
