@@ -40,6 +40,7 @@ class Place:
 
         None where it is unknown, with a warning where a height is given. Pictures of another
         size than the calibration's are taken for the same ones only when they are `resized`.
+        Raises ValueError for what is no calibration.
         """
         if source.drive is not None:
             drive = source.drive
@@ -53,7 +54,10 @@ class Place:
             text = 'no camera_info beside the pictures: nothing is told in metres'
             warnings.warn(f'{source.name}: {text}', Remark, stacklevel=2)
             return None
-        model = to_model(source.camera_info, rectified=options.rectified)
+        try:
+            model = to_model(source.camera_info, rectified=options.rectified)
+        except ValueError as error:
+            raise ValueError(f'{source.name}: camera_info cannot be used: {error}') from None
         return cls(partial(_scaled, model) if resized else lambda _: model, mounting, options)
 
     def surveys(self) -> Callable[[FrameResult], Survey]:

@@ -154,12 +154,12 @@ def test_quantized_scores_keep_a_value_for_no_score():
     assert sinks.quantize(np.full((1, 2), 3.0))[0].tolist() == [[1, 1]]
 
 
-def bag_with_calibration(folder, size=SIZE):
-    """Pictures of a camera that sees the horizon in row 18, with a focal length of 50 pixels."""
+def bag_with_calibration(folder, size=SIZE, focal=50.0):
+    """Pictures of a camera that sees the horizon in row 18."""
     write_bag(folder / 'pictures')
     reader = BagReader(folder / 'pictures')
     writer, kind = BagWriter(folder / 'bag'), 'sensor_msgs/msg/CameraInfo'
-    matrix = np.array([50.0, 0, 31.5, 0, 50, 18, 0, 0, 1])
+    matrix = np.array([focal, 0, 31.5, 0, focal, 18, 0, 0, 1])
     for record in reader.records():
         info = message_of(kind, {'height': size[0], 'width': size[1], 'k': matrix})
         writer.write('/camera_info', kind, info, record.stamp_ns)
@@ -198,9 +198,17 @@ def test_a_height_without_calibration_is_told_once(tmp_path):
         assert run(source, tmp_path / 'out', '--set', 'geometry.camera_height=1.5') == 0
 
 
-def test_a_calibration_of_another_size_ends_the_run(tmp_path):
-    source = bag_with_calibration(tmp_path, (480, 640))
+@pytest.mark.parametrize(
+    ('wrong', 'word'),
+    [
+        ({'size': (480, 640)}, 'expected a calibration for 64x48, got one for 640x480'),
+        ({'focal': 0.0}, 'camera_info cannot be used: expected a calibrated camera'),
+    ],
+)
+def test_a_calibration_that_does_not_fit_ends_the_run_in_one_line(tmp_path, capsys, wrong, word):
+    source = bag_with_calibration(tmp_path, **wrong)
     assert run(source, tmp_path / 'out', '--set', 'geometry.camera_height=1.5') != 0
+    assert word in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])

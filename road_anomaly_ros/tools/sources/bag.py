@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,9 +108,11 @@ class BagSource(Source):
         """Return the first camera_info beside the pictures, None where there is none."""
         place = _TRANSPORT.sub('', str(self.topic)).rpartition('/')[0]
         for record in self._reader.records([f'{place}/camera_info']):
+            if not record.kind.endswith('/CameraInfo'):
+                break
             with contextlib.suppress(ValueError):  # damaged; the next one may tell
-                message = self._reader.decode(record)
-                return message if hasattr(message, 'k') else None
+                fields = vars(self._reader.decode(record))  # K and D in ROS 1, k and d in ROS 2
+                return SimpleNamespace(**{name.lower(): value for name, value in fields.items()})
         return None
 
     def _rate(self) -> float | None:
