@@ -22,8 +22,8 @@ STAMP := $(VENV)/.installed
 ifneq ($(filter-out kilted jazzy,$(or $(ROS),none)),)
 $(error expected ROS=kilted or ROS=jazzy, whose wheels are public, got ROS=$(ROS))
 endif
-# After all tests with Kilted those where distributions differ are enough; alone it runs them all.
-JAZZY := $(if $(filter kilted,$(ROS)),$(patsubst %,test/ros/test_%.py,process node node_topics faults record replay),test/ros)
+# After all tests with Kilted those of processes and recordings are enough; alone it runs them all.
+JAZZY := $(if $(filter kilted,$(ROS)),$(patsubst %,test/ros/test_%.py,process record),test/ros)
 # The wheels of Jazzy are for Python 3.12 only.
 PYTHON312 ?= $(firstword $(foreach found,python3.12 $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.12.*/bin/python3.12),$(if $(shell $(found) -c "print(1)" 2>/dev/null),$(found))))
 
