@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -172,9 +172,3 @@ def kind_of(name: str, local: bool) -> str:
     if suffix in RAW_SUFFIXES:
         return ''
     return PICTURES if (is_picture(Path(name)) if local else suffix in SUFFIXES) else ''
-
-
-def walk(items: Iterable[Item]) -> Iterator[str]:
-    """Yield the address of every file."""
-    for item in items:
-        yield from (f'{item.uri}/{name}' for name in item.files) if item.files else (item.uri,)

@@ -32,8 +32,8 @@ class VlmOptions:
 
     model: str = option(
         '',
-        'Directory of an image-text model that transformers knows, such as Molmo, Qwen-VL or '
-        'LLaVA; nothing is fetched.',
+        'Directory of an image-text model that transformers knows, such as Qwen-VL or LLaVA; '
+        'nothing is fetched.',
     )
     every_s: float = option(
         2.0,
@@ -59,7 +59,7 @@ def load(options: VlmOptions, resources: Resources) -> None:
 def _model(options: VlmOptions, resources: Resources) -> Asked:
     if not options.model:
         raise ValueError(
-            f'{NAME} asks an image-text model: fetch one, such as allenai/Molmo-7B-D-0924 or '
+            f'{NAME} asks an image-text model: fetch one, such as '
             f'Qwen/Qwen2.5-VL-3B-Instruct, and name its directory in refinement.{NAME}.model'
         )
     key = options.model, options.tokens
