@@ -17,6 +17,7 @@ import torch
 from road_anomaly_ros.evaluation.running import Job, evaluate, method_configs
 from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.engines import graph
+from road_anomaly_ros.perception.engines.base import SETTLED
 from road_anomaly_ros.perception.model_files import BUILTIN
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
 from road_anomaly_ros.tools.export import export
@@ -115,6 +116,9 @@ def _reference(kind: str, model: str, size: Size) -> Callable[[], Any]:
 def _measured(
     name: str, size: Size, calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> Iterator[dict[str, Any]]:
+    for engine in (name for name in calls if name in graph.RUNTIMES):
+        for _ in range(SETTLED):
+            calls[engine]()
     outputs = {engine: call() for engine, call in calls.items()}
     times: dict[str, list[float]] = {engine: [] for engine in calls}
     for _ in range(rounds):

@@ -14,6 +14,7 @@ import torch
 
 from road_anomaly_ros.perception import drawing
 from road_anomaly_ros.perception.contract import FrameResult, MaskOutput
+from road_anomaly_ros.perception.engines.base import SETTLED
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.scorers import evaluate
 from road_anomaly_ros.rendering import Drive, DriveOptions
@@ -50,7 +51,8 @@ def rendered(width: int, height: int, count: int) -> list[np.ndarray]:
 
 def chain_row(pipeline: Pipeline, pictures: Sequence[np.ndarray], frames: int) -> dict[str, Any]:
     """Return times (p50, p99 in ms) and peaks of memory (MiB) per stage for one configuration."""
-    pipeline.warm_up(pictures[0].shape[:2])
+    for _ in range(min(SETTLED, frames)):
+        pipeline.warm_up(pictures[0].shape[:2])
     times = []
     for picture in itertools.islice(itertools.cycle(pictures), frames):
         result = pipeline(picture)

@@ -14,6 +14,7 @@ import torch
 T = TypeVar('T')
 Size = tuple[int, int]
 KEPT_SIZES = 8
+SETTLED = 32  # images of one size after which an engine changes no more how it computes them
 
 
 class PerSize(Generic[T]):

@@ -8,6 +8,7 @@ card); what it gains: docs/performance.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception.engines.base import KEPT_SIZES
+from road_anomaly_ros.perception.engines.base import KEPT_SIZES, SETTLED
 
 DEVICES = ('cpu',)
+_COMPILED = 8  # images of one size that make a graph of their own worth its second
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # of the inputs; () where any will do
 
 
@@ -44,11 +46,12 @@ def _text(value: Any) -> str:
 
 
 class Session:
-    """A loaded graph, compiled for every size of image anew; raises whatever OpenVINO does.
+    """A loaded graph, compiled for every frequent size of image; raises whatever OpenVINO does.
 
-    A graph for one size is a quarter faster than one for all; to compile it takes about a second.
-    Only the first size is waited for: images of another one go through the graph for all sizes
-    until theirs is compiled in the background.
+    A graph for one size is a quarter faster than one for all, rounds in another way, and takes
+    about a second to compile. Nobody waits for it: the first images of a size go through the graph
+    for all sizes while theirs is compiled. Their number is fixed, so that the same images give the
+    same results however long it takes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,9 +65,10 @@ class Session:
             str(key): _text(value) for key, value in stored.items()
         }
         self._any_size = graph.is_dynamic()
-        self._kept: dict[Shapes, Any] = {}
+        self._general: Any = None
+        self._seen: Counter[Shapes] = Counter()
+        self._own: dict[Shapes, Future[Any]] = {}
         self._worker = ThreadPoolExecutor(1, 'compile')
-        self._coming: dict[Shapes, Future[Any]] = {}
 
     def _compiled(self, shapes: Shapes) -> Any:
         graph = self._core.read_model(self._path)
@@ -84,22 +88,17 @@ class Session:
 
     def _request(self, shapes: Shapes) -> Any:
         """Return what computes images of this size now."""
-        if not self._kept:
-            self._kept[shapes] = self._compiled(shapes)
-            if self._any_size:
-                self._prepare(())
-        elif shapes not in self._kept:
-            self._prepare(shapes)
-            if not self._coming[shapes].done():
-                return self._coming[()].result()
-            while len(self._kept) >= KEPT_SIZES:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[shapes] = self._coming.pop(shapes).result()
-        return self._kept[shapes]
-
-    def _prepare(self, shapes: Shapes) -> None:
-        if shapes not in self._coming:
-            self._coming[shapes] = self._worker.submit(self._compiled, shapes)
+        self._seen[shapes] += 1
+        if self._any_size and self._seen[shapes] == _COMPILED:
+            while len(self._own) >= KEPT_SIZES:
+                oldest = next(iter(self._own))
+                del self._own[oldest], self._seen[oldest]
+            self._own[shapes] = self._worker.submit(self._compiled, shapes)
+        if self._any_size and self._seen[shapes] >= SETTLED:
+            return self._own[shapes].result()
+        if self._general is None:
+            self._general = self._compiled(())
+        return self._general
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the graph's outputs, in its order, as arrays of their own."""
