@@ -22,7 +22,7 @@ ARGUMENTS = (  # name, default, text, choices
     ('model', '', f"'builtin', a directory or a hub name; {KEEP}."),
     ('scorer', '', f'Anomaly score, such as eam, rba or s2; {KEEP}.'),
     ('device', '', f"'auto', 'cpu', 'cuda' or 'cuda:N'; {KEEP}."),
-    ('input', '', 'Video, bag or folder of images to replay as the camera.'),
+    ('input', '', 'Video, bag, images, /dev/video0 or rtsp://... to replay as the camera.'),
     ('loop', 'false', 'Start the replay of the input again at its end.', *SWITCH),
     ('fake_camera', 'false', 'Start a rendered drive as the camera.', *SWITCH),
     ('rviz', 'false', 'Start RViz with camera, overlay, heatmap and mask.', *SWITCH),
@@ -98,13 +98,14 @@ def remappings(image):
 
 
 def found(given):
-    """Return the input to replay, '~' resolved; raises RuntimeError where there is nothing."""
+    """Return the input to replay, '~' resolved; RuntimeError for a path that leads nowhere."""
     path = Path(given).expanduser()
-    if not given.startswith('rendered:') and not path.exists():
-        raise RuntimeError(
-            f'input: expected a video, bag, image or folder, found nothing at {path.absolute()}'
-        )
-    return given if given.startswith('rendered:') else str(path)
+    if given.startswith('rendered:') or '://' in given:
+        return given
+    if not path.exists() and not any(sign in path.name for sign in '*?%'):  # no pattern of names
+        expected = 'a video, bag, folder, images, camera or address'
+        raise RuntimeError(f'input: expected {expected}, found nothing at {path.absolute()}')
+    return str(path)
 
 
 def params_file(given):

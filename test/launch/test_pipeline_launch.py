@@ -161,6 +161,14 @@ def test_an_input_is_looked_for_before_anything_starts(file, tmp_path, monkeypat
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / 'drive').mkdir()
     assert start(file, input='~/drive')['replay']['arguments'][0] == str(tmp_path / 'drive')
+    assert start(file, input='~/a/*.png')['replay']['arguments'][0] == f'{tmp_path}/a/*.png'
+
+
+@pytest.mark.parametrize(
+    'given', ['rtsp://camera:554/1', 'http://host/a.mjpg', 'image%04d.png', 'drive/**/*.jpg']
+)
+def test_what_replay_opens_is_handed_to_it(file, given):
+    assert start(file, input=given)['replay']['arguments'][0] == given
 
 
 @pytest.mark.parametrize(('code', 'ends'), [(0, False), (-2, False), (1, True), (2, True)])
