@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -177,13 +178,14 @@ class Camera:
         offered = ' and '.join(sorted(self._images.offers())).replace('_', ' ') or 'nothing now'
         about = (
             f'{size / 2**20:.2g} MiB each, {asked.replace("_", " ")}, publishers of '
-            f'{self._images.name} offer {offered}'
+            f'{self._images.name} offer {offered}, load {os.getloadavg()[0]:.1f} on '
+            f'{len(os.sched_getaffinity(0))} cores'
         )
         if asked == BEST_EFFORT and size > loss.LARGE:
-            return f'{about}; {loss.REMEDIES}'
+            return f'{about}; a machine without time to spare loses them, {loss.REMEDIES}'
         return (
             f'their stamps have gaps ({about}): look for what drops them, the camera driver, '
-            f'a relay or the network'
+            f'a relay, the network or a machine without time to spare'
         )
 
     def destroy(self) -> None:
