@@ -33,9 +33,9 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.tools import detection_topics, video_topics
 from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.salvage import SUFFIXES, Record, salvage
-from road_anomaly_ros.tools.video_topics import DEFINITIONS
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -61,9 +61,10 @@ _LATCHED = Qos(
 
 @functools.cache
 def type_store() -> Any:
-    """Return the message types used where a bag does not bring its own: Humble's and video."""
+    """Return the types used where a bag brings none: Humble's, of video and of detections."""
     types = get_typestore(Stores.ROS2_HUMBLE)
-    for kind, definition in DEFINITIONS.items():
+    known = {**video_topics.DEFINITIONS, **detection_topics.DEFINITIONS}
+    for kind, definition in known.items():
         types.register(get_types_from_msg(definition, kind))
     return types
 

@@ -200,12 +200,14 @@ OUTPUTS = (
         'Boxes on the road with the ids of their tracks, where installed.',
         spatial.tracks,
         Survey,
+        recorded=True,
     ),
     Output(
         'obstacle/detections',
         'vision_msgs/Detection2DArray',
-        'Boxes of the obstacles, where installed.',
+        'Boxes of the obstacles, tracked ones with the ids of their tracks, where installed.',
         _detections,
+        recorded=True,
     ),
     Output(
         'obstacle/rle',

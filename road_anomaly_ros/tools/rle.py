@@ -41,7 +41,7 @@ def _text(counts: list[int]) -> str:
 
 def described(result: FrameResult) -> list[dict[str, Any]]:
     """Return the obstacles of a frame as COCO describes instances, with what we know besides."""
-    instances, names = result.instances.cpu().numpy(), result.label_set.names
+    instances, names = result.array('instances'), result.label_set.names
     found = []
     for item in result.objects:
         x, y, width, height = item.box

@@ -374,31 +374,28 @@ class BagSink(Sink):
         """Append the frame's messages."""
         if self._bag is None:  # only now: SQLite is bound to the thread that opens it
             self._bag = BagWriter(self.path, self._storage)
-        about = {'stamp_ns': done.frame.stamp_ns, 'frame_id': done.frame.frame_id}
+        sources: dict[type, Any] = {results.Shown: done}
         if self._survey is not None:
-            self._write_metres(self._bag, self._survey(done.result), about)
+            sources[Survey] = self._survey(done.result)
         for output in results.OUTPUTS:
-            if not output.recorded or output.package:
-                continue
-            topic, picture = f'/{NODE}/{output.topic}', output.build(done)
-            if output.jpeg:
-                topic, kind = f'{topic}/compressed', COMPRESSED
-                message = compressed_message(to_jpeg(picture), JPEG, **about)
-            else:
-                kind, message = IMAGE, image_message(picture, output.form, **about)
-            self._bag.write(topic, kind, message, done.frame.stamp_ns)
+            if output.recorded and output.source in sources:
+                self._append(self._bag, output, sources[output.source], done.frame)
 
-    def _write_metres(self, bag: BagWriter, survey: Survey, about: Mapping[str, Any]) -> None:
-        for output in results.OUTPUTS:
-            if not output.recorded or output.source is not Survey:
-                continue
-            try:
-                fields = output.build(survey, header(**about))
-            except ValueError:  # a view without any road has no scan
-                continue
+    def _append(self, bag: BagWriter, output: results.Output, source: Any, frame: Frame) -> None:
+        topic, kind = f'/{NODE}/{output.topic}', IMAGE
+        about = {'stamp_ns': frame.stamp_ns, 'frame_id': frame.frame_id}
+        if output.package:
             kind = output.form.replace('/', '/msg/')
-            topic, message = f'/{NODE}/{output.topic}', message_of(kind, fields)
-            bag.write(topic, kind, message, about['stamp_ns'])
+            try:
+                message = message_of(kind, output.build(source, header(**about)))
+            except ValueError:  # a view without any road has no scan
+                return
+        elif output.jpeg:
+            topic, kind = f'{topic}/compressed', COMPRESSED
+            message = compressed_message(to_jpeg(output.build(source)), JPEG, **about)
+        else:
+            message = image_message(output.build(source), output.form, **about)
+        bag.write(topic, kind, message, frame.stamp_ns)
 
     def finish(self) -> None:
         """Write index and metadata."""

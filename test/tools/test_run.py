@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from rosbags.highlevel import AnyReader
 from runs import SIZE, START, count_frames, rows, run, scene, summary, write_bag, write_video
 
 from road_anomaly_ros import cli
@@ -16,6 +17,8 @@ from road_anomaly_ros.remarks import Remark
 from road_anomaly_ros.tools import overlay_video, processing, sinks, spatial
 from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader, BagWriter, message_of
 from road_anomaly_ros.tools.sources import open_source
+
+BOXES = 'vision_msgs/msg/Detection2DArray'
 
 
 def test_a_video_gives_everything_that_is_promised(tmp_path, capsys):
@@ -221,12 +224,14 @@ def test_bag_in_bag_out_keeps_stamps_frames_and_values(tmp_path, storage):
         ('/anomaly_node/anomaly/score', IMAGE),
         ('/anomaly_node/obstacle/mask', IMAGE),
         ('/anomaly_node/obstacle/instances', IMAGE),
+        ('/anomaly_node/obstacle/detections', BOXES),
         ('/anomaly_node/overlay/compressed', COMPRESSED),
     }
     assert set(reader.counts.values()) == {6}
     pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain')
     results = [pipeline(scene(index)) for index in range(6)]
-    seen = dict.fromkeys(('labels', 'score', 'mask', 'instances', 'compressed'), 0)
+    names = ('labels', 'score', 'mask', 'instances', 'compressed', 'detections')
+    seen = dict.fromkeys(names, 0)
     kinds = {
         'labels': ('mono8', np.uint8),
         'score': ('32FC1', '<f4'),
@@ -239,7 +244,7 @@ def test_bag_in_bag_out_keeps_stamps_frames_and_values(tmp_path, storage):
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         assert stamp == record.stamp_ns == START + index * 100_000_000
         assert message.header.frame_id == 'front'
-        if name == 'compressed':
+        if name in ('compressed', 'detections'):
             continue
         encoding, dtype = kinds[name]
         assert (message.encoding, message.height, message.width) == (encoding, *SIZE)
@@ -248,6 +253,38 @@ def test_bag_in_bag_out_keeps_stamps_frames_and_values(tmp_path, storage):
         np.testing.assert_array_equal(values, expected * 255 if name == 'mask' else expected)
     assert set(seen.values()) == {6}
     reader.close()
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_bag_brings_the_ids_of_tracks_for_who_never_heard_of_us(tmp_path, storage):
+    source, out = bag_with_calibration(tmp_path), tmp_path / 'out'
+    options = ('--set', 'geometry.camera_height=1.5', '--set', 'tracker=kalman')
+    assert run(source, out, *options, '--bag', storage) == 0
+    boxes, volumes = {}, {}
+    with AnyReader([out / 'bag']) as reader:  # with the definitions that lie in the bag
+        for connection, stamp, data in reader.messages():
+            kinds = {BOXES: boxes, BOXES.replace('2D', '3D'): volumes}
+            if connection.msgtype in kinds:
+                message = reader.deserialize(data, connection.msgtype)
+                kinds[connection.msgtype][f'{stamp // 10**9}.{stamp % 10**9:09d}'] = message
+    assert len(boxes) == len(volumes) == 6
+    expected, confirmed = {stamp: {} for stamp in boxes}, {stamp: set() for stamp in boxes}
+    for row in rows(out / 'tracks.csv'):
+        place = tuple(int(row[name]) for name in 'xywh')
+        expected[row['stamp']][row['track_id']] = place
+        if row['confirmed'] == '1':
+            confirmed[row['stamp']].add(row['track_id'])
+    assert any(confirmed.values())
+    for stamp, message in boxes.items():
+        found = {}
+        for item in message.detections:
+            centre, size = item.bbox.center.position, (item.bbox.size_x, item.bbox.size_y)
+            found[item.id] = (centre.x - size[0] / 2, centre.y - size[1] / 2, *size)
+            assert item.results[0].hypothesis.class_id == 'obstacle'
+        assert found == expected[stamp]
+    for stamp, message in volumes.items():
+        assert {item.id for item in message.detections} == confirmed[stamp]
+        assert all(item.bbox.center.position.x > 0 for item in message.detections)
 
 
 def test_resize_and_limit(tmp_path):
