@@ -11,7 +11,7 @@ from typing import Any
 
 from road_anomaly_ros.perception import naming, parameter_file
 from road_anomaly_ros.perception.drawing import DrawingOptions
-from road_anomaly_ros.perception.geometry.options import GeometryOptions
+from road_anomaly_ros.perception.geometry.options import GeometryOptions, of_camera
 from road_anomaly_ros.perception.object_options import COMPONENTS, ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS
 from road_anomaly_ros.perception.registry import (
@@ -105,6 +105,8 @@ class PipelineConfig:
         object.__setattr__(
             self, 'values', tuple(sorted(_checked_values(naming.told(dict(self.values))).items()))
         )
+        for group in GROUPS:
+            self.options(group)  # checks what no option can tell by itself
 
     @property
     def needs_segments(self) -> bool:
@@ -149,11 +151,26 @@ class PipelineConfig:
         return dataclasses.replace(self, **top, values=tuple(values.items()))
 
     def options(self, kind: str, name: str | None = None) -> Any:
-        """Return the options of a method (`'scorer', 's2'`) or of a group (`'objects'`)."""
-        prefix = f'{kind}.' if name is None else naming.prefix(kind, name)
-        owner = GROUPS[kind] if name is None else METHODS[kind][name].options
-        mine = {key[len(prefix) :]: value for key, value in self.values if key.startswith(prefix)}
-        return build_options(owner, mine, prefix)
+        """Return the options of a method (`'scorer', 's2'`) or of a group (`'objects'`).
+
+        Those of a group for one camera (`'geometry', 'front'`) are what is set for it alone, and
+        for the rest what is set for all; '' is the only camera.
+        """
+        if kind in METHODS and name is not None:
+            prefix = naming.prefix(kind, name)
+            return build_options(METHODS[kind][name].options, self._below(prefix), prefix)
+        own = self._below(f'{kind}.{name}.') if name else {}
+        alone = {key: value for key, value in own.items() if value == value}
+        return build_options(GROUPS[kind], {**self._below(f'{kind}.'), **alone}, f'{kind}.')
+
+    def _below(self, prefix: str) -> dict[str, object]:
+        """Return what is set right below a prefix of full names."""
+        found = (
+            (key.removeprefix(prefix), value)
+            for key, value in self.values
+            if key.startswith(prefix)
+        )
+        return {key: value for key, value in found if '.' not in key}
 
     def get(self, name: str) -> object:
         """Return the value of one full name, its default where it was not set."""
@@ -200,20 +217,22 @@ def parameter(name: str) -> Option:
     parts = name.split('.')
     kinds = {folder: kind for kind, folder in naming.FOLDERS.items()}
     if len(parts) == 2 and parts[0] in GROUPS:
-        owner, prefix = GROUPS[parts[0]], f'{parts[0]}.'
+        found = options_of(GROUPS[parts[0]], f'{parts[0]}.')
+    elif len(parts) == 3 and parts[0] == 'geometry':
+        found = of_camera(parts[1])
     elif len(parts) == 3 and parts[0] in kinds:
-        owner, prefix = METHODS[kinds[parts[0]]][parts[1]].options, f'{parts[0]}.{parts[1]}.'
+        owner = METHODS[kinds[parts[0]]][parts[1]].options
+        found = options_of(owner, f'{parts[0]}.{parts[1]}.')
     else:
         known = [item.name for item in options_of(PipelineConfig)]
         raise ValueError(
             f'unknown option {name!r}; expected one of {known}, a group such as '
             f'objects.min_area or a method such as scorers.s2.tau'
         )
-    for item in options_of(owner, prefix):
+    for item in found:
         if item.name == name:
             return item
-    known = [item.name for item in options_of(owner, prefix)]
-    raise ValueError(f'unknown option {name!r}; choose one of {known}')
+    raise ValueError(f'unknown option {name!r}; choose one of {[item.name for item in found]}')
 
 
 def reload_names(before: PipelineConfig, after: PipelineConfig) -> list[str]:

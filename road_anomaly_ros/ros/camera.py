@@ -49,6 +49,10 @@ def check_names(names: tuple[str, ...]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(f'cameras: expected names of letters, digits and _, got {name!r}')
+        if name in GeometryOptions.__dataclass_fields__:
+            raise ValueError(
+                f'cameras: {name!r} is an option of the geometry: choose another name'
+            )
     if len(set(names)) != len(names):
         raise ValueError(f'cameras: expected different names, got {list(names)}')
 
@@ -335,7 +339,7 @@ class Camera:
     ) -> None:
         """Send a result under the header of its frame and note how old it is."""
         header, options = frame.message.header, chain.options('drawing')
-        result = self._publish_metres(header, result, chain.options('geometry'))
+        result = self._publish_metres(header, result, chain.options('geometry', self.name))
         shown = Shown(result, lambda result: overlay(result, options))
         self._note(self.publishers.publish(shown, header, quality))
         stats = self.stats

@@ -321,7 +321,7 @@ class AnomalyNode(LifecycleNode):
         name = self.get_fully_qualified_name()
         rows = [self._node_row(name)]
         allowed = self._settings.options.stale_after
-        geometry = self._settings.config.options('geometry')
+        config = self._settings.config
         for camera in list(self._cameras.values()):
             active = self._phase == 'active'
             camera.review()
@@ -330,12 +330,13 @@ class AnomalyNode(LifecycleNode):
             level, message = health.camera_status(
                 camera.stats, active=active, silent=silent, waiting=camera.waiting()
             )
+            geometry = camera.geometry.values(config.options('geometry', camera.name))
             rows.append(
                 health.status(
                     f'{name}: {camera.title}',
                     level,
                     message,
-                    {**health.camera_values(camera.stats), **camera.geometry.values(geometry)},
+                    {**health.camera_values(camera.stats), **geometry},
                     camera.image_topic,
                 )
             )

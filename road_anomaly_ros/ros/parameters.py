@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from road_anomaly_ros.perception import PipelineConfig, naming, parameter_file
 from road_anomaly_ros.perception.config import AUTO, METHODS, parameters
+from road_anomaly_ros.perception.geometry.options import of_camera
 from road_anomaly_ros.perception.parameter_file import FOREIGN
 from road_anomaly_ros.perception.registry import Option, build_options, option, options_of
 from road_anomaly_ros.remarks import one_line
@@ -98,9 +99,10 @@ class NodeOptions:
     )
 
 
-def node_parameters(segmenter: str | None = None) -> list[Option]:
+def node_parameters(segmenter: str | None = None, cameras: Iterable[str] = ()) -> list[Option]:
     """Return every option that the node declares, those of the node first."""
-    return options_of(NodeOptions) + parameters(segmenter)
+    mountings = [item for camera in cameras for item in of_camera(camera)]
+    return options_of(NodeOptions) + parameters(segmenter) + mountings
 
 
 def to_ros(value: Any) -> Any:
@@ -188,7 +190,7 @@ class Parameters:
         has_pre_set = hasattr(self._node, 'add_pre_set_parameters_callback')
         self._has_post_set = hasattr(self._node, 'add_post_set_parameters_callback')
         self._learn(node_parameters())
-        self._learn(node_parameters(self._values['segmenter']))
+        self._learn(node_parameters(self._values['segmenter'], self._values['cameras']))
         self.config, self.options = self._build(self._values)
         if has_pre_set:
             self._node.add_pre_set_parameters_callback(self._normalize)
@@ -212,6 +214,8 @@ class Parameters:
         shown = {*_groups(chain), *groups}
         for name, item in list(self._options.items()):
             group = name.rpartition('.')[0]
+            if group.startswith('geometry.'):  # of one camera
+                group = 'geometry'
             if group in shown or not _same(self._values[name], item.default):
                 self.declare([name])
 
@@ -304,7 +308,7 @@ class Parameters:
             return
         self._values.update(changes)
         self._touched |= set(changes)
-        self._learn(node_parameters(self._values['segmenter']))
+        self._learn(node_parameters(self._values['segmenter'], self._values['cameras']))
         self.config, self.options = self._build(self._values)
         self.show(self.config)
         self._apply(self.config, self.options)

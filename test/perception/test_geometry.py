@@ -472,3 +472,27 @@ def test_a_value_may_be_left_open_although_it_has_a_range():
         PipelineConfig.from_any({'geometry.camera_height': 0.0})
     with pytest.raises(ValueError, match='max_range'):
         PipelineConfig.from_any({'geometry.max_range': math.nan})
+
+
+@pytest.mark.parametrize('frame', ['', ' ', '/base_link', 'base link'])
+def test_a_frame_that_tf_cannot_know_is_refused_in_one_line(frame):
+    with pytest.raises(ValueError, match=r'geometry\.base_frame: expected .* such as base_link'):
+        PipelineConfig.from_any({'geometry.base_frame': frame})
+    assert PipelineConfig.from_any({'geometry.base_frame': 'car/base'}).options('geometry')
+
+
+def test_what_is_set_for_one_camera_wins_over_what_is_set_for_all():
+    config = PipelineConfig.from_any(
+        {
+            'geometry.camera_height': 1.5,
+            'geometry.camera_yaw': 10.0,
+            'geometry.rear.camera_yaw': 0.0,
+            'geometry.rear.camera_height': math.nan,
+            'geometry.max_range': 50.0,
+        }
+    )
+    rear = config.options('geometry', 'rear')
+    assert (rear.camera_height, rear.camera_yaw, rear.max_range) == (1.5, 0.0, 50.0)
+    assert config.options('geometry', 'front') == config.options('geometry')
+    with pytest.raises(ValueError, match=r'geometry\.rear\.max_range.*geometry\.rear\.camera_yaw'):
+        PipelineConfig.from_any({'geometry.rear.max_range': 50.0})

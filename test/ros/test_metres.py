@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
+from rclpy.parameter import Parameter
 from ros_graph import Graph, header, image_message, send_until, values, wait_for
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
@@ -58,6 +60,51 @@ def test_the_node_tells_metres_only_to_who_listens(graph, image, monkeypatch):
     rows = graph.diagnostics()
     row = wait_for(lambda: [row for row in rows if row.name.endswith(': camera')], 'a report')[-1]
     assert values(row)['mounting'].startswith('given: height 1.50 m')
+
+
+def nearest(clouds):
+    """How far ahead the points of the newest cloud begin; None before there is one."""
+    rows = np.frombuffer(bytes(clouds[-1].data), spatial.CLOUD) if clouds else ()
+    return float(rows['x'].min()) if len(rows) else None
+
+
+def test_each_camera_has_its_own_mounting(graph, image):
+    mountings = {'geometry.camera_height': 1.0, 'geometry.high.camera_height': 2.0}
+    level = {'geometry.camera_pitch': 0.0, 'geometry.camera_roll': 0.0}
+    node = graph.anomaly_node(cameras=['low', 'high'], **mountings, **level)
+    names = ('low', 'high')
+    clouds = {
+        name: graph.collect(PointCloud2, f'anomaly_node/{name}/obstacle/points') for name in names
+    }
+    senders = {
+        name: (
+            graph.publisher(Image, f'{name}/image'),
+            graph.publisher(CameraInfo, f'{name}/camera_info'),
+        )
+        for name in names
+    }
+
+    def heights(*expected):
+        for pictures, about in senders.values():
+            about.publish(CameraInfo(height=48, width=64, k=SMALL))
+            pictures.publish(image_message(image))
+        places = [nearest(clouds[name]) for name in names]
+        # The box ends 27.5 rows below the horizon of a focal length of 50.
+        right = [height * 50 / 27.5 for height in expected]
+        return None not in places and np.allclose(places, right, rtol=0.08)
+
+    wait_for(lambda: heights(1.0, 2.0), 'the same row at two distances')
+    node.set_parameters([Parameter('geometry.high.camera_height', value=3.0)])
+    wait_for(lambda: heights(1.0, 3.0), 'the new height')
+    node.set_parameters([Parameter('geometry.high.camera_height', value=math.nan)])
+    wait_for(lambda: heights(1.0, 1.0), 'the height of all')
+    rows = graph.diagnostics()
+    row = wait_for(lambda: [row for row in rows if row.name.endswith(': high')], 'a report')[-1]
+    assert values(row)['mounting'].startswith('given: height 1.00 m')
+    (refused,) = node.set_parameters([Parameter('geometry.high.camera_height', value=-1.0)])
+    assert not refused.successful and 'geometry.high.camera_height' in refused.reason
+    described = node.describe_parameter('geometry.high.camera_pitch')
+    assert "'high' alone" in described.description and 'deg' in described.description
 
 
 def test_the_overlay_gets_the_metres_that_are_known(graph, image, monkeypatch):

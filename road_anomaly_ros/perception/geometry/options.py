@@ -4,20 +4,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from dataclasses import dataclass
 
-from road_anomaly_ros.perception.registry import option
+from road_anomaly_ros.perception.registry import Option, option, options_of
+
+_FRAME = re.compile(r'[^/\s]\S*')
 
 
 @dataclass(frozen=True)
-class GeometryOptions:
-    """Where the camera is, how well that is known, and how far positions are told."""
+class MountingOptions:
+    """Where a camera is fixed to the vehicle."""
 
     camera_height: float = option(
         math.nan,
         'Height of the camera above the road, of every camera; nan takes the mounting '
-        'from TF, where tf2_ros is installed.',
+        'from TF, where tf2_ros is installed. One camera of several: geometry.NAME.camera_height, '
+        'and so on.',
         low=0.05,
         high=20.0,
         unit='m',
@@ -49,6 +54,12 @@ class GeometryOptions:
         high=20.0,
         unit='m',
     )
+
+
+@dataclass(frozen=True)
+class GeometryOptions(MountingOptions):
+    """Where the camera is, how well that is known, and how far positions are told."""
+
     base_frame: str = option(
         'base_link',
         'Coordinate frame of the vehicle, its origin on the road, of the outputs in '
@@ -93,3 +104,23 @@ class GeometryOptions:
     bearings: int = option(
         121, 'Directions in which the free road is looked for.', low=3, high=1441
     )
+
+    def __post_init__(self) -> None:
+        if not _FRAME.fullmatch(self.base_frame):
+            raise ValueError(
+                f'geometry.base_frame: expected the name of a frame as TF knows it, such as '
+                f'base_link, got {self.base_frame!r}: name one, without / before it'
+            )
+
+
+def of_camera(camera: str) -> list[Option]:
+    """Return the mounting of one of several cameras as options; NaN is what all cameras have."""
+    return [
+        dataclasses.replace(
+            item,
+            default=math.nan,
+            text=f"As {item.name}, of the camera '{camera}' alone; nan takes that of all.",
+            name=f'geometry.{camera}.{item.name.removeprefix("geometry.")}',
+        )
+        for item in options_of(MountingOptions, 'geometry.')
+    ]
