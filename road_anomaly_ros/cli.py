@@ -143,6 +143,11 @@ COMMANDS = (
         'measure how fast and how exactly each engine computes networks of common sizes',
     ),
     Command(
+        'bench --gpu',
+        'road_anomaly_ros.commands.bench_gpu',
+        'measure whole chains with networks of published size on a GPU',
+    ),
+    Command(
         'bench',
         'road_anomaly_ros.commands.bench',
         'measure time and memory of every stage on this machine',

@@ -48,7 +48,7 @@ def semantic_map(processor, raw, target, **options):
     return found['segmentation'], found['segmentation_scores']
 
 
-def _backbone(kind: str):
+def new_backbone(kind: str):
     from transformers import ResNetConfig, SwinConfig
 
     stages = ['stage1', 'stage2', 'stage3', 'stage4']
@@ -79,7 +79,7 @@ def mask2former(
     safe: bool = True,
 ):
     """Write a Mask2Former directory of 4 classes and 5 queries; return the model itself."""
-    model = new_mask2former(_backbone(backbone), pre_norm=pre_norm)
+    model = new_mask2former(new_backbone(backbone), pre_norm=pre_norm)
     save(model, folder, preprocessing, safe=safe)
     return model
 

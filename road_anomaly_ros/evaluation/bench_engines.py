@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +58,18 @@ NETWORKS: Mapping[str, tuple[str, Callable[[], Any] | None]] = {
 }
 
 
-def rows(name: str, sizes: Sequence[Size], rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield what every engine does with a network at each size: milliseconds and difference.
+def rows(name: str, size: Size, rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what every engine does with a network at a size: milliseconds and difference.
 
     Engines take turns, so that a load of the machine meets all of them; `folder` receives models.
     """
     kind, make = NETWORKS[name]
-    for size in sizes:
-        model = BUILTIN if make is None else _written(make(), folder / f'{kind}_{size[0]}', size)
-        calls = _calls(kind, model, size)
-        yield from _measured(name, size, calls, rounds)
+    torch.manual_seed(0)
+    model = BUILTIN if make is None else _written(make(), folder / f'{kind}_{size[0]}', size)
+    yield from _measured(name, size, _calls(kind, model, size), rounds)
 
 
 def _written(network: Any, folder: Path, size: Size) -> str:
-    torch.manual_seed(0)
     network.eval().save_pretrained(folder)
     (folder / 'preprocessor_config.json').write_text(json.dumps({'do_resize': False}))
     export(str(folder), None, size=size[::-1])
@@ -116,8 +114,9 @@ def _reference(kind: str, model: str, size: Size) -> Callable[[], Any]:
 def _measured(
     name: str, size: Size, calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> Iterator[dict[str, Any]]:
-    for engine in (name for name in calls if name in graph.RUNTIMES):
-        for _ in range(SETTLED):
+    # A graph for one size alone is what it stays from the first image on.
+    for _ in range(SETTLED if name == BUILTIN else 1):
+        for engine in graph.RUNTIMES.keys() & calls:
             calls[engine]()
     outputs = {engine: call() for engine, call in calls.items()}
     times: dict[str, list[float]] = {engine: [] for engine in calls}
@@ -151,7 +150,7 @@ def precision(
     engine: str, data: Path, layout: str, frames: int | None, folder: Path
 ) -> float | None:
     """Return the AP in percent of the built-in model's own chain through an engine."""
-    out = folder / f'ap_{engine}'
+    out = folder / f'{engine}_{data.name}'
     config = PipelineConfig.from_any({'segmenters.mask2former.engine': engine, 'device': 'cpu'})
     evaluate(Job(data, layout, out, max_frames=frames), method_configs(['auto'], config))
     [row] = json.loads((out / 'results.json').read_text(encoding='utf-8'))['results']

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ FOLDER = 'heads'  # beside the model's weights, one folder per kind of head
 KINDS = ('head_v1', 'head_v2', 'head_v3')
 STATISTICS = 4
 _STRANGE = 1e4  # the logit of a cell that is not finite
+_CELLS = 2048  # that a thread takes at a time
 _WIDEST = 1 << 16  # a layer, in channels
 _LEAST = 1e-7  # of a class value inside the logarithm
 
@@ -165,6 +166,25 @@ class HeadInfo:
         )
 
 
+def _compiled(layers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Any, ...]:
+    """Return weights and biases of three layers for the compiled loops, () where there are none.
+
+    Both hidden layers are rounded up to whole groups of four.
+    """
+    (first, bias), (second, second_bias), (last, last_bias) = layers
+    if loops is None or first.device.type != 'cpu':
+        return ()
+    more, too = -len(bias) % 4, -len(second_bias) % 4
+    parts = (
+        F.pad(torch.cat([first, bias.view(-1, 1)], 1), (0, 0, 0, more)),
+        F.pad(second, (0, more, 0, too)),
+        F.pad(second_bias.flatten(), (0, too)),
+        F.pad(last[0], (0, too)),
+    )
+    arrays = [part.contiguous().numpy() for part in parts]
+    return loops.Layers(*[*arrays, last_bias.flatten().numpy()[0]])
+
+
 class RunningHead:
     """A loaded head, arranged for the blocks of the dense pass.
 
@@ -185,8 +205,8 @@ class RunningHead:
         self._visual = weight[:, STATISTICS:].contiguous()
         self._second, self._second_bias = state['mlp.3.weight'], state['mlp.3.bias']
         self._last, self._last_bias = state['mlp.6.weight'], state['mlp.6.bias']
-        on_cpu = self._first.device.type == 'cpu'
-        self._compiled = self._arrays() if loops is not None and on_cpu else ()
+        rest = (self._second, self._second_bias), (self._last, self._last_bias)
+        self._compiled = _compiled([(self._first, self._bias), *rest])
         if info.channels:
             self._projection = self._wide(state['feature_proj.0.weight'][:, :, 0, 0].T)
             self._projection_bias = self._wide(state['feature_proj.0.bias'])
@@ -194,19 +214,6 @@ class RunningHead:
     def _wide(self, columns: Tensor) -> Tensor:
         """Return columns [...,P] in whole vectors where the compiled product takes them."""
         return F.pad(columns, (0, -columns.shape[-1] % 16 if self._compiled else 0)).contiguous()
-
-    def _arrays(self) -> tuple[Any, ...]:
-        """Return the weights for the compiled loop; both layers in whole groups of four."""
-        more, too = -len(self._bias) % 4, -len(self._second_bias) % 4
-        first = torch.cat([self._first, self._bias[:, None]], 1)
-        parts = (
-            F.pad(first, (0, 0, 0, more)),
-            F.pad(self._second, (0, more, 0, too)),
-            F.pad(self._second_bias, (0, too)),
-            F.pad(self._last[0], (0, too)),
-        )
-        arrays = [part.contiguous().numpy() for part in parts]
-        return loops.Layers(*[*arrays, self._last_bias.numpy()[0]])
 
     @property
     def device(self) -> torch.device:
@@ -311,6 +318,7 @@ class RunningGridHead:
             for layer in layers
             if layer.bias is not None
         ]
+        self._compiled = _compiled(self._layers)
 
     @property
     def device(self) -> torch.device:
@@ -342,11 +350,23 @@ class RunningGridHead:
 
     def _logit(self, features: Tensor) -> Tensor:
         found = features.flatten(1).float()
+        if self._compiled and features.device.type == 'cpu':
+            return self._looped(found.contiguous()).unflatten(1, features.shape[1:])
         for weight, bias in self._layers[:-1]:
             found = torch.addmm(bias, weight, found).relu_()
         weight, bias = self._layers[-1]
         logit = torch.addmm(bias, weight, found).nan_to_num_(nan=_STRANGE)
         return logit.unflatten(1, features.shape[1:])
+
+    def _looped(self, features: Tensor) -> Tensor:
+        found = torch.empty(1, features.shape[1])
+        given, out = features.numpy(), found[0].numpy()
+
+        def work(begin: int, end: int) -> None:
+            loops.of_cells(given, self._compiled, begin, end, out)
+
+        cpu.by_lines(work, features.shape[1], _CELLS)
+        return found
 
     def logits(self, semantic: Tensor, visual: Features | None = None) -> Tensor:
         """Return the logit float32 [r,c] of a block, resized from the features' grid."""
@@ -467,5 +487,6 @@ def check_head(
     if info.features and info.features not in maps:
         raise ValueError(
             f'checkpoint: {folder} reads the features {info.features!r}, but this '
-            f'segmenter offers {list(maps) or "none"}'
+            f'segmenter offers {list(maps) or "none"}; choose another head, or an engine of the '
+            'segmenter that offers them'
         )

@@ -35,20 +35,29 @@ def output(features) -> MaskOutput:
     return MaskOutput(classes, masks, (30, 47), features)
 
 
-def planes(channels: int = 6) -> torch.Tensor:
-    return torch.randn(channels, 8, 12, generator=torch.Generator().manual_seed(2))
+def planes(channels: int = 6, size: tuple[int, int] = (8, 12)) -> torch.Tensor:
+    return torch.randn(channels, *size, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.fixture(params=['loops', 'torch'], autouse=True)
+def way(request, monkeypatch):
+    if request.param == 'torch':
+        monkeypatch.setattr(heads, 'loops', None)
+    elif heads.loops is None:
+        pytest.skip('the compiled loops need numba')
+
+
+@pytest.mark.parametrize('size', [(8, 12), (41, 53)], ids=['one thread', 'several'])
 @pytest.mark.parametrize('innermost', [True, False], ids=['channels', 'columns'])
-def test_running_form_equals_the_module(tmp_path, innermost):
-    head, features = new_head(), planes()
+def test_running_form_equals_the_module(tmp_path, innermost, size):
+    head, features = new_head(), planes(size=size)
     running = heads.load_head(store(tmp_path, head))
     assert isinstance(running, heads.RunningGridHead)
     given = features.permute(1, 2, 0).contiguous().permute(2, 0, 1) if innermost else features
     with torch.no_grad():
         expected = head(features[None])[0]
     torch.testing.assert_close(running.visual(given), expected, rtol=1e-5, atol=1e-5)
-    assert expected.shape == (1, 8, 12) and float(expected.std()) > 1e-3
+    assert expected.shape == (1, *size) and float(expected.std()) > 1e-3
 
 
 @pytest.mark.parametrize('broken', [float('nan'), float('inf'), -float('inf')])

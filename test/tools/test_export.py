@@ -18,6 +18,7 @@ from conftest import ROOT
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.engines import GRAPH, graph, onnx_runtime, open_vino, tensorrt
+from road_anomaly_ros.perception.engines.base import SETTLED
 from road_anomaly_ros.perception.engines.graph import Graph, GraphNetwork
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.perception.segmenters import SEGMENTERS, erfnet
@@ -305,6 +306,12 @@ def test_a_swin_takes_a_graph_for_one_size_and_half_is_refused_where_it_differs(
     torch.testing.assert_close(found.mask_logits, wanted.mask_logits, rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match=r'takes 96x64 alone, the input is 64x64; export it with'):
         through([picture(64, 64)])
+    assert through.feature_maps == ('pixel_decoder',)
+    assert through([picture(64, 96)], features='pixel_decoder')[0].features.shape[0] == 32
+    message = refused(folder, 'onnxruntime', features='two_scales')
+    assert "hands on ['pixel_decoder'] alone through a graph for one size" in message
+    assert message.endswith('or engine to torch')
+    assert isinstance(load(folder, 'auto', features='two_scales')._network, torch.nn.Module)
 
 
 def test_half_rounds_every_weight_and_is_compared(tmp_path, capsys, monkeypatch):
@@ -362,29 +369,24 @@ def test_without_tensorrt_the_remedy_is_named():
     assert 'pip install onnxruntime-gpu' in tensorrt.missing()
 
 
-def test_another_size_does_not_wait_until_it_is_compiled(model, monkeypatch):
+def test_no_image_waits_until_its_size_is_compiled(model, monkeypatch):
     pytest.importorskip('openvino', reason='needs OpenVINO')
     network, gate = GraphNetwork(model, 'openvino'), threading.Event()
-    session, compiled, sizes = network._session, [], []
+    session = network._session
     make = session._compiled
 
     def slowly(shapes):
-        sizes.append(dict(shapes).get('pixels'))
-        if shapes and len(sizes) > 2:
-            assert gate.wait(60)
-        compiled.append(sizes[-1])
+        assert not shapes or gate.wait(60)
         return make(shapes)
 
     monkeypatch.setattr(session, '_compiled', slowly)
-    small, large = torch.zeros(1, 3, 64, 96), torch.zeros(1, 3, 96, 128)
-    network(small)
-    first = network(large)  # its own is held back: the one for every size serves
-    assert compiled[:2] == [(1, 3, 64, 96), None]
+    pixels = torch.zeros(1, 3, 64, 96)
+    *_, first = [network(pixels) for _ in range(SETTLED - 1)]  # its own is held back
+    assert [made.done() for made in session._own.values()] == [False]
     gate.set()
-    session._coming[next(key for key in session._coming if key)].result(60)
-    again = network(large)
+    again = network(pixels)
+    assert [made.done() for made in session._own.values()] == [True]
     torch.testing.assert_close(first.mask_logits, again.mask_logits, rtol=0.1, atol=0.3)
-    assert compiled == [(1, 3, 64, 96), None, (1, 3, 96, 128)] and len(session._kept) == 2
 
 
 def test_other_folders_and_missing_packages_are_refused(copied, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,6 @@ RUNTIMES: dict[str, ModuleType] = {
     'openvino': open_vino,
     'tensorrt': tensorrt,
 }
-FEATURE_MAPS = ('pixel_decoder', 'two_scales')
 
 
 def unusable(folder: Path, engine: str) -> str:
@@ -132,6 +131,11 @@ class Graph:
 
 class GraphNetwork(Graph):
     """The raw output of a Mask2Former, as the torch network gives it."""
+
+    @property
+    def feature_maps(self) -> tuple[str, ...]:
+        """The features that it can hand on; those of two scales need a graph for any size."""
+        return ('pixel_decoder', 'two_scales') if self.size is None else ('pixel_decoder',)
 
     def __call__(self, pixels: torch.Tensor) -> RawOutput:  # type: ignore[override]
         """Return the raw output; the stages of the backbone are not among it."""

@@ -103,5 +103,5 @@ class Session:
     def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the graph's outputs, in its order, as arrays of their own."""
         request = self._request(tuple((name, value.shape) for name, value in values.items()))
-        found = request.infer(dict(values))
+        found = request.infer(dict(values), share_inputs=True)
         return [found[index] for index in range(len(found))]

@@ -165,15 +165,21 @@ def resized_cells(cells: Tensor, grid: Sequence[int]) -> Tensor:
 
 def add_products(pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> None:
     """Add a [n,m] @ b [m,x] of every pair to out [n,x], all float32 and contiguous, x % 16 = 0."""
-    arrays = [(a.numpy(), b.numpy()) for a, b in pairs]
-    lines, to = len(out), out.numpy()
+    arrays, to = [(a.numpy(), b.numpy()) for a, b in pairs], out.numpy()
 
-    def work(part: Part) -> None:
+    def work(begin: int, end: int) -> None:
         for a, b in arrays:
-            loops.add_thin(a, b, part[0].start, part[0].stop, to)
+            loops.add_thin(a, b, begin, end, to)
 
-    step = _LINES if lines > _FEW_LINES else max(1, lines)
-    _share(work, [(slice(row, min(row + step, lines)), (0, 1)) for row in range(0, lines, step)])
+    by_lines(work, len(out), _LINES)
+
+
+def by_lines(work: Callable[[int, int], None], lines: int, step: int) -> None:
+    """Call `work(begin, end)` for all lines, `step` at a time from several threads if many."""
+    step = step if lines > _FEW_LINES else max(1, lines)
+    edges = [*range(0, lines, step), lines]
+    parts: list[Part] = [(slice(*pair), (0, 1)) for pair in itertools.pairwise(edges)]
+    _share(lambda part: work(part[0].start, part[0].stop), parts)
 
 
 def visit(

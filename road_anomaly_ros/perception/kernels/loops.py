@@ -155,6 +155,18 @@ def _four_rows(low: Array, high: Array, t: Any, step: Any, mask: Array) -> None:
 
 
 @jit()
+def _two_rows(low: Array, high: Array, t: Any, after: Any, mask: Array) -> None:
+    """Store the probabilities of two rows in mask [2 TILE]; moderate logits only."""
+    one = np.float32(1.0)
+    for x in range(low.size):
+        slope = high[x] - low[x]
+        u, v = one + power(low[x] + t * slope), one + power(low[x] + after * slope)
+        both = one / (u * v)
+        mask[x] = v * both
+        mask[TILE + x] = u * both
+
+
+@jit()
 def _one_row(low: Array, high: Array, t: Any, mask: Array) -> None:
     """Store the probabilities of one row in mask [TILE]."""
     one = np.float32(1.0)
@@ -175,9 +187,12 @@ def _masks(
         a, b, m = low[active[i]], high[active[i]], masks[i]
         if step > 0 and tame[active[i]]:
             _four_rows(a, b, shares[0], step, m)
-        else:
-            for j in range(shares.size):
-                _one_row(a, b, shares[j], m[j * TILE : (j + 1) * TILE])
+            continue
+        paired = shares.size // 2 * 2 if tame[active[i]] else 0
+        for j in range(0, paired, 2):
+            _two_rows(a, b, shares[j], shares[j + 1], m[j * TILE : (j + 2) * TILE])
+        for j in range(paired, shares.size):
+            _one_row(a, b, shares[j], m[j * TILE : (j + 1) * TILE])
 
 
 @jit()

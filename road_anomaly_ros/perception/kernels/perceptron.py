@@ -1,8 +1,8 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""An anomaly head on the CPU as one compiled loop over pixels (importing this needs numba).
+"""Anomaly heads on the CPU as compiled loops over pixels or cells (importing this needs numba).
 
-Statistics, both hidden layers and the output of TILE columns stay in the first cache level; as
+Inputs, both hidden layers and the output of TILE of them stay in the first cache level; as
 products of whole matrices the same work spends most of its time on moving activations.
 """
 
@@ -17,12 +17,14 @@ from road_anomaly_ros.perception.kernels.loops import TILE
 from road_anomaly_ros.perception.kernels.products import add_product
 
 LEAST = np.float32(1e-7)  # of a class value inside the logarithm
+STRANGE = np.float32(1e4)  # the logit of a cell that is not finite
+_HIGHEST = np.int32(0x7F800000)  # the exponent of a float32 that is not finite
 
 
 class Layers(NamedTuple):
     """The weights of a head, float32; h1 and h2 are multiples of ROWS."""
 
-    first: Array  # [h1,4] of the three statistics, and its bias
+    first: Array  # [h1,n+1] of the three statistics or all channels, and its bias
     second: Array  # [h2,h1]
     second_bias: Array  # [h2]
     last: Array  # [h2]
@@ -106,20 +108,56 @@ def _first_layer(
 
 
 @jit()
+def _last_layers(layers: Layers, hidden: Array, units: Array, out: Array) -> None:
+    """Write the logits to out [TILE or less] of hidden [h1,TILE]; units [h2,TILE] is scratch."""
+    second, last = layers.second, layers.last
+    for i in range(second.shape[0]):
+        units[i] = layers.second_bias[i]
+    add_product(second, hidden, 0, second.shape[1], TILE, units)
+    _relu(units)
+    out[:] = layers.last_bias
+    for i in range(second.shape[0]):
+        for p in range(out.size):
+            out[p] += last[i] * units[i, p]
+
+
+@jit()
 def logits(semantic: Array, visual: Visual, layers: Layers, out: Array) -> None:
     """Write the head's logit to out [r,c]; `semantic` [K,r,c]."""
-    second, last, statistics = layers.second, layers.last, scratch(4, TILE)
-    hidden, units = scratch(layers.first.shape[0], TILE), scratch(second.shape[0], TILE)
+    statistics = scratch(4, TILE)
+    hidden, units = scratch(layers.first.shape[0], TILE), scratch(layers.second.shape[0], TILE)
     for row in range(out.shape[0]):
         for start in range(0, out.shape[1], TILE):
             total = out[row, start : start + TILE]
             _statistics(semantic, row, start, total.size, statistics)
             _first_layer(layers, visual, row, start, statistics, hidden)
-            for i in range(second.shape[0]):
-                units[i] = layers.second_bias[i]
-            add_product(second, hidden, 0, second.shape[1], TILE, units)
-            _relu(units)
-            total[:] = layers.last_bias
-            for i in range(second.shape[0]):
-                for p in range(total.size):
-                    total[p] += last[i] * units[i, p]
+            _last_layers(layers, hidden, units, total)
+
+
+@jit()
+def _take(values: Array, finite: Array, broken: Array) -> None:
+    """Copy values [n] to `finite`, 0 for those that are not, which are noted in `broken`."""
+    for p in range(values.size):
+        odd = np.float32(values[p]).view(np.int32) & _HIGHEST == _HIGHEST
+        finite[p] = np.float32(0.0) if odd else values[p]
+        broken[p] = np.int32(1) if odd else broken[p]
+
+
+@jit()
+def of_cells(features: Array, layers: Layers, begin: int, end: int, out: Array) -> None:
+    """Write the logits of cells begin .. end of features [C,n] to out [n], STRANGE for broken."""
+    channels, inputs = features.shape[0], scratch(features.shape[0] + 1, TILE)
+    hidden, units = scratch(layers.first.shape[0], TILE), scratch(layers.second.shape[0], TILE)
+    inputs[channels], broken = np.float32(1.0), np.empty(TILE, np.int32)
+    for start in range(begin, end, TILE):
+        total = out[start : min(start + TILE, end)]
+        broken[:] = 0
+        for channel in range(channels):
+            values = features[channel, start : start + total.size]
+            _take(values, inputs[channel], broken)
+        hidden[:] = np.float32(0.0)
+        add_product(layers.first, inputs, 0, channels + 1, TILE, hidden)
+        _relu(hidden)
+        _last_layers(layers, hidden, units, total)
+        for p in range(total.size):
+            total[p] = STRANGE if broken[p] > 0 else total[p]

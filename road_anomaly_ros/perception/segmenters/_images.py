@@ -49,7 +49,9 @@ def same_size_batches(images: Sequence[torch.Tensor]) -> Iterator[tuple[list[int
         height, width = check_image(image).shape[1:]
         groups.setdefault((height, width), []).append(position)
     for positions in groups.values():
-        yield positions, torch.stack([images[position] for position in positions])
+        chosen = [images[position] for position in positions]
+        # Of one image a view: resizing takes an eighth of the time while channels lie innermost.
+        yield positions, torch.stack(chosen) if len(chosen) > 1 else chosen[0][None]
 
 
 def _refuse_meaningless(preprocessing: Preprocessing) -> None:
@@ -164,7 +166,8 @@ class Preprocessing:
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (batch - mean) / std as float32, [B,3,h,w] uint8 to [B,3,h,w]."""
         mean, std = _planes(self.mean, batch.device), _planes(self.std, batch.device)
-        return batch.to(torch.float32).sub_(mean).div_(std)
+        pixels = batch.to(torch.float32, memory_format=torch.contiguous_format)
+        return pixels.sub_(mean).div_(std)
 
     def crop(self, maps: torch.Tensor, size: Size) -> torch.Tensor:
         """Return what belongs to the image out of maps [..., h, w] over the padded input."""
