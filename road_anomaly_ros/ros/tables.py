@@ -3,11 +3,11 @@
 """Texts made from the code: config/pipeline.yaml and the tables of the pages in docs/.
 
 python -m road_anomaly_ros.ros.tables config > config/pipeline.yaml
-python -m road_anomaly_ros.ros.tables {topics,parameters,presets,methods}
+python -m road_anomaly_ros.ros.tables {topics,parameters,presets,methods,engines}
 python -m road_anomaly_ros.ros.tables pages
 
-`pages` renews in every page what stands between `<!-- topics -->` and `<!-- /topics -->`, and so
-on. `--folder` is the one with config/ and docs/.
+`pages` renews in README.md and every page of docs/ what stands between `<!-- topics -->` and
+`<!-- /topics -->`, and so on. `--folder` is the one with config/ and docs/.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from road_anomaly_ros.ros import outputs
 from road_anomaly_ros.ros.fake_camera import TRUTH
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.parameters import NodeOptions, descriptor, node_parameters, to_ros
+from road_anomaly_ros.tools import engines
 from road_anomaly_ros.tools import methods as measured
 from road_anomaly_ros.tools.markdown import table
 from road_anomaly_ros.tools.results import OUTPUTS
@@ -159,11 +160,14 @@ def renewed(text: str, made: dict[str, str]) -> str:
 
 def tables(folder: Path) -> dict[str, str]:
     """Return all tables for the pages of a folder that holds config/ and docs/."""
+    stored = json.loads((folder / 'docs' / 'engines.json').read_text(encoding='utf-8'))
     return {
         'topics': topics(),
         'parameters': parameters(),
         'presets': presets(folder / 'config'),
         'methods': methods(folder / 'docs' / 'methods.json'),
+        'engines': engines.summary(stored['engines']),
+        'engine details': engines.details(stored['engines']),
     }
 
 
@@ -173,14 +177,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog='tables', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'what', choices=('config', 'topics', 'parameters', 'presets', 'methods', 'pages')
+        'what',
+        choices=('config', 'topics', 'parameters', 'presets', 'methods', 'engines', 'pages'),
     )
     parser.add_argument('--folder', type=Path, default=Path())
     arguments = parser.parse_args(argv)
     folder = arguments.folder
     if arguments.what == 'pages':
         made = tables(folder)
-        for path in (folder / 'docs').glob('*.md'):
+        for path in (folder / 'README.md', *(folder / 'docs').glob('*.md')):
             path.write_text(renewed(path.read_text(encoding='utf-8'), made), encoding='utf-8')
     elif arguments.what == 'config':
         print(config(), end='')

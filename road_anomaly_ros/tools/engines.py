@@ -19,13 +19,14 @@ def details(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Return the milliseconds in Markdown, one network and size a line, and what each costs."""
+    """Return milliseconds in Markdown (times as fast as torch), and what each engine costs."""
     engines = list(dict.fromkeys(row['engine'] for row in rows))
-    times = {(*_place(row), row['engine']): row['ms'] for row in rows}
+    times = {
+        (*_place(row), row['engine']): f'{row["ms"]:.0f} ({row["against_torch"]:.1f})'
+        for row in rows
+    }
     places = list(dict.fromkeys(map(_place, rows)))
-    lines = [
-        (*place, *(number(times.get((*place, engine))) for engine in engines)) for place in places
-    ]
+    lines = [(*place, *(times.get((*place, name), '') for name in engines)) for place in places]
     most = [[row['difference'] or 0 for row in rows if row['engine'] == name] for name in engines]
     lines.append(('largest difference', '', *(_small(max(values)) for values in most)))
     known = {row['engine']: row['AP'] for row in rows if row['AP']}

@@ -84,8 +84,8 @@ def test_both_tables_by_hand():
     assert engines.summary(rows).splitlines() == [
         '| network | size | torch | openvino | transformers |',
         '| --- | --- | ---: | ---: | ---: |',
-        '| builtin | 480x352 | 20.0 | 8.0 |  |',
-        '| SegFormer | 96x64 | 4.0 | 2.0 | 5.0 |',
+        '| builtin | 480x352 | 20 (1.0) | 8 (2.5) |  |',
+        '| SegFormer | 96x64 | 4 (5.0) | 2 (10.0) | 5 (4.0) |',
         '| largest difference |  |  | 1.9e-02 |  |',
         '| AP, built-in, a |  | 88.4 | 88.3 |  |',
         '| AP, built-in, b |  | 91.0 | 91.3 |  |',

@@ -98,12 +98,13 @@ def test_a_page_is_renewed_between_its_markers_only():
 
 def test_the_pages_hold_the_current_tables():
     made = tables.tables(ROOT)
-    pages = {path.name: path.read_text(encoding='utf-8') for path in (ROOT / 'docs').glob('*.md')}
+    paths = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'))
+    pages = {str(path.relative_to(ROOT)): path.read_text(encoding='utf-8') for path in paths}
     for name in made:
         assert sum(f'<!-- {name} -->' in text for text in pages.values()) == 1, name
     for page, text in pages.items():
         assert tables.renewed(text, made) == text, (
-            f'docs/{page}: run python -m road_anomaly_ros.ros.tables pages'
+            f'{page}: run python -m road_anomaly_ros.ros.tables pages'
         )
 
 
