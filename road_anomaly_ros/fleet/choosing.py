@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from road_anomaly_ros.fleet.index import strongest
+from road_anomaly_ros.tools.chain import positive
 
 _ALIKE_BITS = 8  # of 64 in which the looks of one thing may differ
 _ALIKE_S = 5.0  # seconds within which things at one place of a file are one
@@ -26,8 +28,12 @@ class Shown:
     others: list[dict[str, Any]] = field(default_factory=list)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the filters."""
+def add_arguments(parser: argparse.ArgumentParser, most: str) -> None:
+    """Declare the index, how many events count, `most` being the words for that, and filters."""
+    parser.add_argument('index', metavar='INDEX', type=Path, help='folder made by mine')
+    parser.add_argument(
+        '--top', metavar='N', type=positive, default=100, help=f'{most}, default 100'
+    )
     group = parser.add_argument_group('which events')
     group.add_argument('--file', metavar='TEXT', help='only of files whose name holds this text')
     group.add_argument('--since', metavar='S', type=float, help='not before this second of a file')

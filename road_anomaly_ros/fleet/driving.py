@@ -7,13 +7,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from road_anomaly_ros.fleet.index import Index, Part, part_name
+from road_anomaly_ros.fleet.index import Index, Part, key_of, part_name
 from road_anomaly_ros.fleet.listing import Item
 from road_anomaly_ros.fleet.mining import Mined, Miner, Order, Task
 from road_anomaly_ros.remarks import one_line
@@ -35,7 +36,9 @@ class Answer(NamedTuple):
 class Pool(Protocol):
     """Workers, each with one task at a time."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many have a task or wait for one; this may change."""
 
     def submit(self, task: Task) -> None:
         """Give a task to a worker that has none."""
@@ -54,13 +57,12 @@ class Progress:
     files: int = 0  # all stretches of which are done
     frames: int = 0
     events: int = 0
-    bytes: int = 0  # written
     failed: int = 0  # stretches that gave nothing
     again: int = 0  # tasks done again after their worker died
     busy_s: float = 0.0  # of all workers together, without loading the model
-    loading_s: float = 0.0
     signal: int | None = None  # the signal that ended it, if one did
     problems: list[str] = field(default_factory=list)  # files that break off
+    refused: Counter[str] = field(default_factory=Counter)  # pictures left out, by reason
 
 
 class Driver:
@@ -76,7 +78,9 @@ class Driver:
     def plan(self, items: Iterable[Item]) -> int:
         """Queue what is not done yet; returns how many items are done already.
 
-        Results of a file that is there no longer as it was, by size or names, are taken out.
+        Results and failures of a file that is there no longer as it was, by size or names, are
+        taken out, also failures of local files that are gone; what broke off before is a problem
+        again.
         """
         items = list(items)
         keys, uris = {item.key for item in items}, {item.uri for item in items}
@@ -86,14 +90,26 @@ class Driver:
                 self._index.remove(part.name)
             else:
                 found.setdefault(part.key, {})[part.start] = part
+        for name, failure in self._index.failures().items():
+            file = failure['file']
+            gone = file not in uris and '://' not in file and not Path(file).exists()
+            if gone or (file in uris and key_of(name) not in keys):
+                self._index.remove(name)
         complete = 0
         for item in items:
             done = found.get(item.key, {})
+            for part in done.values():
+                self._note(part)
             parts = next(iter(done.values())).parts if done else ()
             rest = [start for start in parts or (0,) if start not in done]
             complete += not rest
             self._enqueue([Task(item, start, parts) for start in rest], item)
         return complete
+
+    def _note(self, part: Part) -> None:
+        if part.problem:
+            self.progress.problems.append(f'{part.file}: {part.problem}')
+        self.progress.refused.update(part.refused)
 
     @property
     def waiting(self) -> int:
@@ -136,13 +152,11 @@ class Driver:
             self._enqueue([Task(task.item, start, mined.cut) for start in mined.cut], task.item)
         elif mined.part is not None:
             progress = self.progress
-            progress.bytes += self._index.add(mined.part, mined.events, mined.pictures)
+            self._index.add(mined.part, mined.events, mined.pictures)
             progress.frames += mined.part.frames
             progress.events += len(mined.events)
             progress.busy_s += mined.part.seconds
-            progress.loading_s += mined.loaded_s
-            if mined.part.problem:
-                progress.problems.append(f'{task.item.uri}: {mined.part.problem}')
+            self._note(mined.part)
             self._settle(task)
 
     def _again(self, task: Task) -> None:

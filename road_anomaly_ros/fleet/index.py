@@ -84,6 +84,11 @@ def part_name(key: str, start: int) -> str:
     return f'{key}-{start:09d}'
 
 
+def key_of(name: str) -> str:
+    """Return the key of the item that a stretch of this name is of."""
+    return name.partition('-')[0]
+
+
 class Index:
     """An index that is being written or read; `add` from one thread of one process only."""
 
@@ -139,8 +144,8 @@ class Index:
 
     def add(
         self, part: Part, events: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]
-    ) -> int:
-        """Keep the events of a stretch with their thumbnails; returns the bytes written."""
+    ) -> None:
+        """Keep the events of a stretch with their thumbnails."""
         archive = self.thumbnails / f'{part.name}.zip'
         if pictures:
             files.write(archive, lambda file: _pack(file, pictures))
@@ -149,16 +154,15 @@ class Index:
         path = self.parts / f'{part.name}.parquet'
         files.write(path, lambda file: pq.write_table(table, file, compression='zstd'))
         (self.failed / f'{part.name}.json').unlink(missing_ok=True)
-        return path.stat().st_size + (archive.stat().st_size if pictures else 0)
 
     def fail(self, name: str, file: str, reason: str) -> None:
         """Keep the reason why a stretch gave nothing."""
         files.write_json(self.failed / f'{name}.json', {'file': file, 'reason': reason})
 
-    def failures(self) -> list[dict[str, str]]:
-        """Return file and reason of all that gave nothing."""
+    def failures(self) -> dict[str, dict[str, str]]:
+        """Return file and reason of all stretches that gave nothing, by their names."""
         found = sorted(self.failed.glob('*.json'))
-        return [json.loads(file.read_text(encoding='utf-8')) for file in found]
+        return {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in found}
 
     def remove(self, name: str) -> None:
         """Take out a stretch, of a file that has changed."""

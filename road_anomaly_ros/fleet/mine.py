@@ -188,19 +188,22 @@ def _tell_left_out(listing: Listing) -> None:
 
 def _report(progress: Progress, out: Path, rows: int, done: int, begin: float) -> int:
     seconds = time.perf_counter() - begin
-    rate = progress.frames / seconds if seconds > 0 else 0.0
+    rate, busy = (value / max(1e-9, seconds) for value in (progress.frames, progress.busy_s))
     print(
         f'{progress.files + done} files done ({done} before), {progress.failed} parts of files '
         f'failed, {progress.frames} frames in '
-        f'{seconds:.0f} s ({rate:.1f}/s), {rows} events in {out / "events.parquet"}'
+        f'{seconds:.0f} s ({rate:.1f}/s, {busy:.1f} workers busy), '
+        f'{rows} events in {out / "events.parquet"}'
     )
     if progress.again:
         print(f'{progress.again} tasks were done again, their workers had died')
+    for reason, count in progress.refused.items():
+        print(f'left out {count} pictures: {reason}', file=sys.stderr)
     for problem in progress.problems:
         print(f'incomplete: {problem}', file=sys.stderr)
     from road_anomaly_ros.fleet.index import Index
 
-    for failure in Index(out).failures():
+    for failure in Index(out).failures().values():
         print(f'failed: {failure["reason"]}', file=sys.stderr)
     if progress.signal is not None:
         print('stopped; run the same command to go on', file=sys.stderr)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros.tools.chain import add_out
 
 if TYPE_CHECKING:
     from road_anomaly_ros.fleet.choosing import Shown
@@ -36,20 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     from road_anomaly_ros.fleet import choosing
 
-    parser.add_argument('index', metavar='INDEX', type=Path, help='folder made by mine')
-    parser.add_argument(
-        '-o', '--out', metavar='CLIPS', type=Path, required=True, help='folder for the clips'
-    )
-    parser.add_argument(
-        '--top', metavar='N', type=positive, default=100, help='most clips, default 100'
-    )
+    add_out(parser, 'folder for the clips', 'CLIPS')
     parser.add_argument(
         '--before', metavar='S', type=float, default=2.0, help='seconds before it is seen first'
     )
     parser.add_argument(
         '--after', metavar='S', type=float, default=2.0, help='seconds after it is seen last'
     )
-    choosing.add_arguments(parser)
+    choosing.add_arguments(parser, 'most clips')
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from road_anomaly_ros.tools.chain import positive
+from road_anomaly_ros.tools.chain import add_out
 
 if TYPE_CHECKING:
     from road_anomaly_ros.fleet.choosing import Shown
@@ -31,14 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     from road_anomaly_ros.fleet import choosing
 
-    parser.add_argument('index', metavar='INDEX', type=Path, help='folder made by mine')
-    parser.add_argument(
-        '-o', '--out', metavar='PAGE', type=Path, required=True, help='HTML file to write'
-    )
-    parser.add_argument(
-        '--top', metavar='N', type=positive, default=100, help='most events shown, default 100'
-    )
-    choosing.add_arguments(parser)
+    add_out(parser, 'HTML file to write', 'PAGE')
+    choosing.add_arguments(parser, 'most events shown')
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -102,6 +96,6 @@ def _files(events: Sequence[str], files: Sequence[str], index: Index) -> str:
     rows: list[list[Any]] = [
         [file, str(counts[file])] for file in sorted(files, key=lambda name: (-counts[name], name))
     ]
-    failed = [[failure['file'], failure['reason']] for failure in index.failures()]
+    failed = [[failure['file'], failure['reason']] for failure in index.failures().values()]
     lost = page.heading('Nothing came of') + page.table(['file', 'reason'], failed)
     return page.table(['file', 'events'], rows) + (lost if failed else '')

@@ -67,7 +67,6 @@ class Mined:
     pictures: dict[str, bytes] = field(default_factory=dict)
     cut: tuple[int, ...] = ()  # first frames of the stretches of a long file
     count: int | None = None  # frames that the file announces
-    loaded_s: float = 0.0  # what a worker took to begin
 
 
 class Miner:
@@ -78,14 +77,12 @@ class Miner:
 
         from road_anomaly_ros.perception.pipeline import Pipeline
 
-        begin = time.perf_counter()
         torch.set_num_threads(order.threads)
         cv2.setNumThreads(order.threads)
         self._pipeline = Pipeline(order.config)
         mark = order.fingerprint or fingerprint(self._pipeline)
         self.order = replace(order, fingerprint=mark)
         self._staged: tuple[Item, tempfile.TemporaryDirectory[str], Path] | None = None
-        self._loaded_s = time.perf_counter() - begin
 
     def mine(self, task: Task) -> Mined:
         """Return what is strange in a stretch; raises ValueError, one line, for an unusable file.
@@ -126,9 +123,7 @@ class Miner:
             refused=dict(source.refused),
             problem=source.problem or '',
         )
-        loaded, self._loaded_s = self._loaded_s, 0.0
-        rows, pictures = collector.rows(), collector.pictures()
-        return Mined(part, rows, pictures, (), source.count, loaded)
+        return Mined(part, collector.rows(), collector.pictures(), count=source.count)
 
     def _origin(self, task: Task) -> float | None:
         """Return the stamp of a bag's first picture, 0 elsewhere; None where it comes first."""

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,10 +19,11 @@ pa = pytest.importorskip('pyarrow', reason='needs the extra mine')
 
 from road_anomaly_ros import cli  # noqa: E402
 from road_anomaly_ros.fleet import driving, mining  # noqa: E402
-from road_anomaly_ros.fleet.choosing import choose, fold  # noqa: E402
 from road_anomaly_ros.fleet.index import SCHEMA, Index, Part, strongest  # noqa: E402
 from road_anomaly_ros.fleet.listing import BAG, PICTURES, VIDEO, Item, find  # noqa: E402
 from road_anomaly_ros.perception.config import PipelineConfig  # noqa: E402
+from road_anomaly_ros.perception.model_files import BUILTIN, model_directory  # noqa: E402
+from road_anomaly_ros.remarks import Remark  # noqa: E402
 from road_anomaly_ros.tools.bags import IMAGE, BagReader, BagWriter, image_message  # noqa: E402
 from road_anomaly_ros.tools.sources import open_source  # noqa: E402
 
@@ -172,7 +173,7 @@ def test_rows_tell_place_time_and_look(archive, alone):
 
 
 def test_what_gave_nothing_is_told(archive, alone, capsys):
-    (failure,) = alone.failures()
+    (failure,) = alone.failures().values()
     assert failure['file'] == str(archive / 'broken.mp4')
     assert 'expected a video' in failure['reason']
     assert mine(archive, alone.path, '--jobs', '1') == 1  # tried again, alone
@@ -241,7 +242,8 @@ def test_a_task_that_kills_its_workers_is_given_up(tmp_path):
     driver.plan([Item('a.mp4', VIDEO, 1)])
     driver.run(Deadly())
     assert (driver.progress.failed, driver.progress.again) == (1, driving.ATTEMPTS - 1)
-    assert index.failures() == [{'file': 'a.mp4', 'reason': 'a.mp4: 3 workers died of it'}]
+    (failure,) = index.failures().values()
+    assert failure == {'file': 'a.mp4', 'reason': 'a.mp4: 3 workers died of it'}
 
 
 def test_a_run_that_was_stopped_goes_on(archive, alone, tmp_path):
@@ -272,6 +274,47 @@ def test_a_file_that_has_changed_is_mined_anew(tmp_path):
     assert (before.frames, after.frames) == (4, 6)
 
 
+def test_a_failure_is_forgotten_with_its_file(tmp_path, capsys):
+    """One broken video is replaced by a good one, another is taken away."""
+    drives, out = tmp_path / 'drives', tmp_path / 'index'
+    drives.mkdir()
+    for name in ('a.avi', 'b.avi'):
+        (drives / name).write_bytes(b'no video')
+    words = ['mine', str(drives), '-o', str(out), '--jobs', '1', *CHAIN]
+    assert cli.main(words) == 1
+    assert {Path(item['file']).name for item in Index(out).failures().values()} == {
+        'a.avi',
+        'b.avi',
+    }
+    capsys.readouterr()
+    write_video(drives / 'a.avi', 2)
+    (drives / 'b.avi').unlink()
+    assert cli.main(words) == 0
+    assert Index(out).failures() == {} and 'failed:' not in capsys.readouterr().err
+
+
+def test_a_file_that_breaks_off_is_told_again_when_all_is_done(tmp_path, capsys):
+    write_bag(tmp_path / 'drive')
+    (storage,) = (tmp_path / 'drive').glob('*.mcap')
+    storage.write_bytes(storage.read_bytes()[: storage.stat().st_size * 2 // 3])
+    words = ['mine', str(tmp_path / 'drive'), '-o', str(tmp_path / 'index'), '--jobs', '1', *CHAIN]
+    told = []
+    for _ in range(2):
+        assert cli.main(words) == 1
+        told.append(capsys.readouterr().err)
+    assert told[0] == told[1] and 'incomplete: ' in told[0]
+
+
+def test_pictures_that_cannot_be_read_are_counted_each_time(archive, tmp_path, capsys):
+    shutil.copytree(archive / 'day' / 'photos', tmp_path / 'photos')
+    whole = (tmp_path / 'photos' / '0.png').read_bytes()
+    (tmp_path / 'photos' / '1.png').write_bytes(whole[:300])
+    words = ['mine', str(tmp_path / 'photos'), '-o', str(tmp_path / 'index'), '--jobs', '1']
+    for _ in range(2):
+        assert cli.main(words) == 0
+        assert 'left out 1 pictures: ' in capsys.readouterr().err
+
+
 def test_a_cluster_gives_the_same_index_though_a_worker_is_killed(
     archive, alone, tmp_path, monkeypatch
 ):
@@ -296,65 +339,72 @@ def test_a_cluster_gives_the_same_index_though_a_worker_is_killed(
     same(Index(tmp_path / 'index'), alone)
 
 
+def test_a_cluster_that_shrinks_goes_on_with_what_is_left(archive, alone, tmp_path, monkeypatch):
+    """Three workers are asked for, two have room, and one machine leaves while it works."""
+    pytest.importorskip('ray', reason='needs the extra cluster')
+    from ray.cluster_utils import Cluster
+
+    from road_anomaly_ros.fleet import cluster
+
+    machines = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})
+    leaving = machines.add_node(num_cpus=1)
+    take, left = cluster.Cluster.answers, []
+
+    def answers(pool, seconds):
+        if not left and len(pool._running) == 2:
+            left.append(pool.size)
+            machines.remove_node(leaving)
+        return take(pool, seconds)
+
+    monkeypatch.setattr(cluster.Cluster, 'answers', answers)
+    try:
+        with pytest.warns(Remark, match='expected at most 2 workers, got 3'):
+            code = mine(archive, tmp_path / 'index', '--cluster', machines.address, '--jobs', '3')
+    finally:
+        machines.shutdown()
+    assert code == 1 and left == [2]
+    same(Index(tmp_path / 'index'), alone)
+
+
+def test_a_cluster_without_room_says_what_it_waits_for(tmp_path, monkeypatch):
+    pytest.importorskip('ray', reason='needs the extra cluster')
+    import ray
+
+    from road_anomaly_ros.fleet import cluster
+
+    monkeypatch.setattr(cluster, 'PATIENCE_S', 0.1)
+    ray.init(num_cpus=1, include_dashboard=False)
+    pool = cluster.Cluster(
+        mining.Order(PipelineConfig(), threads=2), ray.get_runtime_context().gcs_address
+    )
+    try:
+        with pytest.warns(Remark, match='no worker has begun .* each needs num_cpus=2 free'):
+            while not pool.answers(0.1) and pool._empty_since != float('inf'):
+                pass
+    finally:
+        pool.close()
+
+
+def test_a_cluster_whose_workers_cannot_begin_is_one_line(archive, tmp_path, monkeypatch, capsys):
+    pytest.importorskip('ray', reason='needs the extra cluster')
+    from road_anomaly_ros.fleet import cluster
+
+    model = tmp_path / 'model'
+    shutil.copytree(model_directory(BUILTIN), model)
+    start = cluster._join
+
+    def join(*words):
+        shutil.rmtree(model)
+        start(*words)
+
+    monkeypatch.setattr(cluster, '_join', join)
+    words = ('--cluster', '--jobs', '1', '--model', str(model))
+    assert mine(archive, tmp_path / 'index', *words) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'no worker of the cluster can begin' in line and str(model) in line
+
+
 # --- what is done with it ----------------------------------------------------------------------
-
-
-def event(number, **values):
-    zero = {
-        name: '' if pa.types.is_string(kind) else 0
-        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
-    }
-    box = {'x': 10, 'y': 10, 'w': 10, 'h': 10, 'width': 100, 'height': 100}
-    # 32 bits apart from each other number's.
-    look = int.from_bytes(np.random.default_rng(number).bytes(8), 'big')
-    return {**zero, **box, 'event': number, 'file': 'a.mp4', 'hash': look, **values}
-
-
-def table(*rows):
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
-
-
-def filters(**values):
-    names = ('file', 'since', 'until', 'min_size', 'max_size', 'within', 'around')
-    return argparse.Namespace(**{**dict.fromkeys(names), **values})
-
-
-@pytest.mark.parametrize(
-    ('values', 'expected'),
-    [
-        ({}, [2, 1, 3]),
-        ({'since': 5.0}, [2, 3]),
-        ({'until': 5.0}, [1]),
-        ({'min_size': 0.2}, [3]),
-        ({'max_size': 0.1}, [2, 1]),
-        ({'file': 'b'}, [3]),
-        ({'around': 'road'}, [1]),
-        ({'within': (0.5, 0.0, 1.0, 1.0)}, [2]),
-    ],
-)
-def test_filters(values, expected):
-    rows = table(
-        event(1, evidence=2.0, time=1.0, size=0.01, surroundings='road'),
-        event(2, evidence=3.0, time=6.0, size=0.02, x=60),
-        event(3, evidence=1.0, time=9.0, size=0.3, file='b.mp4'),
-    )
-    chosen = choose(rows, filters(**values))
-    assert chosen['event'].to_pylist() == expected
-
-
-def test_near_duplicates_are_folded_into_the_surest():
-    rows = strongest(
-        table(
-            event(1, evidence=5.0, time=1.0),
-            event(2, evidence=4.0, time=3.0, x=12),  # overlaps 1 by 2/3, two seconds later
-            event(3, evidence=3.0, time=30.0),  # at the same place half a minute later
-            event(4, evidence=2.0, time=60.0, file='b.mp4', hash=event(1)['hash'] ^ 0b1011),
-        )
-    )
-    shown = fold(rows, 10)
-    found = [(item.row['event'], [other['event'] for other in item.others]) for item in shown]
-    assert found == [(1, [2, 4]), (3, [])]
-    assert [len(fold(rows, 1)), fold(rows, 1)[0].row['event']] == [1, 1]
 
 
 def test_the_page_links_to_the_moment(archive, alone, tmp_path, capsys):
@@ -405,11 +455,13 @@ def test_an_index_that_is_none_is_one_line(tmp_path, capsys):
         assert code == 2 and 'expected an index made by' in capsys.readouterr().err
 
 
-def test_parts_that_are_whole_are_known_after_a_crash(tmp_path):
+def test_parts_that_are_whole_are_known_after_a_crash(alone, tmp_path):
     index = Index(tmp_path / 'index')
     index.open({'fingerprint': 'f'})
     part = Part('k', 'a.mp4', 8, (0, 8), 5, 1.5, {'undecodable': 1}, 'breaks off')
-    index.add(part, [event(1, thumbnail='k-000000008.zip/1.jpg')], {'1.jpg': b'jpeg'})
+    index.add(
+        part, [{**rows_of(alone)[0], 'thumbnail': 'k-000000008.zip/1.jpg'}], {'1.jpg': b'jpeg'}
+    )
     (index.parts / '.rest.partial').write_bytes(b'half')
     again = Index(tmp_path / 'index')
     again.open({'fingerprint': 'f'})
