@@ -173,15 +173,14 @@ class Chain:
         self, score: torch.Tensor, context: RefineContext
     ) -> tuple[torch.Tensor, tuple[str, ...]]:
         """Return the refined score [H, W], and a note for every step that failed."""
-        notes = []
         for step in self.refinements:
             try:
                 score = step.refinement(score, context, step.options)
             except Exception as error:  # one failing refinement must not cost the frame
                 if is_out_of_memory(error):
                     raise
-                notes.append(f'refinement {step.name} skipped: {one_line(error)}')
-        return score, tuple(notes)
+                context.notes.append(f'refinement {step.name} skipped: {one_line(error)}')
+        return score, tuple(context.notes)
 
     def find(self, score: torch.Tensor, context: RefineContext) -> Obstacles:
         """Return the obstacles of a refined score; without segments they are its components."""

@@ -95,7 +95,10 @@ class Recorded:
     def ask(self, image, question):
         assert image.dtype == np.uint8 and 'No anomalies detected' in question
         self.sizes.append(image.shape)
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 IMAGE = torch.zeros(3, 40, 80, dtype=torch.uint8)
@@ -245,6 +248,43 @@ def test_beside_another_score_it_raises_what_it_names(recorded):
     both.release()
     thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ('failure', 'told'),
+    [
+        (RuntimeError('out of\nwords'), 'out of words'),
+        ('Nice weather.', 'expected lines "- name: (x.x, y.y)", got \'Nice weather.\''),
+    ],
+)
+def test_the_last_answer_stays_when_the_model_fails(recorded, failure, told):
+    """The failure is a note of one frame, so that it is told, and counted, once."""
+    recorded.answers = ['- cow: (50.0, 50.0)', failure, 'No anomalies detected']
+    options = {'every_s': 1.0, 'keep_s': 8.0, 'value': 80.0}
+    pipeline = Pipeline.from_config(
+        segmenter='synthetic',
+        scorer='plain',
+        refinements=['vlm_points'],
+        **{f'refinement.vlm_points.{name}': value for name, value in options.items()},
+    )
+    pipeline(picture())
+    ((beside, _),) = pipeline.resources._kept['vlm beside'].values()
+    clock = [beside._begun]
+    beside._clock = lambda: clock[0]
+    notes, scores = [], []
+    for _ in range(3):
+        for _ in range(3):
+            assert beside.wait(20)
+            result = pipeline(picture())
+            notes.append(result.notes)
+            scores.append(float(result.score[24, 32]))
+        clock[0] += 1.0
+    pipeline.release()
+    failed = f'refinement vlm_points keeps its last answer: {told}'
+    assert notes == [(), (), (), (), (failed,), (), (), (), ()]
+    # 10 less each second; the first frame of a second still has the answer before it.
+    assert scores[:7] == pytest.approx([80.0] * 3 + [70.0] * 3 + [60.0], abs=1.0)
+    assert scores[7] == scores[8] < 10.0
 
 
 def test_cameras_have_answers_of_their_own(recorded):

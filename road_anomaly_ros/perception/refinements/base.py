@@ -32,6 +32,7 @@ class RefineContext:
     camera: str = ''  # whose image it is
     resources: Resources | None = None  # of the pipeline
     named: list[NamedMask] = field(default_factory=list)  # what a refinement can name
+    notes: list[str] = field(default_factory=list)  # one line per step that failed
     _made: Segments | None = field(default=None, init=False, repr=False)
 
     def segments(self) -> Segments:

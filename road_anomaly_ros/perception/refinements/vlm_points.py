@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a vision-language model finds strange, laid over any score (query-level paper, IV-F).
 
-The model thinks beside the frames: each gets its last answer, weaker the older that is.
+The model thinks beside the frames: each gets its last answer, weaker the older that is. Where it
+fails or says what nobody can read, that answer stays until its time is over, and a note says so.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +21,8 @@ from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.vlm.beside import Beside
 from road_anomaly_ros.perception.vlm.model import Asked, ImageTextModel
-from road_anomaly_ros.perception.vlm.points import NamedMask, find
+from road_anomaly_ros.perception.vlm.points import NamedMask, Unreadable, find
+from road_anomaly_ros.remarks import Remark
 
 NAME = 'vlm_points'
 _MOST_CAMERAS = 16
@@ -78,8 +81,11 @@ def vlm_points(score: torch.Tensor, context: RefineContext, options: VlmOptions)
     """Return the score, raised to `value` inside of what the model named; names go to context."""
     if context.resources is None or context.image is None or context.source is None:
         raise ValueError(f'{NAME} asks about images; it works in a pipeline only')
-    asked = context.image, context.source
-    found, weight = _answer(asked, context.camera, options, context.resources)
+    found, weight, problem = _answer(
+        (context.image, context.source), context.camera, options, context.resources
+    )
+    if problem:
+        context.notes.append(f'refinement {NAME} keeps its last answer: {problem}')
     context.named.extend(found)
     floor = score.min()  # stays on the device
     for item in found:
@@ -90,11 +96,15 @@ def vlm_points(score: torch.Tensor, context: RefineContext, options: VlmOptions)
 
 def _answer(
     asked: Picture, camera: str, options: VlmOptions, resources: Resources
-) -> tuple[tuple[NamedMask, ...], float]:
-    """Return what the model named, and how much that counts by its age, 0 ... 1."""
+) -> tuple[tuple[NamedMask, ...], float, str]:
+    """Return what the model named, how much that counts by its age, 0 ... 1, and a new failure."""
     model = _model(options, resources)
     if options.every_s == 0:
-        return find(asked[0], model, asked[1]), 1.0
+        try:
+            return find(asked[0], model, asked[1]), 1.0, ''
+        except Unreadable as problem:  # one picture's answer must not end an evaluation
+            warnings.warn(f'{NAME}: {problem}', Remark, stacklevel=2)
+            return (), 0.0, ''
     # An answer about a picture of another size fits no longer.
     key = camera, options.model, options.every_s, tuple(asked[0].shape)
 
@@ -103,7 +113,5 @@ def _answer(
 
     beside = resources.get('vlm beside', key, make, most=_MOST_CAMERAS, close=Beside.close)
     last = beside.offer(asked)
-    if last.error:
-        raise ValueError(last.error)
     weight = 1.0 - beside.age(last) / options.keep_s
-    return (last.found, weight) if last.found and weight > 0 else ((), 0.0)
+    return (last.found or () if weight > 0 else ()), weight, last.error

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from road_anomaly_ros.remarks import one_line
@@ -18,7 +18,7 @@ Found = TypeVar('Found')
 
 @dataclass(frozen=True)
 class Last(Generic[Found]):
-    """The last answer, when its picture was handed in, and what went wrong since."""
+    """The last answer, when its picture was handed in, and what has gone wrong since then."""
 
     found: Found | None
     since: float
@@ -29,7 +29,7 @@ class Beside(Generic[Picture, Found]):
     """Runs `work` on the newest picture in a thread, no more often than every `every_s` seconds.
 
     `offer` returns at once. A picture that comes while one is worked on replaces the one that
-    waits. `work` may fail; the last answer stays, and `last` tells the error.
+    waits. `work` may fail: the last answer stays, and the error is told to one picture.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Beside(Generic[Picture, Found]):
             if now - self._begun >= self._every_s:
                 self._waiting, self._begun = (picture, now), now
                 self._change.notify()
-            return self._last
+            last = self._last
+            self._last = replace(last, error='')
+            return last
 
     def age(self, last: Last[Found]) -> float:
         """Return the seconds since the picture of an answer was handed in."""

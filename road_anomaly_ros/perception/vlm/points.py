@@ -16,6 +16,10 @@ from road_anomaly_ros.perception.vlm.model import Asked
 from road_anomaly_ros.remarks import Remark
 
 
+class Unreadable(ValueError):
+    """An answer that says neither what is there nor that nothing is."""
+
+
 @dataclass(frozen=True)
 class NamedMask:
     """A thing that does not belong there; `mask` [H, W] bool on the image's device."""
@@ -30,9 +34,12 @@ def find(
     """Return what a model names in an image uint8 [3, H, W], each with the segment it points at.
 
     Lines of the answer that cannot be read, and points without a segment, are warned of.
+    Raises Unreadable for an answer without any line that can be read.
     """
     size = int(image.shape[1]), int(image.shape[2])
     answer = parse(model.ask(image.permute(1, 2, 0).cpu().numpy(), PROMPT), size)
+    if answer.refused and not answer.things:
+        raise Unreadable(answer.refused[0])
     for line in answer.refused:
         warnings.warn(f'vlm_points: {line}', Remark, stacklevel=2)
     if not answer.things:
