@@ -88,6 +88,7 @@ fuzz: setup  ## a million damaged messages and a hundred thousand damaged files 
 	@ROAD_ANOMALY_FUZZ=$(SCALE) $(BIN)/python -m pytest -s -o faulthandler_timeout=600 -k mutated \
 	    test/ros/test_damaged_messages.py test/ros/test_fuzz_messages.py test/tools/test_fuzz_files.py
 	@$(BIN)/python test/guided.py --runs $(GUIDED)
+	@$(BIN)/python test/guided.py --only parameter --runs $$(( $(GUIDED) / 10 ))
 
 starts: setup  ## start the node and end it at random moments (COUNT=1000)
 	@$(BIN)/python test/starts.py --count $(COUNT)

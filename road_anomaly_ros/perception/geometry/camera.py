@@ -63,6 +63,8 @@ class CameraModel:
         fx, fy, cx, cy = self.matrix
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
+    # A damaged calibration gives inf and NaN, which both mean nowhere; numpy would print them.
+    @np.errstate(over='ignore', divide='ignore', invalid='ignore')
     def rays(self, pixels: Floats) -> Floats:
         """Return the directions (right, down, 1) of pixels [n, 2] as [n, 3].
 
@@ -77,6 +79,7 @@ class CameraModel:
             flat[~(missed <= _TOLERANCE)] = np.nan
         return np.column_stack((flat, np.ones(len(flat))))
 
+    @np.errstate(over='ignore', divide='ignore', invalid='ignore')
     def pixels(self, points: Floats) -> Floats:
         """Return where points [n, 3] before the camera (right, down, ahead) are seen, [n, 2].
 
