@@ -4,8 +4,9 @@
 
 Starts anomaly_node and a camera as two processes and collects what the node publishes. Without
 INPUT a street is rendered, so that recall and false alarms can be counted against exact ground
-truth, ids and metres too. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv, tracks.csv
-and summary.json. Without rclpy the same chain runs offline.
+truth, ids and metres too. OUT gets overlay.mp4, snapshots/, frames.csv, objects.csv and .jsonl,
+summary.json and, where obstacles are followed, tracks.csv. Without rclpy the same chain runs
+offline.
 """
 
 from __future__ import annotations

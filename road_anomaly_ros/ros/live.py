@@ -275,7 +275,8 @@ def _collect(
             wanted,
             draw=lambda result: result.overlay,
             more=[
-                *offline.track_sinks(config, staging),
+                # Without metres no topic tells which obstacle is which of the frame before.
+                *(offline.track_sinks(config, staging) if source.drive else ()),
                 Account(staging.path('account'), live, collector),
             ],
         )
