@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from road_anomaly_ros.tools.chain import (
     above_zero,
     add_chain_arguments,
+    add_input,
     add_out,
     chain_config,
     positive,
@@ -44,13 +45,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        'input',
-        metavar='INPUT',
-        help='video, image, folder of images, pattern such as image%%04d.png, rosbag2 (folder, '
-        '.mcap or .db3), camera (/dev/video0), address (rtsp://..., http://...), - for a video on '
-        "standard input, or 'rendered:SEED' for the rendered drive",
-    )
+    add_input(parser)
     add_out(parser, 'folder for the results')
     add_processing_arguments(parser)
 

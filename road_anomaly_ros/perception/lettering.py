@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 Canvas = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
-WHITE, GREY, BLACK = (255, 255, 255), (200, 205, 210), (0, 0, 0)
+WHITE, GREY = (255, 255, 255), (200, 205, 210)
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.chain import above_zero, positive, size
+from road_anomaly_ros.tools.chain import above_zero, add_input, positive, size
 
 if TYPE_CHECKING:
     from road_anomaly_ros.ros.playback import Settings
@@ -38,13 +38,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        'input',
-        metavar='INPUT',
-        help='video, image, folder of images, pattern such as image%%04d.png, rosbag2 (folder, '
-        '.mcap or .db3), camera (/dev/video0), address (rtsp://..., http://...), - for a video on '
-        "standard input, or 'rendered:SEED' for the rendered drive",
-    )
+    add_input(parser)
     _add_pace(parser)
     _add_waiting(parser)
     add = parser.add_argument

@@ -63,6 +63,17 @@ def add_out(
     parser.add_argument('-o', '--out', metavar=metavar, type=Path, required=required, help=text)
 
 
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Declare INPUT, where pictures come from."""
+    parser.add_argument(
+        'input',
+        metavar='INPUT',
+        help='video, image, folder of images, pattern such as image%%04d.png, rosbag2 (folder, '
+        '.mcap or .db3), camera (/dev/video0), address (rtsp://..., http://...), - for a video on '
+        "standard input, or 'rendered:SEED' for the rendered drive",
+    )
+
+
 def add_options(
     parser: argparse.ArgumentParser, owner: type, *, without: Collection[str] = ()
 ) -> None:

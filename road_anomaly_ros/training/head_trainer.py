@@ -58,6 +58,7 @@ class Points:
     columns: Tensor
 
 
+@parallel.joined()
 def train(
     options: HeadTrainOptions,
     *,
@@ -75,21 +76,6 @@ def train(
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
     """
     _check_run(out, resume)
-    with parallel.joined():
-        return _train(options, data, out, val, segmenter, model, device, resume, cache)
-
-
-def _train(
-    options: HeadTrainOptions,
-    data: Sequence[Path],
-    out: Path,
-    val: Path | None,
-    segmenter: str,
-    model: str,
-    device: str,
-    resume: bool,
-    cache: Path | None,
-) -> dict[str, float]:
     place = select_device(parallel.device_of(device))
     frozen = _frozen(segmenter, model, place)
     features = _features_for(options, frozen)
@@ -97,27 +83,28 @@ def _train(
     parts = []
     for folder in data if val is None else (*data, val):
         kept = (cache or out / 'features') / cache_name(folder)
-        part = Cache(kept, data=folder, digest=digest, features=features)
-        parallel.first_alone(lambda part=part: part.fill(frozen, place))
-        part.fill(frozen, place)  # for the others: nothing is missing any more
-        parts.append(part)
-    shown = Joined(parts[: len(data)])
-    trainer = Trainer(options, shown, out, digest=digest, features=features, device=place)
-    if resume:
-        trainer.load()
-    told = {**_plain(options), 'images': trainer._marks(), 'epoch': trainer.epoch}
-    parallel.check_same({'segmenter': digest, **told})
+        parts.append(Cache(kept, data=folder, digest=digest, features=features))
+        parallel.first_alone(lambda: parts[-1].fill(frozen, place))
+        parts[-1].fill(frozen, place)  # for the others: nothing is missing any more
+    trainer = Trainer(
+        options, Joined(parts[: len(data)]), out, digest=digest, features=features, device=place
+    )
+    trainer.begin(resume)
     trainer.run()
     if parallel.world()[0] > 0:
         return {}
     if fingerprint(frozen) != before:
         raise RuntimeError('the frozen segmenter changed while its head was trained')
-    trainer.save_head(frames=len(shown))
-    figures = {} if val is None else measure(out, options.kind, parts[-1])
+    trainer.save_head()
+    return _tell(out, options.kind, None if val is None else parts[-1])
+
+
+def _tell(out: Path, kind: str, val: Cache | None) -> dict[str, float]:
+    figures = {} if val is None else measure(out, kind, val)
     if figures:
         files.write_json(out / 'results.json', figures)
         print(', '.join(f'{name} {value:.4f}' for name, value in figures.items()))
-    print(f'{options.kind} in {out}')
+    print(f'{kind} in {out}')
     return figures
 
 
@@ -295,6 +282,13 @@ class Trainer:
     def _marks(self) -> list[str]:
         return [part.mark for part in self.cache.parts]
 
+    def begin(self, resume: bool) -> None:
+        """Load what is to be continued; ValueError where the members of the group disagree."""
+        if resume:
+            self.load()
+        told = {**_plain(self.options), 'images': self._marks(), 'epoch': self.epoch}
+        parallel.check_same({'segmenter': self.info.segmenter, **told})
+
     def load(self) -> None:
         """Continue from OUT/checkpoint.pt where there is one; ValueError for another run's."""
         path = self.out / CHECKPOINT
@@ -315,7 +309,7 @@ class Trainer:
         self.optimizer.load_state_dict(state['optimizer'])
         self.epoch, self.losses = state['epoch'], list(state['losses'])
 
-    def save_head(self, *, frames: int) -> None:
+    def save_head(self) -> None:
         """Write the head for raw features, with what it was trained on, to OUT."""
         found = AnomalyHead(
             self.info.channels, projection=self.info.projection, hidden=self.info.hidden
@@ -328,7 +322,7 @@ class Trainer:
             with torch.no_grad():
                 layer.weight.div_(self.deviation[None, :, None, None])
                 layer.bias.sub_(layer.weight[:, :, 0, 0] @ self.mean)
-        training = {**_plain(self.options), 'frames': frames, 'loss': self.losses[-1]}
+        training = {**_plain(self.options), 'frames': len(self.cache), 'loss': self.losses[-1]}
         heads.save_head(self.out, dataclasses.replace(self.info, training=training), found)
 
 

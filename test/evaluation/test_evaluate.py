@@ -384,12 +384,12 @@ def test_damaged_results_are_made_again_from_the_details(
 
 
 def test_segments_and_equal_scores_are_made_once_per_image(image, monkeypatch):
-    from road_anomaly_ros.perception.segments.watershed import Watershed
+    from road_anomaly_ros.perception.segments._images import Partition
 
     pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain', refinements=['none'])
     made, scored = [], []
-    segment, score = Watershed.__call__, Chain.score
-    monkeypatch.setattr(Watershed, '__call__', lambda *a: made.append(1) or segment(*a))
+    segment, score = Partition.__call__, Chain.score
+    monkeypatch.setattr(Partition, '__call__', lambda *a: made.append(1) or segment(*a))
     monkeypatch.setattr(Chain, 'score', lambda *a: scored.append(1) or score(*a))
     chains = [
         pipeline.prepare(pipeline.config.replace({'scorer': name, 'refinements': chain}))

@@ -207,12 +207,12 @@ def test_through_the_chain(image):
 
 
 def test_a_source_that_fails_costs_the_segments_only(image, monkeypatch):
-    from road_anomaly_ros.perception.segments import watershed
+    from road_anomaly_ros.perception.segments import _images
 
     def fail(self, image, prompts=None):
         raise RuntimeError('no room')
 
-    monkeypatch.setattr(watershed.Watershed, '__call__', fail)
+    monkeypatch.setattr(_images.Partition, '__call__', fail)
     settings = {'segmenter': 'synthetic', 'objects.threshold': 0.4}
     result = Pipeline.from_config(settings, **{'objects.mode': 'both'})(image)
     assert result.notes == ('objects from segments skipped: no room',)

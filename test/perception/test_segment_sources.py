@@ -258,23 +258,14 @@ def test_the_published_sizes_of_sam_are_recognised(size):
     assert found.image_encoder.img_size == 1024
 
 
-def test_sam_hf_equals_the_model_of_transformers(tmp_path):
-    model = tiny_models.sam_hf(tmp_path)
-    made = sam_hf.load(device=CPU, options=sam_hf.Options(model=str(tmp_path), **OPEN))
-    pixels = made._input(picture(40, 64), (40, 64))
-    with torch.inference_mode():
-        expected = model(pixel_values=pixels, input_points=POINTS[None, :, None])
-        backend = made._backend
-        logits, scores = backend.decode(backend.embed(pixels), POINTS)
-    torch.testing.assert_close(logits, expected.pred_masks[0], atol=1e-4, rtol=0)
-    torch.testing.assert_close(scores, expected.iou_scores[0], atol=1e-4, rtol=0)
-    assert made(picture(40, 64), POINTS).masks.shape[1:] == (40, 64)
-
-
-def test_sam2_equals_the_model_of_transformers(tmp_path):
-    model = tiny_models.sam2(tmp_path)
-    made = sam2.load(device=CPU, options=sam2.Options(model=str(tmp_path), **OPEN))
-    pixels = made._input(picture(40, 64), (64, 64))
+@pytest.mark.parametrize(
+    ('kind', 'make', 'size'),
+    [(sam_hf, tiny_models.sam_hf, (40, 64)), (sam2, tiny_models.sam2, (64, 64))],
+)
+def test_sam_equals_the_model_of_transformers(kind, make, size, tmp_path):
+    model = make(tmp_path)
+    made = kind.load(device=CPU, options=kind.Options(model=str(tmp_path), **OPEN))
+    pixels = made._input(picture(40, 64), size)
     with torch.inference_mode():
         expected = model(pixel_values=pixels, input_points=POINTS[None, :, None])
         backend = made._backend

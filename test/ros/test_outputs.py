@@ -205,12 +205,12 @@ def test_debug_topics_show_the_stages_of_the_same_frame(graph, counted, image):
 
 
 def test_a_stage_that_cannot_be_made_costs_only_its_topic(graph, image, monkeypatch):
-    from road_anomaly_ros.perception.segments import watershed
+    from road_anomaly_ros.perception.segments import _images
 
     def fail(self, image, prompts=None):
         raise RuntimeError('no room')
 
-    monkeypatch.setattr(watershed.Watershed, '__call__', fail)
+    monkeypatch.setattr(_images.Partition, '__call__', fail)
     node = graph.anomaly_node(debug_topics=True, refinements=['none'])
     broken = graph.collect(Image, 'anomaly_node/debug/segments')
     labels = graph.collect(Image, 'anomaly_node/semantic/labels')

@@ -359,21 +359,18 @@ def test_signals_during_an_import(module, number):
     assert (done.returncode, done.stdout, done.stderr) == (0, 'importing', '')
 
 
+PIPED = {'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
+
+
+def executable(parameter):
+    """Words that start the node as a process with one parameter."""
+    module = [sys.executable, '-m', 'road_anomaly_ros.ros.process']
+    return [*module, '--ros-args', '-p', parameter]
+
+
 @pytest.mark.parametrize('number', SIGNALS)
 def test_the_executable_itself(number):
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'road_anomaly_ros.ros.process',
-            '--ros-args',
-            '-p',
-            'segmenter:=synthetic',
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    process = subprocess.Popen(executable('segmenter:=synthetic'), **PIPED)
     said = ''
     for line in process.stderr:
         said += line
@@ -388,19 +385,7 @@ def test_the_executable_itself(number):
 
 @pytest.mark.skipif(not FAST_DDS, reason='the shared memory of Fast DDS')
 def test_no_shared_memory_outlives_the_executable():
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'road_anomaly_ros.ros.process',
-            '--ros-args',
-            '-p',
-            'segmenter:=synthetic',
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    process = subprocess.Popen(executable('segmenter:=synthetic'), **PIPED)
     for line in process.stderr:
         if 'active: ' in line:
             break
@@ -430,18 +415,7 @@ def assert_removed(segments):
 
 def test_a_wrong_parameter_at_start_is_one_line():
     done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'road_anomaly_ros.ros.process',
-            '--ros-args',
-            '-p',
-            'scorer:=nonsense',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        cwd=ROOT,
+        executable('scorer:=nonsense'), **PIPED, stdout=subprocess.PIPE, timeout=DEADLINE_S
     )
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line]

@@ -99,7 +99,7 @@ def test_stored_weights_take_raw_features(world, tmp_path):
         device=torch.device('cpu'),
     )
     trainer.run()
-    trainer.save_head(frames=len(cache))
+    trainer.save_head()
     trainer.head.eval()
     points = head_trainer.draw(cache[0], 0, np.random.default_rng(0))
     with torch.no_grad():

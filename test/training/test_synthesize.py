@@ -265,6 +265,13 @@ def test_haze_lies_over_what_is_far():
     assert hazed[0] == hazed[19] > hazed[30] > hazed[49] == 0
 
 
+def command(sources, folder):
+    """Words that make two images in `folder`/out."""
+    places = ['--backgrounds', str(sources.backgrounds), '--objects', str(sources.objects)]
+    rest = ['--count', '2', '--processes', '1', '-o', str(folder / 'out')]
+    return ['synthesize', *places, *rest]
+
+
 @pytest.mark.parametrize(
     ('breakage', 'message'),
     [
@@ -294,21 +301,7 @@ def test_haze_lies_over_what_is_far():
 )
 def test_bad_folders_give_one_line(sources, tmp_path, capsys, breakage, message):
     breakage(tmp_path)
-    code = cli.main(
-        [
-            'synthesize',
-            '--backgrounds',
-            str(sources.backgrounds),
-            '--objects',
-            str(sources.objects),
-            '--count',
-            '2',
-            '--processes',
-            '1',
-            '-o',
-            str(tmp_path / 'out'),
-        ]
-    )
+    code = cli.main(command(sources, tmp_path))
     error = capsys.readouterr().err
     assert code == 2 and message in error and len(error.strip().splitlines()) == 1
 
@@ -327,21 +320,7 @@ def test_options_that_cannot_work(values, message):
 
 
 def test_command_says_what_is_done_and_stops_in_order(sources, tmp_path, capsys, monkeypatch):
-    words = [
-        'synthesize',
-        '--backgrounds',
-        str(sources.backgrounds),
-        '--objects',
-        str(sources.objects),
-        '--count',
-        '2',
-        '--processes',
-        '1',
-        '--seed',
-        '3',
-        '-o',
-        str(tmp_path / 'out'),
-    ]
+    words = [*command(sources, tmp_path), '--seed', '3']
     assert cli.main(words) == 0
     assert '2 images in' in capsys.readouterr().out
     assert len(writer.read_records(tmp_path / 'out')) == 2

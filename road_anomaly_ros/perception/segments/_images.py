@@ -1,14 +1,36 @@
 # Copyright 2026 The road_anomaly_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Camera images for segment sources that compute on the CPU."""
+"""Camera images for segment sources that compute on the CPU, and the sources without weights."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+
+from road_anomaly_ros.perception.contract import Prompts, Segments
+
+
+class Partition:
+    """An image cut into regions by `cut`, an RGB image uint8 [h, w, 3] in, numbers [h, w] out.
+
+    It computes on the CPU, on an image of at most `max_side`, and answers on the image's device.
+    """
+
+    of_image_only = True
+
+    def __init__(self, cut: Callable[[NDArray[np.uint8]], NDArray[Any]], max_side: int) -> None:
+        self._cut, self._max_side = cut, max_side
+
+    def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
+        """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
+        index = self._cut(reduced(image, self._max_side)).astype(np.int32, copy=False)
+        return Segments(index=torch.from_numpy(index).to(image.device))
 
 
 def reduced(image: torch.Tensor, max_side: int) -> NDArray[np.uint8]:

@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from skimage import segmentation
 
-from road_anomaly_ros.perception.contract import Prompts, Segments
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
-from road_anomaly_ros.perception.segments._images import reduced
+from road_anomaly_ros.perception.segments._images import Partition
 
 SOURCE = 'Felzenszwalb and Huttenlocher 2004; scikit-image'
 NEEDS = 'nothing'
@@ -43,28 +42,14 @@ class Options:
     )
 
 
-class Felzenszwalb:
-    """Partition of an image into regions of similar colour."""
-
-    of_image_only = True
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-
-    def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
-        """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
-        options = self._options
-        index = segmentation.felzenszwalb(
-            reduced(image, options.max_side),
-            scale=options.scale,
-            sigma=options.sigma,
-            min_size=options.min_size,
-        )
-        return Segments(index=torch.from_numpy(index.astype(np.int32)).to(image.device))
-
-
 def load(
     *, device: torch.device, options: Options, resources: Resources | None = None
-) -> Felzenszwalb:
-    """Return the source; it computes on the CPU and answers on the device of the image."""
-    return Felzenszwalb(options)
+) -> Partition:
+    """Return the source."""
+    cut = functools.partial(
+        segmentation.felzenszwalb,
+        scale=options.scale,
+        sigma=options.sigma,
+        min_size=options.min_size,
+    )
+    return Partition(cut, options.max_side)

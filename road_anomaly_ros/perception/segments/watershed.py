@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from skimage import segmentation
 
-from road_anomaly_ros.perception.contract import Prompts, Segments
 from road_anomaly_ros.perception.registry import option
 from road_anomaly_ros.perception.resources import Resources
-from road_anomaly_ros.perception.segments._images import reduced
+from road_anomaly_ros.perception.segments._images import Partition
 
 SOURCE = 'ours: watershed of the gradient, basins merged'
 NEEDS = 'nothing'
@@ -61,30 +60,19 @@ class Options:
     )
 
 
-class Watershed:
-    """Partition of an image into regions of similar colour, bounded by edges."""
-
-    of_image_only = True
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-
-    def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
-        """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
-        options = self._options
-        pixels = cv2.cvtColor(reduced(image, options.max_side), cv2.COLOR_RGB2LAB)
-        colors = np.asarray(pixels, np.float32)
-        if options.sigma > 0:
-            colors = np.asarray(cv2.GaussianBlur(colors, (0, 0), options.sigma), np.float32)
-        index = merge(basins(colors), colors, options.scale, options.min_size)
-        return Segments(index=torch.from_numpy(index).to(image.device))
-
-
 def load(
     *, device: torch.device, options: Options, resources: Resources | None = None
-) -> Watershed:
-    """Return the source; it computes on the CPU and answers on the device of the image."""
-    return Watershed(options)
+) -> Partition:
+    """Return the source."""
+    return Partition(lambda pixels: cut(pixels, options), options.max_side)
+
+
+def cut(pixels: NDArray[np.uint8], options: Options) -> Index:
+    """Return the regions of an RGB image [h, w, 3], [h, w] numbered from 0."""
+    colors = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB), np.float32)
+    if options.sigma > 0:
+        colors = np.asarray(cv2.GaussianBlur(colors, (0, 0), options.sigma), np.float32)
+    return merge(basins(colors), colors, options.scale, options.min_size)
 
 
 def basins(colors: Colors) -> Index:
