@@ -155,6 +155,6 @@ setup(
             'anomaly_node = road_anomaly_ros.ros.process:anomaly_node',
             'fake_camera = road_anomaly_ros.ros.fake_camera:node_main',
             'replay = road_anomaly_ros.ros.replay:node_main',
-        ],
+        ]
     },
 )

@@ -156,11 +156,7 @@ def column_chart(
 
 
 def bar_chart(
-    rows: Sequence[tuple[str, Mapping[str, float]]],
-    *,
-    title: str,
-    unit: str,
-    width: int,
+    rows: Sequence[tuple[str, Mapping[str, float]]], *, title: str, unit: str, width: int
 ) -> str:
     """Return stacked horizontal bars, one per row, with their sums; keys are the legend."""
     names = list(dict.fromkeys(name for _, parts in rows for name in parts))

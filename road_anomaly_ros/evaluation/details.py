@@ -23,12 +23,7 @@ from scipy import ndimage
 
 from road_anomaly_ros import files
 from road_anomaly_ros.perception.curve import TPR_LEVEL, Steps
-from road_anomaly_ros.perception.metrics import (
-    TAUS,
-    ComponentFrame,
-    PixelMetrics,
-    component_frame,
-)
+from road_anomaly_ros.perception.metrics import TAUS, ComponentFrame, PixelMetrics, component_frame
 from road_anomaly_ros.tools.environment import by_stage
 
 FOLDER = 'details'

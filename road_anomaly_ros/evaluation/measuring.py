@@ -24,11 +24,7 @@ from road_anomaly_ros.evaluation.store import Scores, Store
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.curve import ExactCurve, Steps, summarize
 from road_anomaly_ros.perception.labels import counted_as
-from road_anomaly_ros.perception.metrics import (
-    ComponentMetrics,
-    MeanIoU,
-    component_frame,
-)
+from road_anomaly_ros.perception.metrics import ComponentMetrics, MeanIoU, component_frame
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.tools import workbench
 

@@ -227,12 +227,7 @@ class Evaluation:
             helpers.score_images(share, self._job.jobs, advance)
             return
         score_images(
-            self._pipeline,
-            self._data,
-            methods,
-            self._store,
-            seed=self._job.seed,
-            advance=advance,
+            self._pipeline, self._data, methods, self._store, seed=self._job.seed, advance=advance
         )
 
     def _measured(self, found: dict[str, Any], method: Method) -> dict[str, Any]:

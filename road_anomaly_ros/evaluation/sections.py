@@ -9,15 +9,7 @@ from typing import Any
 
 from road_anomaly_ros.evaluation import charts, reference, sweep
 from road_anomaly_ros.evaluation.material import Group, Material, Row, trained
-from road_anomaly_ros.evaluation.page import (
-    Cell,
-    figure,
-    folded,
-    grid,
-    heading,
-    paragraph,
-    table,
-)
+from road_anomaly_ros.evaluation.page import Cell, figure, folded, grid, heading, paragraph, table
 from road_anomaly_ros.evaluation.results import METRICS
 
 _LOW_IS_GOOD = ('FPR95',)
@@ -236,9 +228,7 @@ def _published_of(group: Group, cells: Sequence[reference.Cell]) -> str:
     )
 
 
-def _by_row(
-    cells: Sequence[reference.Cell],
-) -> dict[tuple[str, str], dict[str, float | None]]:
+def _by_row(cells: Sequence[reference.Cell]) -> dict[tuple[str, str], dict[str, float | None]]:
     found: dict[tuple[str, str], dict[str, float | None]] = {}
     for cell in cells:
         where = f'{cell.paper}, table {cell.table}'

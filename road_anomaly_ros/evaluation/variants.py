@@ -152,9 +152,7 @@ def _option(name: str) -> Any:
 
 
 def variant_configs(
-    base_name: str,
-    base: PipelineConfig,
-    axes: Sequence[Axis],
+    base_name: str, base: PipelineConfig, axes: Sequence[Axis]
 ) -> tuple[dict[str, PipelineConfig], list[list[str]]]:
     """Return every different chain by its name, base first, and per axis the names in order.
 

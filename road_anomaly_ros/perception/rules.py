@@ -86,11 +86,7 @@ RULES = (
     Rule(_too_low, knobs=('threshold', 'low_threshold', 'connectivity')),
     Rule(_speck, {'opening': 0, 'closing': 0}),
     Rule(_too_small, {'min_area': 0}, ('reference_area', 'far_area', 'horizon')),
-    Rule(
-        _too_faint,
-        {'min_evidence': 0.0},
-        ('evidence', 'reference_area', 'far_area', 'horizon'),
-    ),
+    Rule(_too_faint, {'min_evidence': 0.0}, ('evidence', 'reference_area', 'far_area', 'horizon')),
     Rule(_off_ground, {'on_drivable': OFF}, ('contact', 'ring')),
 )
 

@@ -33,12 +33,7 @@ _FORMS = (
     (5.2, 1.95, 0.34, 1.15, 2.1, 0.6, 1.3, 5.1),
 )
 # radius and colour, from the tyre inwards
-_WHEEL = (
-    (0.38, (20, 20, 22)),
-    (0.31, (30, 30, 32)),
-    (0.2, (140, 142, 146)),
-    (0.07, (70, 70, 74)),
-)
+_WHEEL = ((0.38, (20, 20, 22)), (0.31, (30, 30, 32)), (0.2, (140, 142, 146)), (0.07, (70, 70, 74)))
 
 
 def _shaded(color: np.ndarray, height: int, width: int, top: float, bottom: float) -> np.ndarray:

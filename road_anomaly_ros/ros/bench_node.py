@@ -79,10 +79,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     make_room()  # the camera is ours: without, most larger images are lost
     config = chain_config(arguments)
-    document: dict[str, Any] = {
-        'environment': environment.record(),
-        'node': [],
-    }
+    document: dict[str, Any] = {'environment': environment.record(), 'node': []}
     print(environment.heading(document['environment']))
     print(
         f'\n{arguments.rate} images per second, {arguments.seconds} s per size, '

@@ -17,12 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import (
-    Executor,
-    MultiThreadedExecutor,
-    ShutdownException,
-    TimeoutException,
-)
+from rclpy.executors import Executor, MultiThreadedExecutor, ShutdownException, TimeoutException
 
 from road_anomaly_ros.ros.transport import release
 

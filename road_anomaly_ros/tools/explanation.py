@@ -14,12 +14,7 @@ import torch
 from torch.nn import functional
 
 from road_anomaly_ros.perception import drawing, lettering, objects, rules
-from road_anomaly_ros.perception.contract import (
-    FrameResult,
-    LabelSet,
-    MaskOutput,
-    WindowedOutput,
-)
+from road_anomaly_ros.perception.contract import FrameResult, LabelSet, MaskOutput, WindowedOutput
 from road_anomaly_ros.perception.dense import MaskSource
 from road_anomaly_ros.perception.lettering import Canvas
 from road_anomaly_ros.perception.pipeline import Pipeline

@@ -179,12 +179,6 @@ def save_folder(
             path.chmod(0o644)
             os.replace(path, folder / path.name)
     info = heads.HeadInfo(
-        HEAD,
-        weights_digest(folder),
-        'two_scales',
-        HIDDEN,
-        0,
-        heads.GridHead.HIDDEN,
-        training,
+        HEAD, weights_digest(folder), 'two_scales', HIDDEN, 0, heads.GridHead.HIDDEN, training
     )
     heads.save_head(folder / heads.FOLDER / HEAD, info, model.head)

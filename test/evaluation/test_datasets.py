@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from road_anomaly_ros.evaluation.datasets import (
-    Histogram,
-    open_dataset,
-    read_label,
-    relabelled,
-)
+from road_anomaly_ros.evaluation.datasets import Histogram, open_dataset, read_label, relabelled
 from road_anomaly_ros.evaluation.layouts import LAYOUTS, layout_named
 from road_anomaly_ros.perception.labels import CITYSCAPES_IDS
 

@@ -14,12 +14,7 @@ import tiny_models
 import torch
 
 from road_anomaly_ros.perception import dense, heads, model_files, scorers
-from road_anomaly_ros.perception.contract import (
-    MaskOutput,
-    PipelineError,
-    Pyramid,
-    WindowedOutput,
-)
+from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, Pyramid, WindowedOutput
 from road_anomaly_ros.perception.heads import AnomalyHead, HeadInfo, RunningHead
 from road_anomaly_ros.perception.kernels.vectors import Features, Taps
 from road_anomaly_ros.perception.pipeline import Pipeline

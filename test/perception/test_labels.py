@@ -4,13 +4,7 @@
 
 import pytest
 
-from road_anomaly_ros.perception.labels import (
-    CAMVID,
-    CITYSCAPES,
-    IDD_LITE,
-    counted_as,
-    label_set,
-)
+from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES, IDD_LITE, counted_as, label_set
 
 # Each train id with its class among CamVid's 11 and among the 7 groups of IDD-Lite.
 GROUPS = {

@@ -19,14 +19,8 @@ ADDED = {
             '    maxima: Mapping[str, Tensor] = field(default_factory=dict)\n',
             '    squares: Mapping[str, Tensor] = field(default_factory=dict)\n',
         ),
-        (
-            '            self._rows(accept),\n',
-            '            self._rows(self.squares.values()),\n',
-        ),
-        (
-            '    accept: Any  # ABSENT for one that is out\n',
-            '    squares: Any\n',
-        ),
+        ('            self._rows(accept),\n', '            self._rows(self.squares.values()),\n'),
+        ('    accept: Any  # ABSENT for one that is out\n', '    squares: Any\n'),
         (
             '        reach = torch.cat([self.linear.abs(), self.largest]).amax(0)\n',
             '        reach = torch.cat([reach[None], self.squares]).amax(0)\n',

@@ -310,10 +310,7 @@ def test_mask2anomaly_refinements_by_hand(mode, queries, expected):
     ],
 )
 def test_mask2anomaly_class_ids_by_name(names, stuff, others):
-    assert mask2anomaly.class_ids(names) == {
-        'refine_class_ids': stuff,
-        'paper_class_ids': others,
-    }
+    assert mask2anomaly.class_ids(names) == {'refine_class_ids': stuff, 'paper_class_ids': others}
 
 
 def s2_scene():

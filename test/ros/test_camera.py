@@ -85,9 +85,7 @@ def test_the_benchmark_offers_pictures_in_the_quality_of_the_node(monkeypatch):
 
     given = []
     monkeypatch.setattr(
-        outputs.Publishers,
-        'publish',
-        lambda self, source, header, quality: given.append(quality),
+        outputs.Publishers, 'publish', lambda self, source, header, quality: given.append(quality)
     )
     context = rclpy.Context()
     rclpy.init(args=[], context=context)

@@ -20,12 +20,7 @@ from ros_graph import header
 from sensor_msgs.msg import CameraInfo
 
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
-from road_anomaly_ros.perception.geometry import (
-    CameraModel,
-    GeometryOptions,
-    Mounting,
-    Surveyor,
-)
+from road_anomaly_ros.perception.geometry import CameraModel, GeometryOptions, Mounting, Surveyor
 from road_anomaly_ros.ros import geometry, images, mounting, outputs
 from road_anomaly_ros.tools import results, spatial
 

@@ -111,9 +111,7 @@ def test_the_overlay_gets_the_metres_that_are_known(graph, image, monkeypatch):
     given = {f'geometry.{name}': value for name, value in GIVEN.items()}
     drawn = []
     monkeypatch.setattr(
-        camera,
-        'overlay',
-        lambda found, _: drawn.append(found) or np.zeros((48, 64, 3), np.uint8),
+        camera, 'overlay', lambda found, _: drawn.append(found) or np.zeros((48, 64, 3), np.uint8)
     )
     _, sender, picture = start(graph, image, tracker='kalman', **given)
     tenths = itertools.count(1)

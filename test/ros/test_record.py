@@ -23,13 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from road_anomaly_ros.ros import record_node
 from road_anomaly_ros.ros.controls import camera_qos
-from road_anomaly_ros.ros.record_node import (
-    Partial,
-    Record,
-    check_target,
-    matching_qos,
-    types_for,
-)
+from road_anomaly_ros.ros.record_node import Partial, Record, check_target, matching_qos, types_for
 from road_anomaly_ros.tools.bags import STORAGES, BagReader
 
 

@@ -47,9 +47,7 @@ def copied(model, tmp_path) -> Path:
 def traced(model, monkeypatch):
     """The command takes the graph that is there already, instead of tracing for seconds."""
     monkeypatch.setattr(
-        tracing,
-        '_trace',
-        lambda subject, path, half: shutil.copyfile(model / GRAPH, path),
+        tracing, '_trace', lambda subject, path, half: shutil.copyfile(model / GRAPH, path)
     )
 
 

@@ -13,15 +13,7 @@ from road_anomaly_ros.training import optimizer, schedule
 
 @pytest.mark.parametrize(
     ('step', 'rate'),
-    [
-        (0, 0.005),
-        (99, 0.5),
-        (199, 1),
-        (799, 1),
-        (800, 1),
-        (900, 0.505),
-        (999, 0.01 + 0.99 / 200),
-    ],
+    [(0, 0.005), (99, 0.5), (199, 1), (799, 1), (800, 1), (900, 0.505), (999, 0.01 + 0.99 / 200)],
 )
 def test_rate(step, rate):
     assert schedule.rate_at(step, 1000, peak=1.0, fall=200, floor=0.01) == pytest.approx(rate)

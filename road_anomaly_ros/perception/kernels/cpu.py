@@ -127,10 +127,7 @@ def _strips(length: int, target: int, scale: float) -> tuple[np.ndarray, np.ndar
     weights = np.zeros((len(place), taps, loops.STRIP), np.float32)
     np.add.at(weights, (strip, low - starts[:, None], inside), (1 - share) * scale)
     np.add.at(weights, (strip, high - starts[:, None], inside), share * scale)
-    return (
-        starts.reshape(tiles, strips),
-        weights.reshape(tiles, strips, taps, loops.STRIP),
-    )
+    return (starts.reshape(tiles, strips), weights.reshape(tiles, strips, taps, loops.STRIP))
 
 
 def widened(planes: Tensor, width: int) -> Tensor:

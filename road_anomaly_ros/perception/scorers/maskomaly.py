@@ -78,11 +78,6 @@ def maskomaly(block: Block, options: MaskomalyOptions) -> Tensor:
 
 SCORERS.register('maskomaly', MaskomalyOptions)(
     Scorer(
-        maskomaly,
-        'Maskomaly, Ackermann et al. 2023',
-        vectors,
-        MASKS_ONLY,
-        threshold=0.7,
-        top=1.0,
+        maskomaly, 'Maskomaly, Ackermann et al. 2023', vectors, MASKS_ONLY, threshold=0.7, top=1.0
     )
 )

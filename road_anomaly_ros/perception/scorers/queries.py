@@ -76,12 +76,5 @@ SCORERS.register('s2_reject')(
     )
 )
 SCORERS.register('eam', EamOptions)(
-    Scorer(
-        eam,
-        'EAM, Grcic et al. 2023',
-        eam_vectors,
-        MASKS_ONLY,
-        threshold=0.7,
-        check=check_eam,
-    )
+    Scorer(eam, 'EAM, Grcic et al. 2023', eam_vectors, MASKS_ONLY, threshold=0.7, check=check_eam)
 )

@@ -218,12 +218,7 @@ SCORERS.register('max_entropy', EntropyOptions)(
 )
 SCORERS.register('rba', UnitOptions)(
     Scorer(
-        rba,
-        'RbA, Nayal et al. 2023',
-        rba_vectors,
-        threshold=-0.1,
-        top=0.0,
-        display=(-1.0, 0.0),
+        rba, 'RbA, Nayal et al. 2023', rba_vectors, threshold=-0.1, top=0.0, display=(-1.0, 0.0)
     )
 )
 SCORERS.register('rba_s1', RbaS1Options)(

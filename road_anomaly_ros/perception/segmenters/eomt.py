@@ -168,8 +168,7 @@ class GraphModel(graph.Graph):
         rows, columns = self.facts['grid'].split('x')
         self.grid_size = (int(rows), int(columns))
         self.config = SimpleNamespace(
-            image_size=(self.size or (0, 0))[0],
-            id2label=read_config(weights).get('id2label'),
+            image_size=(self.size or (0, 0))[0], id2label=read_config(weights).get('id2label')
         )
 
     def __call__(self, pixel_values: torch.Tensor) -> SimpleNamespace:  # type: ignore[override]

@@ -41,12 +41,7 @@ FEATURE_MAPS = ('pixel_decoder', 'encoder', 'pyramid', 'two_scales')
 class Options:
     """What a user may choose about a Mask2Former."""
 
-    engine: str = option(
-        'auto',
-        ENGINE_TEXT,
-        choices=ENGINES,
-        live=False,
-    )
+    engine: str = option('auto', ENGINE_TEXT, choices=ENGINES, live=False)
     short_side: int = option(
         0,
         'Short side of the network input; 0 takes the size rule stored with the model.',
