@@ -192,7 +192,7 @@ def _report(progress: Progress, out: Path, rows: int, done: int, begin: float) -
     print(
         f'{progress.files + done} files done ({done} before), {progress.failed} parts of files '
         f'failed, {progress.frames} frames in '
-        f'{seconds:.0f} s ({rate:.1f}/s, {busy:.1f} workers busy), '
+        f'{seconds:.0f} s ({rate:.1f}/s, {busy:.2f} workers busy), '
         f'{rows} events in {out / "events.parquet"}'
     )
     if progress.again:

@@ -61,8 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
         table = csv.DictWriter(file, COLUMNS, extrasaction='ignore')
         table.writeheader()
         for number, item in enumerate(shown, start=1):
-            begin = max(0.0, item.row['first'] - arguments.before)
-            end = item.row['last'] + arguments.after
+            begin = round(max(0.0, item.row['first'] - arguments.before), 6)
+            end = round(item.row['last'] + arguments.after, 6)
             try:
                 name = _cut(item, out, f'{number:04d}', begin, end)
             except (ValueError, OSError) as error:
@@ -77,6 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _cut(item: Shown, out: Path, number: str, begin: float, end: float) -> str:
     """Write one clip; returns its name. Raises ValueError for a file that is gone."""
     from road_anomaly_ros.tools.bags import is_bag
+    from road_anomaly_ros.tools.pictures import is_picture
 
     path = Path(item.row['file'])
     if '://' in item.row['file']:
@@ -85,7 +86,7 @@ def _cut(item: Shown, out: Path, number: str, begin: float, end: float) -> str:
         raise ValueError(f'{path} is there no longer')
     if path.exists() and is_bag(path):
         return _cut_bag(path, out / f'{number}_{path.stem}', item.row, begin, end)
-    if path.is_dir() or item.row['frames'] == 1:
+    if path.is_dir() or (path.exists() and is_picture(path)):
         return _copy_pictures(item.row, out / f'{number}_{path.stem}', begin, end)
     return _cut_video(item.row, out / f'{number}_{path.stem}.mp4', begin, end)
 

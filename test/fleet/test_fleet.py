@@ -18,7 +18,8 @@ import pytest
 pa = pytest.importorskip('pyarrow', reason='needs the extra mine')
 
 from road_anomaly_ros import cli  # noqa: E402
-from road_anomaly_ros.fleet import driving, mining  # noqa: E402
+from road_anomaly_ros.fleet import driving, mine_export, mining  # noqa: E402
+from road_anomaly_ros.fleet.choosing import Shown  # noqa: E402
 from road_anomaly_ros.fleet.index import SCHEMA, Index, Part, strongest  # noqa: E402
 from road_anomaly_ros.fleet.listing import BAG, PICTURES, VIDEO, Item, find  # noqa: E402
 from road_anomaly_ros.perception.config import PipelineConfig  # noqa: E402
@@ -447,6 +448,12 @@ def test_clips_are_cut_and_bags_stay_bags(archive, alone, tmp_path):
         else:
             with open_source(path) as source:
                 assert len(list(source)) == pytest.approx((end - begin) * FPS + 1, abs=1.01)
+
+
+def test_what_one_frame_of_a_video_shows_is_a_clip_too(alone, tmp_path):
+    row = next(row for row in rows_of(alone) if row['file'].endswith('a.avi'))
+    name = mine_export._cut(Shown({**row, 'frames': 1}), tmp_path, '0001', 0.0, 0.5)
+    assert name == '0001_a.mp4' and (tmp_path / name).is_file()
 
 
 def test_an_index_that_is_none_is_one_line(tmp_path, capsys):
