@@ -367,23 +367,22 @@ def test_a_cluster_that_shrinks_goes_on_with_what_is_left(archive, alone, tmp_pa
     same(Index(tmp_path / 'index'), alone)
 
 
-def test_a_cluster_without_room_says_what_it_waits_for(tmp_path, monkeypatch):
+def test_a_cluster_without_room_says_what_it_waits_for(monkeypatch):
     pytest.importorskip('ray', reason='needs the extra cluster')
-    import ray
+    from ray.cluster_utils import Cluster
 
     from road_anomaly_ros.fleet import cluster
 
     monkeypatch.setattr(cluster, 'PATIENCE_S', 0.1)
-    ray.init(num_cpus=1, include_dashboard=False)
-    pool = cluster.Cluster(
-        mining.Order(PipelineConfig(), threads=2), ray.get_runtime_context().gcs_address
-    )
+    machines = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})
+    pool = cluster.Cluster(mining.Order(PipelineConfig(), threads=2), machines.address)
     try:
         with pytest.warns(Remark, match='no worker has begun .* each needs num_cpus=2 free'):
-            while not pool.answers(0.1) and pool._empty_since != float('inf'):
-                pass
+            while pool._empty_since != float('inf'):
+                assert not pool.answers(0.1)
     finally:
         pool.close()
+        machines.shutdown()
 
 
 def test_a_cluster_whose_workers_cannot_begin_is_one_line(archive, tmp_path, monkeypatch, capsys):
