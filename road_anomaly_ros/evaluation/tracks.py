@@ -25,7 +25,8 @@ RULE = (
     f'a confirmed track belongs to a true obstacle above {MIN_AREA} px where their masks '
     f'overlap by an IoU of {MIN_OVERLAP:g}; it is false when in most of its frames less than '
     f'{TRUE_SHARE:.0%} of it lies on any obstacle; obstacles count as found when '
-    f'{FOUND_SHARE:.0%} of their pixels are in the mask'
+    f'{FOUND_SHARE:.0%} of their pixels are in the mask; clear_frames is how often a single frame '
+    'shows an obstacle by that overlap until its track is confirmed, at most'
 )
 COLUMNS = (
     'drive',
@@ -39,8 +40,13 @@ COLUMNS = (
     'recall',
     'recall_untracked',
     'frames_to_confirm',
+    'clear_frames',
     'track_ms',
 )
+_SUMMARY = {
+    **dict.fromkeys(('switches', 'tracks', 'false_tracks', 'false_obstacles'), np.sum),
+    'clear_frames': np.max,
+}
 _FROM_LIBRARY = {
     'IDF1': 'idf1',
     'MOTA': 'mota',
@@ -74,9 +80,13 @@ class Account:
     _wrong: Counter[int] = field(default_factory=Counter)
     _due: Counter[int] = field(default_factory=Counter)  # frames of each obstacle so far
     _waited: dict[int, int] = field(default_factory=dict)
+    _clear: Counter[int] = field(default_factory=Counter)  # frames that showed it until then
 
-    def add(self, tracks: np.ndarray, truth: np.ndarray) -> None:
-        """Take one frame: ids of confirmed tracks int [H, W] and of obstacles [H, W], 0 none."""
+    def add(self, tracks: np.ndarray, truth: np.ndarray, alone: np.ndarray) -> None:
+        """Take one frame: ids of confirmed tracks int [H, W] and of things [H, W], 0 none.
+
+        `alone` [H, W] numbers the obstacles of the frame by itself.
+        """
         shared, ids, names = _shared(tracks, truth)
         area, of_truth = shared.sum(1), shared.sum(0)
         true = area - shared[:, 0] >= TRUE_SHARE * area
@@ -85,17 +95,20 @@ class Account:
         asked = (shared[:, ~large & (names > 0)].sum(1) < TRUE_SHARE * area) & (ids > 0)
         for number, right in zip(ids[ids > 0].tolist(), true[ids > 0].tolist(), strict=True):
             (self._right if right else self._wrong)[number] += 1
-        union = area[:, None] + of_truth - shared
-        alike = (shared / union)[asked][:, large].T
+        alike = _overlap(shared)[asked][:, large].T
         distance = np.where(alike >= MIN_OVERLAP, 1 - alike, math.nan)
         due = names[large].tolist()
         self.rows.append((due, ids[asked].tolist(), distance))
         self.likeness.append(Likeness(due, ids[asked].tolist(), alike))
-        self._wait(due, np.isfinite(distance).any(1).tolist())
+        found, numbers, _ = _shared(alone, truth)
+        clear = _overlap(found)[numbers > 0][:, large] >= MIN_OVERLAP
+        self._wait(due, np.isfinite(distance).any(1).tolist(), clear.any(0).tolist())
 
-    def _wait(self, due: Sequence[int], found: Sequence[bool]) -> None:
-        for name, seen in zip(due, found, strict=True):
+    def _wait(self, due: Sequence[int], found: Sequence[bool], clear: Sequence[bool]) -> None:
+        for name, seen, shown in zip(due, found, clear, strict=True):
             self._due[name] += 1
+            if name not in self._waited:
+                self._clear[name] += shown
             if seen:
                 self._waited.setdefault(name, self._due[name])
 
@@ -123,6 +136,7 @@ class Account:
             'recall_untracked': self.untracked.recall(),
             'never_confirmed': len(self._due) - len(self._waited),
             'frames_to_confirm': float(np.median(list(self._waited.values()) or [math.nan])),
+            'clear_frames': max(self._clear.values(), default=math.nan),
             'track_ms': float(np.median(self.milliseconds or [math.nan])),
         }
 
@@ -141,6 +155,12 @@ def _shared(tracks: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
     )
 
 
+def _overlap(shared: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of pixels in common [n, m], the 0 of both included."""
+    union = shared.sum(1)[:, None] + shared.sum(0) - shared
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
+
+
 def track_map(result: Any) -> np.ndarray:
     """Return the id of the confirmed track at each pixel of a result, int64 [H, W], 0 for none."""
     table = np.zeros(max((item.id for item in result.objects), default=0) + 1, np.int64)
@@ -148,6 +168,13 @@ def track_map(result: Any) -> np.ndarray:
         table[item.id] = item.track_id if item.confirmed else 0
     instances = result.array('instances')
     return table[np.where(instances < len(table), instances, 0)]
+
+
+def _judged(ids: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Return ids [H, W] on what counts: not where it is ignored, nor of what mostly lies there."""
+    area = np.bincount(ids.ravel())
+    aside = np.bincount(ids[ignored], minlength=len(area))
+    return np.where(ignored | (2 * aside > area)[ids], 0, ids)
 
 
 def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
@@ -164,9 +191,9 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
         begin = time.perf_counter()
         followed = tracks.follow(result, chain)
         account.milliseconds.append((time.perf_counter() - begin) * 1e3)
-        ids = np.where(ignored, 0, track_map(followed))
-        instances = np.where(ignored, 0, result.array('instances'))
-        account.add(ids, truth)
+        ids = _judged(track_map(followed), ignored)
+        instances = _judged(result.array('instances'), ignored)
+        account.add(ids, truth, instances)
         account.tracked.add(compare(ids > 0, ids, truth))
         account.untracked.add(compare(result.array('mask') & ~ignored, instances, truth))
     return account.figures()
@@ -201,10 +228,9 @@ def run(drives: Iterable[str], config: Any, out: Path | None, fps: float) -> int
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the figures of several drives in Markdown, the mean or the sum last."""
+    """Return the figures of several drives in Markdown, the mean, the sum or the largest last."""
     total: dict[str, Any] = {'drive': f'all {len(rows)}'}
     for name in COLUMNS[1:]:
         values = [row[name] for row in rows]
-        counted = name in ('switches', 'tracks', 'false_tracks', 'false_obstacles')
-        total[name] = sum(values) if counted else float(np.mean(values))
+        total[name] = _SUMMARY.get(name, np.mean)(values)
     return markdown(COLUMNS, [*rows, total])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from road_anomaly_ros.perception import evidence, objects
@@ -116,38 +117,34 @@ def _followed(
 ) -> FrameResult:
     faint, numbers = _faint(result, chain, options)
     seen = (*result.objects, *faint)
-    height, width = result.size
-    found = tracker.update(
-        Sight(
-            seen,
-            tuple(log_odds(item, chain, (height, width)) for item in seen),
-            float(result.stamp or 0.0),
-            (height, width),
-        )
-    )
+    odds = log_odds(seen, chain, result.size)
+    found = tracker.update(Sight(seen, odds, float(result.stamp or 0.0), result.size))
     if tracker.left_out:
         result = _noted(
             result,
             f'{tracker.left_out} of {len(seen)} obstacles are not tracked: more than max_tracks',
         )
     strong, only = len(result.objects), options.listed == CONFIRMED
-    kept = [
-        item for index, item in enumerate(found) if item.confirmed or (index < strong and not only)
-    ]
-    return _with_objects(result, kept, numbers, only)
+    return _with_objects(
+        result,
+        [item for item in found[:strong] if item.confirmed or not only],
+        [item for item in found[strong:] if item.confirmed],
+        numbers,
+        only=only,
+    )
 
 
 def _faint(
     result: FrameResult, chain: Chain, options: TrackOptions
-) -> tuple[tuple[AnomalyObject, ...], torch.Tensor | None]:
+) -> tuple[tuple[AnomalyObject, ...], torch.Tensor]:
     """Return what lies between the level at which tracks may start and the threshold.
 
-    Their ids follow those of the obstacles, also in the map [H, W] that comes with them.
+    Its numbers in the map [H, W] that comes with it begin with 1.
     """
     low, threshold = chain.levels.low_threshold, result.threshold
     level = low + options.start * (threshold - low)
     if not level < threshold:
-        return (), None
+        return (), result.instances
     # Where an obstacle is, nothing else may be found again.
     score = result.score.masked_fill(result.mask, low)
     _, numbers, found = objects.find(
@@ -159,60 +156,65 @@ def _faint(
         drivable=result.label_set.drivable,
         host=result.host,
     )
-    count = len(result.objects)
-    return tuple(dataclasses.replace(item, id=item.id + count) for item in found), numbers
+    return found, numbers
 
 
 def _with_objects(
-    result: FrameResult, kept: Sequence[AnomalyObject], faint: torch.Tensor | None, only: bool
+    result: FrameResult,
+    kept: Sequence[AnomalyObject],
+    faint: Sequence[AnomalyObject],
+    numbers: torch.Tensor,
+    *,
+    only: bool,
 ) -> FrameResult:
-    """Return a result with these objects, numbered anew in their order, faint ones last.
+    """Return a result with what is kept of its objects and the faint ones, numbered anew.
 
-    `faint` [H, W] holds numbers that follow those of the obstacles; with `only` the mask shows
-    nothing but what is listed.
+    `numbers` [H, W] holds those of the faint ones; with `only` the mask shows nothing but what is
+    listed.
     """
-    strong = len(result.objects)
-    table = torch.zeros(max([strong, *(item.id for item in kept)]) + 1, dtype=torch.int32)
-    for number, item in enumerate(kept, start=1):
-        table[item.id] = number
-    table = table.to(result.instances.device)
-    instances, mask = table[result.instances.long()], result.mask
-    if len(table) > strong + 1 and faint is not None:
-        numbers = torch.where(faint > 0, faint + strong, 0).clamp(max=len(table) - 1)
-        added = torch.where(instances > 0, 0, table[numbers.long()])
-        instances, mask = instances + added, mask | (added > 0)
-    return dataclasses.replace(
-        result,
-        instances=instances,
-        mask=instances > 0 if only else mask,
-        objects=tuple(
-            dataclasses.replace(item, id=number) for number, item in enumerate(kept, start=1)
-        ),
+    listed = tuple(
+        item if item.id == number else dataclasses.replace(item, id=number)
+        for number, item in enumerate((*kept, *faint), start=1)
     )
+    if not (only or faint):
+        return dataclasses.replace(result, objects=listed)
+    instances, mask = (
+        torch.zeros_like(part) if only else part.clone()
+        for part in (result.instances, result.mask)
+    )
+    # Whole maps would cost more than all else here, so that only boxes are looked at.
+    drawn = [(result.instances, item) for item in kept] if only else []
+    drawn += [(numbers, item) for item in faint]
+    for number, (source, item) in enumerate(drawn, start=len(listed) - len(drawn) + 1):
+        x, y, width, height = item.box
+        inside = slice(y, y + height), slice(x, x + width)
+        own = source[inside] == item.id
+        instances[inside].masked_fill_(own, number)
+        mask[inside].logical_or_(own)
+    return dataclasses.replace(result, instances=instances, mask=mask, objects=listed)
 
 
-def log_odds(item: AnomalyObject, chain: Chain, size: tuple[int, int]) -> float:
-    """Return the evidence of one region: how far its score and its area lie above what is asked.
+def log_odds(
+    items: Sequence[AnomalyObject], chain: Chain, size: tuple[int, int]
+) -> tuple[float, ...]:
+    """Return the evidence of each region: how far score and area lie above what is asked.
 
     The score counts on the scale of its calibration, 0 at the threshold, and so is comparable for
     all scorers. What cannot be judged counts as strange.
     """
     levels, options = chain.levels, chain.object_options
-    excess = item.score_p95 - levels.threshold
-    span = (
-        levels.display[1] - levels.threshold
-        if excess > 0
-        else levels.threshold - levels.low_threshold
-    )
-    score = (
-        _SURE * min(max(excess / span, -1.0), 1.0) if span > 0 else math.copysign(_SURE, excess)
-    )
-    if math.isnan(score):
-        score = _SURE
-    foot = (item.box[1] + item.box[3]) / size[0]
-    least = float(evidence.least_area_at(foot, size[0] * size[1], options))
-    area = math.log2(item.area / least) if least > 0 else 1.0
-    return score + min(max(area, -_SMALL), _LARGE)
+    excess = np.array([item.score_p95 for item in items]) - levels.threshold
+    above, below = levels.display[1] - levels.threshold, levels.threshold - levels.low_threshold
+    span = np.where(excess > 0, above, below)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        share = np.where(span > 0, excess / span, np.copysign(1.0, excess))
+    score = _SURE * np.where(np.isnan(excess), 1.0, np.clip(share, -1.0, 1.0))
+    foot = np.array([item.box[1] + item.box[3] for item in items]) / size[0]
+    least = evidence.least_area_at(foot, size[0] * size[1], options)
+    with np.errstate(divide='ignore'):
+        doublings = np.log2([item.area for item in items]) - np.log2(least)
+    area = np.where(least > 0, np.clip(doublings, -_SMALL, _LARGE), 1.0)
+    return tuple((score + area).tolist())
 
 
 def _noted(result: FrameResult, note: str) -> FrameResult:

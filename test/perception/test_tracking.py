@@ -117,7 +117,7 @@ def test_a_faint_but_steady_thing_is_confirmed_by_and_by():
     for frame in range(12):
         (found,) = follow.update(sight(frame, thing(100 + frame, 100), evidence=FAINT))
         assert found.track_id == 1
-        assert found.confirmed == (frame >= 9)  # ten times 0.31
+        assert found.confirmed == (frame >= 8)  # nine times 0.31
 
 
 def test_what_speaks_against_a_thing_never_makes_a_track():

@@ -222,7 +222,9 @@ def test_obstacles_that_are_not_followed_are_counted():
 )
 def test_evidence_by_hand(score, area, expected):
     item = dataclasses.replace(frame(0, (10, 50, LOUD)).objects[0], score_p95=score, area=area)
-    assert tracks.log_odds(item, chain(), (90, 160)) == pytest.approx(expected)
+    other = dataclasses.replace(item, score_p95=0.8, area=100)
+    found = tracks.log_odds([other, item], chain(), (90, 160))
+    assert found == pytest.approx((1.0, expected))
 
 
 @pytest.mark.parametrize(('score', 'expected'), [(0.7, 2.0), (0.5, -2.0)])
@@ -231,7 +233,7 @@ def test_evidence_where_nothing_was_measured_between_the_levels(score, expected)
     flat = SimpleNamespace(
         levels=ScoreCalibration(0.6, 0.6, (0.0, 0.6)), object_options=chain().object_options
     )
-    assert tracks.log_odds(item, flat, (90, 160)) == pytest.approx(expected)
+    assert tracks.log_odds([item], flat, (90, 160)) == pytest.approx((expected,))
 
 
 def test_every_option_is_live_and_the_choice_is_a_name():

@@ -9,6 +9,7 @@ import torch
 from conftest import ROOT
 
 from road_anomaly_ros import cli
+from road_anomaly_ros.perception import Pipeline
 from road_anomaly_ros.perception.config import METHODS
 from road_anomaly_ros.tools import methods, timing
 from road_anomaly_ros.tools.environment import by_stage, percentiles
@@ -133,6 +134,14 @@ def test_every_method_that_works_without_files_is_measured(tmp_path, capsys):
     assert set(found) == able
     assert all(row['p50'] > 0 for row in found.values())
     assert '| refinement | mbp |' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('size', [(64, 48), (97, 61), (480, 360)])
+def test_a_tracker_is_measured_with_twenty_clear_obstacles(size):
+    pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain')
+    (picture,) = timing.rendered(*size, 1)
+    found = methods._crowded(pipeline(picture), pipeline.prepared)
+    assert len(found.objects) == 20 and found.mask.sum() == sum(it.area for it in found.objects)
 
 
 def test_the_table_lists_every_method_with_its_source():

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _GROWTH = 3.0  # fastest change of a log size per second; nearer is a collision
-_FIRST_RATE = 2.0  # standard deviation of the first velocity, sizes per second
+# Standard deviation of the first velocity, sizes per second: beside the lane of a fast car things
+# pass with 10 to 25.
+_FIRST_RATE = 5.0
 
 
 class Motion:

@@ -24,7 +24,7 @@ class TrackOptions:
         high=1.0,
     )
     confirm: float = option(
-        3.0,
+        2.5,
         'Evidence, summed over the frames of a track, from which it is confirmed; a frame '
         'with a clear obstacle brings 2, one at the threshold and of the least area none.',
         low=0.0,

@@ -44,8 +44,9 @@ class Options(TrackOptions):
         unit='box size',
     )
     min_overlap: float = option(
-        0.2,
-        'Least intersection over union of a widened box with the one expected.',
+        0.1,
+        'Least intersection over union of a widened box with the one expected; what is faint '
+        'comes in pieces of all sizes.',
         low=0.01,
         high=1.0,
     )
