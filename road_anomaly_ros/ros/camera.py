@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
@@ -97,7 +96,7 @@ class Camera:
             node.resolve_topic_name(self.info_topic),
             node.resolve_topic_name(self.depth_topic),
             transforms or Transforms(node),
-            self.complain,
+            self._tell_once,
         )
         self.publishers = Publishers(node, name, self._output_events, debug=debug)
 
@@ -255,14 +254,17 @@ class Camera:
         """Note the size that the calibration is for; it is compared with that of the pictures."""
         height, width = message.height, message.width
         usable = 1 <= height <= _INFO_LIMIT and 1 <= width <= _INFO_LIMIT
-        if usable and all(math.isfinite(value) for value in message.k):
+        if usable and np.isfinite(message.k).all():
             self.stats.info_size = (height, width)
             self.geometry.on_info(message)
         else:
-            self.refuse(
-                'camera_info',
-                f'expected width, height and K of a calibration, '
-                f'got {width}x{height} and K {list(message.k)}',
+            self.stats.refused['camera_info'] += 1
+            finite = 'finite' if np.isfinite(message.k).all() else 'not finite'
+            self._tell_once(
+                'refused camera_info',
+                f'message refused (camera_info): expected a size and finite numbers in K, got '
+                f'{width}x{height} and K that is {finite}: calibrate the camera '
+                f'(camera_calibration) or remap camera_info to that of this camera',
             )
 
     def on_depth(self, message: Any) -> None:
@@ -278,6 +280,12 @@ class Camera:
                 f'stamps ran backwards, from {_clock(self._last_stamp)} to '
                 f'{_clock(moment)} s: a bag that loops, or two publishers on '
                 f'{self.image_topic}',
+            )
+        elif moment == self._last_stamp:
+            self.stats.repeated += 1
+            self._log_once(
+                f'a stamp repeats ({_clock(moment)} s): tracks and speeds count such images as '
+                f'one; look at the camera driver or for two publishers on {self.image_topic}'
             )
         self._last_stamp = moment
 
@@ -364,9 +372,11 @@ class Camera:
             self.geometry.note(survey)
             return survey.told
         except Unplaced as error:
-            self._tell_once('metres', str(error))
+            text = str(error)
         except Exception as error:  # costs the metres, never the frame
-            self._tell_once('metres', f'nothing is told in metres: {one_line(error)}')
+            text = f'nothing is told in metres: {one_line(error)}'
+        self.stats.left_out['metres'] += 1
+        self._tell_once('metres', text)
         return result
 
     def _note(self, failures: Iterable[Failure]) -> None:
@@ -378,6 +388,9 @@ class Camera:
     def _tell_once(self, kind: str, text: str) -> None:
         """Show what is missing in the diagnostics as long as it is, in the log but once."""
         self.stats.complain(kind, text)
+        self._log_once(text)
+
+    def _log_once(self, text: str) -> None:
         if text not in self._told and len(self._told) < _TOLD:
             self._told.add(text)
             self._node.get_logger().warning(f'{self.title}: {text}')

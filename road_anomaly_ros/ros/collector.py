@@ -8,7 +8,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,23 +16,27 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from road_anomaly_ros.perception import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.contract import UNLABELLED
+from road_anomaly_ros.perception.geometry import Survey
 from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.controls import ENDED, STEP_S, camera_qos
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
+from road_anomaly_ros.ros.outputs import message_type, offered
 from road_anomaly_ros.tools import drive_metres, spatial
-from road_anomaly_ros.tools.results import INSTANCES, LABELS, MASK, OVERLAY, SCORE
+from road_anomaly_ros.tools.results import INSTANCES, LABELS, MASK, OUTPUTS, OVERLAY, SCORE
 from road_anomaly_ros.tools.sources import Frame, Source
 
 RESULT_S = 30.0  # longest wait for the results of one picture
 READY_S = 300.0  # for a model that loads on a busy machine
 NO_RESULT = 'no result'
 POINTS = 'obstacle/points'
+# As a bag holds them.
+METRES = tuple(row.topic for row in OUTPUTS if row.recorded and row.source is Survey)
 TRUTH, DEPTH = _TRUTHS = ('instances', 'depth')  # below the camera's ~/truth
 _PROBE = 'probe'
 _PROBE_S = 0.5
@@ -45,16 +49,24 @@ class LiveResult(FrameResult):
     """A result as it was published, with the overlay that the node drew."""
 
     overlay: Any = None  # uint8 RGB [H, W, 3]
+    metres: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # messages by topic
 
 
 class Collector(Node):
     """Subscribes to a camera, the outputs named in `wanted` and, with `truth`, a ground truth.
 
-    Messages are gathered by their headers; everything is asked for reliably.
+    Messages are gathered by their headers; everything is asked for reliably. Nothing waits for
+    the outputs in `metres`: what has come by then is taken.
     """
 
     def __init__(
-        self, wanted: tuple[str, ...], *, camera: str, truth: bool = False, **node_arguments: Any
+        self,
+        wanted: tuple[str, ...],
+        *,
+        camera: str,
+        truth: bool = False,
+        metres: Iterable[str] = (),
+        **node_arguments: Any,
     ) -> None:
         super().__init__('demo', **node_arguments)
         self._changed = threading.Condition()
@@ -69,8 +81,10 @@ class Collector(Node):
         ours = {name: f'{NODE}/{name}' for name in wanted}
         for name, topic in {**ours, **theirs}.items():
             self._hear(Image, topic, name, qos)
-        if truth:  # nothing waits for these: what has come by then is taken
-            self._hear(PointCloud2, f'{NODE}/{POINTS}', POINTS, qos)
+        for output in offered(debug=False):
+            kind = message_type(output) if output.topic in metres else None
+            if kind is not None:
+                self._hear(kind, f'{NODE}/{output.topic}', output.topic, qos)
         self.create_subscription(DiagnosticArray, DIAGNOSTICS, self._on_report, 10)
         self._probes = self.create_publisher(Image, 'image', qos)
         self._step = self.create_client(Trigger, f'{camera}/play_next')
@@ -223,7 +237,7 @@ class LiveSource(Source):
             age = (time.monotonic() - moment) * 1e3
             picture = images.to_array(message)
             result = to_result(picture, maps, age)
-            if POINTS in maps:
+            if POINTS in maps and self.drive is not None:
                 result = followed(result, maps[POINTS], self.drive)
             self.results.append(result)
             stamp = message.header.stamp
@@ -259,6 +273,7 @@ def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResu
         display_range=(0.0, 1.0),
         timings={'total': age},
         overlay=images.to_array(maps[OVERLAY]),
+        metres={name: maps[name] for name in METRES if name in maps},
     )
 
 
@@ -315,4 +330,5 @@ def followed(result: LiveResult, cloud: Any, drive: Any) -> LiveResult:
 
 def _key(message: Any) -> tuple[int, int]:
     """Return the moment of a message; pictures and metres have different coordinate frames."""
-    return message.header.stamp.sec, message.header.stamp.nanosec
+    stamp = (message if hasattr(message, 'header') else message.markers[0]).header.stamp
+    return stamp.sec, stamp.nanosec

@@ -153,7 +153,7 @@ class Geometry:
         except ValueError as error:
             return f'unusable: {error}'
         if given is not None:
-            return str(given)
+            return self._seen_from if options.estimate_pitch and self._seen_from else str(given)
         if self._fault or mounting.tf2_ros is None:
             return f'missing: {self._fault or mounting.REMEDY}'
         return self._seen_from or 'from TF, when somebody listens'
@@ -169,9 +169,12 @@ def to_depth(message: Any, size: tuple[int, int]) -> tuple[np.ndarray | None, st
             f'{message.width}x{message.height}'
         )
     try:
-        return images.to_map(message, size[0] * size[1]), ''
+        found = images.to_map(message, size[0] * size[1])
     except images.ImageRefused as error:
         return None, str(error)
+    if not (found > 0).any():  # NaN is not
+        return None, 'expected depths above 0, the image holds none: look at the depth camera'
+    return found, ''
 
 
 def _nearest(waiting: list[Any], stamp: int, tolerance: float) -> tuple[Any, str]:
@@ -183,7 +186,7 @@ def _nearest(waiting: list[Any], stamp: int, tolerance: float) -> tuple[Any, str
     if abs(late) > tolerance:
         return None, (
             f'no depth image within {tolerance * 1e3:.0f} ms of the image, the nearest '
-            f'is {late * 1e3:+.0f} ms away: synchronise the sensors or raise '
+            f'is {late:+.1g} s away: synchronise the sensors or raise '
             f'geometry.depth_tolerance'
         )
     return found, ''

@@ -82,11 +82,12 @@ class CameraStats:
     lost: int = 0  # never arrived, as the middleware tells
     failed: int = 0  # the chain raised an error
     backwards: int = 0  # stamps earlier than the one before
+    repeated: int = 0  # stamps equal to the one before
     sanitized: int = 0  # non-finite network outputs repaired
     tracks: int = 0  # obstacles of the last result that are followed over time
     confirmed: int = 0  # obstacles of the last result that are believed
     refused: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)  # outputs that failed, by topic
+    left_out: Counter[str] = field(default_factory=Counter)  # by topic, 'metres' are all in metres
     arrivals: Window = field(default_factory=Window)
     latency: Window = field(default_factory=Window)  # ms from arrival to published
     stamp_age: Window = field(default_factory=Window)  # ms from the stamp to published
@@ -154,6 +155,7 @@ def camera_values(stats: CameraStats) -> dict[str, str]:
         'failed': str(stats.failed),
         'refused': str(sum(stats.refused.values())),
         'time_backwards': str(stats.backwards),
+        'time_repeated': str(stats.repeated),
         'sanitized': str(stats.sanitized),
         'tracks': str(stats.tracks),
         'confirmed': str(stats.confirmed),

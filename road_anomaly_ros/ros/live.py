@@ -23,7 +23,7 @@ from road_anomaly_ros.ros.arguments import without_log_file
 from road_anomaly_ros.ros.transport import make_room, stay_local
 from road_anomaly_ros.tools import run as offline
 from road_anomaly_ros.tools.drive_metres import mounting_options
-from road_anomaly_ros.tools.sinks import STAGES, Sink
+from road_anomaly_ros.tools.sinks import STAGES, BagSink, Sink
 from road_anomaly_ros.tools.sources import open_source
 from road_anomaly_ros.tools.staging import Staging
 
@@ -210,6 +210,20 @@ class LivePipeline:
         return self._results.popleft()
 
 
+class LiveBag(BagSink):
+    """A bag that holds what the node has published in metres, too."""
+
+    def write(self, done: Any) -> None:
+        """Append the frame's messages."""
+        from rclpy.serialization import serialize_message
+
+        super().write(done)
+        for topic, message in done.result.metres.items():
+            kind = f'{type(message).__module__.split(".")[0]}/msg/{type(message).__name__}'
+            data = serialize_message(message)
+            self.bag.write_raw(f'/{NODE}/{topic}', kind, data, done.frame.stamp_ns)
+
+
 class Account(Sink):
     """What the node and the collector counted, for summary.json; writes no file."""
 
@@ -258,7 +272,11 @@ def _collect(
     maps = (gathering.OVERLAY, gathering.SCORE, gathering.MASK, gathering.INSTANCES)
     maps += (gathering.LABELS,) if wanted.bag else ()
     camera = processes.start_camera(source, shown, live=False)
-    with _spinning(maps, camera, truth=source.kind == 'rendered') as collector:
+    metres = (gathering.POINTS,) if source.drive is not None else ()
+    if wanted.bag and config.is_set('geometry.camera_height'):
+        metres = gathering.METRES
+    truth = source.kind == 'rendered'
+    with _spinning(maps, camera, truth=truth, metres=metres) as collector:
         print('starting the node', file=sys.stderr)
         collector.wait_until_ready(processes.check)
         live = gathering.LiveSource(
@@ -274,6 +292,7 @@ def _collect(
             staging,
             wanted,
             draw=lambda result: result.overlay,
+            bag=LiveBag,
             more=[
                 # Without metres no topic tells which obstacle is which of the frame before.
                 *(offline.track_sinks(config, staging) if source.drive else ()),
@@ -285,7 +304,7 @@ def _collect(
 
 
 @contextlib.contextmanager
-def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[Any]:
+def _spinning(wanted: tuple[str, ...], camera: str, **more: Any) -> Iterator[Any]:
     """Yield a collector that is served in the background."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -297,7 +316,7 @@ def _spinning(wanted: tuple[str, ...], camera: str, *, truth: bool) -> Iterator[
     rclpy.init(
         args=without_log_file(), context=context, signal_handler_options=SignalHandlerOptions.NO
     )
-    collector = Collector(wanted, camera=camera, truth=truth, context=context)
+    collector = Collector(wanted, camera=camera, context=context, **more)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(collector)
     ending = threading.Event()

@@ -43,6 +43,19 @@ def model_of(drive: Any, size: tuple[int, int]) -> CameraModel:
     return CameraModel((camera.focal * across, camera.focal * down, *place), size)
 
 
+def near_side(drive: Any, index: int, depth: Any, mask: np.ndarray) -> float:
+    """Return how far over the road the near side of what `mask` [H, W] shows is, in metres.
+
+    By the exact `depth` [H, W] of a frame of a drive.
+    """
+    known, camera = np.asarray(depth)[mask], drive.camera(index)
+    fx, fy, u, v = model_of(drive, mask.shape).matrix
+    rows, columns = np.nonzero(mask)
+    ahead = known * (math.cos(camera.pitch) - (rows - v) / fy * math.sin(camera.pitch))
+    level = np.hypot(ahead, (columns - u) / fx * known)
+    return float(np.quantile(level, _NEAR_SIDE))
+
+
 class Compared:
     """Tracks and distances of many frames beside the truth of a drive."""
 
@@ -72,18 +85,8 @@ class Compared:
                 self._both[name, item.track_id] += 1
             known = item.distance is not None and frame.depth is not None
             if known and inside[name] >= TRUE_SHARE * size:
-                true = self._distance(frame, truth == name)
+                true = near_side(self._drive, int(frame.name), frame.depth, truth == name)
                 self._errors.append(abs(item.distance - true) / true)
-
-    def _distance(self, frame: Frame, mask: np.ndarray) -> float:
-        """Return how far over the road the near side of an obstacle is, by the exact depth."""
-        depth = np.asarray(frame.depth)
-        camera = self._drive.camera(int(frame.name))
-        fx, fy, u, v = model_of(self._drive, mask.shape).matrix
-        rows, columns = np.nonzero(mask)
-        ahead = depth[mask] * (math.cos(camera.pitch) - (rows - v) / fy * math.sin(camera.pitch))
-        level = np.hypot(ahead, (columns - u) / fx * depth[mask])
-        return float(np.quantile(level, _NEAR_SIDE))
 
     def figures(self) -> dict[str, Any]:
         """Return IDF1 and the median error of range in shares of it; nothing without tracks."""

@@ -26,7 +26,7 @@ from road_anomaly_ros.tools.overlay_video import VideoSink
 from road_anomaly_ros.tools.pictures import FOLDER, NO_PICTURE, some
 from road_anomaly_ros.tools.place import Place, Placed
 from road_anomaly_ros.tools.processing import Outcome, process
-from road_anomaly_ros.tools.sinks import Sink, TrackTable
+from road_anomaly_ros.tools.sinks import BagSink, Sink, TrackTable
 from road_anomaly_ros.tools.sources import Source, open_source
 from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
 from road_anomaly_ros.tools.sources.images import FOLDER_FPS
@@ -94,13 +94,14 @@ def execute(
     draw: Any = None,
     more: Sequence[Sink] = (),
     place: Place | None = None,
+    bag: type[BagSink] = BagSink,
 ) -> int:
     """Process the source, publish the results, say what was found; returns the exit code.
 
     `draw` makes the overlay of a result, by default that of the pipeline; `more` outputs are
-    served too. By the `place` of the camera a bag holds what is told in metres.
+    served too. By the `place` of the camera a `bag` holds what is told in metres.
     """
-    sinks = [*make_sinks(source, staging, wanted, place), *more]
+    sinks = [*make_sinks(source, staging, wanted, place, bag), *more]
     with StopOnSignal() as stop:
         with progress_bar(source, wanted.limit) as advance:
             outcome = process(
@@ -137,7 +138,11 @@ def planned(wanted: Wanted) -> list[str]:
 
 
 def make_sinks(
-    source: Source, staging: Staging, wanted: Wanted, place: Place | None = None
+    source: Source,
+    staging: Staging,
+    wanted: Wanted,
+    place: Place | None = None,
+    bag: type[BagSink] = BagSink,
 ) -> list[Sink]:
     """Return the outputs asked for; a few images make no video, a folder gives pictures too.
 
@@ -153,7 +158,7 @@ def make_sinks(
     if wanted.scores:
         found.append(sinks.ScoreSink(staging.path(SCORES), wanted.scores))
     if wanted.bag:
-        found.append(sinks.BagSink(staging.path(BAG), wanted.bag, place))
+        found.append(bag(staging.path(BAG), wanted.bag, place))
     if source.kind == 'rendered':
         found.append(sinks.TruthSink(staging.path('truth'), source.drive))
     return [

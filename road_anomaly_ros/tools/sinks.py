@@ -368,20 +368,22 @@ class BagSink(Sink):
         super().__init__(path)
         self._storage = storage
         self._survey = None if place is None else place.surveys()
-        self._bag: BagWriter | None = None
+
+    @cached_property
+    def bag(self) -> BagWriter:
+        """The bag, opened by the thread that writes: SQLite is bound to it."""
+        return BagWriter(self.path, self._storage)
 
     def write(self, done: Done) -> None:
         """Append the frame's messages."""
-        if self._bag is None:  # only now: SQLite is bound to the thread that opens it
-            self._bag = BagWriter(self.path, self._storage)
         sources: dict[type, Any] = {results.Shown: done}
         if self._survey is not None:
             sources[Survey] = self._survey(done.result)
         for output in results.OUTPUTS:
             if output.recorded and output.source in sources:
-                self._append(self._bag, output, sources[output.source], done.frame)
+                self._append(output, sources[output.source], done.frame)
 
-    def _append(self, bag: BagWriter, output: results.Output, source: Any, frame: Frame) -> None:
+    def _append(self, output: results.Output, source: Any, frame: Frame) -> None:
         topic, kind = f'/{NODE}/{output.topic}', IMAGE
         about = {'stamp_ns': frame.stamp_ns, 'frame_id': frame.frame_id}
         if output.package:
@@ -395,12 +397,12 @@ class BagSink(Sink):
             message = compressed_message(to_jpeg(output.build(source)), JPEG, **about)
         else:
             message = image_message(output.build(source), output.form, **about)
-        bag.write(topic, kind, message, frame.stamp_ns)
+        self.bag.write(topic, kind, message, frame.stamp_ns)
 
     def finish(self) -> None:
         """Write index and metadata."""
-        if self._bag is not None:
-            self._bag.close()
+        if 'bag' in vars(self):
+            self.bag.close()
 
 
 def to_jpeg(picture: np.ndarray) -> np.ndarray:

@@ -32,6 +32,11 @@ from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
 
 SMALL = 'rendered:3?frames=5&width=96&height=64'
 FAST = ('--set', 'segmenter=synthetic', '--set', 'objects.min_area=0', '--no-video')
+METRES = (
+    'sensor_msgs/msg/PointCloud2',
+    'sensor_msgs/msg/LaserScan',
+    'visualization_msgs/msg/MarkerArray',
+)
 DEADLINE_S = 280.0
 
 
@@ -64,6 +69,24 @@ def maps(folder):
         reader.close()
 
 
+def metres(folder):
+    """What is told in metres, without its time, by topic."""
+    reader, found = BagReader(folder), {}
+    try:
+        for record in reader.records(reader.topics(METRES)):
+            message = reader.decode(record)
+            if 'PointCloud2' in record.kind:
+                told = bytes(message.data)
+            elif 'LaserScan' in record.kind:
+                told = np.asarray(message.ranges).tobytes()
+            else:
+                told = tuple(marker.text for marker in message.markers)
+            found.setdefault(record.topic, []).append(told)
+        return found
+    finally:
+        reader.close()
+
+
 def table(path):
     with path.open(encoding='utf-8', newline='') as file:
         return list(csv.DictReader(file))
@@ -90,6 +113,10 @@ def test_the_live_demo_gives_what_the_offline_chain_gives(tmp_path):
     right.pop('/anomaly_node/overlay/compressed')
     for topic, values in right.items():
         assert live[topic] == values, f'{topic} differs'
+    told, known = metres(tmp_path / 'live' / 'bag'), metres(tmp_path / 'offline' / 'bag')
+    assert set(told) == set(known) and len(known) >= 2
+    for topic, values in told.items():
+        assert set(values) <= set(known[topic]), f'{topic} differs'
     for column in ('objects', 'width', 'height', 'max_score'):
         assert [row[column] for row in table(tmp_path / 'live' / 'frames.csv')] == [
             row[column] for row in table(tmp_path / 'offline' / 'frames.csv')

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import types
 
 import numpy as np
@@ -21,8 +22,9 @@ from sensor_msgs.msg import CameraInfo
 
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult, LabelSet
 from road_anomaly_ros.perception.geometry import CameraModel, GeometryOptions, Mounting, Surveyor
-from road_anomaly_ros.ros import geometry, images, mounting, outputs
+from road_anomaly_ros.ros import geometry, images, mounting, outputs, topics
 from road_anomaly_ros.tools import results, spatial
+from road_anomaly_ros.tools.detection_topics import DEFINITIONS
 
 # 45 degrees are 500 pixels, the horizon of a level camera is row 240.
 MODEL = CameraModel((500.0, 500.0, 320.0, 240.0), (480, 640))
@@ -94,6 +96,14 @@ def test_the_cloud_holds_the_contact_line_of_each_obstacle():
     )
     assert (points['z'] == 0).all() and (points['intensity'] == 0.75).all()
     assert len(cloud_of(message_of('obstacle/points', survey(), header()))) == 0
+
+
+def test_ten_thousand_tiny_obstacles_are_ten_thousand_points():
+    boxes = [(x, y, 1, 1) for y in range(280, 480, 2) for x in range(0, 600, 6)]
+    points = cloud_of(message_of('obstacle/points', survey(*boxes), header()))
+    assert points['id'].tolist() == list(range(1, 10_001))
+    rows = np.array([y for _, y, _, _ in boxes]) + 0.5 - 240
+    np.testing.assert_allclose(points['x'], 750 / rows, rtol=1e-5)
 
 
 def test_the_scan_counts_bearings_from_right_to_left():
@@ -231,6 +241,22 @@ def test_the_mounting_is_said_to_be_given_guessed_or_missing():
     assert 1.0 < float(found['mean_range_error_m']) < 3.0
 
 
+def test_a_pitch_that_was_estimated_is_told():
+    owner, options = Owner(), GeometryOptions(**GIVEN, estimate_pitch=True)
+    assert owner.geometry.values(options)['mounting'].startswith('given: ')
+    told = types.SimpleNamespace(
+        obstacles=(),
+        unknown=0,
+        mounting=Mounting(1.5, math.radians(2.0), source='pitch estimated'),
+    )
+    owner.geometry.note(told)
+    assert owner.geometry.values(options)['mounting'].startswith(
+        'pitch estimated: height 1.50 m, pitch 2.00'
+    )
+    plain = GeometryOptions(**GIVEN)
+    assert owner.geometry.values(plain)['mounting'].startswith('given: ')
+
+
 def depth_message(value=12_000, seconds=1.0, size=(480, 640), encoding='16UC1'):
     kind = np.float32 if encoding == '32FC1' else np.uint16
     return images.to_message(np.full(size, value, kind), encoding, header(seconds))
@@ -254,9 +280,11 @@ def test_depth_of_the_moment_gives_the_distance():
     ('message', 'says'),
     [
         (None, 'no depth image yet'),
-        (depth_message(seconds=1.2), r'the nearest is \+200 ms away'),
+        (depth_message(seconds=1.2), r'the nearest is \+0\.2 s away'),
         (depth_message(size=(240, 320)), 'expected depth registered to the image, 640x480'),
         (images.to_message(np.zeros((480, 640), np.uint8), 'mono8', header()), "got 'mono8'"),
+        (depth_message(0), 'the image holds none'),
+        (depth_message(math.nan, encoding='32FC1'), 'the image holds none'),
     ],
 )
 def test_depth_that_does_not_fit_is_told_and_the_road_steps_in(message, says):
@@ -416,3 +444,53 @@ def test_tracks_are_boxes_on_the_road():
     assert len(covariance) == 36
     assert covariance[0] == pytest.approx((errors[0] / 2) ** 2)
     assert covariance[7] == pytest.approx((errors[1] / 2) ** 2)
+
+
+def stand_in(name):
+    """A message with the fields of a definition of vision_msgs and no others, as rclpy has it."""
+    lines = [line.split() for line in DEFINITIONS[f'vision_msgs/msg/{name}'].splitlines()]
+    kinds = {
+        field: f'sequence<{kind[:-2]}>' if kind.endswith('[]') else kind for kind, field in lines
+    }
+
+    class Message:
+        __slots__ = tuple(kinds)
+
+        def __init__(self):
+            for field, kind in kinds.items():
+                made = topics.message_class(kind.replace('/', '/msg/')) if '/' in kind else None
+                simple = {'string': '', 'float64': 0.0}.get(kind, [])
+                setattr(self, field, simple if made is None else made())
+
+        @staticmethod
+        def get_fields_and_field_types():
+            return dict(kinds)
+
+    return Message
+
+
+def test_tracks_fill_messages_of_vision_msgs(monkeypatch):
+    """There is no wheel of the package: its definitions stand for it."""
+    package = types.ModuleType('vision_msgs.msg')
+    for kind in DEFINITIONS:
+        name = kind.rpartition('/')[2]
+        setattr(package, name, stand_in(name))
+    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', package)
+    seen = survey((300, 240, 41, 50), (100, 240, 21, 50))
+    message = message_of('obstacle/tracks', seen, header(2.0, 'roof'))
+    assert isinstance(message, package.Detection3DArray)
+    assert (message.header.frame_id, message.header.stamp.sec) == ('base_link', 2)
+    assert [box.id for box in message.detections] == ['1', '2']
+    first, one = message.detections[0], seen.obstacles[0]
+    assert isinstance(first, package.Detection3D) and first.header == message.header
+    assert first.bbox.center.position.x - first.bbox.size.x / 2 == pytest.approx(750 / 49.5)
+    (found,) = first.results
+    assert (found.hypothesis.class_id, found.hypothesis.score) == ('obstacle', 0.75)
+    assert found.pose.pose == first.bbox.center
+    assert found.pose.covariance[0] == pytest.approx((one.position.forward_error / 2) ** 2)
+    flat = types.SimpleNamespace(result=seen.result)
+    row = next(row for row in results.OUTPUTS if row.topic == 'obstacle/detections')
+    boxes = outputs.fill(outputs.message_type(row)(), row.build(flat, header()))
+    assert boxes.detections[0].bbox.center.position.y == 265.0
+    assert boxes.detections[1].bbox.size_x == 21.0

@@ -36,8 +36,8 @@ def start(graph, image, **parameters):
     node = graph.anomaly_node(**parameters)
     sender, about = graph.publisher(Image, 'image'), graph.publisher(CameraInfo, 'camera_info')
 
-    def picture():
-        about.publish(CameraInfo(height=48, width=64, k=SMALL))
+    def picture(**other):
+        about.publish(CameraInfo(**{'height': 48, 'width': 64, 'k': SMALL, **other}))
         return image_message(image)
 
     return node, sender, picture
@@ -154,6 +154,73 @@ def test_without_a_mounting_the_node_says_so_once_and_goes_on(graph, image, capf
     assert len(told) == 1
 
 
+def words(capfd, part):
+    """The lines of the log that hold some text."""
+    return [line for line in capfd.readouterr().err.splitlines() if part in line]
+
+
+@pytest.mark.parametrize(
+    ('info', 'parameters', 'says'),
+    [
+        ({'height': 24, 'width': 32}, {}, 'camera_info is for 32x24, images are 64x48'),
+        ({'k': (0.0,) * 9}, {}, 'calibrate it (camera_calibration)'),
+        ({'k': (math.nan,) * 9}, {}, 'K that is not finite: calibrate the camera'),
+        (
+            {'k': SMALL, 'd': [0.1] * 3, 'distortion_model': 'plumb_bob'},
+            {},
+            'calibrate the camera',
+        ),
+        ({}, {'geometry.camera_roll': 180.0}, 'mounted upright'),
+        ({}, {'geometry.camera_pitch': -40.0}, 'output left out: obstacle/scan: no road'),
+    ],
+)
+def test_what_tells_no_metres_costs_one_line_and_no_frame(
+    graph, image, capfd, info, parameters, says
+):
+    given = {f'geometry.{name}': value for name, value in GIVEN.items()}
+    node, sender, picture = start(graph, image, **{**given, **parameters})
+    scans = graph.collect(LaserScan, 'anomaly_node/obstacle/scan')
+    labels = graph.collect(Image, 'anomaly_node/semantic/labels')
+    camera = node.cameras['']
+    wait_for(lambda: camera.publishers.wants_metres, 'a listener')
+    counts, infos = camera.stats.left_out, camera.stats.refused
+    send_until(
+        sender,
+        lambda: picture(**info),
+        lambda: len(labels) > 5 and sum(counts.values()) > 3,
+        'frames without metres',
+    )
+    assert scans == [] and camera.stats.failed == 0
+    assert len(words(capfd, says)) == 1
+    assert bool(infos['camera_info']) == ('not finite' in says)
+    rows = graph.diagnostics()
+    row = wait_for(lambda: [row for row in rows if row.name.endswith(': camera')], 'a report')[-1]
+    name = 'left_out_obstacle/scan' if 'scan' in says else 'left_out_metres'
+    assert int(values(row)[name]) > 3 and row.level == row.WARN
+
+
+def test_a_calibration_that_changes_while_it_runs_is_taken_over(graph, image, capfd):
+    given = {f'geometry.{name}': value for name, value in GIVEN.items()}
+    _, sender, picture = start(graph, image, **given)
+    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
+
+    def ahead(metres):
+        return nearest(clouds) == pytest.approx(metres, rel=0.08)
+
+    send_until(sender, picture, lambda: ahead(1.5 * 50 / 27.5), 'a place')
+    twice = (100.0, 0.0, 31.5, 0.0, 100.0, 10.0, 0.0, 0.0, 1.0)
+    send_until(sender, lambda: picture(k=twice), lambda: ahead(1.5 * 100 / 27.5), 'the other one')
+    assert len(words(capfd, 'camera_info has changed, fx from 50 to 100')) == 1
+
+
+def test_a_stamp_that_repeats_is_told_once_and_counted(graph, image, capfd):
+    node, sender, picture = start(graph, image)
+    stats = node.cameras[''].stats
+    send_until(sender, picture, lambda: stats.processed > 4, 'frames')
+    assert stats.repeated >= 4 and stats.backwards == stats.failed == 0
+    assert len(words(capfd, 'a stamp repeats (1.000000000 s)')) == 1
+
+
 def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
     def fail(*values):
         raise RuntimeError('no room')
@@ -168,6 +235,39 @@ def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
         lambda: 'no room' in ' '.join(node.cameras[''].stats.recent().values()), 'a complaint'
     )
     assert clouds == [] and node.cameras[''].stats.failed == 0
+
+
+@pytest.mark.parametrize(
+    ('ranges', 'seconds', 'says'),
+    [
+        (np.full((48, 64), np.nan, np.float32), 1.0, 'the image holds none'),
+        (np.zeros((48, 64), np.float32), 1.0, 'the image holds none'),
+        (np.full((24, 32), 4.0, np.float32), 1.0, 'registered to the image, 64x48, got 32x24'),
+        (np.full((48, 64), 4.0, np.float32), 1.2, 'the nearest is +0.2 s away'),
+    ],
+)
+def test_depth_that_tells_nothing_leaves_it_to_the_road(
+    graph, image, capfd, ranges, seconds, says
+):
+    given = {f'geometry.{name}': value for name, value in GIVEN.items()}
+    node, sender, picture = start(graph, image, **given, **{'geometry.use_depth': True})
+    depth = graph.publisher(Image, 'depth')
+    clouds = graph.collect(PointCloud2, 'anomaly_node/obstacle/points')
+
+    def both():
+        depth.publish(images.to_message(ranges, '32FC1', header(seconds)))
+        return picture()
+
+    told = []
+    send_until(
+        sender, both, lambda: told.extend(words(capfd, says)) or (told and len(clouds) > 5), says
+    )
+    assert nearest(clouds) == pytest.approx(1.5 * 50 / 27.5, rel=0.08)
+    assert len(told + words(capfd, says)) == 1
+    rows = graph.diagnostics()
+    row = wait_for(lambda: [row for row in rows if row.name.endswith(': camera')], 'a report')[-1]
+    assert int(values(row)['depth_missed']) >= 3 and values(row)['depth_used'] == '0'
+    assert node.cameras[''].stats.failed == 0
 
 
 def test_depth_images_are_listened_to_on_request(graph, image):

@@ -6,6 +6,7 @@ from road_anomaly_ros.perception.geometry.camera import CameraModel, Mounting
 from road_anomaly_ros.perception.geometry.closing import Closing, Histories, closing
 from road_anomaly_ros.perception.geometry.ground import Spots, meet, spots
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
+from road_anomaly_ros.perception.geometry.pitch import PitchEstimate
 from road_anomaly_ros.perception.geometry.positions import Position, locate
 from road_anomaly_ros.perception.geometry.road import FreeRoad, RoadGrid
 from road_anomaly_ros.perception.geometry.survey import Located, Survey, Surveyor
@@ -18,6 +19,7 @@ __all__ = [
     'Histories',
     'Located',
     'Mounting',
+    'PitchEstimate',
     'Position',
     'RoadGrid',
     'Spots',

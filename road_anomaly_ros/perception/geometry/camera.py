@@ -16,7 +16,7 @@ from road_anomaly_ros.perception.geometry.options import GeometryOptions
 
 Floats = NDArray[np.float64]
 
-GIVEN, GUESSED = 'given', 'guessed'
+GIVEN, GUESSED, ESTIMATED = 'given', 'guessed', 'pitch estimated'
 GUESSED_ERROR = math.radians(2.0)  # of a pitch that nobody measured, one standard deviation
 _STEEPEST_ROLL = math.radians(60.0)
 _LENGTHS = {False: (0, 4, 5, 8, 12, 14), True: (4,)}

@@ -94,6 +94,11 @@ class GeometryOptions(MountingOptions):
     pitch_error: float = option(
         0.3, 'Standard deviation of the pitch while driving.', low=0.0, high=10.0, unit='deg'
     )
+    estimate_pitch: bool = option(
+        False,
+        'Correct the pitch of the mounting while the vehicle drives, by the point from which the '
+        'picture moves apart; takes some seconds of driving.',
+    )
     max_range: float = option(
         100.0,
         'Obstacles and free road are told up to this distance.',

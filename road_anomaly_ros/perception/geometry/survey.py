@@ -17,6 +17,7 @@ from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult
 from road_anomaly_ros.perception.geometry.camera import CameraModel, Mounting
 from road_anomaly_ros.perception.geometry.closing import Closing, Histories
 from road_anomaly_ros.perception.geometry.options import GeometryOptions
+from road_anomaly_ros.perception.geometry.pitch import PitchEstimate
 from road_anomaly_ros.perception.geometry.positions import Position, locate
 from road_anomaly_ros.perception.geometry.road import FreeRoad, RoadGrid
 
@@ -40,6 +41,7 @@ class Surveyor:
 
     def __init__(self) -> None:
         self._histories = Histories()
+        self._pitch = PitchEstimate()
         self._grid: tuple[Any, RoadGrid] | None = None
 
     def survey(
@@ -51,6 +53,9 @@ class Surveyor:
         depth: NDArray[np.uint16] | NDArray[np.float32] | None = None,
     ) -> Survey:
         """Return what a frame says in metres; `depth` [H, W] as in `locate`."""
+        if options.estimate_pitch and result.stamp is not None:
+            image = result.array('image').transpose(1, 2, 0)
+            mounting = self._pitch.add(image, result.stamp, model, mounting)
         return Survey(self, result, model, mounting, options, depth)
 
     def closings(
