@@ -98,11 +98,13 @@ def stills(clip, tmp_path):
 
 
 def messages(path):
-    """Stamps and pixels of a bag by topic."""
+    """Stamps and pixels of a bag's pictures by topic."""
     reader = BagReader(path)
     try:
         found = {}
         for record in reader.records():
+            if record.kind != 'sensor_msgs/msg/Image':
+                continue
             message = reader.decode(record)
             found.setdefault(record.topic, []).append(
                 (stamp(message), message.header.frame_id, bytes(message.data))
