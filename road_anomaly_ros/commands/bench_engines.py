@@ -25,7 +25,7 @@ from road_anomaly_ros.tools.chain import size as read_size
 EXAMPLES = """
 examples:
   road-anomaly bench --engines
-  road-anomaly bench --engines --layout road_anomaly --data real_anomalies/road_anomaly -o engines.json
+  road-anomaly bench --engines --layout road_anomaly --data real_anomalies/road_anomaly
 """
 SIZES = ((480, 352), (960, 544))
 
