@@ -16,11 +16,11 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
 from road_anomaly_ros.ros import images
+from road_anomaly_ros.ros.executor import make_executor
 
 DEADLINE_S = 60.0
 _MOST = 8  # participants of this process; of one machine Fast DDS finds the first 32 only
@@ -47,8 +47,8 @@ class Graph:
         self.context = rclpy.Context()
         _contexts.add(self.context)
         rclpy.init(context=self.context, domain_id=int(os.environ['ROS_DOMAIN_ID']))
-        self.executor = MultiThreadedExecutor(num_threads=4, context=self.context)
         self.errors = []
+        self.executor = make_executor(4, self._failed, context=self.context)
         self._nodes = []
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -61,10 +61,13 @@ class Graph:
         while not self._ending.is_set():
             try:
                 self.executor.spin_once(timeout_sec=0.1)
-            except InvalidHandle:  # rclpy's race with a subscription that is taken back
-                continue
-            except Exception as error:  # shown at the end of the test that caused it
-                self.errors.append(error)
+            except Exception as error:
+                self._failed(error)
+
+    def _failed(self, error):
+        """Keep what a callback raised; it is shown at the end of the test that caused it."""
+        if not isinstance(error, InvalidHandle):  # rclpy's race with a subscription taken back
+            self.errors.append(error)
 
     def __enter__(self):
         return self
