@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kilted test-jazzy test-transformers lint bench benchmark soak fuzz starts clean
+.PHONY: help setup setup-jazzy demo test beforehand test-kilted test-jazzy test-transformers lint bench benchmark soak fuzz starts clean
 
 ifneq ($(filter-out kilted jazzy,$(or $(ROS),none)),)
 $(error expected ROS=kilted or ROS=jazzy, whose wheels are public, got ROS=$(ROS))
@@ -47,16 +47,24 @@ demo: setup  ## watch it work, results in demo_out/ (INPUT=dashcam.mp4 for your 
 
 test: $(if $(TRANSFORMERS),test-transformers,$(addprefix test-,$(ROS)))  ## run every check, then those of ROS with the wheels of Jazzy (ROS=kilted, ROS=jazzy: one alone; TRANSFORMERS=4.56.0: those of its networks with that version)
 
+# Style and types take one core; the other one installs meanwhile.
+beforehand: setup
+	@$(MAKE) --no-print-directory -j2 lint $(if $(filter jazzy,$(ROS)),setup-jazzy)
+
+setup-jazzy:
+ifneq ($(PYTHON312),)
+	@$(MAKE) --no-print-directory setup VENV=.venv-jazzy PYTHON=$(PYTHON312) EXTRA=ros-jazzy
+endif
+
 # What failed beside the other half runs once more, alone: DDS finds its peers late under load.
-test-kilted: lint
+test-kilted: beforehand
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup; code=$$?; \
 	    if [ $$code -eq 1 ]; then $(BIN)/python -m pytest --last-failed; else exit $$code; fi
 
-test-jazzy:
+test-jazzy: setup-jazzy
 ifeq ($(PYTHON312),)
 	@echo 'test: skipped, the wheels of Jazzy need Python 3.12, none is installed (PYTHON312=... names one)'
 else
-	@$(MAKE) --no-print-directory setup VENV=.venv-jazzy PYTHON=$(PYTHON312) EXTRA=ros-jazzy
 	@.venv-jazzy/bin/python -m pytest -o cache_dir=.pytest_cache/jazzy -n $(JOBS) --dist loadfile $(JAZZY); code=$$?; \
 	    if [ $$code -eq 1 ]; then .venv-jazzy/bin/python -m pytest -o cache_dir=.pytest_cache/jazzy --last-failed $(JAZZY); \
 	    else exit $$code; fi
