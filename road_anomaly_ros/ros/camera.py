@@ -21,6 +21,7 @@ from road_anomaly_ros.perception.drawing import overlay
 from road_anomaly_ros.perception.geometry import GeometryOptions
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.ros import images, loss, topics
+from road_anomaly_ros.ros.absence import Absence
 from road_anomaly_ros.ros.geometry import Geometry, Unplaced
 from road_anomaly_ros.ros.health import FAILED, CameraStats, Throttle
 from road_anomaly_ros.ros.inputs import AUTO, BEST_EFFORT, Input
@@ -29,6 +30,7 @@ from road_anomaly_ros.ros.outputs import Failure, Publishers
 from road_anomaly_ros.ros.pairing import Pairing
 from road_anomaly_ros.ros.video import DEPTH, TRANSPORTS, Video, header_of, message_class
 from road_anomaly_ros.ros.worker import Frame, NewestFrames
+from road_anomaly_ros.tools.camera_info import picture_size
 from road_anomaly_ros.tools.encodings import check_photograph
 from road_anomaly_ros.tools.results import Shown
 from road_anomaly_ros.tools.video_topics import KEY_FRAME
@@ -39,6 +41,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks
 
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+_NUMBER = re.compile(r'[-+]?\d[\d.]*(e[-+]?\d+)?')
 _TOLD = 32  # different lines that are said but once
 _INFO_LIMIT = 1 << 16  # pixels per side beyond which a camera_info is damaged
 
@@ -92,6 +95,7 @@ class Camera:
         self._since = time.monotonic()
         self._images, *others = self._make_inputs(group, reliability, depth=depth)
         self._inputs = [self._images, *others]
+        self._absence = Absence(node, self._images, self._kind, self._base_topic)
         self.geometry = Geometry(
             node.resolve_topic_name(self.info_topic),
             node.resolve_topic_name(self.depth_topic),
@@ -102,7 +106,6 @@ class Camera:
 
     def _name_topics(self, prefix: str) -> None:
         self._base_topic = f'{prefix}image'
-        self._compressed_topic = topics.compressed(self._node, self._base_topic)
         self.image_topic = f'{self._base_topic}{self._suffix}'
         self.info_topic = f'{prefix}camera_info'
         self.anomaly_topic = f'{prefix}anomaly_in'
@@ -157,6 +160,7 @@ class Camera:
         self._listening = False
         for item in self._inputs:
             item.close()
+        self.stats.dropped += self._video.restart()  # what comes later does not build on it
         if self._pairing is not None:
             self.stats.dropped += self._pairing.close()  # images that waited for their map
 
@@ -255,7 +259,7 @@ class Camera:
         height, width = message.height, message.width
         usable = 1 <= height <= _INFO_LIMIT and 1 <= width <= _INFO_LIMIT
         if usable and np.isfinite(message.k).all():
-            self.stats.info_size = (height, width)
+            self.stats.info_size = picture_size(message)
             self.geometry.on_info(message)
         else:
             self.stats.refused['camera_info'] += 1
@@ -295,7 +299,7 @@ class Camera:
         try:
             check_photograph(layout, self._images.name)
         except images.ImageRefused as error:
-            self.refuse(error.reason, f'{error}{self._hint()}')
+            self.refuse(error.reason, f'{error}{self._absence.others()}')
             return None
         try:
             picture = images.to_array(message, max_pixels)
@@ -357,7 +361,8 @@ class Camera:
         stats.confirmed = sum(item.confirmed for item in result.objects)
         stats.latency.add((time.monotonic() - frame.arrived) * 1e3)
         now = self._node.get_clock().now().nanoseconds * 1e-9
-        stats.stamp_age.add((now - images.seconds(header.stamp)) * 1e3)
+        if now:  # else simulated time has not begun
+            stats.stamp_age.add((now - images.seconds(header.stamp)) * 1e3)
 
     def _publish_metres(
         self, header: Any, result: FrameResult, options: GeometryOptions
@@ -391,8 +396,9 @@ class Camera:
         self._log_once(text)
 
     def _log_once(self, text: str) -> None:
-        if text not in self._told and len(self._told) < _TOLD:
-            self._told.add(text)
+        kind = _NUMBER.sub('0', text)  # a stamp, for example, differs each time
+        if kind not in self._told and len(self._told) < _TOLD:
+            self._told.add(kind)
             self._node.get_logger().warning(f'{self.title}: {text}')
 
     def silence(self, allowed: float) -> str:
@@ -400,7 +406,7 @@ class Camera:
         waited = min(time.monotonic() - self._since, self.stats.arrivals.age())
         if not self._listening or waited <= allowed:
             return ''
-        return f'no image for {waited:.0f} s: {self._qos_fault or self._explain()}'
+        return f'no image for {waited:.0f} s: {self._qos_fault or self._absence.reason()}'
 
     def warn_silence(self, text: str) -> None:
         """Log a silence, repeated at most every few seconds."""
@@ -413,63 +419,6 @@ class Camera:
         if stats.arrivals.age() > 1.0 or stats.received == stats.dropped == 0:
             return 0.0
         return min(stats.latency.age(), time.monotonic() - self._since)
-
-    def _explain(self) -> str:
-        topic = self._images.name
-        wanted = self._type_name
-        found = self._node.get_publishers_info_by_topic(topic)
-        for publisher in found:
-            if publisher.topic_type != wanted:
-                return (
-                    f'{topic} carries {publisher.topic_type}, expected {wanted}: '
-                    f'choose image_transport to match'
-                )
-        if found and self._images.reliability == BEST_EFFORT:
-            return (
-                f'{topic} has a publisher of which nothing arrives: look at the camera '
-                f'driver; {loss.REMEDIES}'
-            )
-        if found:
-            return f'{topic} has a publisher that sends nothing: look at the camera driver'
-        other = self._other_transport()
-        if other:
-            return other
-        return (
-            f'nobody publishes {topic}: start the camera or remap '
-            f"'{self._base_topic}'{self._hint()}"
-        )
-
-    @property
-    def _type_name(self) -> str:
-        return f'{self._kind.__module__.split(".")[0]}/msg/{self._kind.__name__}'
-
-    def _hint(self) -> str:
-        """Name other topics to choose from, which are not this node's; empty where none is."""
-        others = sorted(
-            name
-            for name, kinds in self._node.get_topic_names_and_types()
-            if self._type_name in kinds
-            and name != self._images.name
-            and self._node.count_publishers(name)
-            and not name.startswith(self._node.get_fully_qualified_name() + '/')
-        )
-        return f'; images are published on {", ".join(others[:3])}' if others else ''
-
-    def _other_transport(self) -> str:
-        """Say that the camera publishes its images in the other form; empty where it does not."""
-        raw = self._kind is Image
-        name, transport = (
-            (self._compressed_topic, 'compressed')
-            if raw
-            else (self._node.resolve_topic_name(self._base_topic), 'raw')
-        )
-        name = self._node.resolve_topic_name(name)
-        if not self._node.count_publishers(name):
-            return ''
-        return (
-            f'nobody publishes {self._images.name}, but the camera publishes {name}: set '
-            f"image_transport to '{transport}'"
-        )
 
     def _on_input_qos(self, topic: str, policy: str) -> None:
         remedy = " or the parameter reliability to 'auto'" if policy == 'reliability' else ''

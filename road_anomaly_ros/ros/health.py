@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
@@ -60,9 +61,11 @@ class Window:
         return float(low), float(high), float(top)
 
     def rate(self) -> float:
-        """Return values per second over the last seconds."""
-        horizon = time.monotonic() - RECENT_S
-        return sum(moment > horizon for moment, _ in list(self._values)) / RECENT_S
+        """Return values per second over the last seconds, fewer where not all are kept."""
+        moments, now = [moment for moment, _ in list(self._values)], time.monotonic()
+        full = len(moments) == _WINDOW
+        horizon = max(now - RECENT_S, moments[0]) if full else now - RECENT_S
+        return sum(moment > horizon for moment in moments) / max(now - horizon, 1e-9)
 
     def age(self) -> float:
         """Return the seconds since the last value, infinite when there was none."""
@@ -118,19 +121,20 @@ def camera_status(
         return OK, 'inactive'
     if silent:
         return ERROR, silent
-    if stats.size and stats.info_size and stats.size != stats.info_size:
-        (height, width), (info_height, info_width) = stats.size, stats.info_size
-        return WARN, (
-            f'camera_info is for {info_width}x{info_height}, images are '
-            f'{width}x{height}: remap camera_info to that of this camera'
-        )
     recent = stats.recent()
-    if recent:
-        return ERROR if FAILED in recent else WARN, '; '.join(recent.values())
-    if waiting > RECENT_S:
+    if waiting > RECENT_S and not recent:
         return ERROR, (
             f'no result for {waiting:.0f} s although images arrive: the device is overloaded'
         )
+    told = list(recent.values())
+    if stats.size and stats.info_size and stats.size != stats.info_size:
+        (height, width), (info_height, info_width) = stats.size, stats.info_size
+        told.append(
+            f'camera_info is for {info_width}x{info_height}, images are '
+            f'{width}x{height}: remap camera_info to that of this camera'
+        )
+    if told:
+        return ERROR if FAILED in recent else WARN, '; '.join(told)
     return OK, 'processing' if stats.processed else 'waiting for the first image'
 
 
@@ -286,8 +290,8 @@ class StageTimes:
 
 
 def kind_of(note: str) -> str:
-    """Return what a note is about, without the reason, which may differ each time."""
-    return note.partition(':')[0]
+    """Return what a note is about, without reason and numbers, which may differ each time."""
+    return re.sub(r'\b\d+\b', 'N', note.partition(':')[0])
 
 
 def memory_values(device: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ LARGE = 512 * 1024  # bytes of shared memory that Fast DDS has as it comes
 NOTICED = 0.1  # share of missing images that is worth a word
 _WINDOW_S = 10.0
 _FEWEST = 15  # stamps from which gaps are judged
+_CHANGES = 4  # two gaps
 REMEDIES = (
     f'images above {LARGE // 1024} KiB need room in Fast DDS: set '
     f"{' and '.join(VARIABLES)} to what 'python -m road_anomaly_ros.ros.transport' prints "
@@ -55,7 +56,8 @@ def gaps(steps: np.ndarray) -> float:
     """Return which part of a camera's images is missing, from the steps of its stamps [N].
 
     A lost image makes a step twice as long as the others. Nothing is concluded where steps are no
-    multiples of one period, or change once as those of a camera that was given another rate.
+    multiples of one period, or change once or twice, as those of a camera that was given another
+    rate or paused, or of a clock that was set.
     """
     steps = steps[steps > 0].astype(np.float64)
     if len(steps) < _FEWEST - 1:
@@ -64,6 +66,6 @@ def gaps(steps: np.ndarray) -> float:
     multiples = np.maximum(1, np.rint(steps / period))
     regular = np.abs(steps / period - multiples) < 0.2
     changes = np.count_nonzero(np.diff(multiples))
-    if regular.mean() < 0.8 or changes < 0.1 * len(steps):
+    if regular.mean() < 0.8 or changes < max(_CHANGES, 0.1 * len(steps)):
         return 0.0
     return float(1 - len(steps) / multiples.sum())

@@ -66,6 +66,11 @@ class Video:
             return [message]
         return [Picture(*pair) for pair in self._decoder.decode(packet, header_of(message))]
 
+    def restart(self) -> int:
+        """Wait for a key frame again, as after a gap; returns how many packets were held."""
+        before, self._decoder = self._decoder, video_topics.VideoDecoder()
+        return before.held
+
     def lost(self) -> int:
         """Return how many packets since the last call were taken and gave no picture."""
         lost, self._decoder.lost = len(self._decoder.lost), []

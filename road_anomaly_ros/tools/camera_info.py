@@ -13,6 +13,17 @@ from road_anomaly_ros.perception.geometry import CameraModel
 _LENSES = {'plumb_bob': False, 'rational_polynomial': False, 'equidistant': True}
 
 
+def picture_size(info: Any) -> tuple[int, int]:
+    """Return (H, W) of the pictures of a sensor_msgs/CameraInfo, binned and cut as it says."""
+    across, down = _binning(info)
+    height, width = info.roi.height or info.height, info.roi.width or info.width
+    return int(height) // down, int(width) // across
+
+
+def _binning(info: Any) -> tuple[int, int]:
+    return max(1, int(info.binning_x)), max(1, int(info.binning_y))
+
+
 def to_model(info: Any, *, rectified: bool) -> CameraModel:
     """Return a sensor_msgs/CameraInfo as a model of the pictures that it belongs to.
 
@@ -31,9 +42,8 @@ def to_model(info: Any, *, rectified: bool) -> CameraModel:
                 f'rectify the images and set geometry.rectified'
             )
         distortion = tuple(float(value) for value in info.d)
-    across, down = max(1, int(info.binning_x)), max(1, int(info.binning_y))
+    across, down = _binning(info)
     part = info.roi
-    height, width = part.height or info.height, part.width or info.width
     return CameraModel(
         (
             float(fx) / across,
@@ -41,7 +51,7 @@ def to_model(info: Any, *, rectified: bool) -> CameraModel:
             (float(cx) - part.x_offset + 0.5) / across - 0.5,
             (float(cy) - part.y_offset + 0.5) / down - 0.5,
         ),
-        (int(height) // down, int(width) // across),
+        picture_size(info),
         distortion,
         _LENSES.get(model, False),
     )

@@ -102,6 +102,11 @@ class VideoDecoder(Generic[T]):
         self._held: dict[int, T] = {}
         self.lost: list[T] = []
 
+    @property
+    def held(self) -> int:
+        """How many items wait for their picture."""
+        return len(self._held)
+
     def decode(self, packet: Packet, item: T) -> list[tuple[T, Any]]:
         """Return what is to be shown now: items with their pictures, for `to_rgb`.
 

@@ -331,7 +331,11 @@ def test_mutated_camera_infos_are_noted_or_refused(graph, intake, rng):
             and 1 <= message.width <= 1 << 16
             and np.isfinite(message.k).all()
         ):
-            known = message.height, message.width
+            part, across, down = message.roi, message.binning_x, message.binning_y
+            known = (
+                (part.height or message.height) // max(1, down),
+                (part.width or message.width) // max(1, across),
+            )
         else:
             refused += 1
         assert camera.stats.info_size == known

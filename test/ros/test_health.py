@@ -49,6 +49,17 @@ def test_a_window_forgets_the_oldest(clock):
     assert window.percentiles() == (1, 1, 1)
 
 
+@pytest.mark.parametrize('hertz', [10, 30, 60, 120, 1000])
+def test_the_rate_of_fast_cameras_is_told(clock, hertz):
+    window = Window()
+    for _ in range(10 * hertz):
+        clock[0] += 1 / hertz
+        window.add(0.0)
+    assert window.rate() == pytest.approx(hertz, rel=0.05)
+    clock[0] += 1.0
+    assert window.rate() < hertz
+
+
 def test_throttle_lets_each_kind_through_once_per_period(clock):
     throttle = Throttle(5.0)
     assert [throttle.ready('a'), throttle.ready('a'), throttle.ready('b')] == [True, False, True]
@@ -101,6 +112,15 @@ def test_calibration_of_another_camera_is_pointed_out(clock):
     stats.info_size = (480, 640)
     found, message = level(stats)
     assert found == WARN and '640x480' in message and '64x48' in message
+
+
+def test_calibration_of_another_camera_hides_no_fault(clock):
+    stats = working(clock)
+    stats.info_size = (480, 640)
+    assert level(stats, waiting=9.0)[0] == ERROR
+    stats.complain(health.FAILED, 'frame failed: singular matrix')
+    found, message = level(stats)
+    assert found == ERROR and 'singular matrix' in message and '640x480' in message
 
 
 def test_refusals_are_counted_by_reason(clock):

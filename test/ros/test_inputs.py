@@ -128,6 +128,8 @@ def test_a_camera_with_the_other_transport_is_named(graph, transport, kind, publ
         ([20, 47, 31, 70, 26, 55, 38, 61] * 5, 0.0),  # no period at all
         ([33, 66] * 5, 0.0),
         ([0] * 40, 0.0),
+        ([500] * 8 + [3_600_000] + [500] * 8, 0.0),  # a clock that was set
+        ([500] * 4 + [4000] + [500] * 12, 0.0),  # a pause
     ],
 )
 def test_gaps_in_stamps(steps, share):

@@ -221,6 +221,17 @@ def test_a_stamp_that_repeats_is_told_once_and_counted(graph, image, capfd):
     assert len(words(capfd, 'a stamp repeats (1.000000000 s)')) == 1
 
 
+def test_stamps_that_repeat_again_and_again_leave_room_for_other_words(graph, image, capfd):
+    node, _, _ = start(graph, image)
+    camera = node.cameras['']
+    for number in range(200):
+        camera.on_image(image_message(image, seconds=1 + number // 2 / 30))
+    camera._tell_once('metres', 'nothing is told in metres: no room')
+    said = capfd.readouterr().err
+    assert said.count('a stamp repeats') == 1 and said.count('no room') == 1
+    assert camera.stats.repeated == 100
+
+
 def test_what_fails_in_metres_costs_no_frame(graph, image, monkeypatch):
     def fail(*values):
         raise RuntimeError('no room')

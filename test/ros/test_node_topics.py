@@ -179,3 +179,32 @@ def test_calibration_of_another_size_is_pointed_out(graph):
         return [row for row in rows if 'camera_info is for 640x480' in row.message]
 
     send_until(publisher, image_message, warned, 'a warning')
+
+
+def test_the_calibration_of_a_whole_sensor_fits_binned_pictures(graph):
+    node = graph.anomaly_node()
+    info = graph.publisher(CameraInfo, 'camera_info')
+    publisher = graph.publisher(Image, 'image')
+    message = CameraInfo(height=96, width=140, binning_x=2, binning_y=2)
+    message.roi.width = 128
+    stats = node.cameras[''].stats
+    send_until(info, lambda: message, lambda: stats.info_size, 'camera_info')
+    send_until(publisher, image_message, lambda: stats.processed, 'a frame')
+    assert stats.info_size == stats.size == (48, 64)
+
+
+def test_a_transport_that_cannot_be_read_is_named(graph):
+    rows = graph.diagnostics()
+    graph.publisher(CompressedImage, 'cam/image/zstd', readers=0)
+    graph.anomaly_node(stale_after=0.2, remap=['image:=cam/image'])
+    says = f'the camera publishes {graph.namespace}/cam/image/zstd, which this node cannot read'
+    wait_for(lambda: [row for row in rows if says in row.message], says)
+
+
+def test_what_is_no_image_at_all_is_not_a_matter_of_the_transport(graph):
+    rows = graph.diagnostics()
+    graph.anomaly_node(stale_after=0.2)
+    with Graph() as other:
+        other.publisher(CameraInfo, f'{graph.namespace}/image', readers=0)
+        says = "expected sensor_msgs/msg/Image: remap 'image'"
+        wait_for(lambda: [row for row in rows if says in row.message], says)

@@ -54,6 +54,42 @@ def test_the_node_waits_for_a_key_frame_and_then_sees_every_packet(graph):
     assert (found[0].height, found[0].width) == videos.SIZE and not camera.stats.failed
 
 
+@pytest.mark.parametrize('codec', ['libx264', 'libx265'])
+def test_after_a_pause_of_the_node_video_waits_for_a_key_frame(graph, codec):
+    """What came meanwhile is unknown, and what builds on it would be a picture of nothing."""
+    data = videos.packets(codec)
+    node = graph.anomaly_node(image_transport='compressed', state='inactive')
+    camera = node.cameras['']
+    layout = 'h264' if codec == 'libx264' else 'hevc'
+
+    def send(*numbers):
+        for index in numbers:
+            message = stamped(index, data[index])
+            message.format = layout
+            camera.on_image(message)
+
+    assert node.trigger_activate().name == 'SUCCESS'
+    send(*range(4))
+    assert node.trigger_deactivate().name == node.trigger_activate().name == 'SUCCESS'
+    send(*range(4, 10))
+    assert node.trigger_deactivate().name == 'SUCCESS'
+    stats = camera.stats
+    assert stats.refused == {'keyframe': 4} and stats.received == 10
+    assert stats.received == stats.processed + stats.dropped + stats.failed + 4
+
+
+def test_packets_without_a_picture_are_counted_when_the_node_stops(graph):
+    """Pictures that are shown in another order than sent are held back."""
+    data = videos.packets(tune='film', bf='2')
+    node = graph.anomaly_node(image_transport='compressed')
+    camera = node.cameras['']
+    for index in range(5):
+        camera.on_image(stamped(index, data[index]))
+    assert node.trigger_deactivate().name == 'SUCCESS'
+    stats = camera.stats
+    assert stats.received == 5 == stats.processed + stats.dropped + sum(stats.refused.values())
+
+
 def test_pictures_of_video_are_held_to_the_size_that_is_allowed():
     [shown] = video.Video().shown(stamped(0, videos.packets(count=1)[0]))
     assert videos.number(images.to_array(shown)) == 0
