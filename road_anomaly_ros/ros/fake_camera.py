@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from road_anomaly_ros.perception.geometry import GeometryOptions
 from road_anomaly_ros.perception.registry import option, options_of
 from road_anomaly_ros.rendering import Drive, DriveOptions, RenderedFrame
-from road_anomaly_ros.ros import arguments, images, mounting, outputs, topics, usage
+from road_anomaly_ros.ros import arguments, images, mounting, outputs, sim_time, topics, usage
 from road_anomaly_ros.ros.controls import Controls, camera_qos
 from road_anomaly_ros.ros.descriptors import declare
 from road_anomaly_ros.ros.player import Cue, Player
@@ -130,6 +130,9 @@ class FakeCamera(Node):
         return any(one is not None and one.get_subscription_count() for one in publishers)
 
     def _stamp(self, number: int) -> Any:
+        timeless = sim_time.missing(self)
+        if timeless:
+            self.get_logger().warning(f'stamps are zero: {timeless}', once=True)
         now = self.get_clock().now()
         self._begun = self._begun or now
         if not self._options.drive_time:

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -28,6 +30,30 @@ def input_qos(reliability: str = BEST_EFFORT, depth: int = 1) -> QoSProfile:
     return QoSProfile(
         depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=_KINDS[reliability]
     )
+
+
+def subscribe(
+    node: Any,
+    kind: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    *,
+    lost: Callable[[int], None] | None = None,
+    events: Mapping[str, Callable[[Any], None]] | None = None,
+    **options: Any,
+) -> Any:
+    """Return a subscription with callbacks of `events`; `options` are those of rclpy.
+
+    `lost(count)` hears of lost messages where the middleware tells.
+    """
+    heard = dict(events or {})
+    create = functools.partial(node.create_subscription, kind, topic, callback, qos, **options)
+    if lost is not None:
+        told = {**heard, 'message_lost': lambda event: lost(event.total_count_change)}
+        with contextlib.suppress(UnsupportedEventTypeError):  # not every middleware counts them
+            return create(event_callbacks=SubscriptionEventCallbacks(**told))
+    return create(event_callbacks=SubscriptionEventCallbacks(**heard))
 
 
 class Input:
@@ -105,21 +131,15 @@ class Input:
         # What rclpy has declared as an override once would win over every later profile.
         policies = topics.DEFAULT_POLICIES if self._overridden else topics.SIZES
         overriding = topics.overriding(self._node, self._topic, 'subscription', policies)
-        events: dict[str, Any] = {'incompatible_qos': self._on_mismatch}
-        lost = {'message_lost': self._on_lost} if self._lost is not None else {}
-        try:
-            self._subscription = self._subscribe(reliability, overriding, {**events, **lost})
-        except UnsupportedEventTypeError:  # not every middleware counts what it lost
-            self._subscription = self._subscribe(reliability, overriding, events)
-
-    def _subscribe(self, reliability: str, overriding: Any, events: dict[str, Any]) -> Any:
-        return self._node.create_subscription(
+        self._subscription = subscribe(
+            self._node,
             self._kind,
             self._topic,
             self._callback,
             input_qos(reliability, self._depth),
+            lost=self._lost,
+            events={'incompatible_qos': self._on_mismatch},
             callback_group=self._group,
-            event_callbacks=SubscriptionEventCallbacks(**events),
             qos_overriding_options=overriding,
         )
 
@@ -127,10 +147,6 @@ class Input:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             self._node.destroy_subscription(subscription)
-
-    def _on_lost(self, event: Any) -> None:
-        if self._lost is not None:
-            self._lost(event.total_count_change)
 
     def _on_mismatch(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()

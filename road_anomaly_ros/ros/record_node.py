@@ -23,6 +23,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rosbags.typesys import get_types_from_msg
 
 from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.ros import sim_time
+from road_anomaly_ros.ros.inputs import subscribe
 from road_anomaly_ros.ros.topics import message_class
 from road_anomaly_ros.tools.bags import BagWriter, roll_back, type_store
 from road_anomaly_ros.tools.flow import WriteBehind
@@ -76,6 +78,7 @@ class Record(Node):
         self._error = ''
         self._closed = False
         self.counts: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()  # on their way, as the middleware tells
         if self._partial.recovered:
             self.get_logger().warning(self._partial.recovered)
         self._writer: WriteBehind[_Entry] = WriteBehind(
@@ -90,7 +93,11 @@ class Record(Node):
         return int(bool(self._error) or not self.counts)
 
     def _look(self) -> None:
-        """Subscribe to the topics that have appeared in the graph."""
+        """Subscribe to the topics that have appeared in the graph, once there is a time."""
+        timeless = sim_time.missing(self)
+        if timeless:
+            self.get_logger().warning(f'stores nothing yet: {timeless}', once=True)
+            return
         known = dict(self.get_topic_names_and_types())
         for topic in [name for name in self._missing if name in known]:
             publishers = self.get_publishers_info_by_topic(topic)
@@ -125,9 +132,9 @@ class Record(Node):
             return
         qos = matching_qos([item.qos_profile for item in publishers])
         latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
-        self.create_subscription(
-            cls, topic, functools.partial(self._receive, topic, kind, latched), qos, raw=True
-        )
+        receive = functools.partial(self._receive, topic, kind, latched)
+        lose = functools.partial(self._lose, topic)
+        subscribe(self, cls, topic, receive, qos, lost=lose, raw=True)
         self.get_logger().info(f'stores {topic} ({kind})')
 
     def _receive(self, topic: str, kind: str, latched: bool, data: bytes) -> None:
@@ -143,6 +150,14 @@ class Record(Node):
         self.counts[topic] += 1
         if self._limit and self.counts[self._first] >= self._limit:
             self._stop.set()
+
+    def _lose(self, topic: str, count: int) -> None:
+        if not self._lost[topic]:
+            self.get_logger().warning(
+                f'messages of {topic} get lost on their way: large ones need a reliable publisher '
+                "or the room that 'python -m road_anomaly_ros.ros.transport' tells of"
+            )
+        self._lost[topic] += count
 
     def _fail(self, reason: str) -> None:
         self._error = self._error or reason
@@ -187,6 +202,8 @@ class Record(Node):
         silent = [topic for topic in self._topics if not self.counts[topic]]
         if silent:
             self.get_logger().warning(f'nothing came on {", ".join(silent)}')
+        for topic, count in self._lost.items():
+            self.get_logger().warning(f'{count} messages of {topic} were lost on their way')
         if self.counts:
             found = ', '.join(f'{count} of {topic}' for topic, count in self.counts.items())
             self.get_logger().info(f'{self._out} holds {found}')

@@ -10,18 +10,22 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
 pytest.importorskip('rclpy', reason='needs the extra ros')
 
+from builtin_interfaces.msg import Time
 from conftest import ROOT
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from ros_graph import Graph, image_message, send_until, wait_for
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
-from road_anomaly_ros.ros import record_node
+from road_anomaly_ros.ros import inputs, record_node
 from road_anomaly_ros.ros.controls import camera_qos
 from road_anomaly_ros.ros.record_node import Partial, Record, check_target, matching_qos, types_for
 from road_anomaly_ros.tools.bags import STORAGES, BagReader
@@ -268,3 +272,54 @@ def test_a_bag_that_appeared_meanwhile_is_not_replaced(graph, tmp_path):
     node.close()
     assert node.exit_code == 1 and not any((tmp_path / 'drive').iterdir())
     assert len(stored(tmp_path / '.drive.partial' / 'drive')) == 1
+
+
+def test_in_simulated_time_nothing_is_stored_before_it_begins(graph, tmp_path, capfd):
+    simulated = [Parameter('use_sim_time', value=True)]
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    graph.publisher(CameraInfo, 'camera_info', latched, readers=0).publish(CameraInfo(width=3))
+    node = record(graph, tmp_path / 'drive', 'camera_info', parameter_overrides=simulated)
+    text, said = 'stores nothing yet: use_sim_time is set', []
+    wait_for(lambda: said.append(capfd.readouterr().err) or text in ''.join(said), text)
+    assert not node.counts
+    clock = graph.publisher(Clock, '/clock')
+    send_until(clock, lambda: Clock(clock=Time(sec=7)), lambda: node.counts, 'the message')
+    node.close()
+    reader = BagReader(tmp_path / 'drive')
+    assert [record.stamp_ns for record in reader.records()] == [7 * 10**9]
+    reader.close()
+
+
+def test_what_got_lost_on_its_way_is_told(graph, tmp_path, capfd):
+    node = record(graph, tmp_path / 'drive', 'image')
+    publisher = graph.publisher(Image, 'image', camera_qos(reliable=True))
+    publisher.publish(image_message())
+    wait_for(lambda: node.counts, 'a message')
+    topic = f'{graph.namespace}/image'
+    for count in (2, 3):
+        node._lose(topic, count)
+    node.close()
+    said = capfd.readouterr().err
+    assert said.count(f'messages of {topic} get lost on their way') == 1
+    assert f'5 messages of {topic} were lost on their way' in said
+
+
+def test_losses_are_heard_of_where_the_middleware_tells():
+    class Node:
+        """A node of a middleware that counts losses, or not."""
+
+        def __init__(self, *, counts):
+            self._counts = counts
+
+        def create_subscription(self, *_, event_callbacks, **__):
+            if event_callbacks.message_lost and not self._counts:
+                raise inputs.UnsupportedEventTypeError
+            return event_callbacks
+
+    heard = []
+    qos = inputs.input_qos()
+    made = inputs.subscribe(Node(counts=True), Image, 'image', None, qos, lost=heard.append)
+    made.message_lost(types.SimpleNamespace(total_count_change=4))
+    assert heard == [4]
+    made = inputs.subscribe(Node(counts=False), Image, 'image', None, qos, lost=heard.append)
+    assert made.message_lost is None
