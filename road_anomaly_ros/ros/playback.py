@@ -34,6 +34,8 @@ PICTURES = {
 }
 FRAME = 'camera_optical'  # where the input knows none; z looks ahead there
 _INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
+_CLOCK = '/clock'
+_STAMPED = ('std_msgs/Header', 'builtin_interfaces/Time')
 # What the recorded system said about itself would be taken for the words of the running one.
 _LEFT_OUT = ('/rosout', '/parameter_events')
 
@@ -63,6 +65,7 @@ class Pictures:
         self._image = node.create_publisher(Image, IMAGE, qos())
         self._jpeg = node.create_publisher(CompressedImage, topics.compressed(node, IMAGE), qos())
         self.publishers = [self._image, self._jpeg]
+        self.has_clock = False
         self.remarks: list[str] = []
         self.incomplete = False
 
@@ -129,6 +132,7 @@ class Messages:
         for topic, name in self._plan.items():
             self._add(topic, name, kinds[topic], topic in latched)
         self.publishers = [outlet.publisher for outlet in self._outlets.values() if outlet.picture]
+        self.has_clock = _CLOCK in self._plan.values()  # two of them would make time jump
 
     def _add(self, topic: str, name: str, kind: str, latched: bool) -> None:
         cls = topics.message_class(kind)
@@ -193,8 +197,8 @@ def to_time(stamp_ns: int) -> Time:
 
 
 def starts_with_header(cls: Any) -> bool:
-    """Tell whether the first field of a message class is a std_msgs/Header."""
-    return next(iter(cls.get_fields_and_field_types().values()), '') == 'std_msgs/Header'
+    """Tell whether a message class begins with a std_msgs/Header, or with a stamp alone."""
+    return next(iter(cls.get_fields_and_field_types().values()), '') in _STAMPED
 
 
 def restamped(data: bytes, stamp_ns: int) -> bytes:

@@ -69,7 +69,9 @@ class Replay(Node):
             ended=stop.set if stop else lambda: None,
         )
         self._clock_publisher: Any = None
-        if clock_hz is not None:
+        if clock_hz is not None and self._stream.has_clock:
+            self.get_logger().info('/clock is that of the bag, --clock adds none')
+        elif clock_hz is not None:
             self._clock_publisher = self.create_publisher(ClockMessage, '/clock', 1)
             self.create_timer(
                 1.0 / clock_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)

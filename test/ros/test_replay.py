@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs the extra ros')
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import serialize_message
@@ -237,6 +238,23 @@ def test_the_clock_shows_the_recorded_time(graph, tmp_path):
     wait_for(lambda: found, 'a tick')
     seen = {message.clock.sec * 10**9 + message.clock.nanosec for message in list(found)}
     assert seen == {100 * 10**9}, 'paused: the clock stands at the first picture'
+
+
+def test_the_clock_of_a_bag_stays_the_only_one(graph, tmp_path):
+    make_bag(tmp_path / 'drive')
+    writer = bags.BagWriter(tmp_path / 'simulated')
+    for number in range(3):
+        tick = serialize_message(Clock(clock=Time(sec=5 + number)))
+        writer.write_raw('/clock', 'rosgraph_msgs/msg/Clock', tick, 10**9 + number * 10**7)
+    writer.close()
+    found = graph.collect(Clock, '/clock', 10)
+    node = play(graph, tmp_path / 'simulated', clock_hz=200.0, wait_for=0, start_paused=True)
+    clock = node._stream._outlets['/clock'].publisher
+    wait_for(clock.get_subscription_count, 'a reader of the clock')
+    node._player.resume()
+    wait_for(lambda: len(found) >= 3, 'its ticks')
+    node.close()
+    assert [message.clock.sec for message in found] == [5, 6, 7]
 
 
 def test_pause_and_resume_by_service(graph, tmp_path):
