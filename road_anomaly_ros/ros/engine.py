@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from road_anomaly_ros.perception import FrameResult, Pipeline, PipelineConfig, PipelineError
+from road_anomaly_ros.perception import (
+    FrameResult,
+    Pipeline,
+    PipelineConfig,
+    PipelineError,
+    naming,
+)
 from road_anomaly_ros.perception.config import reload_names
 from road_anomaly_ros.perception.resources import is_out_of_memory, relieve, untraced
 from road_anomaly_ros.remarks import one_line
@@ -87,6 +93,8 @@ class Engine:
         with self._lock:
             self._pipeline, self._on_cpu = pipeline, on_cpu
         # A full collection walks half a million objects that stay anyway, 0.2 s for a late frame.
+        # What nobody holds any more, such as the model before, must go first: it would stay, too.
+        gc.collect()
         gc.freeze()
 
     def _built(self, config: PipelineConfig, warm_up: bool) -> Any:
@@ -117,12 +125,10 @@ class Engine:
         pipeline = self._pipeline
         if pipeline is None:
             return
-        names = reload_names(pipeline.config, config)
-        if self._on_cpu:
-            names = [name for name in names if name != 'device']
-        if names:
-            raise ValueError(f'{names[0]} takes effect when the model is loaded: {RELOAD_REMEDY}')
-        _apart(pipeline.prepare, self._adapted(config))
+        config = self._adapted(config)
+        for name in reload_names(pipeline.config, config):
+            raise ValueError(f'{name} takes effect when the model is loaded: {RELOAD_REMEDY}')
+        _apart(pipeline.prepare, config)
 
     def reconfigure(self, config: PipelineConfig) -> None:
         """Take `config` over before the next frame; that in flight ends with what it began."""
@@ -166,7 +172,7 @@ class Engine:
         return pipeline
 
     def _adapted(self, config: PipelineConfig) -> PipelineConfig:
-        return config.replace({'device': 'cpu'}) if self._on_cpu else config
+        return _for_cpu(config) if self._on_cpu else config
 
     def _one_by_one(
         self, *inputs: Sequence[Any]
@@ -191,7 +197,7 @@ class Engine:
         self._drop()
         failure = None
         try:
-            self._install(config.replace({'device': 'cpu'}), warm_up=False, on_cpu=True)
+            self._install(_for_cpu(config), warm_up=False, on_cpu=True)
         except Exception as error:
             failure = untraced(error)
         if failure is not None:
@@ -201,6 +207,15 @@ class Engine:
                 chain,
                 results,
             )
+
+
+def _for_cpu(config: PipelineConfig) -> PipelineConfig:
+    """Return settings with which the CPU can go on: without arithmetic and engine of a GPU."""
+    engine = f'{naming.prefix("segmenter", config.segmenter)}engine'
+    of_gpu = {'precision': 'float16', engine: 'tensorrt'}
+    values = config.as_dict()
+    changes = {name: 'auto' for name, value in of_gpu.items() if values.get(name) == value}
+    return config.replace({'device': 'cpu', **changes})
 
 
 def _tried(pipeline: Any, *inputs: Sequence[Any]) -> list[FrameResult] | Exception:

@@ -18,7 +18,7 @@ from road_anomaly_ros.perception import PipelineConfig, PipelineError
 from road_anomaly_ros.perception.parameter_file import NODE
 from road_anomaly_ros.perception.resources import is_out_of_memory, untraced
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.ros import health, outputs
+from road_anomaly_ros.ros import health, outputs, sim_time
 from road_anomaly_ros.ros.camera import Camera, check_names
 from road_anomaly_ros.ros.engine import Engine, NotLoaded, OutOfMemory
 from road_anomaly_ros.ros.mounting import Transforms
@@ -108,6 +108,7 @@ class AnomalyNode(LifecycleNode):
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Check the settings, load the model, run one frame; FAILURE for what one can mend."""
         self._locked = True
+        self._phase, self._fault = 'loading', ''
         try:
             self._configure()
         except _FIXABLE as error:
@@ -116,7 +117,7 @@ class AnomalyNode(LifecycleNode):
             if is_out_of_memory(error):
                 return self._refuse(f'the device has no memory for the model: {one_line(error)}')
             return self._break_off('configure', error)
-        self._phase, self._fault = 'inactive', ''
+        self._phase = 'inactive'
         return super().on_configure(state)
 
     def _configure(self) -> None:
@@ -145,12 +146,20 @@ class AnomalyNode(LifecycleNode):
             depth=config.options('geometry').use_depth,
             transforms=self._transforms,
         )
-        self._cameras = {name: make(name) for name in options.cameras or ('',)}
+        for name in options.cameras or ('',):
+            self._cameras[name] = make(name)
         self._show_parameters()
         self.get_logger().info(
             f'model {config.model} on {pipeline.device}, '
             f'{len(pipeline.labels)} classes, scorer {pipeline.chain.scorer}'
         )
+        given, used = pipeline.config.as_dict(), pipeline.chain.as_dict()
+        measured = ', '.join(f'{name} {used[name]}' for name in used if name not in given)
+        if measured:  # the parameters of these names show their defaults
+            self.get_logger().info(
+                f'parameters at their default leave these to the calibration: {measured}; '
+                'what is set while the node runs counts'
+            )
         for package, topics in outputs.missing().items():
             self.get_logger().info(f'without {package}, not installed: no {", ".join(topics)}')
 
@@ -195,7 +204,8 @@ class AnomalyNode(LifecycleNode):
         """Stop listening and wait for the frames in flight: their results are still sent."""
         self._stop()
         self._phase = 'inactive'
-        self.get_logger().info('inactive: listens to nothing, the model stays loaded')
+        if self._engine.loaded:  # else the device gave up, which was told
+            self.get_logger().info('inactive: listens to nothing, the model stays loaded')
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
@@ -221,6 +231,11 @@ class AnomalyNode(LifecycleNode):
         """End from whatever state; called when no callback runs any more."""
         if self._phase != 'finalized':
             self.trigger_shutdown()
+
+    def destroy_node(self) -> None:
+        """End for whoever composes the node and does not call `close`."""
+        self._release()
+        super().destroy_node()
 
     def _stop(self) -> None:
         for camera in self._cameras.values():
@@ -282,9 +297,10 @@ class AnomalyNode(LifecycleNode):
 
     def _finish(self, frame: Frame, result: Any, chain: PipelineConfig) -> None:
         camera = self._cameras[frame.camera]
+        if isinstance(result, Exception):  # not raised: its trace would hold the frame
+            camera.fail(one_line(result))
+            return
         try:
-            if isinstance(result, Exception):
-                raise result
             camera.publish(frame, result, chain, self._settings.options.jpeg_quality)
         except Exception as error:
             camera.fail(one_line(error))
@@ -305,7 +321,11 @@ class AnomalyNode(LifecycleNode):
         self._soon(self._retire)
 
     def _retire(self) -> None:
-        if self.trigger_deactivate() == SUCCESS:
+        if self._engine.loaded:  # configured anew meanwhile
+            return
+        if self._phase == 'active':
+            self.trigger_deactivate()
+        if self._phase == 'inactive':
             self.trigger_cleanup()
 
     def _show_parameters(self) -> None:
@@ -364,9 +384,13 @@ class AnomalyNode(LifecycleNode):
         return health.status(f'{name}: chain', level, message, values, NODE)
 
     def _verdict(self) -> tuple[bytes, str]:
+        timeless = sim_time.missing(self)
+        if timeless and self._throttle.ready('clock'):
+            self.get_logger().warning(timeless)
         if self._fault:
             return health.ERROR, self._fault
-        active = self._phase == 'active'
-        notes = [*self._calibrated.warnings(), *self._stages.notes()] if active else []
-        notes += [self._engine.refused] if active and self._engine.refused else []
+        notes = [timeless] if timeless else []
+        if self._phase == 'active':
+            notes += [*self._calibrated.warnings(), *self._stages.notes()]
+            notes += [self._engine.refused] if self._engine.refused else []
         return (health.WARN, '; '.join(notes)) if notes else (health.OK, self._phase)

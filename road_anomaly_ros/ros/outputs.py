@@ -97,11 +97,16 @@ class Publishers:
     ) -> None:
         self._node = node
         self._events = events
-        self._rows = [
-            self._row(output, kind, topic_name(camera, output.topic))
-            for output in offered(debug=debug)
-            if (kind := message_type(output)) is not None
-        ]
+        self._made: list[Any] = []
+        try:
+            self._rows = [
+                self._row(output, kind, topic_name(camera, output.topic))
+                for output in offered(debug=debug)
+                if (kind := message_type(output)) is not None
+            ]
+        except Exception:  # of a QoS override that does not exist, for example
+            self.destroy()
+            raise
 
     def _row(self, output: Output, kind: type, name: str) -> _Row:
         plain = self._create(kind, name, latched=output.source is LabelSet)
@@ -111,13 +116,15 @@ class Publishers:
         return _Row(output, plain, small)
 
     def _create(self, kind: type, name: str, *, latched: bool = False) -> Any:
-        return self._node.create_lifecycle_publisher(
+        publisher = self._node.create_lifecycle_publisher(
             kind,
             name,
             qos(latched=latched),
             event_callbacks=self._events(name),
             qos_overriding_options=overriding(self._node, name, 'publisher'),
         )
+        self._made.append(publisher)
+        return publisher
 
     def publish(self, source: Any, header: Any, quality: int = 0) -> list[Failure]:
         """Publish what is built from `source` and listened to; returns what failed.
@@ -149,10 +156,9 @@ class Publishers:
 
     def destroy(self) -> None:
         """Take all publishers back."""
-        rows, self._rows = self._rows, []
-        for publisher in (one for row in rows for one in (row.plain, row.small)):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        self._rows = []
+        while self._made:
+            self._node.destroy_lifecycle_publisher(self._made.pop())
 
 
 def _send(row: _Row, publishers: list[Any], source: Any, header: Any, quality: int) -> None:

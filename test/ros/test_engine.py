@@ -289,6 +289,58 @@ def test_what_is_wanted_during_the_fallback_is_in_force_afterwards(faulty):
     assert engine.pipeline.config.device == 'cpu'
 
 
+@pytest.mark.parametrize(
+    ('given', 'name', 'value'),
+    [
+        ({'precision': 'float16'}, 'precision', 'auto'),
+        ({'precision': 'bfloat16'}, 'precision', 'bfloat16'),
+        ({'segmenters.mask2former.engine': 'tensorrt'}, 'segmenters.mask2former.engine', 'auto'),
+        ({'segmenters.mask2former.engine': 'torch'}, 'segmenters.mask2former.engine', 'torch'),
+    ],
+)
+def test_the_cpu_takes_over_without_what_only_a_gpu_can(given, name, value):
+    """Then settings as before are no change that needs a reload."""
+    built = []
+
+    class Small(Faulty):
+        faults, sizes = [], []
+
+        def __init__(self, config):
+            built.append(config)
+            Pipeline.__init__(self, PipelineConfig(segmenter='synthetic', device='cpu'))
+
+        @property
+        def config(self):
+            return built[-1]
+
+        def prepare(self, config):
+            built.append(config)
+
+    engine = Engine(Small)
+    engine.fallback_to_cpu = True
+    config = PipelineConfig().replace(given)
+    engine.load(config, warm_up=False)
+    Small.faults[:] = [no_memory(), no_memory()]
+    run(engine)
+    assert [one.get(name) for one in built] == [given[name], value]
+    engine.check(config.replace({'scorer': 'msp'}))
+    assert (built[-1].scorer, built[-1].get(name), built[-1].device) == ('msp', value, 'cpu')
+    with pytest.raises(ValueError, match='model takes effect'):
+        engine.check(config.replace({'model': 'other'}))
+
+
+def test_the_model_before_is_gone_when_the_next_one_is_kept_out_of_collections(engine):
+    before = weakref.ref(engine.pipeline)
+    engine.pipeline.itself = engine.pipeline
+    engine.release()
+    gc.disable()
+    try:
+        engine.load(PipelineConfig(segmenter='synthetic', device='cpu'))
+        assert before() is None
+    finally:
+        gc.enable()
+
+
 def test_settings_that_prove_impossible_leave_those_before_and_are_told(faulty):
     """While no model is loaded nobody can check them."""
     engine = Engine()

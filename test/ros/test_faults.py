@@ -5,7 +5,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import gc
+import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -13,9 +17,11 @@ import torch
 
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.parameter import Parameter
 from ros_graph import Graph, image_message, send_until, values, wait_for
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from road_anomaly_ros.perception import Pipeline
@@ -179,8 +185,6 @@ def test_out_of_memory_while_loading_is_a_refusal(graph):
 def test_a_refinement_that_throws_is_named(graph):
     class Noted(Pipeline):
         def batch(self, pictures, *others):
-            import dataclasses
-
             note = 'refinement gaussian skipped: no room'
             return [
                 dataclasses.replace(result, notes=(note,))
@@ -271,3 +275,127 @@ def test_a_device_fault_is_shown_in_the_diagnostics(graph):
     rows = graph.diagnostics()
     row = wait_for(lambda: [row for row in rows if 'device_faults' in values(row)], 'a report')[-1]
     assert values(row)['device_faults'] == 'accumulate: no C compiler'
+
+
+def test_a_device_that_gives_up_while_the_node_is_deactivated_leaves_it_unconfigured(
+    graph, sick, monkeypatch, capfd
+):
+    """Deactivating waits for the frame in flight; what that asks for comes afterwards."""
+    kind, engine = sick
+    node, later = graph.anomaly_node(engine=engine), []
+    monkeypatch.setattr(node, '_soon', later.append)
+    kind.faults[:] = [torch.cuda.OutOfMemoryError('CUDA out of memory')] * 2
+    node._process([Frame('', image_message(), time.monotonic())])
+    assert node.trigger_deactivate().name == 'SUCCESS'
+    for action in later:
+        action()
+    assert 'the model stays loaded' not in capfd.readouterr().err
+    assert node.trigger_configure().name == 'SUCCESS'
+    for action in later:  # late: there is another model by now
+        action()
+    assert engine.loaded and node.trigger_activate().name == 'SUCCESS'
+
+
+def test_notes_that_differ_by_numbers_are_of_one_kind(graph, capfd):
+    class Noted(Pipeline):
+        count = 0
+
+        def batch(self, pictures, *others):
+            type(self).count += 1
+            note = f'{self.count} of {2 * self.count} obstacles are not tracked: max_tracks'
+            return [
+                dataclasses.replace(result, notes=(note,))
+                for result in super().batch(pictures, *others)
+            ]
+
+    node = graph.anomaly_node(engine=Engine(Noted), state='inactive')
+    for _ in range(20):
+        node._process([Frame('', image_message(), time.monotonic())])
+    assert node._stages.values()['N of N obstacles are not tracked'] == '20'
+    assert capfd.readouterr().err.count('not tracked') == 1
+
+
+def test_simulated_time_that_never_begins_is_told(graph, capfd):
+    node = graph.anomaly_node(use_sim_time=True)
+    rows = graph.diagnostics()
+    row = wait_for(lambda: [row for row in rows if '/clock' in row.message], 'a warning')[-1]
+    assert row.level == DiagnosticStatus.WARN and 'use_sim_time to false' in row.message
+    node._process([Frame('', image_message(), time.monotonic())])
+    stats = node.cameras[''].stats
+    assert stats.processed == 1 and stats.stamp_age.age() == float('inf')
+    clock = graph.publisher(Clock, '/clock', readers=0)
+    ticks = Clock(clock=Time(sec=5))
+    send_until(clock, lambda: ticks, lambda: node.get_clock().now().nanoseconds, 'the clock')
+    rows.clear()
+    wait_for(lambda: [row for row in rows if row.message == 'active'], 'no warning any more')
+    assert 'nothing has come on /clock' in capfd.readouterr().err
+
+
+def test_whoever_composes_the_node_ends_it_by_destroying_it(graph):
+    node = graph.anomaly_node()
+    engine, thread = node._engine, node._worker._thread
+    graph.executor.remove_node(node)
+    graph._nodes.remove(node)
+    node.destroy_node()
+    assert not engine.loaded and not thread.is_alive()
+
+
+@pytest.mark.parametrize('where', ['chain', 'topics', 'picture'])
+def test_a_frame_that_fails_is_let_go_of_at_once(graph, sick, where, monkeypatch):
+    """Its message is megabytes, which a cycle through the error would keep for a while."""
+    kind, engine = sick
+    node = graph.anomaly_node(engine=engine, state='inactive')
+    stats = node.cameras[''].stats
+
+    def broken(*_):
+        raise ValueError('no room')
+
+    message = image_message()
+    if where == 'chain':
+        kind.faults[:] = [ValueError('no room')]
+    elif where == 'topics':
+        monkeypatch.setattr(node.cameras[''], 'publish', broken)
+    else:
+        message.step = 5
+    gc.collect()
+    gc.disable()
+    try:
+        frame = Frame('', message, time.monotonic())
+        held = weakref.ref(frame)
+        node._process([frame])
+        del frame
+        assert held() is None
+    finally:
+        gc.enable()
+    assert stats.failed + sum(stats.refused.values()) == 1
+
+
+def test_the_diagnostics_say_that_a_model_loads_and_not_what_failed_before(graph):
+    opened, entered = threading.Event(), threading.Event()
+
+    class Slow(Pipeline):
+        fail = True
+
+        def warm_up(self, *size):
+            if Slow.fail:
+                raise ValueError('weights of another planet')
+            entered.set()
+            assert opened.wait(20)
+
+    node = graph.anomaly_node(engine=Engine(Slow), state='unconfigured')
+    rows = graph.diagnostics()
+
+    def told(message):
+        return [row for row in rows if row.name.endswith(': chain') and row.message == message]
+
+    assert node.trigger_configure().name == 'FAILURE'
+    wait_for(lambda: told('weights of another planet'), 'the fault')
+    Slow.fail = False
+    thread = threading.Thread(target=node.trigger_configure)
+    thread.start()
+    assert entered.wait(20)
+    rows.clear()
+    row = wait_for(lambda: rows, 'a report while the model loads')[0]
+    opened.set()
+    thread.join()
+    assert (row.level, row.message, values(row)['state']) == (row.OK, 'loading', 'loading')

@@ -193,6 +193,18 @@ def test_a_qos_override_that_does_not_exist_is_named(graph, capfd):
     assert node.trigger_configure().name == 'SUCCESS'
 
 
+def test_outputs_that_cannot_be_made_leave_none_behind(graph):
+    name = f'{graph.namespace}/anomaly_node/right/obstacle/rle'
+    topic = f'qos_overrides.{name}.publisher.reliability'
+    node = graph.anomaly_node(
+        state='unconfigured', cameras=['left', 'right'], **{topic: 'somehow'}
+    )
+    before = sorted(publisher.topic_name for publisher in node.publishers)
+    for _ in range(2):
+        assert node.trigger_configure().name != 'SUCCESS'
+        assert sorted(publisher.topic_name for publisher in node.publishers) == before
+
+
 def test_deactivate_waits_for_the_frame_in_flight(graph):
     engine = Engine(Gate)
     node = graph.anomaly_node(engine=engine)
