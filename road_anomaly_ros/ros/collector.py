@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -134,6 +136,23 @@ class Collector(Node):
                     self._changed.wait_for(self._knows_chain, _REPORT_S)
                     return
         raise TimeoutError(f'the node gave no result within {READY_S:.0f} s')
+
+    def set_parameters_of_node(self, values: Mapping[str, Any]) -> None:
+        """Set parameters of the node while it runs.
+
+        Raises TimeoutError, and ValueError with the reason where the node refuses.
+        """
+        client = self.create_client(SetParametersAtomically, f'{NODE}/set_parameters_atomically')
+        given = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        answered = threading.Event()
+        if client.wait_for_service(READY_S):
+            future = client.call_async(SetParametersAtomically.Request(parameters=given))
+            future.add_done_callback(lambda _: answered.set())
+            answered.wait(RESULT_S)
+        if not answered.is_set():
+            raise TimeoutError('the node does not answer to parameters')
+        if not future.result().result.successful:
+            raise ValueError(future.result().result.reason)
 
     def _knows_chain(self) -> bool:
         row = self.rows.get('chain')

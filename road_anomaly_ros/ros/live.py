@@ -259,6 +259,19 @@ class Account(Sink):
         }
 
 
+def defaults_set(config: Any) -> dict[str, Any]:
+    """Return the options that were set to their default, as ROS stores them.
+
+    Given at its start the node would leave them to the calibration.
+    """
+    from road_anomaly_ros.perception.config import parameter
+    from road_anomaly_ros.ros.parameters import to_ros
+
+    return {
+        name: to_ros(value) for name, value in config.values if value == parameter(name).default
+    }
+
+
 def _collect(
     processes: Processes,
     source: Any,
@@ -279,6 +292,9 @@ def _collect(
     with _spinning(maps, camera, truth=truth, metres=metres) as collector:
         print('starting the node', file=sys.stderr)
         collector.wait_until_ready(processes.check)
+        wishes = defaults_set(config)
+        if wishes:
+            collector.set_parameters_of_node(wishes)
         live = gathering.LiveSource(
             collector,
             source,

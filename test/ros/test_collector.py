@@ -18,11 +18,12 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from road_anomaly_ros.perception import PipelineConfig
 from road_anomaly_ros.perception.contract import LabelSet
 from road_anomaly_ros.perception.geometry import GeometryOptions, Surveyor
 from road_anomaly_ros.rendering import Drive, DriveOptions
 from road_anomaly_ros.ros import collector as gathering
-from road_anomaly_ros.ros import outputs
+from road_anomaly_ros.ros import live, outputs
 from road_anomaly_ros.ros.controls import ENDED
 from road_anomaly_ros.tools import drive_metres, spatial
 
@@ -118,3 +119,17 @@ def test_tracks_and_metres_come_back_from_the_cloud():
             assert after.distance == pytest.approx(known[before.id], rel=0.1)
         else:
             assert after.track_id == 0 and not after.confirmed
+
+
+def test_an_option_set_to_its_default_reaches_the_node_of_the_demo(graph, collector):
+    """Given at its start, a default is left to the calibration."""
+    given = {'objects.on_drivable': 'off', 'objects.min_area': 77, 'drawing.boxes': True}
+    wishes = live.defaults_set(PipelineConfig().replace(given))
+    assert wishes == {'objects.on_drivable': 'off', 'drawing.boxes': True}
+    node = graph.anomaly_node(**given)
+    assert not node._settings.config.is_set('objects.on_drivable')
+    collector.set_parameters_of_node(wishes)
+    config = node._settings.config
+    assert all(config.is_set(name) and config.get(name) == given[name] for name in given)
+    with pytest.raises(ValueError, match=r'objects\.contact'):
+        collector.set_parameters_of_node({'objects.contact': 7.0})
