@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from road_anomaly_ros.perception import AnomalyObject, FrameResult, LabelSet
@@ -29,14 +31,29 @@ from road_anomaly_ros.ros import images
 from road_anomaly_ros.ros.controls import ENDED, STEP_S, camera_qos
 from road_anomaly_ros.ros.health import TOPIC as DIAGNOSTICS
 from road_anomaly_ros.ros.outputs import message_type, offered
-from road_anomaly_ros.tools import drive_metres, spatial
-from road_anomaly_ros.tools.results import INSTANCES, LABELS, MASK, OUTPUTS, OVERLAY, SCORE
+from road_anomaly_ros.tools.results import (
+    INSTANCES,
+    LABELS,
+    MASK,
+    OUTPUTS,
+    OVERLAY,
+    RUN_LENGTHS,
+    SCORE,
+)
 from road_anomaly_ros.tools.sources import Frame, Source
 
 RESULT_S = 30.0  # longest wait for the results of one picture
 READY_S = 300.0  # for a model that loads on a busy machine
 NO_RESULT = 'no result'
-POINTS = 'obstacle/points'
+NEEDED = (OVERLAY, SCORE, MASK, INSTANCES, RUN_LENGTHS)
+# What the text of the obstacles tells and no map does.
+_TOLD: dict[str, Any] = {
+    'track_id': int,
+    'confirmed': bool,
+    'age_s': float,
+    'velocity': tuple,
+    'distance': float,
+}
 # As a bag holds them.
 METRES = tuple(row.topic for row in OUTPUTS if row.recorded and row.source is Survey)
 TRUTH, DEPTH = _TRUTHS = ('instances', 'depth')  # below the camera's ~/truth
@@ -52,6 +69,7 @@ class LiveResult(FrameResult):
 
     overlay: Any = None  # uint8 RGB [H, W, 3]
     metres: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # messages by topic
+    sanitized: Any = None  # no topic tells of which frame
 
 
 class Collector(Node):
@@ -79,12 +97,10 @@ class Collector(Node):
         self.reports = 0
         qos = camera_qos(reliable=True, depth=_DEPTH)
         self.create_subscription(Image, 'image', self._on_picture, qos)
-        theirs = {name: f'{camera}/truth/{name}' for name in _TRUTHS} if truth else {}
-        ours = {name: f'{NODE}/{name}' for name in wanted}
-        for name, topic in {**ours, **theirs}.items():
-            self._hear(Image, topic, name, qos)
+        for name in _TRUTHS if truth else ():
+            self._hear(Image, f'{camera}/truth/{name}', name, qos)
         for output in offered(debug=False):
-            kind = message_type(output) if output.topic in metres else None
+            kind = message_type(output) if output.topic in (*wanted, *metres) else None
             if kind is not None:
                 self._hear(kind, f'{NODE}/{output.topic}', output.topic, qos)
         self.create_subscription(DiagnosticArray, DIAGNOSTICS, self._on_report, 10)
@@ -255,10 +271,7 @@ class LiveSource(Source):
                 continue
             age = (time.monotonic() - moment) * 1e3
             picture = images.to_array(message)
-            result = to_result(picture, maps, age)
-            if POINTS in maps and self.drive is not None:
-                result = followed(result, maps[POINTS], self.drive)
-            self.results.append(result)
+            self.results.append(to_result(picture, maps, age))
             stamp = message.header.stamp
             yield Frame(
                 picture,
@@ -277,7 +290,7 @@ def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResu
     score, instances, mask = (images.to_map(maps[name]) for name in named)
     unknown = np.full(score.shape, UNLABELLED, np.uint8)
     labels = images.to_map(maps[LABELS]) if LABELS in maps else unknown
-    objects = describe(instances, score)
+    objects, around = told(describe(instances, score), maps[RUN_LENGTHS].data)
     return LiveResult(
         image=torch.from_numpy(picture).permute(2, 0, 1),
         labels=torch.from_numpy(labels),
@@ -285,7 +298,7 @@ def to_result(picture: np.ndarray, maps: dict[str, Any], age: float) -> LiveResu
         mask=torch.from_numpy(mask > 0),
         instances=torch.from_numpy(instances.astype(np.int32)),
         objects=objects,
-        label_set=LabelSet((), ()),
+        label_set=around,
         scorer='',
         threshold=0.0,
         threshold_source='default',
@@ -322,32 +335,27 @@ def describe(instances: np.ndarray, score: np.ndarray) -> tuple[AnomalyObject, .
     return tuple(found)
 
 
-def followed(result: LiveResult, cloud: Any, drive: Any) -> LiveResult:
-    """Return a result with the tracks and distances that a cloud of a drive's obstacles tells.
-
-    A contact line belongs to the obstacle in whose picture it is seen.
-    """
-    rows = np.frombuffer(bytes(cloud.data), spatial.CLOUD)
-    points = np.stack([rows[axis] for axis in 'xyz'], -1).astype(np.float64)
-    place, instances = drive_metres.mounting(drive), result.array('instances')
-    model = drive_metres.model_of(drive, result.size)
-    pixels = model.pixels((points - place.position) @ place.rotation)
-    seen = np.rint(np.nan_to_num(pixels) - (0, 1)).astype(np.int64)  # above its lower edge
-    column, row = np.clip(seen, 0, np.array(instances.shape)[::-1] - 1).T
-    known = {}
-    for number in np.unique(rows['id']).tolist():
-        line = rows['id'] == number
-        found = np.bincount(instances[row[line], column[line]])
-        metres = float(np.hypot(points[line, 0], points[line, 1]).min())
-        known[int(found.argmax())] = {'track_id': number, 'distance': metres}
-    objects = tuple(
-        dataclasses.replace(item, **known.get(item.id, {'confirmed': False}))
-        for item in result.objects
-    )
-    return dataclasses.replace(result, objects=objects)
+def told(
+    objects: tuple[AnomalyObject, ...], text: str
+) -> tuple[tuple[AnomalyObject, ...], LabelSet]:
+    """Return obstacles with what the node's JSON says of them, and the classes around them."""
+    rows = {row['id']: row for row in json.loads(text)['objects']}
+    names = sorted({row['around'] for row in rows.values()} - {None})
+    known = {
+        number: {
+            'label': names.index(row['around']) if row['around'] in names else UNLABELLED,
+            **{name: kind(row[name]) for name, kind in _TOLD.items() if row.get(name) is not None},
+        }
+        for number, row in rows.items()
+    }
+    found = tuple(dataclasses.replace(item, **known.get(item.id, {})) for item in objects)
+    return found, LabelSet(tuple(names), ((0, 0, 0),) * len(names))
 
 
 def _key(message: Any) -> tuple[int, int]:
     """Return the moment of a message; pictures and metres have different coordinate frames."""
+    if isinstance(message, String):
+        seconds, _, nanoseconds = json.loads(message.data)['stamp'].partition('.')
+        return int(seconds), int(nanoseconds)
     stamp = (message if hasattr(message, 'header') else message.markers[0]).header.stamp
     return stamp.sec, stamp.nanosec

@@ -282,14 +282,12 @@ def _collect(
 ) -> int:
     from road_anomaly_ros.ros import collector as gathering
 
-    maps = (gathering.OVERLAY, gathering.SCORE, gathering.MASK, gathering.INSTANCES)
-    maps += (gathering.LABELS,) if wanted.bag else ()
+    topics = gathering.NEEDED + ((gathering.LABELS,) if wanted.bag else ())
     camera = processes.start_camera(source, shown, live=False)
-    metres = (gathering.POINTS,) if source.drive is not None else ()
-    if wanted.bag and config.is_set('geometry.camera_height'):
-        metres = gathering.METRES
+    placed = wanted.bag and config.is_set('geometry.camera_height')
+    metres = gathering.METRES if placed else ()
     truth = source.kind == 'rendered'
-    with _spinning(maps, camera, truth=truth, metres=metres) as collector:
+    with _spinning(topics, camera, truth=truth, metres=metres) as collector:
         print('starting the node', file=sys.stderr)
         collector.wait_until_ready(processes.check)
         wishes = defaults_set(config)
@@ -310,8 +308,7 @@ def _collect(
             draw=lambda result: result.overlay,
             bag=LiveBag,
             more=[
-                # Without metres no topic tells which obstacle is which of the frame before.
-                *(offline.track_sinks(config, staging) if source.drive else ()),
+                *offline.track_sinks(config, staging),
                 Account(staging.path('account'), live, collector),
             ],
         )

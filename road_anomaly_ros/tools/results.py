@@ -23,7 +23,7 @@ from road_anomaly_ros.tools import rle, spatial, stages
 
 LABELS, SCORE = 'semantic/labels', 'anomaly/score'
 MASK, INSTANCES = 'obstacle/mask', 'obstacle/instances'
-OVERLAY = 'overlay'
+OVERLAY, RUN_LENGTHS = 'overlay', 'obstacle/rle'
 _HIGHEST = 0xFFFF
 
 
@@ -210,9 +210,9 @@ OUTPUTS = (
         recorded=True,
     ),
     Output(
-        'obstacle/rle',
+        RUN_LENGTHS,
         'std_msgs/String',
-        'Obstacles with masks as COCO run lengths, as JSON with the stamp and frame of the image.',
+        'Obstacles, their tracks and masks (COCO run lengths), as JSON with stamp and frame.',
         _run_lengths,
     ),
     Output(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from road_anomaly_ros.perception.contract import FrameResult
+from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult
 
 
 def encode(mask: np.ndarray, at: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
@@ -39,6 +39,16 @@ def _text(counts: list[int]) -> str:
     return found.decode('ascii')
 
 
+def _tracked(item: AnomalyObject) -> dict[str, Any]:
+    moving = item.velocity and [round(speed, 2) for speed in item.velocity]
+    return {
+        'track_id': item.track_id,
+        'confirmed': item.confirmed,
+        'age_s': round(item.age_s, 3),
+        'velocity': moving,
+    }
+
+
 def described(result: FrameResult) -> list[dict[str, Any]]:
     """Return the obstacles of a frame as COCO describes instances, with what we know besides."""
     instances, names = result.array('instances'), result.label_set.names
@@ -46,11 +56,12 @@ def described(result: FrameResult) -> list[dict[str, Any]]:
     for item in result.objects:
         x, y, width, height = item.box
         mask = instances[y : y + height, x : x + width] == item.id
-        tracked = {'track_id': item.track_id, 'confirmed': item.confirmed}
+        metres = {} if item.distance is None else {'distance': round(item.distance, 3)}
         found.append(
             {
                 'id': item.id,
-                **(tracked if item.track_id else {}),
+                **(_tracked(item) if item.track_id else {}),
+                **metres,
                 'bbox': [x, y, width, height],
                 'area': item.area,
                 'score': round(item.score, 6),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 
 import numpy as np
@@ -14,18 +15,16 @@ import torch
 pytest.importorskip('rclpy', reason='no rclpy installed')
 
 from ros_graph import Graph, image_message
-from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from road_anomaly_ros.perception import PipelineConfig
 from road_anomaly_ros.perception.contract import LabelSet
-from road_anomaly_ros.perception.geometry import GeometryOptions, Surveyor
-from road_anomaly_ros.rendering import Drive, DriveOptions
 from road_anomaly_ros.ros import collector as gathering
-from road_anomaly_ros.ros import live, outputs
+from road_anomaly_ros.ros import live
 from road_anomaly_ros.ros.controls import ENDED
-from road_anomaly_ros.tools import drive_metres, spatial
+from road_anomaly_ros.tools.results import OUTPUTS, RUN_LENGTHS, Shown
 
 
 @pytest.fixture
@@ -82,43 +81,51 @@ def test_no_picture_is_not_the_end(graph, collector, monkeypatch):
         collector.next_picture(lambda: True)
 
 
-def test_tracks_and_metres_come_back_from_the_cloud():
-    drive = Drive(DriveOptions(width=480, height=360, frames=60, seed=1))
-    view, place = drive[36], drive_metres.mounting(drive)
-    instances = torch.from_numpy(view.instances.astype(np.int32))
-    score = torch.where(instances > 0, 0.9, 0.0)
+def test_tracks_metres_and_surroundings_come_back_from_the_text(rng):
+    instances = np.zeros((40, 60), np.int32)
+    instances[5:15, 5:20], instances[20:30, 30:50], instances[32:36, 2:9] = 1, 2, 3
+    score = rng.random(instances.shape, np.float32)
+    seen = {
+        1: {'track_id': 41, 'age_s': 1.25, 'velocity': (-3.5, 0.0), 'distance': 8.125},
+        2: {'track_id': 7, 'confirmed': False, 'label': 0},
+        3: {'label': 2},
+    }
     objects = tuple(
-        dataclasses.replace(item, track_id=40 + item.id)
-        for item in gathering.describe(instances.numpy(), score.numpy())
-        if item.area > 600
+        dataclasses.replace(item, **seen[item.id]) for item in gathering.describe(instances, score)
     )
-    assert objects
+    names = ('sky', 'car', 'road')
     result = gathering.LiveResult(
-        image=torch.from_numpy(view.image).permute(2, 0, 1),
+        image=torch.zeros(3, *instances.shape, dtype=torch.uint8),
         labels=torch.zeros(instances.shape, dtype=torch.uint8),
-        score=score,
-        mask=instances > 0,
-        instances=instances,
+        score=torch.from_numpy(score),
+        mask=torch.from_numpy(instances > 0),
+        instances=torch.from_numpy(instances),
         objects=objects,
-        label_set=LabelSet(('road',), ((0, 0, 0),), (0,)),
+        label_set=LabelSet(names, ((0, 0, 0),) * 3),
         scorer='plain',
         threshold=0.5,
         threshold_source='default',
         display_range=(0.0, 1.0),
     )
-    model = drive_metres.model_of(drive, result.size)
-    survey = Surveyor().survey(result, model, place, GeometryOptions())
-    cloud = outputs.fill(PointCloud2(), spatial.points(survey, Header()))
-    bare = tuple(dataclasses.replace(item, track_id=0) for item in objects)
-    found = gathering.followed(dataclasses.replace(result, objects=bare), cloud, drive)
-    known = {one.found.id: one.position.distance for one in survey.obstacles}
-    assert known
-    for before, after in zip(objects, found.objects, strict=True):
-        if before.id in known:
-            assert after.track_id == before.track_id and after.confirmed
-            assert after.distance == pytest.approx(known[before.id], rel=0.1)
-        else:
-            assert after.track_id == 0 and not after.confirmed
+    (row,) = (row for row in OUTPUTS if row.topic == RUN_LENGTHS)
+    text = row.build(Shown(result, None), Header())['data']
+    found, around = gathering.told(gathering.describe(instances, score), text)
+    assert [
+        dataclasses.replace(after, label=before.label)
+        for before, after in zip(objects, found, strict=True)
+    ] == list(objects)
+    assert [around.names[item.label] if item.label < 255 else None for item in found] == [
+        None,
+        'sky',
+        'road',
+    ]
+
+
+def test_a_text_belongs_to_the_picture_of_its_moment():
+    picture = image_message(seconds=1.000_000_025)
+    stamp = picture.header.stamp
+    text = String(data=json.dumps({'stamp': f'{stamp.sec}.{stamp.nanosec:09d}'}))
+    assert gathering._key(text) == gathering._key(picture) == (1, 25)
 
 
 def test_an_option_set_to_its_default_reaches_the_node_of_the_demo(graph, collector):

@@ -92,6 +92,14 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def numbered(rows):
+    """Rows with their tracks counted from 1: the node has seen pictures before."""
+    numbers = {}
+    for row in rows:
+        row['track'] = numbers.setdefault(row.get('track_id'), len(numbers) + 1)
+    return rows
+
+
 def test_the_live_demo_gives_what_the_offline_chain_gives(tmp_path):
     words = ('--bag', *FAST)
     process = start('demo', SMALL, '-o', str(tmp_path / 'live'), *words)
@@ -117,10 +125,20 @@ def test_the_live_demo_gives_what_the_offline_chain_gives(tmp_path):
     assert set(told) == set(known) and len(known) >= 2
     for topic, values in told.items():
         assert set(values) <= set(known[topic]), f'{topic} differs'
-    for column in ('objects', 'width', 'height', 'max_score'):
-        assert [row[column] for row in table(tmp_path / 'live' / 'frames.csv')] == [
-            row[column] for row in table(tmp_path / 'offline' / 'frames.csv')
-        ]
+    for file, columns in (
+        ('frames.csv', ('objects', 'width', 'height', 'max_score')),
+        ('objects.csv', ('frame', 'id', *'xywh', 'area', 'label')),
+        ('tracks.csv', ('frame', 'track', 'confirmed', 'age_s', 'id', *'xywh')),
+    ):
+        here, there = (numbered(table(tmp_path / name / file)) for name in ('live', 'offline'))
+        assert [[row[column] for column in columns] for row in here] == [
+            [row[column] for column in columns] for row in there
+        ], file
+    assert any(float(row['age_s']) > 0 for row in here)
+    for column in ('velocity_x', 'velocity_y', 'score'):
+        ours, theirs = ([float(row[column] or 'nan') for row in rows] for rows in (here, there))
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=0.02, nan_ok=True)
+    assert {row['sanitized'] for row in table(tmp_path / 'live' / 'frames.csv')} == {''}
 
 
 def test_a_model_that_is_missing_is_one_line(tmp_path):
