@@ -179,6 +179,12 @@ class PipelineConfig:
         name, stored = naming.current(name), dict(self.values)
         return stored[name] if name in stored else parameter(name).default
 
+    @property
+    def cameras(self) -> set[str]:
+        """Names of the cameras for which something is set alone."""
+        parts = (name.split('.') for name, _ in self.values if name.startswith('geometry.'))
+        return {part[1] for part in parts if len(part) == 3}
+
     def is_set(self, name: str) -> bool:
         """Tell whether an option of a method or group was set explicitly."""
         return naming.current(name) in dict(self.values)

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.contract import FrameResult
 from road_anomaly_ros.perception.geometry import (
     CameraModel,
@@ -33,15 +34,16 @@ class Place:
     options: GeometryOptions
 
     @classmethod
-    def of(
-        cls, source: Source, options: GeometryOptions, *, resized: bool = False
-    ) -> Place | None:
+    def of(cls, source: Source, config: PipelineConfig, *, resized: bool = False) -> Place | None:
         """Return that of a rendered drive, or of a bag with camera_info and a height in options.
+
+        One of several cameras has the mounting of its name, as in the node.
 
         None where it is unknown, with a warning where a height is given. Pictures of another
         size than the calibration's are taken for the same ones only when they are `resized`.
         Raises ValueError for what is no calibration.
         """
+        options: GeometryOptions = config.options('geometry', camera_of(source, config.cameras))
         if source.drive is not None:
             drive = source.drive
             return cls(
@@ -66,6 +68,24 @@ class Place:
         return lambda result: surveyor.survey(
             result, self.model(result.size), self.mounting, self.options
         )
+
+
+def camera_of(source: Source, names: Collection[str]) -> str:
+    """Return which of the cameras of these names took the pictures, '' for none of them.
+
+    Its topic lies below its name, of several names below the last. Names without any topic of
+    pictures below them are told.
+    """
+    for name in sorted(names):
+        if not any(name in _above(topic) for topic in source.topics):
+            known = f', there are {", ".join(source.topics)}' if source.topics else ''
+            text = f'no topic of pictures below {name}/{known}: geometry.{name}.* has no effect'
+            warnings.warn(f'{source.name}: {text}', Remark, stacklevel=2)
+    return next((part for part in reversed(_above(source.topic or '')) if part in names), '')
+
+
+def _above(topic: str) -> list[str]:
+    return topic.split('/')[:-1]
 
 
 class Placed:

@@ -75,8 +75,7 @@ def process_input(
         staging = Staging(out, planned(wanted))
         try:
             pipeline: Any = Pipeline.from_config(config)
-            resized = wanted.size is not None
-            place = Place.of(source, config.options('geometry'), resized=resized)
+            place = Place.of(source, config, resized=wanted.size is not None)
             if place is not None:
                 pipeline = Placed(pipeline, place)
             more = track_sinks(config, staging)

@@ -60,6 +60,7 @@ class BagSource(Source):
                 name=str(path),
                 kind='bag',
                 topic=self.topic,
+                topics=tuple(self._reader.topics(KINDS)),
                 fps=self._rate(),
                 count=self._reader.counts[self.topic, kind],
                 camera_info=self._info(),

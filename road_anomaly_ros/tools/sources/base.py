@@ -48,6 +48,7 @@ class Source:
     fps: float | None = None  # pictures per second as recorded; None where unknown
     count: int | None = None  # how many pictures are announced; None where nobody says
     topic: str | None = None
+    topics: tuple[str, ...] = ()  # with pictures, of a bag
     problem: str | None = None
     incomplete: bool = False
     refused: Counter[str] = field(default_factory=Counter)
