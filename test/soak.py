@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -35,7 +37,7 @@ CHANGES = (
     {'refinements': ['none']},
     {'objects.min_area': 500},
 )
-CHANGE_S, LISTEN_S = 0.5, 1.0
+CHANGE_S, LISTEN_S, DEADLINE_S = 0.5, 1.0, 60.0
 
 
 @dataclass
@@ -90,85 +92,92 @@ def set_parameters(node, changes):
     assert all(answer.successful for answer in answers), answers
 
 
-class Listener:
-    """Hears one output of one camera, then another; it counts what comes.
+def listen(namespace, cameras):
+    """Hear one output of one camera after the other until standard input ends; print the count."""
+    rclpy.init()
+    node, heard = rclpy.create_node('listener', namespace=namespace), []
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    subscription, until = None, 0.0
+    print('listening', flush=True)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    topics = [f'anomaly_node/{camera}/{output}' for output in OUTPUTS for camera in cameras]
+    for topic in itertools.cycle(topics):
+        if ended.is_set():
+            break
+        if subscription is not None:
+            node.destroy_subscription(subscription)
+        subscription = node.create_subscription(Image, topic, lambda _: heard.append(1), 1)
+        until = time.monotonic() + LISTEN_S
+        while time.monotonic() < until and not ended.is_set():
+            executor.spin_once(timeout_sec=0.05)
+    print(len(heard), flush=True)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
 
-    It is served by `hear`, in the thread that makes and destroys its subscriptions.
+
+@contextlib.contextmanager
+def listener(graph, cameras):
+    """Run `listen` in a process of its own; yields a list that holds the count afterwards.
+
+    Fast DDS keeps 240 bytes of every subscription that a process ever made (a megabyte an hour
+    here), which is none of the node's memory.
     """
+    process = subprocess.Popen(
+        [sys.executable, __file__, '--listen', graph.namespace, *cameras],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    heard = []
+    try:
+        assert process.stdout.readline().strip() == 'listening'
+        yield heard
+        heard.append(int(process.communicate('', DEADLINE_S)[0]))
+    finally:
+        process.kill()
+        process.wait()
 
-    def __init__(self, graph, cameras):
-        self.heard = 0
-        self._node = rclpy.create_node(
-            'listener', context=graph.context, namespace=graph.namespace
-        )
-        self._executor = SingleThreadedExecutor(context=graph.context)
-        self._executor.add_node(self._node)
-        self._topics = itertools.cycle(
-            [f'anomaly_node/{camera}/{output}' for output in OUTPUTS for camera in cameras]
-        )
-        self._subscription = None
 
-    def turn(self):
-        """Leave what was heard and listen to the next."""
-        self.leave()
-        self._subscription = self._node.create_subscription(
-            Image, next(self._topics), self._count, 1
-        )
-
-    def hear(self):
-        """Take a message that has come, if any."""
-        self._executor.spin_once(timeout_sec=0.0)
-
-    def leave(self):
-        """Listen to nothing."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-        self._subscription = None
-
-    def close(self):
-        """Take everything back."""
-        self.leave()
-        self._executor.shutdown()
-        self._node.destroy_node()
-
-    def _count(self, message):
-        self.heard += 1
+def start_threads(executor, threads=4):
+    """Let every thread of an executor begin, which it would do when it is needed first."""
+    together = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        executor.create_task(together.wait)
+    together.wait(DEADLINE_S)
 
 
 def soak(graph, seconds, *, rate=30.0, settle=1.0, samples=60):
-    """Return the figures and the node after so many seconds of two cameras at `rate` Hz."""
+    """Return the figures, the node and the messages heard after two cameras at `rate` Hz."""
     from ros_graph import image_message
 
+    start_threads(graph.executor)
     node = graph.anomaly_node(cameras=['left', 'right'])
     publishers = [graph.publisher(Image, f'{name}/image') for name in node.cameras]
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (*SIZE, 3), np.uint8) for _ in range(8)]
-    listener, figures, changes = Listener(graph, node.cameras), Figures(), itertools.cycle(CHANGES)
-    begin, stop = time.monotonic(), threading.Event()
-    due = {'frame': begin, 'change': begin, 'listen': begin, 'sample': begin + settle}
-    for number in itertools.count():
-        now = time.monotonic()
-        if now - begin > seconds + settle:
-            break
-        if now >= due['change']:
-            due['change'] = now + CHANGE_S
-            set_parameters(node, next(changes))
-        if now >= due['listen']:
-            due['listen'] = now + LISTEN_S
-            listener.turn()
-        if now >= due['sample']:
-            due['sample'] = now + seconds / samples
-            listener.turn()  # always as many subscriptions
-            figures.note(node.cameras.values(), begin)
-        listener.hear()
-        stamp = now - begin
-        for publisher in publishers:
-            publisher.publish(image_message(pictures[number % 8], seconds=stamp))
-        due['frame'] += 1 / rate
-        stop.wait(max(0.0, due['frame'] - time.monotonic()))
-    figures.note(node.cameras.values(), begin)
-    listener.close()
-    return figures, node, listener.heard
+    figures, changes, stop = Figures(), itertools.cycle(CHANGES), threading.Event()
+    with listener(graph, node.cameras) as heard:
+        begin = time.monotonic()
+        due = {'frame': begin, 'change': begin, 'sample': begin + settle}
+        for number in itertools.count():
+            now = time.monotonic()
+            if now - begin > seconds + settle:
+                break
+            if now >= due['change']:
+                due['change'] = now + CHANGE_S
+                set_parameters(node, next(changes))
+            if now >= due['sample']:
+                due['sample'] = now + seconds / samples
+                figures.note(node.cameras.values(), begin)
+            for publisher in publishers:
+                publisher.publish(image_message(pictures[number % 8], seconds=now - begin))
+            due['frame'] += 1 / rate
+            stop.wait(max(0.0, due['frame'] - time.monotonic()))
+        figures.note(node.cameras.values(), begin)
+    return figures, node, sum(heard)
 
 
 def main():
@@ -177,7 +186,12 @@ def main():
     parser.add_argument('--seconds', type=float, default=3600.0)
     parser.add_argument('--json', type=Path, help='file for the samples')
     parser.add_argument('--rate', type=float, default=30.0, help='images per second and camera')
+    parser.add_argument('--listen', nargs='+', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.listen:
+        namespace, *cameras = arguments.listen
+        listen(namespace, cameras)
+        return 0
     os.environ.setdefault('ROS_DOMAIN_ID', str(np.random.default_rng().integers(1, 102)))
     os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
     from ros_graph import Graph
