@@ -123,20 +123,27 @@ def main():
     dice, domain = random.Random(arguments.seed), random.SystemRandom().randint(1, 100)
     longest = arguments.longest or 1.25 * time_to_active(domain)
     moments = [(dice.uniform(0.05, longest), dice.choice(SIGNALS)) for _ in range(arguments.count)]
-    begin = time.monotonic()
+    begin, states, codes, wrong = time.monotonic(), Counter(), Counter(), 0
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = pool.map(
             lambda row: once(*row[1], domain + row[0] % arguments.jobs), enumerate(moments)
         )
-        states, codes, wrong = zip(*rows, strict=True)
-    wrong = [text for text in wrong if text]
+        try:
+            for state, code, problem in rows:
+                states[state] += 1
+                codes[code] += 1
+                wrong += bool(problem)
+                if problem:
+                    print(problem, flush=True)
+        except KeyboardInterrupt:  # an account of those so far
+            pool.shutdown(wait=False, cancel_futures=True)
+    count = states.total()
     print(
-        f'{arguments.count} starts, signals within {longest:.1f} s, '
-        f'{(time.monotonic() - begin) / arguments.count:.1f} s each; ended while '
-        f'{dict(Counter(states))}, exit codes {dict(Counter(codes))}, {len(wrong)} wrong'
+        f'{count} of {arguments.count} starts, signals within {longest:.1f} s, '
+        f'{(time.monotonic() - begin) / max(1, count):.1f} s each; ended while {dict(states)}, '
+        f'exit codes {dict(codes)}, {wrong} wrong'
     )
-    print(*wrong, sep='\n')
-    return int(bool(wrong))
+    return int(wrong > 0 or count < arguments.count)
 
 
 if __name__ == '__main__':
