@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -55,6 +56,30 @@ def make_output(queries=7, classes=4, grid=(9, 13), size=(20, 33), scale=4.0, se
         torch.randn(queries, *grid, generator=random) * scale,
         size,
     )
+
+
+@pytest.mark.parametrize('left', [float('nan'), -3e38, 3e38])
+def test_what_lay_in_memory_before_changes_nothing(left):
+    """The last rows of an image lie between one mask row and itself."""
+    numba = pytest.importorskip('numba', reason='numba is not installed')
+
+    @numba.njit
+    def litter(count, value):
+        """Leave the value where arrays as the loops ask for are made next."""
+        left = [np.full((2, 2, count), value, np.float32) for _ in range(9)]
+        return len(left)
+
+    output = make_output(queries=37, grid=(1, 16), size=(4, 64))
+    source = MaskSource(output, output.image_size)
+    confident = torch.arange(37) % 2 == 0
+    litter(37, 0.0)
+    expected = evaluate(output, 's2').score, *source.support_overlap(confident)
+    for _ in range(5):
+        litter(37, left)
+        found = (evaluate(output, 's2').score,)
+        litter(37, left)
+        found += source.support_overlap(confident)
+        assert all(map(torch.equal, found, expected))
 
 
 def all_vectors(source):

@@ -115,15 +115,18 @@ def _widen(
 
 
 @jit()
-def _choose(held: _Held, cull: Array, before: int, active: Array, tame: Array) -> tuple[int, bool]:
-    """List in `active` the queries whose largest logit in the tile is above their limit.
+def _choose(
+    held: _Held, places: tuple[int, int], cull: Array, before: int, active: Array, tame: Array
+) -> tuple[int, bool]:
+    """List in `active` the queries whose largest logit in two rows is above their limit.
 
     `cull` [n] is the limit in the terms of `held`, `tame` [n] tells whose logits are all moderate.
     Returns how many are active, and whether they are others than the `before` that were.
     """
+    a, b = places  # one and the same in the last rows, the other may hold nothing yet
     least, most, count, other = held.least, held.most, 0, False
     for i in range(cull.size):
-        low, high = min(least[0, i], least[1, i]), max(most[0, i], most[1, i])
+        low, high = min(least[a, i], least[b, i]), max(most[a, i], most[b, i])
         tame[i] = max(-low, high) < _TAME
         if low < cull[i]:
             other = other or active[count] != i
@@ -287,11 +290,10 @@ def _hold(row: int, kept: int, logits: Array, queries: Array, place: Array, held
 @jit()
 def _advance(
     rows: Array, logits: Array, queries: Array, place: Array, held: _Held
-) -> tuple[Array, Array]:
-    """Bring two mask rows into `held` and return them."""
+) -> tuple[int, int]:
+    """Bring two mask rows into `held` and return their places."""
     low = _hold(rows[0], 1, logits, queries, place, held)
-    high = _hold(rows[1], low, logits, queries, place, held)
-    return held.wide[low], held.wide[high]
+    return low, _hold(rows[1], low, logits, queries, place, held)
 
 
 @jit()
@@ -405,8 +407,9 @@ def accumulate(
         held.rows[:], first = -1, 0
         while first < band.low.size:
             stop, pair = _group(band.low, band.high, first), (band.low[first], band.high[first])
-            low, high = _advance(pair, logits, queries, place, held)
-            count, other = _choose(held, cull, count, active, tame)
+            places = _advance(pair, logits, queries, place, held)
+            low, high = held.wide[places[0]], held.wide[places[1]]
+            count, other = _choose(held, places, cull, count, active, tame)
             found, shares = active[:count], band.share[first:stop]
             if other:
                 _pack(weights.linear, found, room.packed)
@@ -456,8 +459,9 @@ def overlap(
         for r in range(band.low.size):
             pair, t = (band.low[r], band.high[r]), band.share[r]
             if pair != last:
-                low, high = _advance(pair, logits, queries, place, held)
-                count, _ = _choose(held, cull, count, active, tame)
+                places = _advance(pair, logits, queries, place, held)
+                low, high = held.wide[places[0]], held.wide[places[1]]
+                count, _ = _choose(held, places, cull, count, active, tame)
                 last = pair
             _count(low, high, t, active[:count], levels, part)
             for i in active[:count]:
