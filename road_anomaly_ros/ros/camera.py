@@ -148,6 +148,7 @@ class Camera:
         self._pairing = Pairing(round((self._tolerance or 0.0) * 1e9)) if paired else None
         self._since = time.monotonic()
         self._last_stamp = None
+        self._loss.restart()
         self._qos_fault = ''
         self._frames = frames
         self._listening = True

@@ -33,6 +33,11 @@ class Loss:
         self._stamps: deque[tuple[float, int]] = deque(maxlen=300)
         self._lost: deque[tuple[float, int]] = deque(maxlen=300)
 
+    def restart(self) -> None:
+        """Forget what came before a pause in which nobody listened; `total` goes on."""
+        self._stamps.clear()
+        self._lost.clear()
+
     def add(self, stamp_ns: int, size: int) -> None:
         """Note an image that came."""
         self.size = size

@@ -169,6 +169,20 @@ def test_images_that_never_arrive_are_noticed(graph, size, remedies):
         assert word in found[0].message
 
 
+def test_images_that_come_while_nobody_listens_are_not_missing(graph):
+    node = graph.anomaly_node(state='inactive')
+    camera = node.cameras['']
+    camera._loss.add_lost(7)
+    for start in (0, 60, 120):
+        assert node.trigger_activate().name == 'SUCCESS'
+        for number in range(10):
+            camera.on_image(image_message(seconds=1 + (start + number) / 30))
+        camera.review()
+        assert not any('never arrive' in text for text in camera.stats.recent().values())
+        assert node.trigger_deactivate().name == 'SUCCESS'
+    assert camera.stats.lost == 7
+
+
 def test_what_the_middleware_lost_is_counted(graph):
     node = graph.anomaly_node()
     rows = graph.diagnostics()
