@@ -34,7 +34,7 @@ PICTURES = {
 }
 FRAME = 'camera_optical'  # where the input knows none; z looks ahead there
 _INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
-_CLOCK = '/clock'
+_CLOCK, _DIAGNOSTICS = '/clock', '/diagnostics'
 _STAMPED = ('std_msgs/Header', 'builtin_interfaces/Time')
 # What the recorded system said about itself would be taken for the words of the running one.
 _LEFT_OUT = ('/rosout', '/parameter_events')
@@ -54,6 +54,7 @@ class Settings:
     renamed: Mapping[str, str] = field(default_factory=dict)  # recorded name -> new name
     decoded: bool = False  # send a bag's pictures decoded, nothing else
     only_camera: bool = False  # leave out what is neither image nor camera_info
+    live: str = ''  # the node that listens: what a bag holds of it, it publishes itself
 
 
 class Pictures:
@@ -121,12 +122,15 @@ class Messages:
         self._node, self._path, self._settings = node, path, settings
         reader = BagReader(path)
         try:
-            kinds = topic_kinds(reader)
+            kinds = topic_kinds(reader, settings)
+            known = {topic for topic, _ in reader.counts}
             self._plan = plan(kinds, settings)
             latched = reader.latched()
         finally:
             reader.close()
-        self.remarks: list[str] = []
+        left = sorted(topic for topic in known - {*kinds} if of_node(topic, settings.live))
+        told = f'left out, {settings.live} publishes the like itself: {some(left)}'
+        self.remarks = [told] if left else []
         self.incomplete = False
         self._outlets: dict[str, _Outlet] = {}
         for topic, name in self._plan.items():
@@ -186,9 +190,23 @@ class _Outlet(NamedTuple):
     stamped: bool  # the message begins with a header
 
 
-def topic_kinds(reader: BagReader) -> dict[str, str]:
-    """Return name and type of the topics of a bag that can be replayed."""
-    return {topic: kind for topic, kind in sorted(reader.counts) if topic not in _LEFT_OUT}
+def topic_kinds(reader: BagReader, settings: Settings) -> dict[str, str]:
+    """Return name and type of the topics of a bag that can be replayed.
+
+    Those of the node that listens would mix with what it publishes; they are sent where named.
+    """
+    named = {settings.topic, *settings.renamed}
+    return {
+        topic: kind
+        for topic, kind in sorted(reader.counts)
+        if topic not in _LEFT_OUT and (topic in named or not of_node(topic, settings.live))
+    }
+
+
+def of_node(topic: str, node: str) -> bool:
+    """Tell whether a recorded topic is one that a node of this name publishes; '' has none."""
+    name = node.rpartition('/')[2]
+    return bool(name) and (topic == _DIAGNOSTICS or f'/{name}/' in topic)
 
 
 def to_time(stamp_ns: int) -> Time:

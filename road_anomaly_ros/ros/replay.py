@@ -82,7 +82,7 @@ def _add_waiting(parser: argparse.ArgumentParser) -> None:
         metavar='NAME',
         default='',
         help='wait until the node of this name listens to the pictures, as anomaly_node does '
-        'once it is active',
+        'once it is active; what a bag holds of it and of /diagnostics is left out',
     )
 
 
@@ -149,6 +149,7 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         renamed=dict(arguments.map),
         decoded=arguments.decoded,
         only_camera=arguments.only_camera,
+        live=arguments.wait_for_node,
     )
 
 

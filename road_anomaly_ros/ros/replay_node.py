@@ -103,7 +103,8 @@ def as_stored(path: str, settings: Settings) -> bool:
         return False
     reader = BagReader(Path(path))
     try:
-        kinds = {kind for kind in topic_kinds(reader).values() if kind in PICTURES}
+        found = topic_kinds(reader, settings).values()
+        kinds = {kind for kind in found if kind in PICTURES}
     finally:
         reader.close()
     return not kinds or any(message_class(kind) for kind in kinds)
@@ -121,6 +122,6 @@ def checked(path: str, settings: Settings) -> None:
         return
     reader = BagReader(Path(path))
     try:
-        plan(topic_kinds(reader), settings)
+        plan(topic_kinds(reader, settings), settings)
     finally:
         reader.close()

@@ -26,7 +26,7 @@ from std_srvs.srv import Trigger
 
 from road_anomaly_ros.ros import images, replay
 from road_anomaly_ros.ros.controls import camera_qos
-from road_anomaly_ros.ros.playback import Settings, plan, restamped
+from road_anomaly_ros.ros.playback import Settings, plan, restamped, topic_kinds
 from road_anomaly_ros.ros.replay_node import Replay, as_stored, checked
 from road_anomaly_ros.ros.topics import message_class
 from road_anomaly_ros.tools import bags
@@ -304,6 +304,36 @@ def test_a_bag_that_lacks_messages_is_told_by_the_exit_code(graph, tmp_path, dec
     assert node.exit_code == 1
     assert any('messages can be read' in remark for remark in node._stream.remarks)
     wait_for(lambda: len(found) == 4, 'what could be read')
+
+
+def test_what_the_node_has_published_once_does_not_mix_with_what_it_publishes(graph, tmp_path):
+    """Nor does it count as another camera, beside which none would be sent as image."""
+    stored = make_bag(tmp_path / 'drive')
+    writer = bags.BagWriter(tmp_path / 'all')
+    for topic, kind, messages in (
+        ('/front/image_raw', IMAGE, stored['/front/image_raw']),
+        ('/robot/anomaly_node/overlay', IMAGE, stored['/front/image_raw']),
+        ('/robot/anomaly_node/anomaly/score', IMAGE, stored['/front/image_raw']),
+        ('/diagnostics', DIAGNOSTICS, stored['/front/status']),
+    ):
+        for number, message in enumerate(messages):
+            writer.write_raw(topic, kind, serialize_message(message), 10**9 + number)
+    writer.close()
+    found = graph.collect(Image, 'image', RELIABLE)
+    words = arguments('bag', '--wait-for-node', '/robot/anomaly_node')
+    node = play(graph, tmp_path / 'all', live=replay.to_settings(words).live)
+    wait_for(lambda: len(found) == 4, 'four pictures')
+    assert list(node._stream._outlets) == ['/front/image_raw']
+    assert node._stream.remarks == [
+        'left out, /robot/anomaly_node publishes the like itself: /diagnostics, '
+        '/robot/anomaly_node/anomaly/score, /robot/anomaly_node/overlay'
+    ]
+    overlay = '/robot/anomaly_node/overlay'
+    named = Settings(live='anomaly_node', renamed={overlay: '/before'})
+    reader = bags.BagReader(tmp_path / 'all')
+    assert list(topic_kinds(reader, named)) == ['/front/image_raw', overlay]
+    assert len(topic_kinds(reader, Settings())) == 4, 'without a node all is sent'
+    reader.close()
 
 
 KINDS = {
