@@ -43,7 +43,17 @@ def upload(image: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tens
         )
     if isinstance(given, np.ndarray):
         given = np.array(given, order='C') if device.type == 'cpu' else given
-        return as_tensor(given).to(device, non_blocking=True).permute(2, 0, 1)
-    # Of pinned memory the copy would go on while the caller writes into it.
-    there = given.detach().to(device, non_blocking=not given.is_pinned())
+        return moved(as_tensor(given), device).permute(2, 0, 1)
+    there = moved(given.detach(), device)
     return there.clone() if there.device == given.device else there
+
+
+def moved(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; from the host to a GPU without waiting for what that does.
+
+    The values lie in pinned memory of our own meanwhile, so that theirs may be written to at once.
+    """
+    if values.device.type != 'cpu' or device.type != 'cuda':
+        return values.to(device)
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
+    return pinned.to(device, non_blocking=True)

@@ -248,9 +248,9 @@ class MaskSource:
         found = torch.empty((vectors.classes + len(names), *size), device=self.mask_logits.device)
 
         def consume(region: Region, block: Block) -> None:
-            parts = [*block.semantic, *(block[name] for name in names)]
-            for plane, part in zip(found, parts, strict=True):
-                plane[region] = part
+            found[: vectors.classes, region[0], region[1]] = block.semantic
+            for plane, name in zip(found[vectors.classes :], names, strict=True):
+                plane[region] = block[name]
 
         self.visit(vectors, consume, size)
         return found, names

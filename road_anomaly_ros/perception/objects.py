@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from road_anomaly_ros.perception import evidence
+from road_anomaly_ros.perception import arrays, evidence
 from road_anomaly_ros.perception.contract import UNLABELLED, AnomalyObject, HostCopies
 from road_anomaly_ros.perception.evidence import least_area
 from road_anomaly_ros.perception.object_options import (
@@ -88,8 +88,11 @@ def find(
     if regions is not None:
         _add_surroundings(regions, values.shape, classes, options, drivable)
         mask, instances, found = _drawn(regions, values, options.max_objects)
-    there = (torch.from_numpy(part).to(score.device) for part in (mask, instances))
-    return host.keep(next(there), mask), host.keep(next(there), instances), found
+        there = [arrays.moved(torch.from_numpy(part), score.device) for part in (mask, instances)]
+    else:  # as in most frames; made on the device faster than brought there
+        kinds = torch.bool, torch.int32
+        there = [torch.zeros(values.shape, dtype=kind, device=score.device) for kind in kinds]
+    return host.keep(there[0], mask), host.keep(there[1], instances), found
 
 
 @dataclass(frozen=True)

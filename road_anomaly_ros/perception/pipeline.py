@@ -126,10 +126,13 @@ class Pipeline:
         watch.lap('upload')
         outputs = chain.segment(tensors, [part for part in anomalies or () if part is not None])
         watch.lap('segment')
-        shared = {stage: spent / max(1, len(images)) for stage, spent in watch.times().items()}
         pairs = [outputs[index :: len(tensors)] for index in range(len(tensors))]
         names = cameras or [''] * len(pairs)
         frames = zip(tensors, pairs, stamps or [None] * len(pairs), names, strict=True)
+
+        def shared() -> dict[str, float]:
+            return {stage: spent / len(images) for stage, spent in watch.times().items()}
+
         results = [self._finish(chain, *frame, stopwatch(self.device), shared) for frame in frames]
         # Only now: an image that failed has moved no track, so that the others may come again.
         named = zip(results, names, strict=True)
@@ -143,7 +146,7 @@ class Pipeline:
         stamp: float | None,
         camera: str,
         watch: Stopwatch,
-        shared: Mapping[str, float],
+        shared: Callable[[], Mapping[str, float]],
     ) -> FrameResult:
         dense = chain.score(outputs)
         watch.lap('score')
@@ -152,9 +155,10 @@ class Pipeline:
         watch.lap('refine')
         found = chain.find(score, context)
         repaired = int(dense.sanitized)
-        sanity.refuse_meaningless(outputs, score, repaired)
+        sanity.refuse_meaningless(outputs, torch.from_numpy(found.host(score)), repaired)
         watch.lap('objects')
-        times = watch.times()
+        # Times are asked for at the end: earlier the device would be waited for, without work.
+        before, times = shared(), watch.times()
         return FrameResult(
             image=image,
             labels=dense.labels,
@@ -168,7 +172,7 @@ class Pipeline:
             threshold_source=chain.threshold_source,
             display_range=chain.levels.display,
             stamp=stamp,
-            timings={**shared, **times, 'total': shared['total'] + times['total']},
+            timings={**before, **times, 'total': before['total'] + times['total']},
             sanitized=repaired,
             notes=(*notes, *found.notes),
             host=found.host,

@@ -211,6 +211,29 @@ def test_a_map_scorer_without_a_map_is_refused_when_the_chain_is_built():
         build(scorer='external')
 
 
+def test_times_are_asked_for_when_nothing_is_left_to_launch():
+    """On a GPU that waits: between two stages the device would run out of work."""
+    told = []
+
+    class Watch(Stopwatch):
+        def lap(self, stage):
+            told.append(stage)
+            super().lap(stage)
+
+        def times(self):
+            told.append('times')
+            return super().times()
+
+    pipeline = Pipeline.from_config(segmenter='synthetic', scorer='plain')
+    results = pipeline.batch([np.zeros((24, 32, 3), np.uint8)] * 2, stopwatch=Watch)
+    each = ['score', 'refine', 'objects', 'times', 'times']
+    assert told == ['upload', 'segment', *each, *each]
+    for result in results:
+        parts = {name: spent for name, spent in result.timings.items() if name != 'total'}
+        assert set(parts) >= {'upload', 'segment', 'score', 'refine', 'objects'}
+        assert result.timings['total'] == pytest.approx(sum(parts.values()))
+
+
 def test_the_stopwatch_sums_what_ran_twice(monkeypatch):
     ticks = itertools.chain([0.0, 1.0, 3.0, 6.0])
     monkeypatch.setattr('time.perf_counter', lambda: next(ticks))

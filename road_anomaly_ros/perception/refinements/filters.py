@@ -168,7 +168,7 @@ def _reflected(score: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
 def _drivable(labels: torch.Tensor, drivable: tuple[int, ...]) -> torch.Tensor:
     table = torch.zeros(UNLABELLED + 1, dtype=torch.bool)
     table[list(drivable)] = True
-    return table.to(labels.device)[labels.long()]
+    return table.to(labels.device, non_blocking=True)[labels.long()]
 
 
 def _distance_to(ground: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

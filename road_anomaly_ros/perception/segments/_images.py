@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from road_anomaly_ros.perception.arrays import moved
 from road_anomaly_ros.perception.contract import Prompts, Segments
 
 
@@ -30,7 +31,7 @@ class Partition:
     def __call__(self, image: torch.Tensor, prompts: Prompts | None = None) -> Segments:
         """Return the segments of a uint8 [3, H, W] image as an index; prompts are not needed."""
         index = self._cut(reduced(image, self._max_side)).astype(np.int32, copy=False)
-        return Segments(index=torch.from_numpy(index).to(image.device))
+        return Segments(index=moved(torch.from_numpy(index), image.device))
 
 
 def reduced(image: torch.Tensor, max_side: int) -> NDArray[np.uint8]:
