@@ -317,7 +317,7 @@ def fingerprint(pipeline: Pipeline) -> str:
     settings = {
         name: value
         for name, value in pipeline.chain.as_dict().items()
-        if name != 'device' and not name.startswith('drawing.')
+        if name not in ('device', 'cuda_graphs') and not name.startswith('drawing.')
     }
     weights = weights_digest(pipeline.segmenter.weights)
     text = json.dumps([__version__, weights, settings], sort_keys=True)

@@ -25,6 +25,7 @@ _FREE = (
     'model',
     'device',
     'precision',
+    'cuda_graphs',
     'calibration',
     'drawing.',
     'geometry.',

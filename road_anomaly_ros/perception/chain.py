@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.contract import (
     SegmentSource,
 )
 from road_anomaly_ros.perception.devices import select_precision
+from road_anomaly_ros.perception.engines import cuda_graph
 from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.object_options import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext, Refinement
@@ -132,7 +133,8 @@ class Chain:
         if self.segmenter.kind == 'map':
             return self.segmenter(images, maps)
         mirrored = [image.flip(-1) for image in images] if self.config.tta_hflip else []
-        return self.segmenter([*images, *mirrored], features=self.features)
+        with cuda_graph.allowed(self.resources, self.config.cuda_graphs == AUTO):
+            return self.segmenter([*images, *mirrored], features=self.features)
 
     def score(self, outputs: Sequence[Output]) -> DenseResult:
         """Return labels and score of one image: of its output, and of that of its mirror image."""

@@ -66,6 +66,12 @@ class PipelineConfig:
         choices=(AUTO, 'float32', 'float16', 'bfloat16'),
         live=False,
     )
+    cuda_graphs: str = option(
+        AUTO,
+        "Whether torch replays the network as a CUDA graph: 'auto' on CUDA, for each size of "
+        "image whose graph says what the network says; 'off' never.",
+        choices=(AUTO, 'off'),
+    )
     scorer: str = option(
         AUTO, "Anomaly score; 'auto' is the one measured best for the model, else 'plain'."
     )

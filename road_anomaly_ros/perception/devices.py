@@ -7,9 +7,11 @@ from __future__ import annotations
 import re
 
 import torch
+from torch import nn
 
 from road_anomaly_ros.perception.contract import PipelineError
 
+_PRODUCTS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 _PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
@@ -48,3 +50,24 @@ def select_precision(name: str, device: torch.device) -> torch.dtype:
             "precision 'float16' needs a CUDA device; choose 'float32' or 'bfloat16' on the CPU"
         )
     return _PRECISIONS[name]
+
+
+def layout(device: torch.device, precision: torch.dtype) -> torch.memory_format:
+    """Return how convolutions want their channels there: last on tensor cores, else first."""
+    tensor_cores = device.type == 'cuda' and precision != torch.float32
+    return torch.channels_last if tensor_cores else torch.contiguous_format
+
+
+def placed(
+    network: nn.Module, device: torch.device, precision: torch.dtype, form: torch.memory_format
+) -> nn.Module:
+    """Return a network for inference there, with the weights of products in that arithmetic.
+
+    Autocast would turn them into it for every image, at equal results.
+    """
+    network = network.requires_grad_(False).to(memory_format=form)  # type: ignore[call-overload]
+    for part in network.modules():
+        if isinstance(part, _PRODUCTS):
+            for weight in part.parameters(recurse=False):
+                weight.data = weight.data.to(precision)
+    return network.to(device)

@@ -39,7 +39,7 @@ _LIBRARIES = ('cv2', 'onnxruntime', 'triton')
 
 
 class Resources:
-    """One per pipeline: what was loaded for it, and which kernels its device refused.
+    """One per pipeline: what was made for it, and what its device refused to run.
 
     Thread-safe. Nothing outlives `release`, after which it may be used anew.
     """
@@ -52,7 +52,7 @@ class Resources:
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """Why kernels are not used any more, by their names."""
+        """Why kernels, or graphs of networks, are not used any more, by their names."""
         return dict(self._faults)
 
     def get(
@@ -78,13 +78,17 @@ class Resources:
             found: T = kept[key][0]
             return found
 
+    def drop(self, kind: str) -> None:
+        """Let go of all that is kept of a kind."""
+        with self._lock:
+            for pair in self._kept.pop(kind, {}).values():
+                _close(*pair)
+
     def fail(self, kernel: str, error: BaseException) -> None:
         """Note that a kernel cannot run here; only the words of the error are kept."""
         self._faults[kernel] = one_line(error)[:200]
         _log.warning(
-            'the Triton kernel %s does not run here, torch does its work: %s',
-            kernel,
-            self._faults[kernel],
+            '%s does not run on this device, torch does its work: %s', kernel, self._faults[kernel]
         )
 
     def refuses(self, kernel: str) -> bool:
@@ -94,10 +98,8 @@ class Resources:
     def release(self) -> None:
         """Let go of all that was loaded, of the faults, and of the device's unused memory."""
         with self._lock:
-            for kept in self._kept.values():
-                for pair in kept.values():
-                    _close(*pair)
-            self._kept.clear()
+            for kind in list(self._kept):
+                self.drop(kind)
             self._faults.clear()
         relieve(self.device)
 

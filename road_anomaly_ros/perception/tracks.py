@@ -80,7 +80,7 @@ class Tracks:
         settings = {
             name: value
             for name, value in chain.config.as_dict().items()
-            if not name.startswith('drawing.')
+            if not name.startswith(('drawing.', 'cuda_graphs'))
         }
         if settings != self._settings:
             self._trackers.clear()

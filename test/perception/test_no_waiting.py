@@ -14,12 +14,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from mask_outputs import options_for
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from road_anomaly_ros.perception import heads, objects
+from road_anomaly_ros.perception import arrays, heads, objects
 from road_anomaly_ros.perception.contract import (
     FrameResult,
     HostCopies,
@@ -33,7 +34,9 @@ from road_anomaly_ros.perception.contract import (
 from road_anomaly_ros.perception.drawing import overlay
 from road_anomaly_ros.perception.objects import ObjectOptions
 from road_anomaly_ros.perception.refinements import REFINEMENTS, RefineContext
+from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.scorers import SCORERS, evaluate
+from road_anomaly_ros.perception.segmenters import SEGMENTERS
 
 META = torch.device('meta')
 CLASSES, QUERIES, CHANNELS, SIZE = 4, 6, 3, (40, 56)
@@ -53,6 +56,11 @@ class Waits(TorchDispatchMode):
         name = function._schema.name.partition('::')[2]
         given = [value for value in arguments if isinstance(value, torch.Tensor)]
         away = bool(given) and given[0].device.type != 'cpu'
+        # A copy to the device that is not said to go on alone is waited for as well.
+        up = name == '_to_copy' and not away and bool(given) and given[0].dim()
+        up = up and torch.device(keywords.get('device') or 'cpu').type != 'cpu'
+        if up and not keywords.get('non_blocking'):
+            self.names.append('up')
         home = (
             name == '_to_copy'
             and torch.device(keywords.get('device') or given[0].device).type == 'cpu'
@@ -108,9 +116,11 @@ def options(scorer, tmp_path):
 @pytest.mark.parametrize('upsample', ['logits', 'semantic'])
 @pytest.mark.parametrize('scorer', SCORERS.names())
 def test_no_scorer_waits(scorer, upsample, options):
+    kept = Resources(META)
     for output in outputs_for(scorer):
+        evaluate(output, scorer, options, resources=kept)  # loading may wait
         with Waits() as waits:
-            found = evaluate(output, scorer, options, upsample=upsample)
+            found = evaluate(output, scorer, options, upsample=upsample, resources=kept)
         assert waits.names == []
         assert found.score.device == found.labels.device == META
         assert tuple(found.score.shape) == tuple(found.labels.shape) == SIZE
@@ -145,6 +155,32 @@ def test_no_refinement_waits(name, kind):
             score = entry.make(torch.empty(SIZE, device=META), context, entry.options(**changes))
         assert waits.names == []
         assert score.device == META and tuple(score.shape) == SIZE
+
+
+@pytest.mark.parametrize('kind', ['mask2former', 'mask2former swin', 'eomt', 'segformer'])
+def test_no_network_waits(kind, tmp_path):
+    name, _, backbone = kind.partition(' ')
+    more = {'backbone': backbone} if backbone else {}
+    getattr(tiny_models, name)(tmp_path, **more)
+    entry = SEGMENTERS[name]
+    network = entry.make(
+        str(tmp_path), device=torch.device('cpu'), precision=torch.float32, options=entry.options()
+    )._network.to(META)
+    side = 32 if name == 'eomt' else 64
+    pixels = torch.empty(1, 3, side, side, device=META)
+    network(pixel_values=pixels)  # what depends on sizes is made once
+    with Waits() as waits, torch.no_grad():
+        network(pixel_values=pixels)
+    assert waits.names == []
+
+
+def test_the_probe_sees_copies_to_the_device():
+    values = torch.zeros(3)
+    with Waits() as waits:
+        values.to(META, non_blocking=True)
+        assert waits.names == []
+        values.to(META)
+    assert waits.names == ['up']
 
 
 @pytest.mark.parametrize(
@@ -207,6 +243,15 @@ class Journeys(TorchDispatchMode):
         return tree_map_only(torch.Tensor, Away, found) if there else found
 
 
+def test_a_frame_without_obstacles_brings_nothing_to_the_device():
+    with Journeys() as journeys:
+        found = objects.find(Away(torch.zeros(SIZE)), threshold=2.0)
+    assert journeys.up == [] and len(journeys.down) == 1
+    assert found[0].device == found[1].device == META and found[2] == ()
+    assert found[0].dtype == torch.bool and found[1].dtype == torch.int32
+    assert not found[0].values.any() and not found[1].values.any()
+
+
 def test_every_map_moves_once_at_most():
     random = np.random.default_rng(0)
     score = torch.from_numpy(random.random((40, 56), np.float32))
@@ -233,6 +278,21 @@ def test_every_map_moves_once_at_most():
         overlay(result), overlay(result)
         # Besides, a picture once and heat, which is made anew, come down as bytes.
         assert journeys.down[1:] == [torch.uint8] * 3 and len(journeys.up) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('tensor', [False, True])
+def test_an_image_may_be_written_to_once_it_was_uploaded(tensor):
+    picture = np.full((1024, 2048, 3), 7, np.uint8)
+    given = torch.from_numpy(picture).permute(2, 0, 1).pin_memory() if tensor else picture
+    torch.cuda._sleep(10**8)  # the copy has to stand in line
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        there = arrays.upload(given, torch.device('cuda'))
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    given[:] = 9
+    assert bool((there == 7).all())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from road_anomaly_ros.perception.contract import LabelSet, PixelOutput
+from road_anomaly_ros.perception.devices import layout, placed
+from road_anomaly_ros.perception.engines import cuda_graph
 from road_anomaly_ros.perception.engines.graph import Graph
 from road_anomaly_ros.perception.segmenters._images import Preprocessing, same_size_batches
 
@@ -36,27 +38,33 @@ class PixelSegmenter:
     ) -> None:
         self.labels, self.model_dir = labels, model_dir
         self.weights = weights or model_dir
+        self._layout = layout(device, precision)
         if isinstance(network, nn.Module):
-            network = network.requires_grad_(False).to(device)
+            network = placed(network, device, precision, self._layout)
         self._network = network
-        self._forward, self._preprocessing = forward, preprocessing
+        self._compute, self._preprocessing = forward, preprocessing
         self._device, self._precision = device, precision
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[torch.Tensor], *, features: str = '') -> list[PixelOutput]:
         """Return one output per uint8 RGB image [3,H,W]; images of one size share a batch."""
         found: dict[int, PixelOutput] = {}
-        mixed = self._precision != torch.float32
         for positions, batch in same_size_batches(images):
             size = (batch.shape[-2], batch.shape[-1])
             pixels = self._preprocessing(batch.to(self._device))
-            with torch.autocast(self._device.type, self._precision, enabled=mixed):
-                logits = self._preprocessing.crop(self._forward(self._network, pixels), size)
+            pixels = pixels.contiguous(memory_format=self._layout)
+            (logits,) = cuda_graph.run(self._network, self._forward, pixels)
+            logits = self._preprocessing.crop(logits, size)
             found.update(
                 (position, PixelOutput(logits[row], size))
                 for row, position in enumerate(positions)
             )
         return [found[position] for position in range(len(images))]
+
+    def _forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        mixed = self._precision != torch.float32
+        with torch.autocast(self._device.type, self._precision, enabled=mixed):
+            return [self._compute(self._network, pixels)]
 
 
 def first_output(network: Graph, pixels: torch.Tensor) -> torch.Tensor:

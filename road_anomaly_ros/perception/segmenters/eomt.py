@@ -15,7 +15,8 @@ from torch import nn
 from torchvision.transforms.v2 import functional as vision
 
 from road_anomaly_ros.perception.contract import MaskOutput, PipelineError, WindowedOutput
-from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, graph
+from road_anomaly_ros.perception.devices import layout, placed
+from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, cuda_graph, graph
 from road_anomaly_ros.perception.model_files import (
     model_directory,
     model_kind,
@@ -84,8 +85,9 @@ class EomtSegmenter:
         self.labels = labels_of(model.config, source)
         self.model_dir: Path | None = model_dir
         self.weights: Path | None = source
-        module = isinstance(model, nn.Module)
-        self._network = model.to(device).requires_grad_(False) if module else model
+        self._network = model
+        if isinstance(model, nn.Module):
+            self._network = placed(model, device, precision, layout(device, precision))
         self._input = (model.config.image_size, model.config.image_size)
         self._preprocessing, self._options = preprocessing, options
         self._device, self._precision = device, precision
@@ -126,27 +128,26 @@ class EomtSegmenter:
         return plan_windows(size, self._input)
 
     def _windows(self, pixels: torch.Tensor, plan: WindowPlan, wanted: str) -> list[MaskOutput]:
-        mixed = self._precision != torch.float32
         found: list[MaskOutput] = []
         for part in pixels.split(self._options.window_batch):
-            with torch.autocast(self._device.type, self._precision, enabled=mixed):
-                raw = self._network(pixel_values=part)
-            features = self._features(raw.last_hidden_state, wanted)
+            classes, masks, *tokens = cuda_graph.run(self._network, self._forward, part, wanted)
+            features = self._features(tokens[0]) if tokens else [None] * len(part)
             found += [
-                MaskOutput(
-                    raw.class_queries_logits[row],
-                    raw.masks_queries_logits[row],
-                    plan.window,
-                    None if features is None else features[row],
-                )
+                MaskOutput(classes[row], masks[row], plan.window, features[row])
                 for row in range(len(part))
             ]
         return found
 
-    def _features(self, tokens: torch.Tensor, wanted: str) -> torch.Tensor | None:
-        """Return the patch tokens as maps [B,C,gh,gw] where they were asked for."""
-        if wanted == 'none':
-            return None
+    def _forward(self, pixels: torch.Tensor, wanted: str) -> list[torch.Tensor]:
+        """Return class and mask logits, and the last hidden state where features are wanted."""
+        mixed = self._precision != torch.float32
+        with torch.autocast(self._device.type, self._precision, enabled=mixed):
+            raw = self._network(pixel_values=pixels)
+        found = [raw.class_queries_logits, raw.masks_queries_logits]
+        return found if wanted == 'none' else [*found, raw.last_hidden_state]
+
+    def _features(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the patch tokens as maps [B,C,gh,gw]."""
         patches = self._network.grid_size[0] * self._network.grid_size[1]
         return tokens[:, -patches:].transpose(1, 2).unflatten(-1, self._network.grid_size)
 
@@ -154,17 +155,22 @@ class EomtSegmenter:
 def _without_chance(model: Any) -> Any:
     """Fix whether each last layer masks its attention: half-annealed checkpoints throw dice.
 
-    The choice stays on the CPU, where the forward pass reads it without waiting for the device.
+    The choices are numbers, which the forward pass reads without waiting for a device; a buffer
+    would move there with the weights.
     """
-    model.attn_mask_probs = (model.attn_mask_probs >= 0.5).float().cpu()
+    chosen = (model.attn_mask_probs >= 0.5).tolist()
+    del model.attn_mask_probs
+    model.attn_mask_probs = [float(masked) for masked in chosen]
     return model
 
 
 class GraphModel(graph.Graph):
     """An EoMT as a graph, to be called like the model of transformers."""
 
-    def __init__(self, weights: Path, engine: str, path: Path | None = None) -> None:
-        super().__init__(weights, engine, path)
+    def __init__(
+        self, weights: Path, engine: str, path: Path | None = None, **where: torch.device
+    ) -> None:
+        super().__init__(weights, engine, path, **where)
         rows, columns = self.facts['grid'].split('x')
         self.grid_size = (int(rows), int(columns))
         self.config = SimpleNamespace(

@@ -20,7 +20,8 @@ from road_anomaly_ros.perception.contract import (
     Pyramid,
     RawOutput,
 )
-from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, graph
+from road_anomaly_ros.perception.devices import layout, placed
+from road_anomaly_ros.perception.engines import ENGINE_TEXT, ENGINES, cuda_graph, graph
 from road_anomaly_ros.perception.labels import label_set, names_of
 from road_anomaly_ros.perception.model_files import model_directory, read_config
 from road_anomaly_ros.perception.registry import option
@@ -83,11 +84,11 @@ class MaskSegmenter:
     ) -> None:
         self.feature_maps = feature_maps
         self.labels, self.model_dir, self.weights = labels, model_dir, weights or model_dir
-        self._layout = torch.contiguous_format
+        # Convolutions of the CPU are a quarter faster on channels_last, at equal results.
+        on_cpu = isinstance(network, nn.Module) and device.type == 'cpu'
+        self._layout = torch.channels_last if on_cpu else layout(device, precision)
         if isinstance(network, nn.Module):
-            # Convolutions of the CPU are a quarter faster on channels_last, at equal results.
-            self._layout = torch.channels_last if device.type == 'cpu' else self._layout
-            network = network.requires_grad_(False).to(memory_format=self._layout).to(device)
+            network = placed(network, device, precision, self._layout)
         self._network = network
         self._preprocessing, self._features = preprocessing, features
         self._device, self._precision = device, precision
@@ -105,50 +106,51 @@ class MaskSegmenter:
         for positions, batch in same_size_batches(images):
             size = batch.shape[-2], batch.shape[-1]
             pixels = self._preprocessing(batch.to(self._device))
-            raw = self._run(pixels)
-            masks = self._preprocessing.crop(raw.mask_logits, size)
-            kept = (
-                self._kept_features(raw, size, name)
-                if name != 'two_scales'
-                else (self._two_scales(raw, pixels, size))
-            )
+            classes, masks, *levels = self._run(pixels, name)
+            if name == 'two_scales':
+                levels.append(self._again(pixels))
+            masks, *levels = (self._preprocessing.crop(part, size) for part in (masks, *levels))
             for row, position in enumerate(positions):
-                found[position] = MaskOutput(raw.class_logits[row], masks[row], size, kept[row])
+                kept = _row(levels, row, name)
+                found[position] = MaskOutput(classes[row], masks[row], size, kept)
         return [found[position] for position in range(len(images))]
 
-    def _run(self, pixels: torch.Tensor) -> RawOutput:
+    def _run(self, pixels: torch.Tensor, name: str) -> Sequence[torch.Tensor]:
+        """Return class and mask logits and the levels of the features `name`."""
+        pixels = pixels.contiguous(memory_format=self._layout)
+        return cuda_graph.run(self._network, self._forward, pixels, name)
+
+    def _forward(self, pixels: torch.Tensor, name: str) -> list[torch.Tensor]:
         mixed = self._precision != torch.float32
         with torch.autocast(self._device.type, self._precision, enabled=mixed):
-            return self._network(pixels.contiguous(memory_format=self._layout))
+            raw = self._network(pixels)
+        return [raw.class_logits, raw.mask_logits, *_levels(raw, name)]
 
-    def _two_scales(
-        self, raw: RawOutput, pixels: torch.Tensor, size: tuple[int, int]
-    ) -> Sequence[Pyramid]:
-        """Return the pixel decoder's features of every image and of a small copy, finest first.
+    def _again(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the pixel decoder's features of a small copy of the images.
 
         What fills the image at its own size is a thing of ordinary size in the copy.
         """
-        size_again = context_size((pixels.shape[-2], pixels.shape[-1]))
-        small = nn.functional.interpolate(pixels, size=size_again, mode='bilinear', antialias=True)
-        again = self._run(small).mask_features
-        levels = [self._preprocessing.crop(level, size) for level in (raw.mask_features, again)]
-        height, width = levels[0].shape[-2:]
-        return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
+        size = context_size((pixels.shape[-2], pixels.shape[-1]))
+        small = nn.functional.interpolate(pixels, size=size, mode='bilinear', antialias=True)
+        return self._run(small, 'pixel_decoder')[-1]
 
-    def _kept_features(
-        self, raw: RawOutput, size: tuple[int, int], name: str
-    ) -> Sequence[torch.Tensor | Pyramid | None]:
-        """Return the features of every image of the batch."""
-        if name == 'none':
-            return [None] * len(raw.class_logits)
-        if name == 'pyramid':
-            levels = [
-                self._preprocessing.crop(level, size) for level in (*raw.stages, raw.mask_features)
-            ]
-            height, width = levels[1].shape[-2:]  # the second finest
-            return [Pyramid(row, (height, width)) for row in zip(*levels, strict=True)]
-        chosen = raw.stages[-1] if name == 'encoder' else raw.mask_features
-        return list(self._preprocessing.crop(chosen, size))
+
+def _levels(raw: RawOutput, name: str) -> Sequence[torch.Tensor]:
+    """Return the maps of a batch that the features `name` consist of, finest first."""
+    if name == 'none':
+        return ()
+    if name == 'pyramid':
+        return (*raw.stages, raw.mask_features)
+    return (raw.stages[-1] if name == 'encoder' else raw.mask_features,)
+
+
+def _row(levels: Sequence[torch.Tensor], row: int, name: str) -> torch.Tensor | Pyramid | None:
+    """Return the features of one image of the batch."""
+    if len(levels) < 2:
+        return levels[0][row] if levels else None
+    height, width = levels[name == 'pyramid'].shape[-2:]  # of a pyramid the second finest
+    return Pyramid(tuple(level[row] for level in levels), (height, width))
 
 
 def context_size(size: tuple[int, int], divisor: int = 32) -> tuple[int, int]:
