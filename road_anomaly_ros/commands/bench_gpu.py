@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the chain on a GPU: networks of published size with random weights, and the dense pass.
 
-It needs a CUDA device; without one it says so. `bench --size 2048x1024 --device cuda` measures
-the dense pass beside its reference alone.
+Every chain is measured without and with CUDA graphs. It needs a CUDA device; without one it says
+so. Ready, not measured: no figure of it is published yet. `bench --size 2048x1024 --device cuda`
+measures the dense pass beside its reference alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ EXAMPLES = """
 examples:
   road-anomaly bench --gpu -o gpu.json
 """
-_HEAD = ('network', 'chain', 'frames/s', 'p50 ms', 'p99 ms', 'peak MiB')
+_HEAD = ('network', 'chain', 'graphs', 'frames/s', 'p50 ms', 'p99 ms', 'peak MiB')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,10 @@ def main(arguments: argparse.Namespace) -> int:
     dense = list(timing.dense_rows([arguments.size], device))
     lines = table(_HEAD, map(_line, rows), 4)
     print(f'{environment.heading(made_on)}\n\n{lines}')
+    for fault in sorted(
+        {f'{name}: {text}' for row in rows for name, text in row['faults'].items()}
+    ):
+        print(f'not run on this device: {fault}')
     if arguments.out is not None:
         write_json(arguments.out, {'environment': made_on, 'chains': rows, 'dense': dense})
     return 0
@@ -60,4 +65,4 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     total = row['stages']['total']
     chain = ' + '.join([row['scorer'], *row['refinements']])
     figures = (row['fps'], total['p50'], total['p99'], total['peak_mb'])
-    return (row['network'], chain, *map(number, figures))
+    return (row['network'], chain, row['cuda_graphs'], *map(number, figures))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield time and memory of every chain on images of `size` (W, H), as `timing.chain_row`.
 
+    Each comes without and with CUDA graphs; `faults` says why the device refused to run something.
     `folder` receives the network and a head with random weights.
     """
     kind, make = NETWORKS[name]
@@ -68,10 +70,12 @@ def rows(
     _write(make(), kind, folder / kind)
     pipeline = Pipeline.from_config(segmenter=kind, model=str(folder / kind), device=device)
     pictures = timing.rendered(*size, min(frames, _PICTURES))
-    for scorer, refinements in CHAINS:
-        changes = {'scorer': scorer, 'refinements': refinements}
+    for (scorer, refinements), graphs in itertools.product(CHAINS, ('off', 'auto')):
+        changes = {'scorer': scorer, 'refinements': refinements, 'cuda_graphs': graphs}
         pipeline.reconfigure(pipeline.config.replace(changes))
-        yield {'network': name, **timing.chain_row(pipeline, pictures, frames)}
+        row = timing.chain_row(pipeline, pictures, frames)
+        faults = dict(pipeline.resources.faults)
+        yield {'network': name, 'cuda_graphs': graphs, **row, 'faults': faults}
     pipeline.release()
 
 

@@ -24,12 +24,19 @@ def test_every_chain_is_measured_on_every_network(tmp_path, monkeypatch, capsys)
     words = ['--device', 'cpu', '--size', '96x64', '--frames', 1, '-o', tmp_path / 'gpu.json']
     assert tiny_scenes.command('bench', '--gpu', *words) == 0
     document = json.loads((tmp_path / 'gpu.json').read_text())
-    found = [(row['network'], row['scorer'], *row['refinements']) for row in document['chains']]
+    found = [
+        (row['network'], row['cuda_graphs'], row['scorer'], *row['refinements'])
+        for row in document['chains']
+    ]
     chains = [('plain',), ('s2',), ('head_v2',), ('plain', 'variance_aware', 'oasc')]
-    assert found == [(name, *chain) for name in tiny for chain in chains]
+    kinds = ('off', 'auto')
+    assert found == [(name, kind, *chain) for name in tiny for chain in chains for kind in kinds]
+    assert all(row['faults'] == {} for row in document['chains'])
     assert all(row['stages']['total']['p50'] > 0 for row in document['chains'])
     assert {row['scorer'] for row in document['dense']} == {'plain', 'eam', 's2'}
-    assert '| tiny EoMT | plain + variance_aware + oasc |' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    for kind in kinds:
+        assert f'| tiny EoMT | plain + variance_aware + oasc | {kind} |' in told
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a device')
