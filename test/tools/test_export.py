@@ -337,6 +337,7 @@ class Providers:
 
     def __init__(self, module) -> None:
         self._module, self.asked = module, []
+        self.found = self.get_available_providers()
 
     def __getattr__(self, name: str):
         return getattr(self._module, name)
@@ -346,21 +347,65 @@ class Providers:
 
     def InferenceSession(self, path, options, providers):
         self.asked.append(providers)
-        return self._module.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+        session = self._module.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+        session.get_providers = lambda: self.found
+        return session
 
 
-def test_tensorrt_is_asked_through_onnxruntime(model, monkeypatch):
+@pytest.fixture
+def providers(monkeypatch):
     import onnxruntime
 
     providers = Providers(onnxruntime)
     monkeypatch.setitem(sys.modules, 'onnxruntime', providers)
-    found = GraphNetwork(model, 'tensorrt')(torch.zeros(1, 3, 64, 96))
-    [asked] = providers.asked
-    assert asked[0][0] == tensorrt.PROVIDER and asked[0][1]['trt_engine_cache_enable']
-    assert asked[1:] == ['CUDAExecutionProvider', 'CPUExecutionProvider']
-    wanted = load(model, 'torch')._network(torch.zeros(1, 3, 64, 96))
-    torch.testing.assert_close(found.mask_logits, wanted.mask_logits, rtol=1e-3, atol=1e-3)
-    assert 'in float32 on cuda, got float32 on cpu' in refused(model, 'tensorrt')
+    return providers
+
+
+def test_tensorrt_is_asked_through_onnxruntime(copied, providers):
+    network = GraphNetwork(copied, 'tensorrt', device=torch.device('cuda:1'))
+    [(first, *rest)] = providers.asked
+    assert first[0] == tensorrt.PROVIDER and first[1]['trt_engine_cache_enable']
+    assert rest == [('CUDAExecutionProvider', {'device_id': 1}), 'CPUExecutionProvider']
+    assert first[1]['device_id'] == 1
+    plain = load(copied, 'torch')._network
+    for shape in ((1, 3, 64, 96), (2, 3, 64, 96), (1, 3, 96, 64), (1, 3, 64, 96)):
+        pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        found, wanted = network(pixels), plain(pixels)
+        for name in ('class_logits', 'mask_logits', 'mask_features'):
+            mine, own = getattr(found, name), getattr(wanted, name)
+            torch.testing.assert_close(mine, own, rtol=1e-3, atol=1e-3)
+    assert 'in float32 on cuda, got float32 on cpu' in refused(copied, 'tensorrt')
+
+
+def test_what_tensorrt_gave_is_not_overwritten_by_the_next_image(copied, providers):
+    network = GraphNetwork(copied, 'tensorrt')
+    found = network(torch.zeros(1, 3, 64, 96))
+    before = found.mask_logits.clone()
+    network(torch.ones(1, 3, 64, 96))
+    assert torch.equal(found.mask_logits, before)
+
+
+def test_engines_of_other_weights_are_kept_apart(copied, providers):
+    """Their files are named after the graph's nodes, which are the same."""
+    GraphNetwork(copied, 'tensorrt')
+    graph = onnx.load(str(copied / GRAPH))
+    onnx.helper.set_model_props(graph, {**props(graph), 'road_anomaly.note': 'trained anew'})
+    onnx.save(graph, str(copied / GRAPH))
+    GraphNetwork(copied, 'tensorrt')
+    places = [asked[0][1]['trt_engine_cache_path'] for asked in providers.asked]
+    assert len(set(places)) == 2 and all(Path(place).is_dir() for place in places)
+    assert all(Path(place).is_relative_to(copied) for place in places)
+    assert [asked[0][1]['trt_timing_cache_path'] for asked in providers.asked] == places
+
+
+def props(graph):
+    return {entry.key: entry.value for entry in graph.metadata_props}
+
+
+def test_a_provider_without_its_libraries_is_no_tensorrt(copied, providers):
+    providers.found = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    with pytest.raises(PipelineError, match='did not find the libraries of TensorRT'):
+        GraphNetwork(copied, 'tensorrt')
 
 
 def test_without_tensorrt_the_remedy_is_named():

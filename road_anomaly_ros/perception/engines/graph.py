@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from road_anomaly_ros.perception.contract import PipelineError, RawOutput
@@ -16,6 +15,7 @@ from road_anomaly_ros.perception.engines import GRAPH, METADATA, onnx_runtime, o
 from road_anomaly_ros.perception.engines.base import Constants, PerSize, Size
 from road_anomaly_ros.perception.model_files import reason, weights_digest
 
+_CPU = torch.device('cpu')
 RUNTIMES: dict[str, ModuleType] = {
     'onnxruntime': onnx_runtime,
     'openvino': open_vino,
@@ -70,15 +70,17 @@ class Graph:
     `size` is the one (H, W) that it takes, None for any; `facts` is what else was noted of it.
     """
 
-    def __init__(self, weights: Path, engine: str, graph: Path | None = None) -> None:
-        """Load `graph`, or the one beside `weights`, a folder or a file.
+    def __init__(
+        self, weights: Path, engine: str, graph: Path | None = None, device: torch.device = _CPU
+    ) -> None:
+        """Load `graph`, or the one beside `weights`, a folder or a file, to compute on a device.
 
         PipelineError where it is damaged or was made of other weights.
         """
         folder = weights if weights.is_dir() else weights.parent
         self.engine, self.path = engine, graph or folder / GRAPH
         try:
-            self._session = RUNTIMES[engine].Session(self.path)
+            self._session = RUNTIMES[engine].Session(self.path, device)
             stored = {
                 name.removeprefix(METADATA): str(value)
                 for name, value in self._session.metadata.items()
@@ -100,16 +102,16 @@ class Graph:
             )
         self._constants = PerSize(self._make_constants)
 
-    def _make_constants(self, height: int, width: int) -> dict[str, np.ndarray]:
+    def _make_constants(
+        self, height: int, width: int, device: torch.device
+    ) -> dict[str, torch.Tensor]:
         if not self.strides:
             return {}
         sizes = [(-(-height // stride), -(-width // stride)) for stride in self.strides[::-1]]
-        found = Constants.of(sizes, int(self.facts['channels']), torch.device('cpu'))
-        return {
-            **{f'places{level}': places.numpy() for level, places in enumerate(found.places)},
-            'scale': found.scale.numpy(),
-            'reference': found.reference.numpy(),
-        }
+        found = Constants.of(sizes, int(self.facts['channels']), _CPU)
+        given = {f'places{level}': places for level, places in enumerate(found.places)}
+        given |= {'scale': found.scale, 'reference': found.reference}
+        return {name: value.contiguous().to(device) for name, value in given.items()}
 
     def __call__(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Return the outputs, each [B, ...] on the device of `pixels`; ValueError for its size."""
@@ -120,13 +122,13 @@ class Graph:
                 f'{size[1]}x{size[0]}; export it with --size {size[1]}x{size[0]}, or set engine '
                 'to torch'
             )
-        constants, rows = self._constants(*size), []
-        for image in pixels:
-            values = {'pixels': image[None].cpu().contiguous().numpy(), **constants}
-            rows.append([torch.from_numpy(part) for part in self._session(values)])
-        if len(rows) > 1:
-            rows = [[torch.cat(part) for part in zip(*rows, strict=True)]]
-        return [part.to(pixels.device) for part in rows[0]]
+        constants = self._constants(*size, pixels.device)
+        rows = [
+            self._session({'pixels': image[None].contiguous(), **constants}) for image in pixels
+        ]
+        if len(rows) == 1:
+            return list(rows[0])
+        return [torch.cat(part) for part in zip(*rows, strict=True)]
 
 
 class GraphNetwork(Graph):
@@ -162,7 +164,7 @@ def load(
     """
     folder = weights if weights.is_dir() else weights.parent
     name = _chosen(folder, device, precision, engine)
-    found = network(weights, name) if name else None
+    found = network(weights, name, device=device) if name else None
     if found is not None and found.size is not None and engine == 'auto' and not one_size:
         return None
     return found

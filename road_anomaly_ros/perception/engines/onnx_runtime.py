@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 DEVICES = ('cpu',)
@@ -25,7 +24,7 @@ def missing() -> str:
 class Session:
     """A loaded graph; raises whatever onnxruntime does."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -34,16 +33,16 @@ class Session:
         # Threads that wait by turning would keep the cores from the dense pass.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         self._session: Any = onnxruntime.InferenceSession(
-            str(path), options, providers=self._providers(path)
+            str(path), options, providers=self._providers(path, device)
         )
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     @staticmethod
-    def _providers(path: Path) -> list[Any]:
+    def _providers(path: Path, device: torch.device) -> list[Any]:
         """Return what computes it, the first that can."""
         return ['CPUExecutionProvider']
 
-    def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Return the graph's outputs, in its order, as arrays of their own."""
-        found: list[np.ndarray] = self._session.run(None, dict(values))
-        return found
+    def __call__(self, values: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the graph's outputs, in its order, as tensors of their own."""
+        found = self._session.run(None, {name: value.numpy() for name, value in values.items()})
+        return [torch.from_numpy(part) for part in found]

@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from road_anomaly_ros.perception.engines.base import KEPT_SIZES, SETTLED
@@ -54,7 +53,7 @@ class Session:
     same results however long it takes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device) -> None:
         import openvino
 
         self._core = openvino.Core()
@@ -100,8 +99,9 @@ class Session:
             self._general = self._compiled(())
         return self._general
 
-    def __call__(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Return the graph's outputs, in its order, as arrays of their own."""
-        request = self._request(tuple((name, value.shape) for name, value in values.items()))
-        found = request.infer(dict(values), share_inputs=True)
-        return [found[index] for index in range(len(found))]
+    def __call__(self, values: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the graph's outputs, in its order, as tensors of their own."""
+        given = {name: value.numpy() for name, value in values.items()}
+        request = self._request(tuple((name, value.shape) for name, value in given.items()))
+        found = request.infer(given, share_inputs=True)
+        return [torch.from_numpy(found[index]) for index in range(len(found))]
