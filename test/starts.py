@@ -121,6 +121,9 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     arguments = parser.parse_args()
     dice, domain = random.Random(arguments.seed), random.SystemRandom().randint(1, 100)
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:  # of nohup; the node would ignore it, too
+            signal.signal(number, signal.SIG_DFL)
     longest = arguments.longest or 1.25 * time_to_active(domain)
     moments = [(dice.uniform(0.05, longest), dice.choice(SIGNALS)) for _ in range(arguments.count)]
     begin, states, codes, wrong = time.monotonic(), Counter(), Counter(), 0
