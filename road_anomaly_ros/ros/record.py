@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from road_anomaly_ros.files import home
 from road_anomaly_ros.tools.chain import positive
 
 EXAMPLES = """
@@ -53,9 +54,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Record until a signal or a limit; returns 0, 1 where nothing or not all could be stored."""
     from road_anomaly_ros.ros.process import run
     from road_anomaly_ros.ros.record_node import Record, check_target
+    from road_anomaly_ros.tools.bags import check_name
 
-    out = arguments.out.expanduser()
+    out = home(arguments.out)
     check_target(out)
+    check_name(out, arguments.storage)
 
     def make(stop: Any) -> Any:
         return Record(

@@ -25,9 +25,10 @@ from road_anomaly_ros.ros.playback import (
 )
 from road_anomaly_ros.ros.player import Player
 from road_anomaly_ros.ros.topics import message_class
-from road_anomaly_ros.tools.bags import BagReader, is_bag
+from road_anomaly_ros.tools.bag_files import is_bag
+from road_anomaly_ros.tools.bags import BagReader
 from road_anomaly_ros.tools.sources import open_source
-from road_anomaly_ros.tools.sources.stream import is_live, is_stream
+from road_anomaly_ros.tools.sources.stream import is_live, is_stream, without_secret
 
 _PATIENCE_S = 1.0  # for a camera or a pipe that may hang
 
@@ -115,7 +116,8 @@ def checked(path: str, settings: Settings) -> None:
     if not as_stored(path, settings):
         if settings.renamed or settings.only_camera:
             raise ValueError(
-                f'--map and --only-camera are for rosbag2, {path} is played as pictures'
+                '--map and --only-camera are for rosbag2, '
+                f'{without_secret(path)} is played as pictures'
             )
         if not is_stream(path):  # what goes on meanwhile, or can be read but once
             open_source(path, settings.topic).close()

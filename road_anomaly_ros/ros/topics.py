@@ -21,7 +21,7 @@ def message_class(kind: str) -> type | None:
     package, _, name = kind.partition('/msg/')
     try:
         return getattr(importlib.import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, TypeError):  # TypeError of a type without a name
         return None
 
 

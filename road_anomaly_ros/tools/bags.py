@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import re
@@ -13,7 +12,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,14 +33,20 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools import detection_topics, video_topics
-from road_anomaly_ros.tools.pictures import natural_key
-from road_anomaly_ros.tools.salvage import SUFFIXES, Record, salvage
+from road_anomaly_ros.tools.bag_files import METADATA, ROOT, Listing, storage_files
+from road_anomaly_ros.tools.salvage import (
+    PACKED,
+    Record,
+    is_storage,
+    salvage,
+    survey,
+    unpack,
+    unpacked,
+)
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 STORAGES = ('mcap', 'sqlite3')
-METADATA = 'metadata.yaml'
-_ROOT = 'rosbag2_bagfile_information'
 # The newest metadata that Humble reads too.
 _METADATA_VERSION = 8
 _NOTHING = {'string': '', 'bool': False, 'float32': 0.0, 'float64': 0.0}
@@ -69,114 +74,20 @@ def type_store() -> Any:
     return types
 
 
-def is_bag(path: Path) -> bool:
-    """Tell by its name, or by what lies in the folder, whether this is a bag."""
-    if path.is_dir():
-        return (path / METADATA).exists() or bool(_storage_files(path))
-    return path.suffix in (*SUFFIXES, '.bag')
-
-
-def _storage_files(folder: Path) -> list[Path]:
-    return sorted(
-        (file for file in folder.iterdir() if file.suffix in SUFFIXES),
-        key=lambda file: natural_key(file.name),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """What the metadata.yaml of a bag says must be there; empty where there is none."""
-
-    files: tuple[str, ...] = ()
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)  # messages by topic
-    tree: Mapping[str, Any] | None = None
-    damaged: bool = False
-
-    @classmethod
-    def of(cls, path: Path) -> Listing:
-        """Read the metadata of a folder; never raises for what is wrong with them."""
-        file = path / METADATA
-        if not path.is_dir() or not file.exists():
-            return cls()
-        try:
-            tree = yaml.safe_load(file.read_text(encoding='utf-8'))[_ROOT]
-            topics = tree['topics_with_message_count']
-            return cls(
-                tuple(PurePath(name).name for name in tree['relative_file_paths']),
-                {topic['topic_metadata']['name']: int(topic['message_count']) for topic in topics},
-                tree,
-            )
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-            return cls(damaged=True)
-
-    def missing(self, folder: Path) -> list[str]:
-        """Return the names of the files that are not there."""
-        return [name for name in self.files if not (folder / name).exists()]
-
-    def messages(self, topics: Collection[str] | None) -> int:
-        """Return how many messages there must be, of these topics only if given."""
-        return sum(
-            count for topic, count in self.counts.items() if topics is None or topic in topics
-        )
-
-    def complaints(self, folder: Path, missing: Collection[str], found: int) -> list[str]:
-        """Return in single lines what does not agree with the folder, `found` messages in all."""
-        if self.damaged:
-            return [f'{METADATA} is damaged and cannot tell whether files are missing']
-        lines = []
-        names = self.files or [file.name for file in _files_of(folder)]
-        gaps = [*missing, *([] if self.files else _gaps(names))]
-        if gaps:
-            verb = 'is' if len(gaps) == 1 else 'are'
-            lines.append(
-                f'{", ".join(gaps)} {verb} missing, {len(names) - len(missing)} files of '
-                f'the bag are there'
-            )
-        expected = self.messages(None)
-        if found < expected:
-            lines.append(f'{found} of {expected} messages can be read')
-        strange = [
-            file.name
-            for file in _files_of(folder)
-            if not {file.name, f'{file.name}.zstd'} & set(names)
-        ]
-        if strange:
-            lines.append(f'{", ".join(strange)} left out, {METADATA} does not name it')
-        return lines
-
-
-def _files_of(folder: Path) -> list[Path]:
-    return _storage_files(folder) if folder.is_dir() else []
-
-
-def _gaps(names: Collection[str]) -> list[str]:
-    """Return the names that lack in a series such as drive_0.mcap, drive_2.mcap."""
-    series: dict[tuple[str, str], set[int]] = {}
-    for name in names:
-        if found := re.fullmatch(r'(.*_)(\d+)(\.\w+)', name):
-            series.setdefault((found[1], found[3]), set()).add(int(found[2]))
-    return [
-        f'{head}{number}{tail}'
-        for (head, tail), numbers in series.items()
-        for number in range(max(numbers))
-        if number not in numbers and len(numbers) > 1
-    ]
-
-
 class BagReader:
-    """A rosbag2 folder, a single .mcap or .db3 file of one, or a rosbag1 .bag.
+    """A rosbag2 folder, a single .mcap or .db3 file of one, packed or not, or a rosbag1 .bag.
 
     What is damaged is read up to the break. `problem` says in one line what is damaged or missing
     when the folder is compared with its metadata.yaml, which `incomplete` then tells; all of it is
-    known once `records` were read to the end. Raises ValueError for what is no bag or holds no
-    message that can be read.
+    known once `records` were read to the end. Messages come unpacked. Raises ValueError for what
+    is no bag or holds no message that can be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._problems: list[str] = []
         self._parts: list[AnyReader | Path] = []
-        self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._made: list[tempfile.TemporaryDirectory[str]] = []  # links and unpacked files
         self.counts: Counter[tuple[str, str]] = Counter()
         self._listed = Listing.of(path)
         missing = self._listed.missing(path)
@@ -184,9 +95,12 @@ class BagReader:
             self._parts = [self._open(self._present(missing) if missing else path)]
         except Exception as error:  # rosbags lets errors of YAML, SQLite and zstd through
             self._open_damaged(error)
-        complaints = self._listed.complaints(path, missing, self.counts.total())
-        self._problems += complaints
-        self.incomplete = bool(complaints)
+        self._problems += self._listed.complaints(path, missing, self.counts.total())
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something is damaged or missing."""
+        return bool(self._problems)
 
     @property
     def problem(self) -> str | None:
@@ -195,15 +109,18 @@ class BagReader:
 
     def _present(self, missing: Collection[str]) -> Path:
         """Return a folder with links to the files that are there and metadata that agree."""
-        self._links = tempfile.TemporaryDirectory()
-        folder = Path(self._links.name)
+        folder = self._folder()
         present = [name for name in self._listed.files if name not in missing]
         for name in present:
             (folder / name).symlink_to((self.path / name).resolve())
         tree = dict(self._listed.tree or {})
         tree['relative_file_paths'] = present
-        (folder / METADATA).write_text(yaml.safe_dump({_ROOT: tree}), encoding='utf-8')
+        (folder / METADATA).write_text(yaml.safe_dump({ROOT: tree}), encoding='utf-8')
         return folder
+
+    def _folder(self) -> Path:
+        self._made.append(tempfile.TemporaryDirectory())
+        return Path(self._made[-1].name)
 
     def _open(self, path: Path) -> AnyReader:
         reader = AnyReader([path], default_typestore=type_store())
@@ -217,15 +134,22 @@ class BagReader:
 
     def _open_damaged(self, error: Exception) -> None:
         why = one_line(error)
-        files = _storage_files(self.path) if self.path.is_dir() else [self.path]
+        files = storage_files(self.path) if self.path.is_dir() else [self.path]
         for file in files:
+            name = file.name
+            if file.suffix == PACKED:
+                file = unpack(file, self._folder())
             try:
                 self._parts.append(self._open(file))
-            except Exception:  # as above
-                if file.suffix in SUFFIXES:
+            except Exception as error:  # as above
+                whole = False
+                if is_storage(file):  # rosbags refuses some in which nothing lacks
                     self._parts.append(file)
-                    self.counts.update((record.topic, record.kind) for record in salvage(file))
-                self._problems.append(f'{file.name} is damaged and breaks off early ({why})')
+                    counts, whole = survey(file)
+                    self.counts += counts
+                if not whole:
+                    reason = one_line(error)
+                    self._problems.append(f'{name} is damaged and breaks off early ({reason})')
         if not self.counts:
             self.close()
             raise ValueError(
@@ -258,13 +182,12 @@ class BagReader:
         count = 0
         for record in self._records(topics):
             count += 1
-            yield record
+            yield record._replace(data=unpacked(record.data))
         expected = self._listed.messages(topics)
         if count < expected and not self._problems:
             self._problems.append(
                 f'only {count} of the {expected} messages that {METADATA} counts can be read'
             )
-            self.incomplete = True
 
     def _records(self, topics: Collection[str] | None) -> Iterator[Record]:
         for part in self._parts:
@@ -291,15 +214,24 @@ class BagReader:
 
     def decode(self, record: Record) -> Any:
         """Return the message of a record, an object with its fields; raises ValueError."""
-        first = self._parts[0]
+        knows = self._knows(record.kind)
         try:
-            if isinstance(first, AnyReader):
-                return first.deserialize(record.data, record.kind)
+            if knows is not None:
+                return knows.deserialize(record.data, record.kind)
             return type_store().deserialize_cdr(record.data, record.kind)
         except Exception as error:  # damaged bytes make every kind of error in the decoder
             raise ValueError(
                 f'a message on {record.topic} cannot be decoded: {one_line(error)}'
             ) from None
+
+    def types(self, kind: str) -> Any:
+        """Return a store of rosbags that knows a type, the common one where the bag does not."""
+        knows = self._knows(kind)
+        return type_store() if knows is None else knows.typestore
+
+    def _knows(self, kind: str) -> AnyReader | None:
+        parts = (part for part in self._parts if isinstance(part, AnyReader))
+        return next((part for part in parts if kind in part.typestore.fielddefs), None)
 
     def close(self) -> None:
         """Close the files; safe to call twice."""
@@ -307,8 +239,8 @@ class BagReader:
         for part in parts:
             if isinstance(part, AnyReader):
                 part.close()
-        if self._links is not None:
-            self._links.cleanup()
+        for folder in self._made:
+            folder.cleanup()
 
 
 def _stored(reader: AnyReader) -> Iterator[Any]:
@@ -319,6 +251,16 @@ def _stored(reader: AnyReader) -> Iterator[Any]:
             yield from file.connections
 
 
+def check_name(folder: Path, storage: str) -> None:
+    """Raise ValueError where SQLite would write to another file than that of a bag."""
+    found = re.search('[#%?]', str(folder.absolute()))
+    if storage == 'sqlite3' and found:
+        raise ValueError(
+            f'{folder}: expected a name without {found[0]!r}, which means something to SQLite; '
+            'choose another one, or mcap as storage'
+        )
+
+
 class BagWriter:
     """A new rosbag2 folder, complete once `close` returned; topics appear when written to.
 
@@ -326,12 +268,13 @@ class BagWriter:
     """
 
     def __init__(self, folder: Path, storage: str = STORAGES[0]) -> None:
+        check_name(folder, storage)
         plugin = StoragePlugin.MCAP if storage == 'mcap' else StoragePlugin.SQLITE3
         self._writer = Writer(folder, version=_METADATA_VERSION, storage_plugin=plugin)
         if storage == 'mcap':
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.open()
-        self._connections: dict[str, Any] = {}
+        self._connections: dict[tuple[str, str], Any] = {}  # by topic and type
 
     def write(self, topic: str, kind: str, message: Any, stamp_ns: int) -> None:
         """Append a message of type `kind`, made by `image_message` or from `type_store()`."""
@@ -344,7 +287,7 @@ class BagWriter:
 
         Raises KeyError when the store does not know the type.
         """
-        self._connections[topic] = self._writer.add_connection(
+        self._connections[topic, kind] = self._writer.add_connection(
             topic,
             kind,
             typestore=types or type_store(),
@@ -354,9 +297,9 @@ class BagWriter:
     def write_raw(self, topic: str, kind: str, data: bytes | memoryview, stamp_ns: int) -> None:
         """Append an already serialised message; raises OSError when the disk is full."""
         try:
-            if topic not in self._connections:
+            if (topic, kind) not in self._connections:
                 self.add_topic(topic, kind)
-            self._writer.write(self._connections[topic], stamp_ns, data)
+            self._writer.write(self._connections[topic, kind], stamp_ns, data)
         except sqlite3.OperationalError as error:
             raise _as_os_error(error, self._writer.path) from error
 
