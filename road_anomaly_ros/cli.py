@@ -13,6 +13,7 @@ import argparse
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from road_anomaly_ros import __version__, remarks
+from road_anomaly_ros.files import home
 from road_anomaly_ros.tools.flow import StopOnSignal
 
 PROGRAM = 'road-anomaly'
@@ -211,6 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     remarks.speak_as(PROGRAM)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be what it can show
+            stream.reconfigure(errors='backslashreplace')
     first = next((i for i, word in enumerate(words) if not word.startswith('-')), len(words))
     commands = available()
     parser = _top_parser(commands)
@@ -247,7 +252,7 @@ def _from_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_from_home(item) for item in value]
     if isinstance(value, Path):
-        return value.expanduser()
+        return home(value)
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 

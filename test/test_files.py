@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files complete or not at all, JSON of odd values, hashes, and errors in one line."""
 
+import errno
 import hashlib
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +63,57 @@ def test_hashes_of_texts_bytes_and_files_are_those_of_all_in_a_row(tmp_path, mon
 )
 def test_errors_in_one_line(error, line):
     assert one_line(error) == line
+
+
+def test_names_that_are_no_utf_8_keep_their_bytes(tmp_path):
+    name = os.fsdecode(b'Stra\xdfe.jpg')
+    files.write(tmp_path / 'a.txt', name)
+    assert (tmp_path / 'a.txt').read_bytes() == b'Stra\xdfe.jpg'
+    assert files.sha256(name) == hashlib.sha256(b'Stra\xdfe.jpg').hexdigest()
+
+
+def test_one_run_at_a_time_has_a_folder(tmp_path):
+    folder = tmp_path / 'a' / 'b'
+    with files.alone(folder), pytest.raises(ValueError, match='another run is writing there'):
+        files.lock(folder)
+    os.close(files.lock(folder))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ValueError, match='expected a folder'), files.alone(tmp_path / 'file'):
+        pass
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(files.fcntl, 'flock', refuse)
+    os.close(files.lock(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('a: 1\nb: 2\na: 3\n', 'a is there twice'),
+        ('top:\n  - {scorer: rba, scorer: s2}\n', 'scorer is there twice'),
+        ('a: [', 'is no YAML'),
+        (b'\xff\xfe\x00'.decode('latin-1'), 'is no YAML'),
+    ],
+)
+def test_yaml_is_read_strictly_in_one_line(tmp_path, text, expected):
+    path = tmp_path / 'a.yaml'
+    path.write_text(text, encoding='latin-1')
+    with pytest.raises(ValueError, match=expected) as raised:
+        files.read_yaml(path)
+    assert '\n' not in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_yaml_with_aliases_is_no_doubled_name(tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text('a: &x {b: 1}\nc: {<<: *x, d: 2}\ne: *x\n')
+    assert files.read_yaml(path) == {'a': {'b': 1}, 'c': {'b': 1, 'd': 2}, 'e': {'b': 1}}
+
+
+def test_a_tilde_before_nobody_is_the_name_of_a_file(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    assert files.home('~/a') == Path('/home/me/a') and files.home('a~') == Path('a~')
+    assert files.home('~$drive.mp4') == Path('~$drive.mp4')

@@ -64,8 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.table is None or arguments.out is None:
         raise ValueError('expected TABLE and -o OUT, or --list; see road-anomaly reproduce --help')
     place = reproduce.Place(
-        data=arguments.data.expanduser(),
-        models=arguments.models.expanduser(),
+        data=arguments.data,
+        models=arguments.models,
         out=arguments.out,
         model=arguments.model,
         segmenter=arguments.segmenter or ('mask2former' if arguments.model else None),

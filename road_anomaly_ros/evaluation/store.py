@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -18,7 +17,8 @@ import numpy as np
 from road_anomaly_ros import files
 
 SCORES = 'scores'
-_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.pkl', '.ckpt', '.tar')
+_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.pkl', '.ckpt', '.tar', '.onnx')
+_SETTINGS = ('config.json', 'preprocessor_config.json', 'head.json')
 _BYTES_PER_PIXEL = 5  # float32 score and uint8 class
 
 
@@ -28,13 +28,16 @@ def digest(value: Any) -> str:
 
 
 def file_hashes(folder: Path | None) -> dict[str, str]:
-    """Return the SHA-256 of every weights file in a model's folder; empty without a folder."""
+    """Return the SHA-256 of every file of a model's folder that its results depend on.
+
+    Those are weights, graphs and settings; empty without a folder.
+    """
     if folder is None or not folder.is_dir():
         return {}
     return {
         path.name: files.sha256(path)
         for path in sorted(folder.iterdir())
-        if path.suffix in _WEIGHTS and path.is_file()
+        if (path.suffix in _WEIGHTS or path.name in _SETTINGS) and path.is_file()
     }
 
 
@@ -74,14 +77,7 @@ class Store(Scores):
             raise ValueError(f'{out}: expected a folder for the results, this is a file')
         out.mkdir(parents=True, exist_ok=True)
         super().__init__(out)
-        self._lock = os.open(out, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise ValueError(
-                f'{out}: another run is writing there; choose another folder or wait for it'
-            ) from None
+        self._lock = files.lock(out)
 
     def refuse_full_disk(self, pixels: int, methods: int) -> None:
         """Raise ValueError when the scores will not fit on the disk of `out`."""

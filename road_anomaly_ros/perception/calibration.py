@@ -15,12 +15,14 @@ from typing import Any
 
 import yaml
 
+from road_anomaly_ros.files import home, read_yaml
 from road_anomaly_ros.perception import naming
 from road_anomaly_ros.remarks import one_line
 
 FILE_NAME = 'calibration.yaml'
 VERSION = 1  # of the form of the file; files without one are of it
 UNITS = ('frame', 'minute')
+_LARGEST = 1 << 24  # bytes of a file that is looked into
 _FREE = (
     'model',
     'device',
@@ -128,9 +130,9 @@ class Calibration:
         Whatever the form does not know is refused: a file for something else would else pass for
         a calibration that says nothing.
         """
-        path = Path(path).expanduser()
+        path = home(path)
         try:
-            tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+            tree = read_yaml(path)
             _expect_keys(tree, 'the file', {'scorers'}, {'version', 'default', 'promise'})
             if tree.get('version', VERSION) != VERSION:
                 raise ValueError(
@@ -143,7 +145,7 @@ class Calibration:
             return cls(_default(tree.get('default') or {}), scorers, path)
         except OSError as error:
             raise ValueError(f'expected a calibration file at {path}: {error.strerror}') from None
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f'{path} is no calibration ({one_line(error)}); expected scorers: '
                 f'{{NAME: {{threshold, low_threshold, display: [low, high]}}}}'
@@ -177,6 +179,14 @@ class Calibration:
                 default_flow_style=None,
             )
         )
+
+
+def is_calibration(path: Path) -> bool:
+    """Tell whether `Calibration.read` takes a file."""
+    try:
+        return path.stat().st_size <= _LARGEST and bool(Calibration.read(path).scorers)
+    except (OSError, ValueError):
+        return False
 
 
 def chain_options(options: Mapping[str, object]) -> dict[str, object]:

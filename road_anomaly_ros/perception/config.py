@@ -299,6 +299,8 @@ def _checked_values(values: Mapping[str, object]) -> dict[str, object]:
 def _settings_of(path: Path) -> Mapping[str, object]:
     """Return the settings of a file; in one of ROS parameters a default is left open, not set."""
     tree = parameter_file.read(path)
+    if not tree:
+        raise ValueError(f'{path}: expected names with values, the file is empty')
     if not parameter_file.sections(tree):
         return tree
     values = parameter_file.chain_values(tree, path)

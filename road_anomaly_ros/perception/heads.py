@@ -409,7 +409,7 @@ def find_head(kind: str, checkpoint: str, model_dir: Path | None) -> Path:
     ValueError, with the remedy, where there is none.
     """
     if checkpoint:
-        path = Path(checkpoint).expanduser()
+        path = files.home(checkpoint)
         path = path.parent if path.is_file() else path
     elif model_dir is None:
         raise ValueError(f'checkpoint: this model comes without a {kind}; name the folder of one')

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from road_anomaly_ros.files import sha256
+from road_anomaly_ros.files import home, sha256
 from road_anomaly_ros.perception.contract import PipelineError
 from road_anomaly_ros.perception.resources import Stamp, stamp
 
@@ -32,7 +32,7 @@ def resolve_model(name: str | Path) -> str | Path:
         if not (_BUILTIN_DIR / 'config.json').is_file():
             raise PipelineError(f'no built-in model in {_BUILTIN_DIR}; install the package anew')
         return _BUILTIN_DIR
-    path = Path(text).expanduser()
+    path = home(text)
     if text and path.exists():
         return path
     if _HUB_NAME.fullmatch(text):

@@ -8,9 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-
-from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.files import read_yaml
 
 NODE = 'anomaly_node'
 VALUES = 'ros__parameters'
@@ -37,16 +35,14 @@ FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 def read(path: Path) -> Mapping[str, object]:
     """Return the tree of a YAML file; ValueError, one line, for what is no mapping in YAML."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+        tree = read_yaml(path)
     except FileNotFoundError:
         raise ValueError(f'expected a configuration file, found nothing at {path}') from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(
-            f'{path}: expected a YAML file, it cannot be read '
-            f'({getattr(error, "strerror", "") or "no text"})'
+            f'{path}: expected a YAML file, it cannot be read ({error.strerror})'
         ) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError of dates and numbers
-        raise ValueError(f'{path} is no YAML: {one_line(error)}') from None
+    tree = {} if tree is None else tree
     if not isinstance(tree, Mapping):
         raise ValueError(f'{path}: expected names with values, got {type(tree).__name__}')
     return tree

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from road_anomaly_ros.files import home
 from road_anomaly_ros.perception.engines.base import Size
 from road_anomaly_ros.perception.model_files import (
     model_directory,
@@ -38,7 +39,7 @@ def export(
     """
     kind, weights = _found(model, segmenter)
     folder = weights if weights.is_dir() else weights.parent
-    out = folder if out is None else out.expanduser()
+    out = folder if out is None else home(out)
     if not _is_free(out, weights):
         raise ValueError(f'{out}: expected a new or empty folder, or one with this model')
     path, difference = tracing.export(kind, weights, out, size=size, half=half)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -34,7 +33,7 @@ class Staging:
         self.out, self.folder = out, out / _PARTIAL
         self._created = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
-        self._lock: int | None = self._take()
+        self._lock: int | None = files.lock(out)
         try:
             self._earlier = _outputs(out)
             self._refuse_foreign([*planned, SUMMARY])
@@ -53,17 +52,6 @@ class Staging:
                 file=sys.stderr,
             )
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _take(self) -> int:
-        lock = os.open(self.out, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise ValueError(
-                f'{self.out}: another run is writing there; choose another folder or wait for it'
-            ) from None
-        return lock
 
     def _refuse_foreign(self, names: Iterable[str]) -> None:
         for name in names:

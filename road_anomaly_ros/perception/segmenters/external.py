@@ -89,17 +89,19 @@ def _score(values: torch.Tensor | np.ndarray, device: torch.device) -> torch.Ten
 def read_map(path: str | Path) -> np.ndarray:
     """Return the anomaly map [h,w] of a .npy, .npz or grey 8- or 16-bit image file, as stored.
 
-    ValueError, in one line, where there is no such file or it holds something else.
+    Of several maps in a .npz it is the one called 'score'. ValueError, in one line, where there is
+    no such file or it holds something else.
     """
     path = Path(path)
     try:
-        if path.suffix == '.npz':
+        if path.suffix.lower() == '.npz':
             with np.load(path, allow_pickle=False) as arrays:
-                values = arrays[arrays.files[0]]
-        elif path.suffix == '.npy':
+                maps = [name for name in arrays.files if arrays[name].ndim > 1]
+                values = arrays[maps[0]] if len(maps) == 1 else arrays['score']
+        elif path.suffix.lower() == '.npy':
             values = np.load(path, allow_pickle=False)
         else:
-            values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except Exception as error:  # readers of npy, zip, ... raise their own types
         raise ValueError(f'{path} could not be read as an anomaly map: {reason(error)}') from None
     values = np.squeeze(values) if isinstance(values, np.ndarray) else values
