@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from road_anomaly_ros.perception.registry import build_options, options_of
+from road_anomaly_ros.tools.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.config import PipelineConfig
@@ -97,6 +98,20 @@ def chosen_options(owner: type[T], arguments: argparse.Namespace) -> T:
     )
 
 
+def refuse_unused(
+    arguments: argparse.Namespace,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    names: Collection[str],
+    where: str,
+) -> None:
+    """Raise ValueError where one of these options was given and would have no effect."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name in names:
+        if getattr(arguments, name) != parser.get_default(name):
+            raise ValueError(f'--{name.replace("_", "-")} has no effect {where}; leave it away')
+
+
 def size(text: str) -> tuple[int, int]:
     """Read 'WIDTHxHEIGHT' as (W, H); for argparse's `type`."""
     try:
@@ -107,6 +122,8 @@ def size(text: str) -> tuple[int, int]:
         ) from None
     if min(width, height) < 1:
         raise argparse.ArgumentTypeError(f'expected at least 1x1, got {text!r}')
+    if width * height > MAX_PIXELS:
+        raise argparse.ArgumentTypeError(f'expected at most {MAX_PIXELS} pixels, got {text!r}')
     return width, height
 
 

@@ -18,9 +18,8 @@ import cv2
 import numpy as np
 
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.pictures import HEIF, container
+from road_anomaly_ros.tools.pictures import HEIF, MAX_PIXELS, container
 
-MAX_PIXELS = 1 << 26  # 8192 x 8192: beyond every camera of a vehicle
 # The format of a message that image_transport's subscribers expect: what it was, what it is.
 JPEG = 'rgb8; jpeg compressed bgr8'
 JPEG_END = b'\xff\xd9'
@@ -63,6 +62,8 @@ _FORMATS = (
     'TIFF',
     'WEBP',
 )
+_DARK = 1 << 14  # of 16 bits: depth in millimetres, and what a camera of 14 bits does not fill
+_SEVERAL = ('GIF', 'PNG', 'TIFF', 'WEBP')  # in JPEG and HEIF others are previews
 _NUMBERS = re.compile(r'(8|16|32|64)([USF])(?:C([1-4]))?')
 
 
@@ -161,17 +162,36 @@ def decode_file(raw: bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = Tru
 
     It is turned as its orientation tag says, or left as stored (not `upright`). Grey becomes RGB,
     alpha is dropped, 16 bit is scaled to 8, of several pictures the first counts. Raises
-    ImageRefused.
+    ImageRefused, also for what is no photograph: floats, and 16 bits of which but 14 are used.
     """
     height, width = peek_size(raw)
     _check_dimensions(height, width, max_pixels)
-    if not container(raw[:64]):
+    measured = _opened(raw).mode[:1] in ('I', 'F')
+    if not container(raw[:64]) and not measured:
         try:
             turned = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
             return _imdecode(raw, cv2.IMREAD_COLOR | turned)
         except ImageRefused:
             pass  # Pillow knows more formats, and refuses what is damaged
     return _with_pillow(raw, upright)
+
+
+def further_pictures(raw: bytes) -> int:
+    """Return how many pictures an image file holds after the first: pages, or an animation."""
+    try:
+        picture = _opened(raw)
+        return getattr(picture, 'n_frames', 1) - 1 if picture.format in _SEVERAL else 0
+    except Exception:  # Pillow's plug-ins raise all kinds on damaged pages
+        return 0
+
+
+def read_stored(path: Path) -> np.ndarray | None:
+    """Return the values of an image file as they are, by OpenCV; None where it cannot be read.
+
+    Its own reader ends the process where a name is no UTF-8.
+    """
+    data = np.fromfile(path, np.uint8) if path.is_file() else ()
+    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
 
 
 def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
@@ -188,9 +208,8 @@ def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
     try:
         with _opened(raw) as picture:
             turned = PIL.ImageOps.exif_transpose(picture) if upright else picture
-            if turned.mode.startswith('I'):
-                grey = np.asarray(turned).clip(0, 65535).astype(np.uint16)
-                return cv2.cvtColor(_as_bytes(grey), cv2.COLOR_GRAY2RGB)
+            if turned.mode[:1] in ('I', 'F'):
+                return cv2.cvtColor(_as_bytes(_bright(np.asarray(turned))), cv2.COLOR_GRAY2RGB)
             return np.array(turned.convert('RGB'))
     except ImageRefused:
         raise
@@ -199,6 +218,18 @@ def _with_pillow(raw: bytes, upright: bool) -> np.ndarray:
             'undecodable',
             f'cannot decode the picture ({len(raw)} bytes), it is damaged: {one_line(error)}',
         ) from None
+
+
+def _bright(grey: np.ndarray) -> np.ndarray:
+    """Return what a file holds in 16 bits; ImageRefused where it would be a near-black picture."""
+    brightest = grey.max()
+    if grey.dtype.kind == 'f' or brightest < _DARK:
+        raise ImageRefused(
+            'no photograph',
+            f'expected a photograph, got {grey.dtype} values up to {brightest:g}: depth or other '
+            'measurements; scale them to 8 or 16 bits if they are a picture',
+        )
+    return grey.clip(0, 65535).astype(np.uint16)
 
 
 def peek_size(raw: bytes) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from road_anomaly_ros import files
 from road_anomaly_ros.perception.config import PipelineConfig
 from road_anomaly_ros.perception.pipeline import Pipeline
 from road_anomaly_ros.tools.explain_page import page
@@ -69,7 +70,7 @@ def frame(path: str, number: int, topic: str | None = None) -> np.ndarray:
             found += 1
         left = ', '.join(source.omissions())
         raise ValueError(
-            f'expected at least {number + 1} frames that can be read in {path}, got '
+            f'expected at least {number + 1} frames that can be read in {source.name}, got '
             f'{found}{f" ({left} left out)" if left else ""}; choose a smaller '
             '--frame, they are counted from 0'
         )
@@ -86,5 +87,5 @@ def write(
         if not done:
             raise ValueError(f'{picture.name}: a picture of {picture.pixels.shape} is no PNG')
         (folder / names[-1]).write_bytes(data.tobytes())
-    (folder / PAGE).write_text(page(explanation, title, chain), encoding='utf-8')
+    files.write(folder / PAGE, page(explanation, title, chain))
     return names

@@ -15,7 +15,7 @@ import numpy as np
 
 from road_anomaly_ros.remarks import Remark, one_line
 from road_anomaly_ros.tools.sinks import Done, Sink
-from road_anomaly_ros.tools.sources.video import open_capture
+from road_anomaly_ros.tools.sources.video import for_libraries, open_capture
 
 _ENCODERS = ('libx264', 'libopenh264')
 _TICKS = 90_000  # of the container's clock in a second
@@ -29,7 +29,7 @@ class VideoSink(Sink):
     """
 
     def __init__(self, path: Path, fps: float | None) -> None:
-        super().__init__(path)
+        super().__init__(Path(for_libraries(path)))
         self._fps = None if fps is None else min(max(fps, 0.1), 240.0)
         self._writer: _H264 | _Mpeg4 | None = None
         self._size = (0, 0)
@@ -102,7 +102,10 @@ class _H264:
         import av
 
         self._av, self._name = av, path.name
-        self._file: Any = av.open(str(path), 'w', options={'movflags': 'faststart'})
+        try:
+            self._file: Any = av.open(str(path), 'w', options={'movflags': 'faststart'})
+        except av.FFmpegError as error:
+            raise OSError(errno.EIO, one_line(error), path.name) from None
         self._stream: Any = self._file.add_stream(encoder, Fraction(fps).limit_denominator(1001))
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = 'yuv420p'

@@ -32,6 +32,7 @@ SUFFIXES = (
 # TIFF files whose first picture is a thumbnail.
 RAW_SUFFIXES = ('.arw', '.cr2', '.dng', '.nef', '.orf', '.pef', '.rw2', '.srw')
 HEIF, AVIF = 'HEIF', 'AVIF'
+MAX_PIXELS = 1 << 26  # 8192 x 8192: beyond every camera of a vehicle
 NO_PICTURE, FOLDER = 'no picture', 'folder'
 _HEAD = 64  # bytes that tell what a file is
 _BEGINNINGS = re.compile(

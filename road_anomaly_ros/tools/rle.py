@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from road_anomaly_ros.files import plain
 from road_anomaly_ros.perception.contract import AnomalyObject, FrameResult
 
 
@@ -50,7 +51,10 @@ def _tracked(item: AnomalyObject) -> dict[str, Any]:
 
 
 def described(result: FrameResult) -> list[dict[str, Any]]:
-    """Return the obstacles of a frame as COCO describes instances, with what we know besides."""
+    """Return the obstacles of a frame as COCO describes instances, with what we know besides.
+
+    The values are those that JSON knows.
+    """
     instances, names = result.array('instances'), result.label_set.names
     found = []
     for item in result.objects:
@@ -69,4 +73,4 @@ def described(result: FrameResult) -> list[dict[str, Any]]:
                 'segmentation': encode(mask, (x, y), instances.shape),
             }
         )
-    return found
+    return plain(found)

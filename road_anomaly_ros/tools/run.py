@@ -29,7 +29,8 @@ from road_anomaly_ros.tools.processing import Outcome, process
 from road_anomaly_ros.tools.sinks import BagSink, Sink, TrackTable
 from road_anomaly_ros.tools.sources import Source, open_source
 from road_anomaly_ros.tools.sources.foreign import WithAnomalyMaps
-from road_anomaly_ros.tools.sources.images import FOLDER_FPS
+from road_anomaly_ros.tools.sources.images import FOLDER_FPS, FURTHER
+from road_anomaly_ros.tools.sources.video import TRACK
 from road_anomaly_ros.tools.staging import Staging
 
 BAG, SCORES, OVERLAYS = 'bag', 'scores', 'overlays'
@@ -279,4 +280,5 @@ def report(summary: Mapping[str, Any], out: Path, names: Sequence[str]) -> None:
 
 
 def _noun(reason: str) -> str:
-    return 'files' if reason in (NO_PICTURE, FOLDER) else 'pictures'
+    nouns = {NO_PICTURE: 'files', FOLDER: 'files', FURTHER: 'sets of pictures', TRACK: 'tracks'}
+    return nouns.get(reason, 'pictures')

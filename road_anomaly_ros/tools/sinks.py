@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from road_anomaly_ros.tools.bags import (
     COMPRESSED,
     IMAGE,
     BagWriter,
+    check_name,
     compressed_message,
     header,
     image_message,
@@ -33,6 +35,7 @@ from road_anomaly_ros.tools.encodings import JPEG
 from road_anomaly_ros.tools.place import Place
 from road_anomaly_ros.tools.results import Shown
 from road_anomaly_ros.tools.sources import Frame
+from road_anomaly_ros.tools.sources.foreign import SCALE
 from road_anomaly_ros.tools.truth import Tally, compare
 
 FRAME_COLUMNS = ('frame', 'name', 'stamp', 'width', 'height', 'objects', 'max_score')
@@ -183,11 +186,16 @@ class PictureSink(Sink):
 
     def write(self, done: Done) -> None:
         """Write one overlay."""
-        name = f'{Path(done.frame.name).stem}.jpg'
-        if name in self._names:  # a.png beside a.tif
-            name = f'{done.frame.name}.jpg'
+        name = self._free(Path(done.frame.name.replace('/', '_')))
         self._names.add(name)
         (self.path / name).write_bytes(to_jpeg(done.overlay).tobytes())
+
+    def _free(self, picture: Path) -> str:
+        """Return a name that no overlay has yet: a.png may lie beside a.tif."""
+        ends = itertools.chain(
+            (picture.stem, picture.name), (f'{picture.name}.{n}' for n in itertools.count(2))
+        )
+        return next(name for end in ends if (name := f'{end}.jpg') not in self._names)
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
@@ -203,7 +211,10 @@ class _Table(Sink):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._file = path.open('w', newline='', encoding='utf-8', buffering=1)
+        # Names of files keep the bytes that they have.
+        self._file = path.open(
+            'w', newline='', encoding='utf-8', errors='surrogateescape', buffering=1
+        )
         self._rows = csv.DictWriter(self._file, self.columns, restval='')
         self._rows.writeheader()
 
@@ -344,7 +355,7 @@ class ScoreSink(Sink):
         """Write the scale beside the PNGs."""
         if self._layout == 'png':
             rule = 'score = low + (pixel - 1) / 65534 * (high - low); pixel 0: no score'
-            files.write_json(self.path / 'scale.json', {'formula': rule, 'maps': self._ranges})
+            files.write_json(self.path / SCALE, {'formula': rule, 'maps': self._ranges})
 
 
 def quantize(score: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -366,6 +377,7 @@ class BagSink(Sink):
 
     def __init__(self, path: Path, storage: str, place: Place | None = None) -> None:
         super().__init__(path)
+        check_name(path, storage)
         self._storage = storage
         self._survey = None if place is None else place.surveys()
 

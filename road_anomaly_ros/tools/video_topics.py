@@ -14,8 +14,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.encodings import MAX_PIXELS, ImageRefused, check_photograph
+from road_anomaly_ros.tools.encodings import ImageRefused, check_photograph
 from road_anomaly_ros.tools.h264 import Continuity, begins
+from road_anomaly_ros.tools.pictures import MAX_PIXELS
 
 T = TypeVar('T')
 
@@ -118,15 +119,21 @@ class VideoDecoder(Generic[T]):
         self._waiting = not whole or (self._waiting and not begins(packet.codec, packet.data))
         if self._waiting:
             self._wait()
-        self._held[self._number] = item
-        self._lose(self._number - _IN_FLIGHT)
-        return self._pictures(packet.data)
+        number = self._number
+        self._held[number] = item
+        self._lose(number - _IN_FLIGHT)
+        try:
+            return self._pictures(packet.data)
+        except ImageRefused:
+            self._held.pop(number, None)  # the caller knows of this one
+            raise
 
     def finish(self) -> list[tuple[T, Any]]:
         """Return what the decoder still holds back at the end of the stream."""
-        found = self._pictures(None) if self._decoder is not None else []
-        self._lose(self._number)
-        return found
+        try:
+            return self._pictures(None) if self._decoder is not None else []
+        finally:
+            self._lose(self._number)
 
     def _lose(self, before: int) -> None:
         """Give up the items up to the one of a number."""

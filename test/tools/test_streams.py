@@ -19,7 +19,7 @@ from runs import PATIENCE, SIZE, SYNTHETIC, rows, run, scene, summary, write_vid
 from road_anomaly_ros.remarks import Remark
 from road_anomaly_ros.tools.flow import ReadAhead
 from road_anomaly_ros.tools.sources import open_source
-from road_anomaly_ros.tools.sources.stream import LiveSource, is_stream
+from road_anomaly_ros.tools.sources.stream import LiveSource, is_stream, without_secret
 
 
 @pytest.mark.parametrize(
@@ -210,3 +210,16 @@ def test_patterns_name_pictures_in_the_order_of_their_numbers(tmp_path):
 def test_a_duration_ends_a_file_by_its_own_time(tmp_path):
     assert run(write_video(tmp_path / 'in.avi'), tmp_path / 'out', '--duration', '0.2') == 0
     assert [row['frame'] for row in rows(tmp_path / 'out' / 'frames.csv')] == ['0', '1', '2', '3']
+
+
+@pytest.mark.parametrize(
+    ('address', 'shown'),
+    [
+        ('rtsp://user:secret@camera/stream', 'rtsp://***@camera/stream'),
+        ('rtsp://user:se@cret@camera/a@b', 'rtsp://***@camera/a@b'),
+        ('http://camera/a@b', 'http://camera/a@b'),
+        ('drive@home.mp4', 'drive@home.mp4'),
+    ],
+)
+def test_passwords_are_never_shown(address, shown):
+    assert without_secret(address) == shown

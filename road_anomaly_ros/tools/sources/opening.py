@@ -8,6 +8,7 @@ import glob
 import re
 from pathlib import Path
 
+from road_anomaly_ros.files import home
 from road_anomaly_ros.tools.pictures import RAW_SUFFIXES, is_picture, natural_key
 from road_anomaly_ros.tools.sources.base import Source
 from road_anomaly_ros.tools.sources.images import ImageSource
@@ -28,10 +29,12 @@ def open_source(path: str | Path, topic: str | None = None) -> Source:
     elif is_stream(str(path)):
         source = open_stream(str(path))
     else:
-        source = _open_path(Path(path).expanduser(), topic)
+        source = _open_path(home(path), topic)
     if topic is not None and source.kind != 'bag':
         source.close()
-        raise ValueError(f'a topic can be chosen in a bag only, {path} is of kind {source.kind}')
+        raise ValueError(
+            f'a topic can be chosen in a bag only, {source.name} is of kind {source.kind}'
+        )
     return source
 
 
@@ -63,7 +66,7 @@ def _open_path(path: Path, topic: str | None) -> Source:
             'JPEG, PNG or TIFF first'
         )
     # Imported where needed: a person who opens a video should not wait for the bag library.
-    from road_anomaly_ros.tools.bags import is_bag
+    from road_anomaly_ros.tools.bag_files import is_bag
 
     if is_bag(path):
         from road_anomaly_ros.tools.sources.bag import BagSource

@@ -21,7 +21,7 @@ from road_anomaly_ros.tools.sources.video import VideoSource, open_capture
 PIPE, PIPE_KIND = '-', 'pipe'
 _ADDRESS = re.compile(r'(rtsps?|rtmps?|https?|udp|tcp|srt)://')
 _CAMERA = re.compile(r'/dev/video\d+')
-_SECRET = re.compile(r'(?<=://)[^/@]*@')
+_SECRET = re.compile(r'(?<=://)[^/]*@')
 _OPEN_MS = _READ_MS = 5000
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0  # seconds between attempts to connect
 GIVE_UP_S = 120.0
@@ -48,13 +48,13 @@ def open_stream(text: str) -> Source:
     capture = connect(text)
     announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
     if announced and address is not None and address[1].startswith('http'):
-        return VideoSource(_without_secret(text), capture)
+        return VideoSource(without_secret(text), capture)
     return LiveSource(text, capture)
 
 
 def connect(text: str) -> Any:
     """Return an open capture of a camera or an address; ValueError where there is none."""
-    name = _without_secret(text)
+    name = without_secret(text)
     if _CAMERA.fullmatch(text):
         return open_capture(
             text, f'{name}: expected a camera, none answers; is it plugged in and free?'
@@ -70,7 +70,8 @@ def connect(text: str) -> Any:
     return open_capture(text, wrong, cv2.CAP_FFMPEG, options)
 
 
-def _without_secret(address: str) -> str:
+def without_secret(address: str) -> str:
+    """Return an address as it may be shown and stored: without user and password."""
     return _SECRET.sub('***@', address)
 
 
@@ -105,7 +106,7 @@ class LiveSource(Source):
     ) -> None:
         fps = capture.get(cv2.CAP_PROP_FPS)
         super().__init__(
-            _without_secret(address), 'stream', fps if 0 < fps <= 240 else None, live=True
+            without_secret(address), 'stream', fps if 0 < fps <= 240 else None, live=True
         )
         self._address, self._capture = address, capture
         self._give_up_s, self._connect = give_up_s, connect

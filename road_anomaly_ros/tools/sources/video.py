@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import cv2
 
-from road_anomaly_ros.tools.encodings import MAX_PIXELS
+from road_anomaly_ros.tools.pictures import MAX_PIXELS
 from road_anomaly_ros.tools.sources.base import Frame, Source
+
+T = TypeVar('T')
 
 # Containers round their number of frames; fewer than this share missing is no break.
 _TOLERANCE = 0.01
+_COVER = 0x400  # FFmpeg's mark of a picture that is no video
+TRACK = 'another video track'
 
 
 def open_capture(
@@ -34,13 +38,61 @@ def open_capture(
     return capture
 
 
+def for_libraries(path: str | os.PathLike[str]) -> str:
+    """Return the path of a file as OpenCV and FFmpeg take it; ValueError where they cannot.
+
+    A name such as 'http:x.mp4' is an address to FFmpeg, and one that is no UTF-8 ends the process
+    in OpenCV.
+    """
+    found = os.path.abspath(path)
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f'{found!r}: expected a name in UTF-8; rename it') from None
+    return found
+
+
+def _asked(path: str, question: Callable[[Any], T], otherwise: T) -> T:
+    """Return what PyAV says to a question about a file; `otherwise` where it cannot."""
+    try:
+        import av
+    except ImportError:
+        return otherwise
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.PANIC)  # what is damaged is told by us
+    try:
+        with av.open(path) as file:
+            return question(file)
+    except (av.FFmpegError, OSError, ValueError):
+        return otherwise
+    finally:
+        av.logging.set_level(level)
+
+
+def _reaches_its_end(file: Any) -> bool:
+    """Tell whether something, such as sound, goes on until the end that a file announces.
+
+    Containers without a number of frames announce a length, which that of the sound may be.
+    """
+    packets = (packet for packet in file.demux() if packet.pts is not None)
+    ends = ((packet.pts + (packet.duration or 0)) * packet.time_base for packet in packets)
+    length = (file.duration or 0) / 1_000_000
+    return bool(length) and max(ends, default=0) >= (1 - _TOLERANCE) * length
+
+
+def _tracks(file: Any) -> int:
+    """Return how many pictures there are at a time, covers not counted."""
+    return sum(not stream.disposition & _COVER for stream in file.streams.video)
+
+
 class VideoSource(Source):
     """The frames of a video file, upright; what breaks off early ends with a `problem`."""
 
     def __init__(self, name: str, capture: Any = None) -> None:
         """Take the file of that name, or what an open `capture` reads."""
+        self._path = for_libraries(name) if capture is None else ''
         self._capture = capture or open_capture(
-            name,
+            self._path,
             f'{name}: expected a video, but it cannot be opened; it is no video, '
             'has an unknown codec, or was cut off before its index was written',
         )
@@ -56,6 +108,8 @@ class VideoSource(Source):
             fps=fps if 0 < fps <= 1000 else None,
             count=count if count > 0 else None,
         )
+        for number in range(1, _asked(self._path, _tracks, 1)):
+            self.leave_out(TRACK, str(number))
 
     def _read(self, name: int) -> float:
         value = self._capture.get(name)
@@ -86,7 +140,9 @@ class VideoSource(Source):
         if frames == 0:
             raise ValueError(f'{self.name}: expected a video, found no frame that can be decoded')
         missing = (self.count or 0) - frames
-        if missing > max(1, _TOLERANCE * frames):
+        if missing > max(1, _TOLERANCE * frames) and not _asked(
+            self._path, _reaches_its_end, False
+        ):
             self.incomplete = True
             self.problem = f'the video breaks off after {frames} of {self.count} frames'
 
