@@ -31,6 +31,7 @@ from road_anomaly_ros.tools.chain import (
     add_out,
     chain_config,
     positive,
+    refuse_unused,
     share,
 )
 
@@ -48,6 +49,7 @@ examples:
   anomaly_node --ros-args -p calibration:=mine.yaml
   road-anomaly run other.mp4 -o results --set calibration=mine.yaml
 """
+_OF_DRIVING = ('rate', 'per', 'confidence', 'best_effort', 'areas', 'block', 'topic')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,14 +121,19 @@ def _add_promise_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns 0, or 130 when Ctrl-C ended it early."""
     from road_anomaly_ros.evaluation import thresholds
+    from road_anomaly_ros.perception.calibration import is_calibration
     from road_anomaly_ros.perception.drift import blindness
     from road_anomaly_ros.perception.pipeline import Pipeline
 
     config, out = chain_config(arguments), arguments.out
     if out.is_dir():
         raise ValueError(f'{out}: expected a file to write, this is a folder')
+    if out.exists() and not is_calibration(out):
+        raise ValueError(f'{out} is no calibration and would be replaced; choose another name')
     if not math.isnan(config.options('objects').threshold):
         raise ValueError('objects.threshold is what calibrate chooses; leave it away')
+    if arguments.labels:
+        refuse_unused(arguments, add_arguments, _OF_DRIVING, 'with --labels')
     pipeline = Pipeline(config)
     if pipeline.needs_anomaly:
         raise ValueError("the segmenter 'external' has no network to calibrate; choose another")

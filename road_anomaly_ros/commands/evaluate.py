@@ -21,7 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from road_anomaly_ros.commands.data import add_data_arguments, job_of
-from road_anomaly_ros.tools.chain import above_zero, add_chain_arguments, chain_config
+from road_anomaly_ros.tools.chain import (
+    above_zero,
+    add_chain_arguments,
+    chain_config,
+    refuse_unused,
+)
 
 if TYPE_CHECKING:
     from road_anomaly_ros.evaluation.running import Job
@@ -48,6 +53,18 @@ fishyscapes_lost_and_found, fishyscapes_static, lost_and_found; for mIoU citysca
 (images/ and labels/ with the 19 train ids), camvid (11 classes) and idd_lite (7 groups). Classes
 are compared by name; finer ones of the model count as the coarser ones of the data set.
 """
+_OF_SETS = (
+    'methods',
+    'layout',
+    'name',
+    'max_frames',
+    'skip_clean',
+    'min_pred_size',
+    'min_gt_size',
+    'seed',
+    'jobs',
+    'keep_scores',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +133,11 @@ def main(arguments: argparse.Namespace) -> int:
             print(f'warning: {name} is not the same data in both', file=sys.stderr)
         return 0
     if arguments.tracks or arguments.video:
+        refuse_unused(arguments, add_arguments, _OF_SETS, 'with --tracks and --video')
         return _videos(arguments)
+    refuse_unused(arguments, add_arguments, ('fps', 'latency'), 'without --tracks or --video')
+    if arguments.methods != ['auto']:
+        refuse_unused(arguments, add_arguments, ('scorer',), 'on the chains that --methods names')
     if arguments.out is None or not (arguments.dataset or arguments.datasets):
         raise ValueError(
             "expected DATASET_DIR and -o OUT, or --compare A B; see 'road-anomaly evaluate --help'"
@@ -144,6 +165,7 @@ def _videos(arguments: argparse.Namespace) -> int:
             'and one of --tracks and --video'
         )
     if arguments.tracks:
+        refuse_unused(arguments, add_arguments, ('latency',), 'with --tracks')
         return tracks.run(names, config, out, fps)
     latency = None if arguments.latency is None else arguments.latency * 1e-3
     return streaming.run(names, config, out, latency, fps)

@@ -45,12 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; writes all or nothing, returns 0."""
     from road_anomaly_ros.tools import explain
+    from road_anomaly_ros.tools.sources.stream import without_secret
 
     if arguments.frame < 0:
         raise ValueError(f'--frame: expected a number from 0 on, got {arguments.frame}')
     config = chain_config(arguments)
     image = explain.frame(arguments.input, arguments.frame, arguments.topic)
-    source = {'input': arguments.input, 'frame': arguments.frame}
+    source = {'input': without_secret(arguments.input), 'frame': arguments.frame}
     names, notes = explain.publish(image, config, arguments.out, source)
     for note in notes:
         print(f'note: {note}')

@@ -80,16 +80,27 @@ class DataSet:
         return sha256(*parts)[:16]
 
     def unused(self) -> list[Path]:
-        """Return the files beside the images that no sample uses, hidden ones not counted."""
-        used = {
+        """Return the files beside images and labels that no sample uses, hidden ones not counted.
+
+        Beside labels only those count that belong to none of the images by their names.
+        """
+        used, images, labels = set[Path | None](), set[Path](), set[Path]()
+        for sample in self.samples:
+            images.add(sample.image.parent)
+            used |= {sample.image, sample.anomaly, sample.classes}
+            for path in filter(None, (sample.anomaly, sample.classes)):
+                if path.is_file() and sample.name in _beginnings(path.stem):
+                    labels.add(path.parent)
+        names = {sample.name for sample in self.samples}
+        files = [
             path
-            for sample in self.samples
-            for path in (sample.image, sample.anomaly, sample.classes)
-        }
+            for folder in images | labels
+            for path in folder.iterdir()
+            if folder in images or not names & _beginnings(path.stem)
+        ]
         return sorted(
             path
-            for folder in {sample.image.parent for sample in self.samples}
-            for path in folder.iterdir()
+            for path in files
             if path.is_file() and path not in used and not path.name.startswith('.')
         )
 
@@ -132,14 +143,15 @@ def open_dataset(root: Path, layout: str) -> DataSet:
 def read_label(path: Path) -> np.ndarray:
     """Return the stored values [H,W] of a label picture: grey, 16 bit, 1 bit or palette indices.
 
-    A colour picture is taken where its channels agree. ValueError for other ones.
+    A colour picture is taken where its channels agree. ValueError for other ones, and for values
+    that are no ids from 0 to 65535.
     """
     try:
         with Image.open(path) as picture:
             label = np.asarray(picture)
     except FileNotFoundError:
         raise ValueError(f'{path}: expected a label for every image, found none here') from None
-    except OSError:
+    except Exception:  # Pillow's plug-ins raise all kinds on damaged files
         raise ValueError(f'{path}: expected a readable label picture') from None
     if label.ndim == 3:
         if not (label[..., :3] == label[..., :1]).all():
@@ -147,7 +159,11 @@ def read_label(path: Path) -> np.ndarray:
                 f'{path}: expected label ids in one channel, this is a picture in colour'
             )
         label = label[..., 0]
-    return label.astype(np.uint8) if label.dtype == bool else label
+    values = label.astype(np.float64)
+    strange = values[~((values >= 0) & (values <= 0xFFFF) & (values == np.floor(values)))]
+    if strange.size:
+        raise ValueError(f'{path}: expected ids from 0 to 65535 as labels, got {strange[0]:g}')
+    return label.astype(np.uint16)
 
 
 def relabelled(raw: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
@@ -161,6 +177,12 @@ def relabelled(raw: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
         kinds = ', '.join(map(str, sorted(values)[:6])) + (', ..' if len(values) > 6 else '')
         raise ValueError(f'expected the values {kinds}, got {strange[:6]}')
     return table[index]
+
+
+def _beginnings(stem: str) -> set[str]:
+    """Return the names of images that a label of this stem may be of: 'a_b' and 'a' for 'a_b'."""
+    parts = stem.split('_')
+    return {'_'.join(parts[:count]) for count in range(1, len(parts) + 1)}
 
 
 def _named(path: Path, raw: np.ndarray, values: Mapping[int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from road_anomaly_ros.files import lock
 from road_anomaly_ros.perception import evidence, objects
 from road_anomaly_ros.perception.drift import statistic
 from road_anomaly_ros.perception.pipeline import Pipeline
@@ -106,7 +108,10 @@ def _end(
 
 
 class Journal:
-    """The frames done, one JSON line each, below a line that names the run they belong to."""
+    """The frames done, one JSON line each, below a line that names the run they belong to.
+
+    ValueError while another run writes to it.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self._key = path, key
@@ -116,16 +121,20 @@ class Journal:
     def _read(self) -> list[dict[str, Any]]:
         try:
             lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return []
-        # The last line may have been cut off.
-        whole = [json.loads(line) for line in lines if line.endswith('\n')]
+        try:  # the last line may have been cut off
+            whole = [json.loads(line) for line in lines if line.endswith('\n')]
+        except ValueError:
+            return []
         return whole[1:] if whole and whole[0] == self._key else []
 
     def __enter__(self) -> Journal:
         lines = [json.dumps(line) + '\n' for line in (self._key, *self.done)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open('w', encoding='utf-8')
+        self._file = self.path.open('a', encoding='utf-8')
+        self._lock = lock(self.path)
+        self._file.truncate(0)
         self._file.writelines(lines)
         return self
 
@@ -139,6 +148,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+            os.close(self._lock)
 
 
 def watch(

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from road_anomaly_ros.files import read_yaml
 from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES, CITYSCAPES_IDS, IDD_LITE
 from road_anomaly_ros.tools.encodings import read_picture
 from road_anomaly_ros.tools.pictures import is_picture
@@ -192,12 +192,12 @@ def drawn_classes(root: Path) -> dict[int, str]:
     """
     path = root / 'config.yaml'
     try:
-        settings = yaml.safe_load(path.read_text(encoding='utf-8'))
+        settings = read_yaml(path)
         names = settings.get('classes') or (
             dict(enumerate(CAMVID)) if settings.get('layout') == 'camvid' else {}
         )
         return {int(index): str(name) for index, name in names.items()}
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         raise ValueError(
             f"{path}: expected the settings of 'road-anomaly synthesize', with "
             'classes as ids and names; draw the images anew'

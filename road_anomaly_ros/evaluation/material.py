@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from road_anomaly_ros.evaluation import details, results, sweep, videos
+from road_anomaly_ros.files import read_yaml
 from road_anomaly_ros.perception.calibration import Calibration
 
 
@@ -29,6 +28,7 @@ class Row:
     figures: Mapping[str, Any]  # the row of results.json
     record: Mapping[str, Any]  # key, options, checkpoints, threshold ..
     found: Mapping[str, Any]  # its details; empty where they are gone
+    origin: str = ''  # its folder, where another one has a row of this method too
 
     @property
     def scorer(self) -> str:
@@ -44,7 +44,8 @@ class Row:
     @property
     def label(self) -> str:
         """The name for people: what 'auto' stands for is told."""
-        return f'auto ({self.chain})' if self.method == 'auto' else self.method
+        name = f'auto ({self.chain})' if self.method == 'auto' else self.method
+        return f'{name} in {self.origin}' if self.origin else name
 
     def figure(self, name: str) -> float | None:
         """Return a figure in percent; None where it is undefined."""
@@ -95,7 +96,7 @@ def gather(
 ) -> Material:
     """Read everything; ValueError, one line, for what is none of ours or damaged."""
     found = Material()
-    rows: dict[tuple[Any, ...], tuple[Mapping[str, Any], dict[str, Row]]] = {}
+    rows: dict[tuple[Any, ...], tuple[Mapping[str, Any], dict[tuple[Any, ...], Row]]] = {}
     for folder in folders:
         if not folder.exists():
             raise ValueError(f'{folder}: expected a folder of results, found nothing')
@@ -114,16 +115,26 @@ def gather(
                 dataset,
                 run.get('layout'),
                 run.get('frames'),
+                run.get('fingerprint'),
                 tuple(sorted(run.get('pixels', {}).items())),
             )
-            rows.setdefault(same, (run, {}))[1][row.method] = row
+            made = [row.record.get(name) for name in ('key', 'min_pred_size', 'min_gt_size')]
+            which = (row.method, *(made if made[0] else [str(folder)]))
+            row = replace(row, origin=str(folder))
+            rows.setdefault(same, (run, {}))[1][which] = row
     found.groups = [
-        Group(key[0], run, tuple(sorted(named.values(), key=_by_ap)))
+        Group(key[0], run, tuple(sorted(_told_apart([*named.values()]), key=_by_ap)))
         for key, (run, named) in rows.items()
     ]
     found.calibration = None if calibration is None else _read_calibration(calibration)
     found.bench = None if bench is None else _read_bench(bench)
     return found
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows, with their folders only where methods would share a label."""
+    methods = [row.method for row in rows]
+    return [row if methods.count(row.method) > 1 else replace(row, origin='') for row in rows]
 
 
 def _by_ap(row: Row) -> tuple[float, str]:
@@ -156,7 +167,7 @@ def _rows(out: Path, document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
 
 def _read_calibration(path: Path) -> tuple[Calibration, Mapping[str, Any]]:
     checked = Calibration.read(path)
-    return checked, yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    return checked, read_yaml(path)
 
 
 def _read_bench(path: Path) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,47 @@ def write(out: Path, found: Mapping[str, Any]) -> None:
     files.write_json(out / NAME, {**kept, 'means': averages} if averages else kept)
 
 
-def set_aside(out: Path) -> Path:
-    """Copy results.json to a name that is free; returns it."""
+def set_aside(path: Path) -> Path:
+    """Copy a file of results to a name that is free; returns it."""
     numbers = itertools.count(1)
-    aside = out / f'{NAME}.earlier'
+    aside = path.with_name(f'{path.name}.earlier')
     while aside.exists():
-        aside = out / f'{NAME}.earlier.{next(numbers)}'
-    files.write(aside, (out / NAME).read_bytes())
+        aside = path.with_name(f'{path.name}.earlier.{next(numbers)}')
+    files.write(aside, path.read_bytes())
     return aside
+
+
+def add_video(path: Path, about: Mapping[str, Any], row: Row) -> None:
+    """Write a table of videos with one row more; that of the same video is replaced.
+
+    Rows made with something else than `about`, such as other options, are set aside and told.
+    """
+    video, earlier = about['columns'][0], _videos(path)
+    about = plain(about)
+    rows = earlier.get('videos', [])
+    if rows and any(earlier.get(name) != value for name, value in about.items()):
+        aside = set_aside(path)
+        print(
+            f'warning: {path} was made with other options; it is kept as {aside.name}',
+            file=sys.stderr,
+        )
+        rows = []
+    rows = [old for old in rows if old[video] != row[video]]
+    files.write_json(path, {**about, 'videos': [*rows, row]})
+
+
+def _videos(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        [row[found['columns'][0]] for row in found['videos']]
+        return dict(found)
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise ValueError(
+            f'{path}: expected {{"rule", "columns", "videos": [..]}}; move it away, or choose '
+            'another folder'
+        ) from None
 
 
 def other_data(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

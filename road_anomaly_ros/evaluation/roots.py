@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from road_anomaly_ros import files
 from road_anomaly_ros.evaluation.layouts import LAYOUTS, layout_named
 from road_anomaly_ros.remarks import one_line
 
@@ -45,12 +44,12 @@ def read(path: Path) -> list[Root]:
     A folder is 'DIR', 'LAYOUT:DIR' or {layout, folder}. ValueError, one line, for other files.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+        tree = files.read_yaml(path)
     except OSError as error:
         raise ValueError(
             f'{path}: expected a file that names data sets: {error.strerror}'
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f'{path}: expected YAML with {_FORM} ({one_line(error)})') from None
     if not isinstance(tree, Mapping) or not tree:
         raise ValueError(f'{path}: expected {_FORM}')
@@ -87,7 +86,7 @@ def _root(name: str, text: str, base: Path, where: str) -> Root:
         layout, folder = '', text
     if not folder:
         raise ValueError(f'{where}: expected a folder, {_WORD}')
-    path = base / Path(folder).expanduser()
+    path = base / files.home(folder)
     found = layout or layout_named(name) or layout_named(path.resolve().name)
     if found is None:
         raise ValueError(

@@ -183,13 +183,6 @@ class Evaluation:
             chain = self._pipeline.prepare(config)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from None
-        files = [
-            (
-                sample.name,
-                *(_stamp(path) for path in (sample.image, sample.anomaly, sample.classes)),
-            )
-            for sample in self._data.samples
-        ]
         key = digest(
             [
                 _FORM_OF_SCORES,
@@ -198,7 +191,7 @@ class Evaluation:
                 _head(chain),
                 chain.config.as_dict(),
                 self._data.layout.name,
-                files,
+                stamps(self._data),
                 self._job.seed,
             ]
         )
@@ -263,7 +256,7 @@ class Evaluation:
                 f'{self._store.out} holds results of {self._name!r} from {run.get("folder")}, '
                 f'these data are others; name them with --name, or choose another folder for -o'
             )
-        aside = results.set_aside(self._store.out)
+        aside = results.set_aside(self._store.out / results.NAME)
         print(
             f'warning: {self._data.root} has changed or another part of it was measured before; '
             f'the results of {self._name!r} are made anew, the earlier ones kept as '
@@ -349,6 +342,14 @@ def _head(chain: Any) -> dict[str, str]:
     """Return the hashes of the anomaly head that a chain runs."""
     folder = getattr(chain.scorer_options, 'checkpoint', '')
     return file_hashes(Path(folder)) if folder else {}
+
+
+def stamps(data: DataSet) -> list[Any]:
+    """Return what tells whether the files of a data set are those of another time."""
+    return [
+        (sample.name, *map(_stamp, (sample.image, sample.anomaly, sample.classes)))
+        for sample in data.samples
+    ]
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

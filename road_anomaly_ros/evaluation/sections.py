@@ -284,11 +284,11 @@ def _curves_of(group: Group) -> str:
     drawn = [row for row in group.rows if row.found.get('curve')]
     if not drawn:
         return ''
-    chosen = [row.method for row in contenders(group)]
+    chosen = [row.label for row in contenders(group)]
     order = {method: place for place, method in enumerate(chosen)}
     roc = charts.line_chart(
         [
-            charts.Line(row.label, curve_points(row.found)[1], order.get(row.method))
+            charts.Line(row.label, curve_points(row.found)[1], order.get(row.label))
             for row in drawn
         ],
         x=charts.log(_LOWEST_RATE, 1, 'share of ordinary pixels above the threshold'),
@@ -317,11 +317,11 @@ def precision_chart(group: Group, *, alone: bool = False) -> str:
 
     With `alone` it is a file of its own, with the best chains of different scores only.
     """
-    order = {row.method: place for place, row in enumerate(contenders(group))}
+    order = {row.label: place for place, row in enumerate(contenders(group))}
     lines = [
-        charts.Line(row.label, curve_points(row.found)[0], order.get(row.method))
+        charts.Line(row.label, curve_points(row.found)[0], order.get(row.label))
         for row in group.rows
-        if row.found.get('curve') and (row.method in order or not alone)
+        if row.found.get('curve') and (row.label in order or not alone)
     ]
     return charts.line_chart(
         lines,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 from scipy import ndimage
 
 from road_anomaly_ros.evaluation.datasets import read_label
+from road_anomaly_ros.files import home
 from road_anomaly_ros.tools.encodings import read_picture
-from road_anomaly_ros.tools.pictures import is_picture, natural_key
+from road_anomaly_ros.tools.pictures import is_picture, natural_key, some
 from road_anomaly_ros.tools.sources import Frame, Source, open_source
 from road_anomaly_ros.tools.sources.rendered import PREFIX
 
@@ -62,10 +64,7 @@ class MaskedSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         for index, file in enumerate(self._files):
             mask = self._masks / f'{file.stem}.png'
-            image, truth = (
-                read_picture(file, upright=False),
-                self._convert(read_label(mask).astype(np.uint16)),
-            )
+            image, truth = (read_picture(file, upright=False), self._convert(read_label(mask)))
             if truth.shape != image.shape[:2]:
                 raise ValueError(
                     f'{mask}: expected the size of its frame, {image.shape[1]}x{image.shape[0]}, '
@@ -86,18 +85,23 @@ def open_sequences(name: str, fps: float = FPS, *, named: bool = False) -> list[
     """
     if name.startswith(PREFIX):
         return [open_source(name)]
-    root = Path(name).expanduser()
+    root = home(name)
     pairs = [pair for pair in _PAIRS if pair[3] or not named]
     for frames, masks, convert, _ in pairs:
         if (root / frames).is_dir() and (root / masks).is_dir():
             folders = [root / frames, *sorted((root / frames).rglob('*/'))]
             both = [(one, root / masks / one.relative_to(root / frames)) for one in folders]
+            both = [pair for pair in both if any(map(is_picture, pair[0].iterdir()))]
             found: list[Source] = [
-                MaskedSource(one, beside, convert, fps)
-                for one, beside in both
-                if beside.is_dir() and any(map(is_picture, one.iterdir()))
+                MaskedSource(one, beside, convert, fps) for one, beside in both if beside.is_dir()
             ]
             if found:
+                left = [str(one) for one, beside in both if not beside.is_dir()]
+                if left:
+                    print(
+                        f'warning: {len(left)} sequences without masks are left out: {some(left)}',
+                        file=sys.stderr,
+                    )
                 return found
     kinds = ', '.join(f'{frames}/ and {masks}/' for frames, masks, *_ in pairs)
     kinds = ', '.join(f'{frames}/ and {masks}/' for frames, masks, *_ in pairs)

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from road_anomaly_ros.evaluation.layouts import OBSTACLE_TRACK
+from road_anomaly_ros.evaluation.results import add_video
 from road_anomaly_ros.evaluation.sequences import open_sequences, split
 from road_anomaly_ros.evaluation.tables import markdown
-from road_anomaly_ros.files import write_json
 from road_anomaly_ros.perception.metrics import VOID, ComponentMetrics, PixelMetrics
 from road_anomaly_ros.tools.sources import Frame
 
@@ -197,25 +197,19 @@ def quality(
 def run(
     names: Iterable[str], config: Any, out: Path | None, latency: float | None, fps: float
 ) -> int:
-    """Measure every video, print the table, write OUT/video.json; returns 0."""
+    """Measure every video, print the table, add to OUT/video.json; returns 0."""
     from road_anomaly_ros.perception.pipeline import Pipeline
 
     sources = [source for name in names for source in open_sequences(name, fps)]
     pipeline = Pipeline(config)
     pipeline.warm_up()
+    about = {'rule': RULE, 'options': pipeline.chain.as_dict(), 'columns': COLUMNS}
     rows = []
     for source in sources:
         with source:
             rows.append({'video': source.name, **measure(source, pipeline, latency)})
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        document = {
-            'rule': RULE,
-            'options': pipeline.chain.as_dict(),
-            'columns': COLUMNS,
-            'videos': rows,
-        }
-        write_json(out / NAME, document)
+        if out is not None:
+            add_video(out / NAME, about, rows[-1])
     print(markdown(COLUMNS, rows), end='')
     print(RULE)
     return 0

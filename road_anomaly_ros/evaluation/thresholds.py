@@ -26,6 +26,7 @@ from road_anomaly_ros.evaluation.promises import (
     block_means,
     choose,
 )
+from road_anomaly_ros.evaluation.running import stamps
 from road_anomaly_ros.evaluation.store import Store, digest, file_hashes
 from road_anomaly_ros.perception.calibration import (
     Calibration,
@@ -253,7 +254,7 @@ def from_labels(
         )
     chain, options = pipeline.prepared, pipeline.chain.as_dict()
     hashes = file_hashes(pipeline.segmenter.model_dir)
-    key = digest([__version__, str(folder), layout, every, options, hashes])
+    key = digest([__version__, str(folder), layout, stamps(data), options, hashes])
     with contextlib.closing(Store(scores)) as store:
         score_images(pipeline, data, [Method('calibrate', chain, key)], store)
         _, details = measure(data, store, key)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from road_anomaly_ros.evaluation.hota import Likeness, hota
+from road_anomaly_ros.evaluation.results import add_video
 from road_anomaly_ros.evaluation.sequences import open_sequences, split
 from road_anomaly_ros.evaluation.tables import markdown
 from road_anomaly_ros.tools.truth import FOUND_SHARE, MIN_AREA, TRUE_SHARE, Tally, compare
@@ -200,8 +201,7 @@ def measure(source: Any, pipeline: Any, chain: Any) -> dict[str, Any]:
 
 
 def run(drives: Iterable[str], config: Any, out: Path | None, fps: float) -> int:
-    """Measure every video, print the table, write OUT/tracks.json; returns 0."""
-    from road_anomaly_ros.files import write_json
+    """Measure every video, print the table, add to OUT/tracks.json; returns 0."""
     from road_anomaly_ros.perception.pipeline import Pipeline
 
     library()  # before the work, not after it
@@ -209,19 +209,18 @@ def run(drives: Iterable[str], config: Any, out: Path | None, fps: float) -> int
     pipeline = Pipeline(config.replace({'tracker': 'none'}))
     chosen = 'kalman' if config.tracker == 'none' else config.tracker
     chain = pipeline.prepare(config.replace({'tracker': chosen}))
-    rows = []
-    for source in sources:
-        with source:
-            rows.append({'drive': source.name, **measure(source, pipeline, chain)})
-    document = {
+    about = {
         'rule': RULE,
         'tracker': chosen,
         'options': chain.config.as_dict(),
         'columns': COLUMNS,
-        'videos': rows,
     }
-    if out is not None:
-        write_json(out / NAME, document)
+    rows = []
+    for source in sources:
+        with source:
+            rows.append({'drive': source.name, **measure(source, pipeline, chain)})
+        if out is not None:
+            add_video(out / NAME, about, rows[-1])
     print(table(rows), end='')
     print(RULE)
     return 0

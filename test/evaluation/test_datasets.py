@@ -259,3 +259,52 @@ def test_the_real_anomalies_at_hand_are_read(shared):
         raw = read_label(first.anomaly)
         np.testing.assert_array_equal(data.anomaly(0) == 1, raw == strange)
         assert (raw == strange).any() or name == 'fishyscapes_static'
+
+
+@pytest.mark.parametrize(
+    ('name', 'values'),
+    [
+        ('a.tif', np.float32([[0, 0.7]])),
+        ('a.tif', np.float32([[0, np.nan]])),
+        ('a.tif', np.int32([[0, 65536]])),
+        ('a.tif', np.int32([[0, -255]])),
+    ],
+)
+def test_values_that_are_no_ids_are_never_taken_for_others(tmp_path, name, values):
+    Image.fromarray(values).save(tmp_path / name)
+    with pytest.raises(ValueError, match='expected ids from 0 to 65535 as labels'):
+        read_label(tmp_path / name)
+
+
+def test_whole_numbers_of_any_kind_are_ids(tmp_path):
+    for kind in ('f4', 'i4', 'u2'):
+        Image.fromarray(np.array([[0, 1, 300]], kind)).save(tmp_path / f'{kind}.tif')
+        assert read_label(tmp_path / f'{kind}.tif').tolist() == [[0, 1, 300]]
+
+
+def test_a_damaged_label_is_one_line(tmp_path, rng):
+    write(tmp_path / 'a.png', rng.integers(0, 2, SIZE, np.uint8))
+    raw = bytearray((tmp_path / 'a.png').read_bytes())
+    raw[60] ^= 0xFF
+    (tmp_path / 'a.png').write_bytes(raw)
+    with pytest.raises(ValueError, match='expected a readable label picture'):
+        read_label(tmp_path / 'a.png')
+
+
+def test_labels_without_their_images_are_named(tmp_path):
+    root = tmp_path / 'set'
+    pair(root, 'a_1.png', 'a_1.png', (0, 1))
+    for name in ('a_1_color.png', 'a_2.png', 'b_1_labels_semantic.png', '.hidden.png'):
+        write(root / 'labels_masks' / name, label(0, 1))
+    unused = open_dataset(root, 'folder').unused()
+    assert [path.name for path in unused] == ['a_2.png', 'b_1_labels_semantic.png']
+
+
+@pytest.mark.parametrize('layout', ['road_anomaly', 'cityscapes', 'lost_and_found'])
+def test_what_publishers_put_beside_labels_is_not_named(tmp_path, layout):
+    root = build(tmp_path / layout, layout)
+    (sample,) = open_dataset(root, layout).samples
+    beside = sample.anomaly or sample.classes
+    for ending in ('_color.png', '_polygons.json'):
+        beside.with_name(f'{beside.stem}{ending}').write_bytes(b'')
+    assert open_dataset(root, layout).unused() == []

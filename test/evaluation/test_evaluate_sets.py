@@ -12,6 +12,8 @@ from tiny_scenes import write_scenes
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.evaluation import results
+from road_anomaly_ros.evaluation.material import gather
+from road_anomaly_ros.evaluation.store import file_hashes
 from road_anomaly_ros.perception import Pipeline
 
 
@@ -238,3 +240,51 @@ def test_images_of_every_format_count_and_the_rest_is_named(data, tmp_path, caps
     assert f'1 files beside the images of {data} are left out: readme.txt' in error
     table = (tmp_path / 'out' / 'table.md').read_text()
     assert 'percent' in table
+
+
+@pytest.mark.parametrize(
+    ('words', 'option'),
+    [
+        (['data', '--methods', 'plain', '--scorer', 's2'], '--scorer'),
+        (['data', '--latency', '20'], '--latency'),
+        (['data', '--fps', '5'], '--fps'),
+        (['rendered:1', '--tracks', '--methods', 'rba', 's2'], '--methods'),
+        (['rendered:1', '--video', '--max-frames', '3'], '--max-frames'),
+        (['rendered:1', '--tracks', '--latency', '20'], '--latency'),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, capsys, words, option):
+    assert cli.main(['evaluate', *words, '-o', str(tmp_path / 'out')]) == 2
+    error = capsys.readouterr().err
+    assert f'{option} has no effect' in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_report_keeps_equal_methods_of_two_folders_apart(data, tmp_path):
+    for name, area in (('first', '2'), ('second', '3')):
+        out = tmp_path / name
+        assert evaluate(data, out, '--min-gt-size', area, methods=['plain']) == 0
+    (group,) = gather([tmp_path / 'first', tmp_path / 'second']).groups
+    assert {row.label for row in group.rows} == {
+        f'plain in {tmp_path / name}' for name in ('first', 'second')
+    }
+    assert [row.label for row in gather([tmp_path / 'first'] * 2).groups[0].rows] == ['plain']
+
+
+def test_a_report_does_not_set_different_data_side_by_side(data, tmp_path):
+    assert evaluate(data, tmp_path / 'first', methods=['plain']) == 0
+    for path in (data / 'images').iterdir():
+        picture = cv2.imread(str(path))
+        cv2.imwrite(str(path), picture[:, ::-1])
+    assert evaluate(data, tmp_path / 'second', methods=['plain']) == 0
+    assert len(gather([tmp_path / 'first', tmp_path / 'second']).groups) == 2
+
+
+@pytest.mark.parametrize('name', ['model.onnx', 'config.json', 'preprocessor_config.json'])
+def test_what_a_model_consists_of_is_part_of_what_was_measured(tmp_path, name):
+    (tmp_path / 'model.safetensors').write_bytes(b'weights')
+    before = file_hashes(tmp_path)
+    (tmp_path / name).write_bytes(b'other')
+    assert file_hashes(tmp_path) != before
+    (tmp_path / 'results.json').write_text('{}')
+    assert set(file_hashes(tmp_path)) == {'model.safetensors', name}

@@ -152,6 +152,34 @@ def test_a_video_is_measured_from_end_to_end(tmp_path, capsys):
     assert 'was it written by road-anomaly evaluate' in capsys.readouterr().err
 
 
+def test_another_video_adds_to_what_was_measured(tmp_path, capsys):
+    def measured(drive, *more):
+        words = ['evaluate', f'rendered:{drive}?frames=2&width=64&height=48', '--video']
+        words += ['--latency', '100', '-o', str(tmp_path), '--scorer', 'plain', *more]
+        assert cli.main([*words, '--set', 'segmenter=synthetic']) == 0
+        document = json.loads((tmp_path / streaming.NAME).read_text())
+        return [row['video'].partition('?')[0] for row in document['videos']]
+
+    assert measured(1) == ['rendered:1']
+    assert measured(2) == ['rendered:1', 'rendered:2']
+    assert measured(1) == ['rendered:2', 'rendered:1']
+    assert 'warning' not in capsys.readouterr().err
+    assert measured(3, '--set', 'objects.min_area=900') == ['rendered:3']
+    assert 'it is kept as video.json.earlier' in capsys.readouterr().err
+    earlier = json.loads((tmp_path / 'video.json.earlier').read_text())
+    assert len(earlier['videos']) == 2
+
+
+def test_sequences_without_masks_are_named(tmp_path, capsys):
+    for name in ('a', 'b'):
+        write(tmp_path / 'JPEGImages' / name / '0.png', np.zeros((4, 6, 3), np.uint8))
+    write(tmp_path / 'Annotations' / 'a' / '0.png', np.zeros((4, 6), np.uint8))
+    (source,) = sequences.open_sequences(str(tmp_path))
+    assert source.name.endswith('JPEGImages/a')
+    error = capsys.readouterr().err
+    assert '1 sequences without masks are left out' in error and 'JPEGImages/b' in error
+
+
 def test_hota_by_hand():
     full, half = np.ones((1, 1)), np.full((1, 1), 0.5)
     assert hota([Likeness([7], [3], full)] * 4) == {'HOTA': 1.0, 'DetA': 1.0, 'AssA': 1.0}
