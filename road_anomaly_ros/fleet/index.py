@@ -14,6 +14,7 @@ Each appears under its name once it is whole: thumbnails first, then the part.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,15 +99,16 @@ class Index:
             path / name for name in ('parts', 'thumbnails', 'failed')
         )
 
-    def open(self, settings: Mapping[str, Any]) -> None:
-        """Begin, or go on with what is there.
+    def open(self, settings: Mapping[str, Any]) -> list[str]:
+        """Begin, or go on with what is there; returns the names of parts that were damaged.
 
-        Raises ValueError for an index of other settings, and for a folder with something else.
+        These are removed. Raises ValueError for an index of other settings, and for a folder with
+        something else.
         """
         tree = {'version': VERSION, **settings}
         file = self.path / SETTINGS
         if file.exists():
-            before = json.loads(file.read_text(encoding='utf-8'))
+            before = self.settings()
             changed = sorted(
                 name for name in {*tree, *before} if tree.get(name) != before.get(name)
             )
@@ -122,25 +124,34 @@ class Index:
             for rest in folder.glob('.*'):  # of a process that was killed
                 rest.unlink()
         files.write_json(file, tree)
+        return self._remove_damaged()
+
+    def _remove_damaged(self) -> list[str]:
+        damaged = []
+        for file in sorted(self.parts.glob('*.parquet')):
+            try:
+                _part(file)
+            except ValueError:
+                damaged.append(str(file))
+                self.remove(file.stem)
+        return damaged
 
     def settings(self) -> dict[str, Any]:
         """Return what the index was made with; raises ValueError where there is none."""
         try:
             tree: dict[str, Any] = json.loads((self.path / SETTINGS).read_text(encoding='utf-8'))
-            if tree['version'] != VERSION:
-                raise ValueError(f'{self.path}: expected version {VERSION}, got {tree["version"]}')
-            return tree
-        except (OSError, KeyError, TypeError, json.JSONDecodeError):
+            version = tree['version']
+        except (OSError, KeyError, TypeError, ValueError):
             raise ValueError(
                 f'{self.path}: expected an index made by road-anomaly mine, found none'
             ) from None
+        if version != VERSION:
+            raise ValueError(f'{self.path}: expected version {VERSION}, got {version}')
+        return tree
 
     def done(self) -> Iterator[Part]:
         """Yield what is known of every stretch that is whole."""
-        for file in sorted(self.parts.glob('*.parquet')):
-            metadata = pq.read_schema(file).metadata
-            tree = json.loads(metadata[_PART])
-            yield Part(**{**tree, 'parts': tuple(tree['parts'])})
+        yield from map(_part, sorted(self.parts.glob('*.parquet')))
 
     def add(
         self, part: Part, events: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]
@@ -161,8 +172,12 @@ class Index:
 
     def failures(self) -> dict[str, dict[str, str]]:
         """Return file and reason of all stretches that gave nothing, by their names."""
-        found = sorted(self.failed.glob('*.json'))
-        return {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in found}
+        found = {}
+        for file in sorted(self.failed.glob('*.json')):
+            with contextlib.suppress(ValueError):  # cut off by a crash; it is tried again
+                tree = json.loads(file.read_text(encoding='utf-8'))
+                found[file.stem] = {'file': tree['file'], 'reason': tree['reason']}
+        return found
 
     def remove(self, name: str) -> None:
         """Take out a stretch, of a file that has changed."""
@@ -206,6 +221,17 @@ class Index:
                 return file.read(member)
         except (OSError, KeyError, zipfile.BadZipFile):
             return b''
+
+
+def _part(file: Path) -> Part:
+    """Return what a file of events is about; ValueError, one line, where it is damaged."""
+    try:
+        tree = json.loads(pq.read_metadata(file).metadata[_PART])
+        return Part(**{**tree, 'parts': tuple(tree['parts'])})
+    except (pa.ArrowException, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f'{file} is damaged; run road-anomaly mine again, which makes it anew'
+        ) from None
 
 
 def strongest(table: pa.Table) -> pa.Table:

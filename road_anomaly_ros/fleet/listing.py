@@ -5,23 +5,24 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from road_anomaly_ros.files import sha256
+from road_anomaly_ros.files import home, sha256
 from road_anomaly_ros.remarks import one_line
-from road_anomaly_ros.tools.bags import METADATA
+from road_anomaly_ros.tools.bag_files import METADATA, ROS1, is_bag
 from road_anomaly_ros.tools.pictures import RAW_SUFFIXES, SUFFIXES, is_picture, natural_key
-from road_anomaly_ros.tools.salvage import SUFFIXES as STORAGE_SUFFIXES
+from road_anomaly_ros.tools.salvage import is_storage
 from road_anomaly_ros.tools.sources.rendered import PREFIX
 
 BAG, VIDEO, PICTURES, RENDERED = 'bag', 'video', 'pictures', 'rendered'
 _VIDEOS = '3gp avi flv m2ts m4v mjpeg mkv mov mp4 mpeg mpg mts ts webm wmv y4m'
 VIDEO_SUFFIXES = frozenset(f'.{name}' for name in _VIDEOS.split())
-_BAG_SUFFIXES = frozenset((*STORAGE_SUFFIXES, '.bag'))
+_NOTHING = 'nothing there'
 _MOST_NAMES = 20  # of what was left out for one reason
 
 
@@ -48,6 +49,7 @@ class Listing:
     items: list[Item] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)  # how many by reason
     left_out: dict[str, list[str]] = field(default_factory=dict)  # the first names by reason
+    missing: int = 0  # of what is left out: what was asked for and is not there
 
     def leave_out(self, reason: str, uri: str) -> None:
         """Count and name something that cannot be mined."""
@@ -71,6 +73,7 @@ def find(sources: Iterable[str], lists: Iterable[Path] = ()) -> Listing:
             _add(name, listing)
         except Exception as error:  # every protocol of fsspec has errors of its own
             listing.leave_out(one_line(error), name)
+            listing.missing += 1
     listing.items = sorted(set(listing.items), key=lambda item: natural_key(item.uri))
     if not listing.items:
         why = '; '.join(f'{reason} ({listing.left_out[reason][0]})' for reason in listing.refused)
@@ -79,7 +82,7 @@ def find(sources: Iterable[str], lists: Iterable[Path] = ()) -> Listing:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = path.expanduser().read_text(encoding='utf-8').splitlines()
+    lines = home(path).read_text(encoding='utf-8', errors='surrogateescape').splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
 
 
@@ -89,23 +92,49 @@ def _add(name: str, listing: Listing) -> None:
     elif '://' in name:
         _add_remote(name, listing)
     else:
-        path = str(Path(name).expanduser())
+        path = str(home(name))
         found = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         if not found:
-            listing.leave_out('nothing there', name)
+            listing.leave_out(_NOTHING, name)
+            listing.missing += 1
         for match in found:
             _add_local(Path(match), listing)
 
 
 def _add_local(path: Path, listing: Listing) -> None:
     root = path.absolute()
-    files = [root] if root.is_file() else [file for file in root.rglob('*') if file.is_file()]
-    sizes = {
-        str(file): file.stat().st_size
-        for file in files
-        if not any(part.startswith('.') for part in file.relative_to(root).parts)
-    }
+    sizes = {}
+    for file in [root] if root.is_file() else _files_below(root, listing):
+        try:
+            size = file.stat().st_size
+            str(file).encode()
+        except OSError as error:  # such as a link to a disk that is not there
+            listing.leave_out(str(error.strerror), str(file))
+            listing.missing += 1
+        except UnicodeEncodeError:  # neither the index nor OpenCV can hold it
+            listing.leave_out('name is no UTF-8, rename it', str(file))
+            listing.missing += 1
+        else:
+            sizes[str(file)] = size
     _group(sizes, listing, local=True, alone=root.is_file())
+
+
+def _files_below(root: Path, listing: Listing) -> Iterator[Path]:
+    """Yield all files at any depth, also behind links, each folder once; hidden ones are none."""
+
+    def refused(error: OSError) -> None:
+        listing.leave_out(str(error.strerror), str(error.filename))
+        listing.missing += 1
+
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=refused, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        files = (Path(folder, name) for name in names if not name.startswith('.'))
+        yield from (file for file in files if file.is_file() or not file.exists())
 
 
 def _add_remote(uri: str, listing: Listing) -> None:
@@ -118,7 +147,8 @@ def _add_remote(uri: str, listing: Listing) -> None:
     else:
         found = system.find(path, detail=True)
     if not found:
-        listing.leave_out('nothing there', uri)
+        listing.leave_out(_NOTHING, uri)
+        listing.missing += 1
     sizes = {system.unstrip_protocol(name): int(info['size'] or 0) for name, info in found.items()}
     alone = len(sizes) == 1 and system.isfile(path)
     _group(sizes, listing, local=False, alone=alone)
@@ -131,9 +161,10 @@ def _group(sizes: dict[str, int], listing: Listing, *, local: bool, alone: bool)
         folders.setdefault(_parent(name), []).append(name)
     bags = {_parent(name) for name in sizes if PurePosixPath(name).name == METADATA}
     for folder, names in folders.items():
-        if folder in bags:
-            listing.items.append(_folder(folder, BAG, names, sizes))
-            continue
+        if folder in bags and (not local or is_bag(Path(folder))):
+            parts = [name for name in names if _is_part(name)]
+            listing.items.append(_folder(folder, BAG, parts, sizes))
+            names = [name for name in names if name not in parts]
         pictures = []
         for name in names:
             kind = kind_of(name, local)
@@ -154,6 +185,11 @@ def _folder(folder: str, kind: str, names: Iterable[str], sizes: dict[str, int])
     return Item(folder, kind, sum(sizes[name] for name in ordered), tuple(map(_basename, ordered)))
 
 
+def _is_part(name: str) -> bool:
+    """Tell whether a file of a bag's folder belongs to the bag; others may be anything."""
+    return PurePosixPath(name).name == METADATA or is_storage(Path(name))
+
+
 def _parent(name: str) -> str:
     return name.rpartition('/')[0]
 
@@ -165,7 +201,7 @@ def _basename(name: str) -> str:
 def kind_of(name: str, local: bool) -> str:
     """Return the kind of a file, '' for none; content tells what is a picture."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in _BAG_SUFFIXES:
+    if suffix == ROS1 or is_storage(Path(name)):
         return BAG
     if suffix in VIDEO_SUFFIXES:
         return VIDEO

@@ -7,7 +7,8 @@ gets events.parquet, one row per thing seen (file, time, box, evidence, what is 
 thumbnail of each. Run again, it goes on where it stopped: what is done is not done twice, what
 failed is tried anew. 'road-anomaly mine report' makes a page of it, 'mine export' cuts clips.
 
-Exit code 1: some file gave nothing or broke off; failed/ and the last lines say which and why.
+Exit code 1: some file gave nothing or broke off, or a source was not there; failed/ and the last
+lines say which and why.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from road_anomaly_ros import files
 from road_anomaly_ros.tools.chain import add_chain_arguments, chain_config, positive
 
 if TYPE_CHECKING:
     from road_anomaly_ros.fleet.driving import Pool, Progress
+    from road_anomaly_ros.fleet.index import Index
     from road_anomaly_ros.fleet.listing import Listing
     from road_anomaly_ros.fleet.mining import Miner, Order
 
@@ -111,19 +114,23 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _estimate(listing, miner, arguments)
     index = Index(arguments.out)
-    index.open({'fingerprint': order.fingerprint, 'stretch': order.stretch, 'topic': order.topic})
     begin = time.perf_counter()
-    driver = Driver(index)
-    done = driver.plan(listing.items)
-    if driver.waiting:
-        with StopOnSignal() as stop, _bar(len(listing.items), done) as show:
-            pool = _pool(arguments, order, miner)
-            try:
-                driver.run(pool, stop, show)
-            finally:
-                pool.close()
-    rows = index.merge()
-    return _report(driver.progress, arguments.out, rows, done, begin)
+    with files.alone(arguments.out):
+        about = {'fingerprint': order.fingerprint, 'stretch': order.stretch, 'topic': order.topic}
+        for damaged in index.open(about):
+            print(f'warning: {damaged} is damaged and made anew', file=sys.stderr)
+        driver = Driver(index)
+        done = driver.plan(listing.items)
+        if driver.waiting:
+            with StopOnSignal() as stop, _bar(len(listing.items), done) as show:
+                pool = _pool(arguments, order, miner)
+                try:
+                    driver.run(pool, stop, show)
+                finally:
+                    pool.close()
+        rows = index.merge()
+    code = _report(driver.progress, index, rows, done, begin)
+    return code or (EXIT_INCOMPLETE if listing.missing else 0)
 
 
 def _order(arguments: argparse.Namespace) -> tuple[Order, Miner]:
@@ -186,14 +193,16 @@ def _tell_left_out(listing: Listing) -> None:
         print(f'left out {count}: {reason}: {some(listing.left_out[reason])}', file=sys.stderr)
 
 
-def _report(progress: Progress, out: Path, rows: int, done: int, begin: float) -> int:
+def _report(progress: Progress, index: Index, rows: int, done: int, begin: float) -> int:
+    from road_anomaly_ros.fleet.index import EVENTS
+
     seconds = time.perf_counter() - begin
     rate, busy = (value / max(1e-9, seconds) for value in (progress.frames, progress.busy_s))
     print(
         f'{progress.files + done} files done ({done} before), {progress.failed} parts of files '
         f'failed, {progress.frames} frames in '
         f'{seconds:.0f} s ({rate:.1f}/s, {busy:.2f} workers busy), '
-        f'{rows} events in {out / "events.parquet"}'
+        f'{rows} events in {index.path / EVENTS}'
     )
     if progress.again:
         print(f'{progress.again} tasks were done again, their workers had died')
@@ -201,14 +210,13 @@ def _report(progress: Progress, out: Path, rows: int, done: int, begin: float) -
         print(f'left out {count} pictures: {reason}', file=sys.stderr)
     for problem in progress.problems:
         print(f'incomplete: {problem}', file=sys.stderr)
-    from road_anomaly_ros.fleet.index import Index
-
-    for failure in Index(out).failures().values():
+    failures = index.failures().values()
+    for failure in failures:
         print(f'failed: {failure["reason"]}', file=sys.stderr)
     if progress.signal is not None:
         print('stopped; run the same command to go on', file=sys.stderr)
         return 128 + progress.signal
-    return EXIT_INCOMPLETE if progress.failed or progress.problems else 0
+    return EXIT_INCOMPLETE if failures or progress.problems else 0
 
 
 def _estimate(listing: Listing, miner: Miner, arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ event each is. Of folders of pictures the pictures themselves are copied.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import itertools
 import shutil
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.chain import add_out
+from road_anomaly_ros.tools.pictures import some
 
 if TYPE_CHECKING:
     from road_anomaly_ros.fleet.choosing import Shown
@@ -76,7 +78,6 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _cut(item: Shown, out: Path, number: str, begin: float, end: float) -> str:
     """Write one clip; returns its name. Raises ValueError for a file that is gone."""
-    from road_anomaly_ros.tools.bags import is_bag
     from road_anomaly_ros.tools.pictures import is_picture
 
     path = Path(item.row['file'])
@@ -84,7 +85,7 @@ def _cut(item: Shown, out: Path, number: str, begin: float, end: float) -> str:
         raise ValueError(f'{item.row["file"]} is remote; fetch it first and mine it here')
     if not path.exists() and not item.row['file'].startswith('rendered:'):
         raise ValueError(f'{path} is there no longer')
-    if path.exists() and is_bag(path):
+    if item.row['topic']:
         return _cut_bag(path, out / f'{number}_{path.stem}', item.row, begin, end)
     if path.is_dir() or (path.exists() and is_picture(path)):
         return _copy_pictures(item.row, out / f'{number}_{path.stem}', begin, end)
@@ -92,40 +93,60 @@ def _cut(item: Shown, out: Path, number: str, begin: float, end: float) -> str:
 
 
 def _cut_bag(path: Path, target: Path, row: dict[str, Any], begin: float, end: float) -> str:
-    """Copy all topics, byte by byte, as a camera of the bag dates them."""
+    """Copy all topics, byte by byte, as a camera of the bag dates them.
+
+    Those whose type neither the bag nor this package defines are left out and told.
+    """
+    from road_anomaly_ros.tools.bag_files import ROS1
     from road_anomaly_ros.tools.bags import BagReader, BagWriter
 
-    reader, writer = BagReader(path), BagWriter(target)
-    try:
-        origin = next(iter(reader.records([row['topic']]))).stamp_ns
-        first, last = origin + round(begin * 1e9), origin + round(end * 1e9)
-        latched = reader.latched()
-        for record in reader.records():
-            # What was latched before the clip holds in it.
-            if first <= record.stamp_ns <= last or (
-                record.topic in latched and record.stamp_ns < first
-            ):
-                stamp = max(first, record.stamp_ns)
-                writer.write_raw(record.topic, record.kind, record.data, stamp)
-    finally:
-        reader.close()
-        writer.close()
+    if path.suffix == ROS1:
+        raise ValueError(f'{path} is of ROS 1; make a rosbag2 of it with rosbags-convert first')
+    with contextlib.closing(BagReader(path)) as reader:
+        times = [record.stamp_ns for record in itertools.islice(reader.records([row['topic']]), 1)]
+        if not times:
+            raise ValueError(f'{path} has no message on {row["topic"]} any more')
+        first, last = times[0] + round(begin * 1e9), times[0] + round(end * 1e9)
+        latched, unknown = reader.latched(), set()
+        with contextlib.closing(BagWriter(target)) as writer:
+            for topic, kind in sorted(reader.counts):
+                types = reader.types(kind)
+                if kind in types.fielddefs:
+                    writer.add_topic(topic, kind, types=types, latched=topic in latched)
+                else:
+                    unknown.add(topic)
+            for record in reader.records():
+                if record.topic in unknown:
+                    continue
+                # What was latched before the clip holds in it.
+                if first <= record.stamp_ns <= last or (
+                    record.topic in latched and record.stamp_ns < first
+                ):
+                    stamp = max(first, record.stamp_ns)
+                    writer.write_raw(record.topic, record.kind, record.data, stamp)
+    if unknown:
+        print(f'{target.name} lacks {some(sorted(unknown))}: of unknown types', file=sys.stderr)
     return target.name
 
 
 def _frames(row: dict[str, Any], begin: float, end: float) -> Iterator[Any]:
     from road_anomaly_ros.tools.sources import open_source
+    from road_anomaly_ros.tools.sources.images import ImageSource
 
-    with open_source(row['file']) as source:
+    folder = Path(row['file'])
+    with ImageSource(folder) if folder.is_dir() else open_source(row['file']) as source:
         until = itertools.takewhile(lambda frame: frame.stamp <= end, source)
         yield from (frame for frame in until if frame.stamp >= begin)
 
 
 def _copy_pictures(row: dict[str, Any], target: Path, begin: float, end: float) -> str:
     path = Path(row['file'])
+    names = [frame.name for frame in _frames(row, begin, end)]
+    if not names:
+        raise ValueError(f'{path} has no picture there any more')
     target.mkdir()
-    for frame in _frames(row, begin, end):
-        shutil.copy2(path / frame.name if path.is_dir() else path, target)
+    for name in names:
+        shutil.copy2(path / name if path.is_dir() else path, target)
     return target.name
 
 
@@ -139,4 +160,6 @@ def _cut_video(row: dict[str, Any], target: Path, begin: float, end: float) -> s
     for frame in _frames(row, begin, end):
         clip.append(frame.image, frame.stamp_ns)
     clip.finish()
+    if not target.exists():
+        raise ValueError(f'{row["file"]} has no frame there any more')
     return target.name

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from road_anomaly_ros import files
 from road_anomaly_ros.tools.chain import add_out
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
         page.Section('files', 'Files', _files(table.to_pydict()['file'], parts, index)),
     ]
     text = page.render('The strangest of an archive', words, sections)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text, encoding='utf-8')
+    files.write(arguments.out, text)
     print(f'{words}; see {arguments.out}')
     return 0
 

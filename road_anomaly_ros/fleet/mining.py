@@ -20,9 +20,10 @@ import numpy as np
 from road_anomaly_ros import __version__
 from road_anomaly_ros.files import sha256
 from road_anomaly_ros.fleet.index import Part, part_name
-from road_anomaly_ros.fleet.listing import BAG, Item
+from road_anomaly_ros.fleet.listing import BAG, PICTURES, Item
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.sources import Frame, Source, open_source
+from road_anomaly_ros.tools.sources.images import ImageSource
 
 if TYPE_CHECKING:
     from road_anomaly_ros.perception.config import PipelineConfig
@@ -89,8 +90,7 @@ class Miner:
 
         A whole file longer than a stretch is not mined but cut.
         """
-        topic = self.order.topic if task.item.kind == BAG else None
-        with open_source(self._local(task.item), topic) as source:
+        with self._open(task.item) as source:
             parts = task.parts or self._cut(task.item, source)
             if len(parts) > 1 and not task.parts:
                 return Mined(cut=parts, count=source.count)
@@ -131,8 +131,15 @@ class Miner:
             return 0.0
         if task.start == 0:
             return None
-        with open_source(self._local(task.item), self.order.topic) as source:
+        with self._open(task.item) as source:
             return next(iter(source)).stamp
+
+    def _open(self, item: Item) -> Source:
+        """Open what the listing has found; a folder of pictures may hold a bag as well."""
+        path = self._local(item)
+        if item.kind == PICTURES and item.files:
+            return ImageSource(Path(path), [Path(path, name) for name in item.files])
+        return open_source(path, self.order.topic if item.kind == BAG else None)
 
     def _begin_anew(self, source: Source) -> None:
         """Forget what was followed; photographs of a folder follow nothing unless asked to."""
