@@ -56,7 +56,7 @@ class Cache(Sequence[Example]):
         path = self.folder / KEY
         if not path.is_file():
             return
-        before = json.loads(path.read_text(encoding='utf-8'))
+        before = _settings(path)
         if not self.features:  # statistics need no features and do not mind any
             self._key['features'] = self.features = before.get('features', '')
         if before != self._key:
@@ -146,6 +146,13 @@ class Joined(Sequence[Example]):
         """Yield the examples of image `number`; ValueError for a damaged file."""
         part, index = self._places[number]
         return part.examples(index)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding='utf-8')))
+    except (ValueError, TypeError):
+        raise ValueError(f'{path}: damaged; remove its folder or choose another one') from None
 
 
 def cache_name(data: Path) -> str:

@@ -23,7 +23,7 @@ from road_anomaly_ros.perception.metrics import PixelMetrics
 from road_anomaly_ros.perception.model_files import weights_digest
 from road_anomaly_ros.perception.resources import Resources
 from road_anomaly_ros.perception.segmenters import SEGMENTERS
-from road_anomaly_ros.training import parallel
+from road_anomaly_ros.training import checkpoints, parallel
 from road_anomaly_ros.training.head_features import (
     Cache,
     Example,
@@ -35,7 +35,6 @@ from road_anomaly_ros.training.head_features import (
 from road_anomaly_ros.training.options import HeadTrainOptions
 from road_anomaly_ros.training.targets import head_loss
 
-CHECKPOINT = 'checkpoint.pt'
 _RISE = 0.1  # share of a cosine run in which the rate rises
 _FIGURES = {
     'AP': 'ap',
@@ -75,28 +74,28 @@ def train(
 
     ValueError, in one line, for data, options or a folder that cannot work, before any step.
     """
-    _check_run(out, resume)
+    checkpoints.check_folder(out, resume, (heads.WEIGHTS, heads.INFO))
     place = select_device(parallel.device_of(device))
     frozen = _frozen(segmenter, model, place)
     features = _features_for(options, frozen)
     before, digest = fingerprint(frozen), weights_digest(frozen.weights)
     parts = []
-    for folder in data if val is None else (*data, val):
-        kept = (cache or out / 'features') / cache_name(folder)
-        parts.append(Cache(kept, data=folder, digest=digest, features=features))
-        parallel.first_alone(lambda: parts[-1].fill(frozen, place))
-        parts[-1].fill(frozen, place)  # for the others: nothing is missing any more
-    trainer = Trainer(
-        options, Joined(parts[: len(data)]), out, digest=digest, features=features, device=place
-    )
-    trainer.begin(resume)
-    trainer.run()
-    if parallel.world()[0] > 0:
-        return {}
-    if fingerprint(frozen) != before:
-        raise RuntimeError('the frozen segmenter changed while its head was trained')
-    trainer.save_head()
-    return _tell(out, options.kind, None if val is None else parts[-1])
+    with checkpoints.alone(out):
+        for folder in data if val is None else (*data, val):
+            kept = (cache or out / 'features') / cache_name(folder)
+            parts.append(Cache(kept, data=folder, digest=digest, features=features))
+            parallel.first_alone(lambda: parts[-1].fill(frozen, place))
+            parts[-1].fill(frozen, place)  # for the others: nothing is missing any more
+        trained = Joined(parts[: len(data)])
+        trainer = Trainer(options, trained, out, digest=digest, features=features, device=place)
+        trainer.begin(resume)
+        trainer.run()
+        if parallel.world()[0] > 0:
+            return {}
+        if fingerprint(frozen) != before:
+            raise RuntimeError('the frozen segmenter changed while its head was trained')
+        trainer.save_head()
+        return _tell(out, options.kind, None if val is None else parts[-1])
 
 
 def _tell(out: Path, kind: str, val: Cache | None) -> dict[str, float]:
@@ -106,14 +105,6 @@ def _tell(out: Path, kind: str, val: Cache | None) -> dict[str, float]:
         print(', '.join(f'{name} {value:.4f}' for name, value in figures.items()))
     print(f'{kind} in {out}')
     return figures
-
-
-def _check_run(out: Path, resume: bool) -> None:
-    path = out / CHECKPOINT
-    if path.is_file() and not resume:
-        raise ValueError(
-            f'{out} holds a run already; continue it with --resume or choose another folder'
-        )
 
 
 def _frozen(segmenter: str, model: str, device: torch.device) -> Any:
@@ -275,7 +266,7 @@ class Trainer:
             'segmenter': self.info.segmenter,
             'data': self._marks(),
         }
-        files.write(self.out / CHECKPOINT, lambda file: torch.save(state, file))
+        files.write(self.out / checkpoints.NAME, lambda file: torch.save(state, file))
         lines = [f'{number},{loss:.6f}\r\n' for number, loss in enumerate(self.losses, 1)]
         files.write(self.out / 'curve.csv', ''.join(['epoch,loss\r\n', *lines]))
 
@@ -291,10 +282,11 @@ class Trainer:
 
     def load(self) -> None:
         """Continue from OUT/checkpoint.pt where there is one; ValueError for another run's."""
-        path = self.out / CHECKPOINT
+        path = self.out / checkpoints.NAME
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        parts = ('head', 'optimizer', 'epoch', 'losses', 'options', 'segmenter')
+        state = checkpoints.read(path, self.device, parts)
         for name, value in _plain(self.options).items():
             if state['options'].get(name) != value:
                 raise ValueError(

@@ -158,6 +158,9 @@ def _only_shrink(path: Path) -> None:
     files.write_json(path, stored)
 
 
+FILES = ('config.json', 'model.safetensors')  # what makes a folder a model
+
+
 def save_folder(
     model: RoadNetwork, processor: Mask2FormerImageProcessor, folder: Path, training: dict
 ) -> None:

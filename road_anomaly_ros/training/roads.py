@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from road_anomaly_ros.files import home
+from road_anomaly_ros.tools.encodings import read_picture, read_stored
 from road_anomaly_ros.tools.pictures import some
 from road_anomaly_ros.training import label_sets
 from road_anomaly_ros.training.generator.rendered import render
@@ -89,7 +90,7 @@ def parse_source(text: str) -> Source:
             '--data: expected teacher=, weight=, zoom= or held_out= after the '
             f'folder, got {strange[0]!r}'
         )
-    teacher = Path(settings['teacher']).expanduser() if 'teacher' in settings else None
+    teacher = home(settings['teacher']) if 'teacher' in settings else None
     if layout == 'unlabelled' and teacher is None:
         raise ValueError(f'--data: {text!r} needs teacher=FOLDER, it has no labels of its own')
     try:
@@ -103,7 +104,7 @@ def parse_source(text: str) -> Source:
     kept = settings.get('held_out', USE)
     if kept not in HELD_OUT:
         raise ValueError(f'--data: expected held_out= one of {list(HELD_OUT)}, got {kept!r}')
-    frames = read_frames(layout, Path(folder).expanduser(), teacher, kept=kept)
+    frames = read_frames(layout, home(folder), teacher, kept=kept)
     return Source(f'{layout} {Path(folder).name}', frames, weight, zoom)
 
 
@@ -219,9 +220,7 @@ def _pictures(folder: Path, *, deep: bool = False) -> list[Path]:
 def _read(
     layout: str, image_path: Path, label_path: Path | None, teacher_path: Path | None
 ) -> Frame:
-    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f'{image_path}: expected a readable image')
+    image = read_picture(image_path, upright=False)  # as its labels lie
     size = image.shape[:2]
     labels = np.full(size, IGNORE, np.uint8) if label_path is None else _ids(label_path, size)
     known = label_sets.TABLES[layout] != IGNORE
@@ -234,11 +233,11 @@ def _read(
     if teacher_path is not None and teacher_path.is_file():
         teacher = _ids(teacher_path, size)
     codes = label_sets.codes_of(layout, labels, teacher)
-    return Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), codes)
+    return Frame(image, codes)
 
 
 def _ids(path: Path, size: tuple[int, ...]) -> np.ndarray:
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels = read_stored(path)
     if labels is None:
         raise ValueError(f'{path}: expected a readable label PNG')
     if labels.shape != size or labels.dtype != np.uint8:

@@ -25,6 +25,7 @@ from road_anomaly_ros.perception.devices import select_device
 from road_anomaly_ros.perception.metrics import MeanIoU
 from road_anomaly_ros.tools.flow import polite_signals
 from road_anomaly_ros.training import (
+    checkpoints,
     label_sets,
     network,
     optimizer,
@@ -38,7 +39,6 @@ from road_anomaly_ros.training.data import Batch, CropSampler, CropSpec, StepBat
 from road_anomaly_ros.training.generator.cutouts import FolderCutouts
 from road_anomaly_ros.training.options import TrainOptions
 
-CHECKPOINT = 'checkpoint.pt'
 _LOSS_MEMORY = 50
 _FREQUENCY_FRAMES = 400
 
@@ -62,9 +62,8 @@ def train(
     place = select_device(parallel.device_of(device))
     _check_run(options, out, resume, place, processes)
     sources = _sources(options)
-    cutouts = [FolderCutouts(Path(folder).expanduser()) for folder in options.outliers]
+    cutouts = [FolderCutouts(files.home(folder)) for folder in options.outliers]
     val = [roads.parse_source(text) for text in options.val]
-    out.mkdir(parents=True, exist_ok=True)
     paster = outliers.Paster(cutouts, outliers.known_things(_labelled(sources)))
 
     def work(rank: int) -> None:
@@ -81,7 +80,8 @@ def train(
                 f'{options.steps} steps: {out}'
             )
 
-    parallel.launch(work, processes)
+    with checkpoints.alone(out):
+        parallel.launch(work, processes)
 
 
 def _sources(options: TrainOptions) -> list[roads.Source]:
@@ -107,11 +107,8 @@ def _labelled(sources: Sequence[roads.Source]) -> list[roads.Source]:
 def _check_run(
     options: TrainOptions, out: Path, resume: bool, device: torch.device, processes: int
 ) -> None:
-    path = out / CHECKPOINT
-    if path.exists() and not resume:
-        raise ValueError(
-            f'{out} holds a run already; continue it with --resume or choose another folder'
-        )
+    path = out / checkpoints.NAME
+    checkpoints.check_folder(out, resume, network.FILES)
     if resume and not path.is_file():
         raise ValueError(f'expected {path} to resume from; leave out --resume to start anew')
     alone = device.type != 'cpu' or parallel.by_torchrun()
@@ -282,15 +279,16 @@ class Trainer:
             'miou': self.miou,
             'options': dataclasses.asdict(self.options),
         }
-        files.write(self.out / CHECKPOINT, lambda file: torch.save(state, file))
+        files.write(self.out / checkpoints.NAME, lambda file: torch.save(state, file))
 
     def load(self) -> None:
         """Continue from OUT/checkpoint.pt; ValueError when it belongs to a run of other options.
 
         Only the number of steps may differ (see schedule.rate_at).
         """
-        path = self.out / CHECKPOINT
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        path = self.out / checkpoints.NAME
+        parts = ('model', 'average', 'optimizers', 'step', 'minutes', 'losses', 'options')
+        state = checkpoints.read(path, self.device, parts)
         mine = dataclasses.asdict(self.options)
         other = sorted(
             name

@@ -21,7 +21,15 @@ from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImagePr
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception.heads import load_head
 from road_anomaly_ros.perception.pipeline import Pipeline
-from road_anomaly_ros.training import label_sets, network, outliers, parallel, pretrained, trainer
+from road_anomaly_ros.training import (
+    checkpoints,
+    label_sets,
+    network,
+    outliers,
+    parallel,
+    pretrained,
+    trainer,
+)
 from road_anomaly_ros.training.options import TrainOptions
 from road_anomaly_ros.training.roads import parse_source
 
@@ -92,7 +100,7 @@ def tensors(state, place: str = '') -> dict[str, torch.Tensor]:
 
 
 def checkpoint(folder: Path) -> dict:
-    return torch.load(folder / trainer.CHECKPOINT, weights_only=True)
+    return torch.load(folder / checkpoints.NAME, weights_only=True)
 
 
 def test_the_result_is_a_model_with_its_head(whole, options):
@@ -270,7 +278,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(options):
 def test_a_checkpoint_survives_a_failing_write(options, tmp_path, monkeypatch):
     run = new(options, tmp_path)
     run.save()
-    before = (tmp_path / trainer.CHECKPOINT).read_bytes()
+    before = (tmp_path / checkpoints.NAME).read_bytes()
 
     def fail(state, file):
         file.write(b'half')
@@ -279,7 +287,7 @@ def test_a_checkpoint_survives_a_failing_write(options, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='No space'):
         run.save()
-    assert (tmp_path / trainer.CHECKPOINT).read_bytes() == before
+    assert (tmp_path / checkpoints.NAME).read_bytes() == before
 
 
 def label(folder: Path, name: str) -> Path:
@@ -341,7 +349,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, break_it, words, said):
     error = capsys.readouterr().err
     assert code == 2 and said in error
     assert len(error.strip().splitlines()) == 1
-    assert not (tmp_path / 'out' / trainer.CHECKPOINT).exists()
+    assert not (tmp_path / 'out' / checkpoints.NAME).exists()
 
 
 def test_a_run_without_frames_or_over_another_is_refused(tmp_path, capsys):
@@ -349,7 +357,7 @@ def test_a_run_without_frames_or_over_another_is_refused(tmp_path, capsys):
     data = scenes.camvid(tmp_path / 'data')
     assert cli.main([*words, f'camvid:{data},weight=0']) == 2
     assert 'expected frames with a weight above 0' in capsys.readouterr().err
-    (tmp_path / trainer.CHECKPOINT).write_bytes(b'')
+    (tmp_path / checkpoints.NAME).write_bytes(b'')
     assert cli.main([*words, f'camvid:{data}']) == 2
     assert 'holds a run already; continue it with --resume' in capsys.readouterr().err
 

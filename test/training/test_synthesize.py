@@ -14,11 +14,15 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from road_anomaly_ros import cli
+from road_anomaly_ros import cli, files
 from road_anomaly_ros.perception.labels import CAMVID, CITYSCAPES
+from road_anomaly_ros.training import roads
 from road_anomaly_ros.training.generator import blend, placement, restyle, variation, writer
+from road_anomaly_ros.training.generator.backgrounds import read_backgrounds
 from road_anomaly_ros.training.generator.compose import image_seed
+from road_anomaly_ros.training.generator.cutouts import CocoCutouts
 from road_anomaly_ros.training.generator.options import GeneratorOptions
 from road_anomaly_ros.training.generator.writer import Sources, synthesize
 
@@ -335,3 +339,52 @@ def test_command_says_what_is_done_and_stops_in_order(sources, tmp_path, capsys,
     assert cli.main(words) == 130
     assert 'the same command' in capsys.readouterr().err
     assert len((tmp_path / 'out' / 'manifest.jsonl').read_text().splitlines()) == 2
+
+
+def test_a_folder_of_other_pictures_is_left_alone(sources, tmp_path):
+    out = tmp_path / 'kitti'
+    (out / 'images').mkdir(parents=True)
+    (out / 'images' / '000000.png').write_bytes(b'precious')
+    with pytest.raises(ValueError, match='holds files of something else'):
+        synthesize(sources, OPTIONS, 1, out)
+    assert (out / 'images' / '000000.png').read_bytes() == b'precious'
+
+
+@pytest.mark.parametrize('text', ['[1]', 'a: [', 'layout: camvid\nlayout: idd_lite\n'])
+def test_damaged_settings_are_one_line(sources, tmp_path, text):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'config.yaml').write_text(text)
+    with pytest.raises(ValueError, match=r'config\.yaml') as raised:
+        synthesize(sources, OPTIONS, 1, tmp_path / 'out')
+    assert '\n' not in str(raised.value)
+
+
+def test_two_runs_cannot_draw_into_one_folder(sources, tmp_path):
+    with (
+        files.alone(tmp_path / 'out'),
+        pytest.raises(ValueError, match='another run is writing there'),
+    ):
+        synthesize(sources, OPTIONS, 1, tmp_path / 'out')
+
+
+def test_backgrounds_lie_as_their_labels_do(tmp_path):
+    """A camera that hangs upside down says so in its pictures, not in the labels."""
+    folder = scenes.camvid(tmp_path / 'camvid', 1)
+    stored = cv2.cvtColor(cv2.imread(str(folder / 'images' / 'scene0.png')), cv2.COLOR_BGR2RGB)
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    Image.fromarray(stored).save(folder / 'images' / 'scene0.png', exif=turned)
+    (scene,) = read_backgrounds(folder).scenes
+    np.testing.assert_array_equal(scene.read().image, stored)
+    np.testing.assert_array_equal(roads.read_frames('camvid', folder)[0].image, stored)
+
+
+def test_annotations_that_lack_something_are_one_line(tmp_path):
+    tree = {
+        'images': [],
+        'annotations': [{'id': 1, 'category_id': 1, 'image_id': 7, 'bbox': [0, 0, 1, 1]}],
+        'categories': [{'id': 1, 'name': 'dog'}],
+    }
+    (tmp_path / 'a.json').write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match='expected instances of COCO, one lacks its 7'):
+        CocoCutouts(tmp_path / 'a.json', tmp_path)

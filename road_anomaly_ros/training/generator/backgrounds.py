@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from road_anomaly_ros.perception.labels import (
@@ -20,7 +19,7 @@ from road_anomaly_ros.perception.labels import (
     counted_as,
     plain_name,
 )
-from road_anomaly_ros.tools.encodings import read_picture
+from road_anomaly_ros.tools.encodings import read_picture, read_stored
 from road_anomaly_ros.tools.pictures import is_picture
 from road_anomaly_ros.training.generator import rendered
 from road_anomaly_ros.training.generator.view import View
@@ -51,8 +50,8 @@ class Background:
 
     def read(self) -> View:
         """Return the picture, which holds nothing unknown; ValueError, one line, if it is bad."""
-        image = read_picture(self.image)
-        labels = cv2.imread(str(self.labels), cv2.IMREAD_UNCHANGED)
+        image = read_picture(self.image, upright=False)  # as its labels lie
+        labels = read_stored(self.labels)
         if labels is None:
             raise ValueError(f'{self.labels}: expected a readable image')
         if labels.ndim != 2 or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:

@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from road_anomaly_ros.tools.encodings import read_picture, read_stored
+
 # Things of COCO that are strange on a road, as the published configuration lists them.
 STRANGE = (
     'dog',
@@ -62,7 +64,7 @@ class FolderCutouts:
         return self._read(index)
 
     def _load(self, index: int) -> Cutout:
-        image = cv2.imread(str(self.paths[index]), cv2.IMREAD_UNCHANGED)
+        image = read_stored(self.paths[index])
         if image is None or image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
             raise ValueError(f'{self.paths[index]}: expected an RGBA PNG or WebP of 8 bits')
         alpha = image[..., 3].astype(np.float32) / 255
@@ -105,11 +107,16 @@ class CocoCutouts:
         if not wanted:
             raise ValueError(f'{annotations}: has none of the categories {list(categories)}')
         files = {item['id']: item for item in tree['images']}
-        found = [
-            _instance(item, files[item['image_id']], names, Path(images))
-            for item in sorted(tree['annotations'], key=lambda item: item['id'])
-            if item['category_id'] in wanted and not item.get('iscrowd')
-        ]
+        try:
+            found = [
+                _instance(item, files[item['image_id']], names, Path(images))
+                for item in sorted(tree['annotations'], key=lambda item: item['id'])
+                if item['category_id'] in wanted and not item.get('iscrowd')
+            ]
+        except KeyError as error:
+            raise ValueError(
+                f'{annotations}: expected instances of COCO, one lacks its {error}'
+            ) from None
         self._instances = [item for item in found if item is not None]
         if not self._instances:
             raise ValueError(f'{annotations}: no instance passes the filters on size and shape')
@@ -128,11 +135,14 @@ class CocoCutouts:
 
     def _load(self, index: int) -> Cutout:
         item = self._instances[index]
-        image = cv2.imread(str(item.image), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f'{item.image}: expected a readable image')
-        alpha = mask_of(item.segmentation, item.size).astype(np.float32)
-        return _trimmed(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), alpha)
+        image = read_picture(item.image, upright=False)  # as its masks lie
+        if image.shape[:2] != item.size:
+            height, width = item.size
+            raise ValueError(
+                f'{item.image}: expected {width}x{height} as its annotations say, got '
+                f'{image.shape[1]}x{image.shape[0]}'
+            )
+        return _trimmed(image, mask_of(item.segmentation, item.size).astype(np.float32))
 
 
 def _read_json(path: Path) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from road_anomaly_ros import files
+from road_anomaly_ros.tools.encodings import read_picture, read_stored
 from road_anomaly_ros.training.generator.backgrounds import read_backgrounds
 from road_anomaly_ros.training.generator.compose import Generator, Sample
 from road_anomaly_ros.training.generator.cutouts import CocoCutouts, FolderCutouts
@@ -70,8 +71,20 @@ def synthesize(
     disk) pass through after the manifest of all complete images was written.
     """
     generator = sources.generator(options)
+    with files.alone(out):
+        return _synthesize(sources, options, generator, count, out, processes, advance)
+
+
+def _synthesize(
+    sources: Sources,
+    options: GeneratorOptions,
+    generator: Generator,
+    count: int,
+    out: Path,
+    processes: int,
+    advance: Callable[[int], object],
+) -> int:
     config = _describe(sources, generator)
-    out.mkdir(parents=True, exist_ok=True)
     _check_config(out, config)
     for folder in FOLDERS:
         (out / folder).mkdir(exist_ok=True)
@@ -217,8 +230,18 @@ def _digest(names: list[str]) -> str:
 def _check_config(out: Path, config: dict[str, Any]) -> None:
     path = out / CONFIG
     if not path.is_file():
+        foreign = [
+            name for name in FOLDERS if (out / name).is_dir() and any((out / name).iterdir())
+        ]
+        if foreign:
+            raise ValueError(
+                f'{out / foreign[0]} holds files of something else, which would be replaced; '
+                'choose another folder'
+            )
         return
-    before = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    before = files.read_yaml(path)
+    if not isinstance(before, dict):
+        raise ValueError(f'{path}: expected the settings of an earlier run; choose another folder')
     if before.get('layout') != 'rendered':  # rendered labels alone had other ids once
         before.setdefault('classes', config['classes'])
     flat = [{**entry, **entry.get('options', {})} for entry in (before, config)]
@@ -238,8 +261,7 @@ def read_sample(out: Path, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarr
     """Return image uint8 RGB [H,W,3] and anomaly mask uint8 [H,W] of one line of the manifest."""
     path = out / record['image']
     mask_path = out / 'labels_masks' / f'{path.stem}.png'
-    image, mask = cv2.imread(str(path)), cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
-    for name, plane in ((path, image), (mask_path, mask)):
-        if plane is None:
-            raise ValueError(f'{name}: expected a readable image')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask
+    image, mask = read_picture(path, upright=False), read_stored(mask_path)
+    if mask is None:
+        raise ValueError(f'{mask_path}: expected a readable image')
+    return image, mask
