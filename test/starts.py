@@ -122,8 +122,9 @@ def main():
     arguments = parser.parse_args()
     dice, domain = random.Random(arguments.seed), random.SystemRandom().randint(1, 100)
     for number in SIGNALS:
-        if signal.getsignal(number) is signal.SIG_IGN:  # of nohup; the node would ignore it, too
-            signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is signal.SIG_IGN:  # by nohup; the node would inherit that
+            signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     longest = arguments.longest or 1.25 * time_to_active(domain)
     moments = [(dice.uniform(0.05, longest), dice.choice(SIGNALS)) for _ in range(arguments.count)]
     begin, states, codes, wrong = time.monotonic(), Counter(), Counter(), 0
