@@ -11,11 +11,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from road_anomaly_ros.fleet.index import Index, Part, key_of, part_name
-from road_anomaly_ros.fleet.listing import Item
+from road_anomaly_ros.fleet.listing import Item, is_gone
 from road_anomaly_ros.fleet.mining import Mined, Miner, Order, Task
 from road_anomaly_ros.remarks import one_line
 from road_anomaly_ros.tools.flow import StopOnSignal
@@ -79,7 +78,7 @@ class Driver:
         """Queue what is not done yet; returns how many items are done already.
 
         Results and failures of a file that is there no longer as it was, by size or names, are
-        taken out, also failures of local files that are gone; what broke off before is a problem
+        taken out, also failures of files that are gone; what broke off before is a problem
         again.
         """
         items = list(items)
@@ -92,8 +91,8 @@ class Driver:
                 found.setdefault(part.key, {})[part.start] = part
         for name, failure in self._index.failures().items():
             file = failure['file']
-            gone = file not in uris and '://' not in file and not Path(file).exists()
-            if gone or (file in uris and key_of(name) not in keys):
+            stale = key_of(name) not in keys if file in uris else is_gone(file)
+            if stale:
                 self._index.remove(name)
         complete = 0
         for item in items:

@@ -81,6 +81,22 @@ def find(sources: Iterable[str], lists: Iterable[Path] = ()) -> Listing:
     return listing
 
 
+def is_gone(uri: str) -> bool:
+    """Tell whether nothing lies at a path or an address; False where nobody can tell."""
+    if '://' not in uri:
+        return not Path(uri).exists()
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(uri)
+        system.info(path)
+    except FileNotFoundError:
+        return True
+    except Exception:  # every protocol of fsspec has errors of its own
+        return False
+    return False
+
+
 def _lines(path: Path) -> list[str]:
     lines = home(path).read_text(encoding='utf-8', errors='surrogateescape').splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]

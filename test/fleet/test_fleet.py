@@ -294,6 +294,29 @@ def test_a_failure_is_forgotten_with_its_file(tmp_path, capsys):
     assert Index(out).failures() == {} and 'failed:' not in capsys.readouterr().err
 
 
+def test_a_failure_of_a_remote_file_is_forgotten_with_it(tmp_path, monkeypatch):
+    """Whatever is mined next; where its server cannot be reached, it is kept."""
+    import fsspec
+
+    memory, out = fsspec.filesystem('memory'), tmp_path / 'index'
+    memory.pipe('/broken/a.avi', b'no video')
+    write_video(tmp_path / 'b.avi', 2)
+
+    def failures(source):
+        cli.main(['mine', source, '-o', str(out), '--jobs', '1', *CHAIN])
+        return [item['file'] for item in Index(out).failures().values()]
+
+    try:
+        local, remote = str(tmp_path / 'b.avi'), ['memory:///broken/a.avi']
+        assert failures('memory://broken') == failures(local) == remote
+    finally:
+        memory.rm('/broken', recursive=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), 'info', lambda *_: 1 / 0)
+        assert failures(local) == remote
+    assert failures(local) == []
+
+
 def test_a_file_that_breaks_off_is_told_again_when_all_is_done(tmp_path, capsys):
     write_bag(tmp_path / 'drive')
     (storage,) = (tmp_path / 'drive').glob('*.mcap')
