@@ -10,7 +10,7 @@ import time
 import warnings
 from typing import Any
 
-from road_anomaly_ros.fleet.driving import Answer, answer_of
+from road_anomaly_ros.fleet.driving import ATTEMPTS, Answer, answer_of, died_loading
 from road_anomaly_ros.fleet.mining import Miner, Order, Task
 from road_anomaly_ros.remarks import Remark, one_line
 
@@ -52,7 +52,8 @@ class Cluster:
     """One actor per GPU of a cluster, or per `threads` cores where it has none.
 
     Only actors that have begun get tasks: those for which there is no room, since `workers` is
-    more or the cluster has shrunk, begin once there is, and nothing waits for them.
+    more or the cluster has shrunk, begin once there is, and nothing waits for them. One that dies
+    before is started again, so many times.
 
     `address` is that of a running cluster ('auto': the one of this machine) or 'local' for one
     that lives as long as this object. Raises ValueError where none can be reached.
@@ -69,7 +70,7 @@ class Cluster:
         self._order = order
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, Task]] = {}
-        self._beginning: dict[Any, Any] = {}
+        self._beginning: dict[Any, tuple[Any, int]] = {}
         self._empty_since: float | None = None
         for _ in range(workers or max(1, room)):
             self._start()
@@ -81,9 +82,9 @@ class Cluster:
         """How many workers have begun."""
         return len(self._idle) + len(self._running)
 
-    def _start(self) -> None:
+    def _start(self, attempt: int = 1) -> None:
         actor = self._make.remote(self._order)
-        self._beginning[actor.begin.remote()] = actor
+        self._beginning[actor.begin.remote()] = actor, attempt
 
     def submit(self, task: Task) -> None:
         """Give a task to a worker that has none."""
@@ -106,11 +107,14 @@ class Cluster:
         return found
 
     def _begun(self, reference: Any) -> None:
-        actor = self._beginning.pop(reference)
+        actor, attempt = self._beginning.pop(reference)
         try:
             problem = ray.get(reference)
-        except RayError as error:
-            problem = one_line(error)
+        except RayError:
+            if attempt < ATTEMPTS:
+                self._start(attempt + 1)
+                return
+            problem = died_loading()
         if not problem:
             self._idle.append(actor)
         elif self.size or self._beginning:

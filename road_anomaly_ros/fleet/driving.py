@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,10 @@ from typing import Any, NamedTuple, Protocol
 from road_anomaly_ros.fleet.index import Index, Part, key_of, part_name
 from road_anomaly_ros.fleet.listing import Item, is_gone
 from road_anomaly_ros.fleet.mining import Mined, Miner, Order, Task
-from road_anomaly_ros.remarks import one_line
+from road_anomaly_ros.remarks import Remark, one_line
 from road_anomaly_ros.tools.flow import StopOnSignal
 
-ATTEMPTS = 3  # of a task whose worker died
+ATTEMPTS = 3  # of a task whose worker died, and of a worker that dies before it has begun
 _POLL = 0.2  # seconds between looks whether to stop
 
 
@@ -188,35 +189,75 @@ def answer_of(miner: Miner, task: Task) -> Answer:
 
 
 class Processes:
-    """Workers on this machine, each a process of its own."""
+    """Workers on this machine, each a process of its own.
+
+    Only those that have begun get tasks. One that dies before is started again, so many times;
+    without one that cannot begin the others go on.
+    """
 
     def __init__(self, order: Order, size: int, devices: Iterable[str] = ()) -> None:
-        self.size = size
         self._orders = [
             replace(order, config=order.config.replace({'device': name})) for name in devices
         ] or [order]
-        self._workers = [self._start(number) for number in range(size)]
+        self._workers: list[_Worker] = []
+        for number in range(size):
+            self._start(number)
 
-    def _start(self, number: int) -> _Worker:
-        return _Worker(self._orders[number % len(self._orders)])
+    def _start(self, number: int, attempt: int = 1) -> None:
+        order = self._orders[number % len(self._orders)]
+        self._workers.append(_Worker(order, number, attempt))
+
+    @property
+    def size(self) -> int:
+        """How many workers have begun."""
+        return sum(worker.begun for worker in self._workers)
 
     def submit(self, task: Task) -> None:
         """Give a task to a worker that has none."""
-        next(worker for worker in self._workers if worker.task is None).give(task)
+        next(worker for worker in self._workers if worker.begun and not worker.task).give(task)
 
     def answers(self, seconds: float) -> list[Answer]:
-        """Return what has come within so many seconds at the most; dead workers are replaced."""
-        busy = [worker for worker in self._workers if worker.task is not None]
-        ready = wait([worker.connection for worker in busy], seconds)
+        """Return what has come within so many seconds at the most; dead workers are replaced.
+
+        Raises ValueError where no worker is left and none can begin.
+        """
+        heard = {worker.connection: worker for worker in self._workers}
         found = []
-        for number, worker in enumerate(self._workers):
-            if worker.connection not in ready:
+        for connection in wait(list(heard), seconds):
+            worker = heard[connection]
+            task, worker.task = worker.task, None
+            try:
+                said: Answer | str = worker.connection.recv()
+            except (EOFError, OSError):
+                found += [Answer(task, lost=True)] if task is not None else []
+                self._replace(worker)
                 continue
-            answer = worker.take()
-            if answer.lost:
-                self._workers[number] = self._start(number)
-            found.append(answer)
+            if isinstance(said, Answer):
+                found.append(said)
+            elif said:
+                self._go_on_without(worker, said)
+            else:
+                worker.begun = True
         return found
+
+    def _replace(self, worker: _Worker) -> None:
+        attempt = 1 if worker.begun else worker.attempt + 1
+        if attempt > ATTEMPTS:
+            self._go_on_without(worker, died_loading())
+            return
+        self._end(worker)
+        self._start(worker.number, attempt)
+
+    def _go_on_without(self, worker: _Worker, problem: str) -> None:
+        self._end(worker)
+        if not self._workers:
+            raise ValueError(f'no worker can begin: {problem}')
+        text = f'--jobs: goes on without a worker that cannot begin: {problem}'
+        warnings.warn(text, Remark, stacklevel=4)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.end()
+        self._workers.remove(worker)
 
     def close(self) -> None:
         """End all workers; what they were at is lost."""
@@ -224,10 +265,16 @@ class Processes:
             worker.end()
 
 
+def died_loading() -> str:
+    """Return why a worker cannot begin that dies each time."""
+    return f'{ATTEMPTS} times it died while it loaded the model, look at the memory of the machine'
+
+
 class _Worker:
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, number: int, attempt: int) -> None:
         spawn = multiprocessing.get_context('spawn')
         self.connection, theirs = spawn.Pipe()
+        self.number, self.attempt, self.begun = number, attempt, False
         self.task: Task | None = None
         self.process = spawn.Process(target=_serve, args=(theirs, order), daemon=True)
         self.process.start()
@@ -235,17 +282,8 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         self.task = task
-        with contextlib.suppress(OSError):  # it died between two tasks: `take` tells
+        with contextlib.suppress(OSError):  # it died between two tasks: the next look tells
             self.connection.send(task)
-
-    def take(self) -> Answer:
-        task, self.task = self.task, None
-        try:
-            answer: Answer = self.connection.recv()
-            return answer
-        except (EOFError, OSError):
-            self.end()
-            return Answer(task, lost=True)
 
     def end(self) -> None:
         self.connection.close()
@@ -257,18 +295,16 @@ def _serve(connection: Connection, order: Order) -> None:
     # The terminal tells the whole group; the driver decides what that means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    miner, error = None, ''
-    try:
-        miner = Miner(order)
-    except Exception as problem:
-        error = one_line(problem)
-    try:
-        while True:
-            task = connection.recv()
-            connection.send(answer_of(miner, task) if miner else Answer(task, error=error))
-    except (EOFError, OSError):
-        if miner is not None:
-            miner.close()
+    with contextlib.suppress(EOFError, OSError):  # the driver has left
+        try:
+            miner = Miner(order)
+        except Exception as problem:
+            connection.send(one_line(problem))
+            return
+        with contextlib.closing(miner):
+            connection.send('')
+            while True:
+                connection.send(answer_of(miner, connection.recv()))
 
 
 @dataclass

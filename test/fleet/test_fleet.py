@@ -9,11 +9,11 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from archives import CHAIN, FPS, SIZE, STRETCH, road, write_bag, write_video
 
 pa = pytest.importorskip('pyarrow', reason='needs the extra mine')
 
@@ -25,43 +25,8 @@ from road_anomaly_ros.fleet.listing import BAG, PICTURES, VIDEO, Item, find  # n
 from road_anomaly_ros.perception.config import PipelineConfig  # noqa: E402
 from road_anomaly_ros.perception.model_files import BUILTIN, model_directory  # noqa: E402
 from road_anomaly_ros.remarks import Remark  # noqa: E402
-from road_anomaly_ros.tools.bags import IMAGE, BagReader, BagWriter, image_message  # noqa: E402
+from road_anomaly_ros.tools.bags import BagReader  # noqa: E402
 from road_anomaly_ros.tools.sources import open_source  # noqa: E402
-
-SIZE = (96, 128)
-FRAMES, STRETCH, FPS = 14, 8, 10.0
-# The patch is no more than suspicious to the model: rules that ask for more are off.
-RULES = {'threshold': 0.1, 'low_threshold': 0.05, 'min_evidence': 0, 'on_drivable': 'off'}
-CHAIN = [
-    word
-    for name, value in {'min_area': 20, 'opening': 0, **RULES}.items()
-    for word in ('--set', f'objects.{name}={value}')
-]
-
-
-def road(index):
-    """A grey road on which a patch of noise moves to the right."""
-    image = np.full((*SIZE, 3), 90, np.uint8)
-    image[:40] = (150, 180, 210)
-    noise = np.random.default_rng(7).integers(0, 256, (24, 24, 3), np.uint8)
-    image[60:84, 20 + 3 * index : 44 + 3 * index] = noise
-    return image
-
-
-def write_video(path, frames=FRAMES):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), FPS, SIZE[::-1])
-    for index in range(frames):
-        writer.write(road(index)[..., ::-1])
-    writer.release()
-
-
-def write_bag(folder, frames=FRAMES):
-    writer = BagWriter(folder)
-    for index in range(frames):
-        stamp = 1_700_000_000_000_000_000 + round(index * 1e9 / FPS)
-        message = image_message(road(index), 'rgb8', stamp_ns=stamp, frame_id='front')
-        writer.write('/front/image', IMAGE, message, stamp)
-    writer.close()
 
 
 @pytest.fixture(scope='module')
@@ -227,6 +192,51 @@ def test_processes_give_the_same_index_though_one_is_killed(archive, alone, tmp_
     same(Index(tmp_path / 'index'), alone)
 
 
+def test_a_worker_that_dies_while_it_loads_is_started_again(
+    archive, alone, tmp_path, monkeypatch, capsys
+):
+    """No task is blamed for it."""
+    killed = []
+    take = driving.Processes.answers
+
+    def answers(pool, seconds):
+        for worker in [] if killed else list(pool._workers):
+            killed.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGKILL)
+        return take(pool, seconds)
+
+    monkeypatch.setattr(driving.Processes, 'answers', answers)
+    assert mine(archive, tmp_path / 'index', '--jobs', '2') == 1
+    assert len(killed) == 2 and 'were done again' not in capsys.readouterr().out
+    same(Index(tmp_path / 'index'), alone)
+
+
+def test_workers_that_always_die_while_they_load_are_one_line(
+    archive, tmp_path, monkeypatch, capsys
+):
+    make, killed = driving._Worker, []
+
+    def worker(*words):
+        made = make(*words)
+        killed.append(made.process.pid)
+        os.kill(made.process.pid, signal.SIGKILL)
+        return made
+
+    monkeypatch.setattr(driving, '_Worker', worker)
+    assert mine(archive, tmp_path / 'index', '--jobs', '2') == 2
+    assert len(killed) == 2 * driving.ATTEMPTS
+    assert 'no worker can begin: 3 times it died' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_a_worker_that_cannot_begin_the_others_go_on(
+    archive, alone, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(driving, 'devices_of', lambda order: ['cuda:99', 'cpu'])
+    with pytest.warns(Remark, match='--jobs: goes on without a worker that cannot begin: .*cuda'):
+        assert mine(archive, tmp_path / 'index', '--jobs', '2') == 1
+    same(Index(tmp_path / 'index'), alone)
+
+
 def test_a_task_that_kills_its_workers_is_given_up(tmp_path):
     class Deadly:
         size = 1
@@ -263,82 +273,6 @@ def test_a_run_that_was_stopped_goes_on(archive, alone, tmp_path):
     assert gone and all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
 
 
-def test_a_file_that_has_changed_is_mined_anew(tmp_path):
-    write_video(tmp_path / 'a.avi', 4)
-    out = tmp_path / 'index'
-    words = ['mine', str(tmp_path / 'a.avi'), '-o', str(out), '--jobs', '1', *CHAIN]
-    assert cli.main(words) == 0
-    (before,) = Index(out).done()
-    write_video(tmp_path / 'a.avi', 6)
-    assert cli.main(words) == 0
-    (after,) = Index(out).done()
-    assert (before.frames, after.frames) == (4, 6)
-
-
-def test_a_failure_is_forgotten_with_its_file(tmp_path, capsys):
-    """One broken video is replaced by a good one, another is taken away."""
-    drives, out = tmp_path / 'drives', tmp_path / 'index'
-    drives.mkdir()
-    for name in ('a.avi', 'b.avi'):
-        (drives / name).write_bytes(b'no video')
-    words = ['mine', str(drives), '-o', str(out), '--jobs', '1', *CHAIN]
-    assert cli.main(words) == 1
-    assert {Path(item['file']).name for item in Index(out).failures().values()} == {
-        'a.avi',
-        'b.avi',
-    }
-    capsys.readouterr()
-    write_video(drives / 'a.avi', 2)
-    (drives / 'b.avi').unlink()
-    assert cli.main(words) == 0
-    assert Index(out).failures() == {} and 'failed:' not in capsys.readouterr().err
-
-
-def test_a_failure_of_a_remote_file_is_forgotten_with_it(tmp_path, monkeypatch):
-    """Whatever is mined next; where its server cannot be reached, it is kept."""
-    import fsspec
-
-    memory, out = fsspec.filesystem('memory'), tmp_path / 'index'
-    memory.pipe('/broken/a.avi', b'no video')
-    write_video(tmp_path / 'b.avi', 2)
-
-    def failures(source):
-        cli.main(['mine', source, '-o', str(out), '--jobs', '1', *CHAIN])
-        return [item['file'] for item in Index(out).failures().values()]
-
-    try:
-        local, remote = str(tmp_path / 'b.avi'), ['memory:///broken/a.avi']
-        assert failures('memory://broken') == failures(local) == remote
-    finally:
-        memory.rm('/broken', recursive=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(type(memory), 'info', lambda *_: 1 / 0)
-        assert failures(local) == remote
-    assert failures(local) == []
-
-
-def test_a_file_that_breaks_off_is_told_again_when_all_is_done(tmp_path, capsys):
-    write_bag(tmp_path / 'drive')
-    (storage,) = (tmp_path / 'drive').glob('*.mcap')
-    storage.write_bytes(storage.read_bytes()[: storage.stat().st_size * 2 // 3])
-    words = ['mine', str(tmp_path / 'drive'), '-o', str(tmp_path / 'index'), '--jobs', '1', *CHAIN]
-    told = []
-    for _ in range(2):
-        assert cli.main(words) == 1
-        told.append(capsys.readouterr().err)
-    assert told[0] == told[1] and 'incomplete: ' in told[0]
-
-
-def test_pictures_that_cannot_be_read_are_counted_each_time(archive, tmp_path, capsys):
-    shutil.copytree(archive / 'day' / 'photos', tmp_path / 'photos')
-    whole = (tmp_path / 'photos' / '0.png').read_bytes()
-    (tmp_path / 'photos' / '1.png').write_bytes(whole[:300])
-    words = ['mine', str(tmp_path / 'photos'), '-o', str(tmp_path / 'index'), '--jobs', '1']
-    for _ in range(2):
-        assert cli.main(words) == 0
-        assert 'left out 1 pictures: ' in capsys.readouterr().err
-
-
 def test_a_cluster_gives_the_same_index_though_a_worker_is_killed(
     archive, alone, tmp_path, monkeypatch
 ):
@@ -359,6 +293,30 @@ def test_a_cluster_gives_the_same_index_though_a_worker_is_killed(
 
     monkeypatch.setattr(cluster.Cluster, 'answers', answers)
     assert mine(archive, tmp_path / 'index', '--cluster', '--jobs', '3') == 1
+    assert len(killed) == 1
+    same(Index(tmp_path / 'index'), alone)
+
+
+def test_a_worker_of_a_cluster_that_dies_while_it_loads_is_started_again(
+    archive, alone, tmp_path, monkeypatch
+):
+    pytest.importorskip('ray', reason='needs the extra cluster')
+    import ray
+
+    from road_anomaly_ros.fleet import cluster
+
+    killed = []
+    take = cluster.Cluster.answers
+
+    def answers(pool, seconds):
+        if not killed:
+            ((actor, _),) = pool._beginning.values()
+            killed.append(actor)
+            ray.kill(actor)
+        return take(pool, seconds)
+
+    monkeypatch.setattr(cluster.Cluster, 'answers', answers)
+    assert mine(archive, tmp_path / 'index', '--cluster', '--jobs', '1') == 1
     assert len(killed) == 1
     same(Index(tmp_path / 'index'), alone)
 
