@@ -147,12 +147,15 @@ class Cluster:
 
 
 def _join(address: str, threads: int, workers: int | None) -> None:
-    options: dict[str, Any] = {'log_to_driver': False, 'logging_level': 'error'}
+    # 'local' as well is said: without an address Ray joins what else runs on the machine.
+    options: dict[str, Any] = {
+        'address': address,
+        'log_to_driver': False,
+        'logging_level': 'error',
+    }
     if address == LOCAL:
         workers = workers or max(1, len(os.sched_getaffinity(0)) // threads)
         options |= {'include_dashboard': False, 'num_cpus': workers * threads}
-    else:
-        options['address'] = address
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -379,6 +379,7 @@ def test_a_cluster_whose_workers_cannot_begin_is_one_line(archive, tmp_path, mon
         start(*words)
 
     monkeypatch.setattr(cluster, '_join', join)
+    monkeypatch.setenv('RAY_ADDRESS', '127.0.0.1:1')  # of another's cluster: none of ours
     words = ('--cluster', '--jobs', '1', '--model', str(model))
     assert mine(archive, tmp_path / 'index', *words) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]

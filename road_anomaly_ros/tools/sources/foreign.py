@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,17 +49,7 @@ class WithAnomalyMaps(Source):
                 f'{folder}: expected one anomaly map for each picture, got {doubled.name} and '
                 f'{self._stems[doubled.stem].name}; move one kind away'
             )
-        super().__init__(
-            inner.name,
-            inner.kind,
-            inner.fps,
-            inner.count,
-            inner.topic,
-            inner.problem,
-            inner.incomplete,
-            inner.refused,
-            inner.left_out,
-        )
+        super().__init__(**{item.name: getattr(inner, item.name) for item in fields(Source)})
         self._inner = inner
         self._files = sorted(files, key=lambda file: natural_key(file.name))
         self._scale = _scale(folder / SCALE)
