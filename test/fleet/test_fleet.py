@@ -273,8 +273,9 @@ def test_a_run_that_was_stopped_goes_on(archive, alone, tmp_path):
     assert gone and all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
 
 
+@pytest.mark.parametrize(('jobs', 'loading'), [(3, False), (1, True)])
 def test_a_cluster_gives_the_same_index_though_a_worker_is_killed(
-    archive, alone, tmp_path, monkeypatch
+    archive, alone, tmp_path, monkeypatch, jobs, loading
 ):
     pytest.importorskip('ray', reason='needs the extra cluster')
     import ray
@@ -285,38 +286,15 @@ def test_a_cluster_gives_the_same_index_though_a_worker_is_killed(
     take = cluster.Cluster.answers
 
     def answers(pool, seconds):
-        if not killed and pool._running:
-            actor, task = next(iter(pool._running.values()))
-            killed.append(task)
-            ray.kill(actor)
-        return take(pool, seconds)
-
-    monkeypatch.setattr(cluster.Cluster, 'answers', answers)
-    assert mine(archive, tmp_path / 'index', '--cluster', '--jobs', '3') == 1
-    assert len(killed) == 1
-    same(Index(tmp_path / 'index'), alone)
-
-
-def test_a_worker_of_a_cluster_that_dies_while_it_loads_is_started_again(
-    archive, alone, tmp_path, monkeypatch
-):
-    pytest.importorskip('ray', reason='needs the extra cluster')
-    import ray
-
-    from road_anomaly_ros.fleet import cluster
-
-    killed = []
-    take = cluster.Cluster.answers
-
-    def answers(pool, seconds):
-        if not killed:
-            ((actor, _),) = pool._beginning.values()
+        busy = pool._beginning if loading else pool._running
+        if not killed and busy:
+            actor, _ = next(iter(busy.values()))
             killed.append(actor)
             ray.kill(actor)
         return take(pool, seconds)
 
     monkeypatch.setattr(cluster.Cluster, 'answers', answers)
-    assert mine(archive, tmp_path / 'index', '--cluster', '--jobs', '1') == 1
+    assert mine(archive, tmp_path / 'index', '--cluster', '--jobs', str(jobs)) == 1
     assert len(killed) == 1
     same(Index(tmp_path / 'index'), alone)
 
