@@ -19,7 +19,7 @@ import numpy as np
 from road_anomaly_ros import files
 from road_anomaly_ros.perception.geometry import Survey
 from road_anomaly_ros.perception.parameter_file import NODE
-from road_anomaly_ros.tools import results
+from road_anomaly_ros.tools import results, scales
 from road_anomaly_ros.tools.bags import (
     COMPRESSED,
     IMAGE,
@@ -35,7 +35,6 @@ from road_anomaly_ros.tools.encodings import JPEG
 from road_anomaly_ros.tools.place import Place
 from road_anomaly_ros.tools.results import Shown
 from road_anomaly_ros.tools.sources import Frame
-from road_anomaly_ros.tools.sources.foreign import SCALE
 from road_anomaly_ros.tools.truth import Tally, compare
 
 FRAME_COLUMNS = ('frame', 'name', 'stamp', 'width', 'height', 'objects', 'max_score')
@@ -347,29 +346,15 @@ class ScoreSink(Sink):
         if self._layout == 'npz':
             np.savez(self.path / name, score=done.score, stamp=done.frame.stamp)
             return
-        pixels, low, high = quantize(done.score)
+        pixels, low, high = scales.quantize(done.score)
         save_png(self.path / name, pixels)
         self._ranges[name] = {'low': low, 'high': high}
 
     def finish(self) -> None:
         """Write the scale beside the PNGs."""
         if self._layout == 'png':
-            rule = 'score = low + (pixel - 1) / 65534 * (high - low); pixel 0: no score'
-            files.write_json(self.path / SCALE, {'formula': rule, 'maps': self._ranges})
-
-
-def quantize(score: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Return a score map as uint16 1..65535 with the scores of both ends; NaN and inf become 0."""
-    finite = np.isfinite(score)
-    if not finite.any():
-        return np.zeros(score.shape, np.uint16), 0.0, 0.0
-    low, high = float(score[finite].min()), float(score[finite].max())
-    unit = (score - low) / ((high - low) or 1.0)
-    return (
-        np.where(finite, 1 + np.rint(np.where(finite, unit, 0) * 65534), 0).astype(np.uint16),
-        low,
-        high,
-    )
+            told = {'formula': scales.FORMULA, 'maps': self._ranges}
+            files.write_json(self.path / scales.NAME, told)
 
 
 class BagSink(Sink):

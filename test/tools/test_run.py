@@ -11,7 +11,7 @@ from runs import SIZE, START, count_frames, rows, run, scene, summary, write_bag
 
 from road_anomaly_ros import cli
 from road_anomaly_ros.perception import Pipeline
-from road_anomaly_ros.tools import overlay_video, processing, sinks
+from road_anomaly_ros.tools import overlay_video, processing, scales, sinks
 from road_anomaly_ros.tools.bags import COMPRESSED, IMAGE, BagReader
 from road_anomaly_ros.tools.sources import open_source
 
@@ -148,10 +148,10 @@ def test_score_maps_come_back_from_png_and_npz(tmp_path):
 
 def test_quantized_scores_keep_a_value_for_no_score():
     score = np.array([[-2.0, 0.0, 2.0, np.nan, np.inf]], np.float32)
-    pixels, low, high = sinks.quantize(score)
+    pixels, low, high = scales.quantize(score)
     assert pixels.tolist() == [[1, 32768, 65535, 0, 0]] and (low, high) == (-2.0, 2.0)
-    assert sinks.quantize(np.full((1, 2), np.nan))[0].tolist() == [[0, 0]]
-    assert sinks.quantize(np.full((1, 2), 3.0))[0].tolist() == [[1, 1]]
+    assert scales.quantize(np.full((1, 2), np.nan))[0].tolist() == [[0, 0]]
+    assert scales.quantize(np.full((1, 2), 3.0))[0].tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from road_anomaly_ros.perception.segmenters.external import MAP_SUFFIXES, read_map
+from road_anomaly_ros.tools import scales
 from road_anomaly_ros.tools.pictures import natural_key
 from road_anomaly_ros.tools.sources.base import Frame, Source
 from road_anomaly_ros.tools.sources.images import position
 
-SCALE = 'scale.json'  # beside the maps of `run --save-scores png`
 _MISSING = 'without an anomaly map'
 _TAKEN = 'with the anomaly map of another picture'
 
@@ -52,7 +52,7 @@ class WithAnomalyMaps(Source):
         super().__init__(**{item.name: getattr(inner, item.name) for item in fields(Source)})
         self._inner = inner
         self._files = sorted(files, key=lambda file: natural_key(file.name))
-        self._scale = _scale(folder / SCALE)
+        self._scale = _scale(folder / scales.NAME)
 
     def __iter__(self) -> Iterator[Frame]:
         by_name, used = True, set[Path]()
@@ -79,9 +79,7 @@ class WithAnomalyMaps(Source):
     def _read(self, file: Path) -> np.ndarray:
         if file.name not in self._scale:
             return read_map(file)
-        low, high = self._scale[file.name]
-        pixels = read_map(file).astype(np.float32)
-        return np.where(pixels > 0, low + (pixels - 1) / 65534 * (high - low), np.nan)
+        return scales.restored(read_map(file), *self._scale[file.name])
 
     def close(self) -> None:
         """Let go of the pictures' files."""
